@@ -1,0 +1,1 @@
+//! Tests across whole processes; see `tests/`.

@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Placeholder head of the crate; replaced by its first room.

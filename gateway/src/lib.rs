@@ -1,0 +1,1 @@
+//! Placeholder head of the crate; replaced by its first room.

@@ -1,0 +1,172 @@
+//! Messages on their way to sessions, what became of them, and word of sessions that moved.
+
+use crate::coding::{CodingError, Reader, Write};
+use crate::ids::{Epoch, NodeId, Owner, ShardId};
+use crate::message::Message;
+use crate::session_record::{Cursor, StreamKey};
+
+/// A message for sessions of one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deliver<'a> {
+    /// The shard reports the outcome under this number; 0 asks for no report.
+    pub delivery: u64,
+    /// Whom it is for.
+    pub target: Target<'a>,
+    /// Where it stands in streams of the store: a persistent session that reads one of them settles it with its cursor.
+    pub positions: Positions,
+    /// The message.
+    pub message: Message<'a>,
+}
+
+/// Places of one message in streams; empty, and without an allocation, for what is not stored.
+pub type Positions = Vec<Cursor>;
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// Every session of the shard with a matching ordinary subscription.
+    Subscribers,
+    /// The session of this client, if it holds a matching subscription.
+    Device(&'a str),
+    /// One connected member of `$share/{group}/{filter}`.
+    Group {
+        /// The group's name.
+        group: &'a str,
+        /// The filter behind it.
+        filter: &'a str,
+    },
+}
+
+impl<'a> Deliver<'a> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.delivery);
+        match self.target {
+            Target::Subscribers => out.put_u8(0),
+            Target::Device(client) => {
+                out.put_u8(1);
+                out.put_text(client);
+            }
+            Target::Group { group, filter } => {
+                out.put_u8(2);
+                out.put_text(group);
+                out.put_text(filter);
+            }
+        }
+        out.put_u16(self.positions.len() as u16);
+        for position in &self.positions {
+            position.stream.encode(out);
+            out.put_u64(position.acked);
+        }
+        self.message.encode(out);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        let delivery = reader.u64()?;
+        let target = match reader.u8()? {
+            0 => Target::Subscribers,
+            1 => Target::Device(reader.text()?),
+            2 => Target::Group { group: reader.text()?, filter: reader.text()? },
+            other => return Err(CodingError::UnknownValue { field: "target", value: u64::from(other) }),
+        };
+        let mut positions = Positions::new();
+        for _ in 0..reader.u16()? {
+            positions.push(Cursor { stream: StreamKey::read(reader)?, acked: reader.u64()? });
+        }
+        Ok(Self { delivery, target, positions, message: Message::read(reader)? })
+    }
+}
+
+/// What became of a delivery that asked for a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The delivery's number.
+    pub delivery: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// The ways a delivery can end at a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device acknowledged it, or it was QoS 0 and was handed to the socket.
+    Delivered,
+    /// The connection went away and the session, saved in the store, holds it.
+    Kept,
+    /// The session is not here (any more).
+    NotHere,
+    /// The session is here and holds no matching subscription.
+    NotSubscribed,
+    /// The session's queue is full.
+    QueueFull,
+    /// Its message expiry passed before it was sent.
+    Expired,
+    /// It was sent, or waited to be sent, when the connection of a session that does not persist went away.
+    ConnectionLost,
+    /// It is larger than the client's maximum packet size (MQTT-3.1.2-24).
+    TooLarge,
+    /// The device answered with an error reason code.
+    RefusedByDevice,
+}
+
+impl Report {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        out.put_u64(self.delivery);
+        out.put_u8(match self.outcome {
+            Outcome::Delivered => 0,
+            Outcome::Kept => 1,
+            Outcome::NotHere => 2,
+            Outcome::NotSubscribed => 3,
+            Outcome::QueueFull => 4,
+            Outcome::Expired => 5,
+            Outcome::ConnectionLost => 6,
+            Outcome::TooLarge => 7,
+            Outcome::RefusedByDevice => 8,
+        });
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CodingError> {
+        let delivery = reader.u64()?;
+        let outcome = match reader.u8()? {
+            0 => Outcome::Delivered,
+            1 => Outcome::Kept,
+            2 => Outcome::NotHere,
+            3 => Outcome::NotSubscribed,
+            4 => Outcome::QueueFull,
+            5 => Outcome::Expired,
+            6 => Outcome::ConnectionLost,
+            7 => Outcome::TooLarge,
+            8 => Outcome::RefusedByDevice,
+            other => return Err(CodingError::UnknownValue { field: "outcome", value: u64::from(other) }),
+        };
+        Ok(Self { delivery, outcome })
+    }
+}
+
+/// A session changed its owner. The new owner says so to a bridge, which passes it on to the former owner; that one closes its connection
+/// with "session taken over" if its epoch is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takeover<'a> {
+    /// Whose session.
+    pub client: &'a str,
+    /// The new owner's epoch.
+    pub epoch: Epoch,
+    /// Who owned it before.
+    pub former: Owner,
+}
+
+impl<'a> Takeover<'a> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_text(self.client);
+        out.put_u64(self.epoch.0);
+        out.put_u64(self.former.node.0);
+        out.put_u16(self.former.shard.0);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        Ok(Self {
+            client: reader.text()?,
+            epoch: Epoch(reader.u64()?),
+            former: Owner { node: NodeId(reader.u64()?), shard: ShardId(reader.u16()?) },
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Every record survives its encoding, in any split of the stream; nothing else is taken for one.
+
+use super::*;
+use crate::ids::{BridgeId, Epoch, NodeId, Owner, ShardId};
+use crate::mqtt::{PacketId, QoS};
+use crate::session_record::{Cursor, StreamKey};
+
+const MESSAGE: Message<'static> = Message {
+    id: 5,
+    topic: "a/b",
+    qos: QoS::AtLeastOnce,
+    retain: false,
+    publisher: "device",
+    published_at_ms: 1,
+    expires_at_ms: 0,
+    properties: &[],
+    payload: b"x",
+};
+const OWNER: Owner = Owner { node: NodeId(1), shard: ShardId(2) };
+
+fn to_bridge() -> Vec<ToBridge<'static>> {
+    let interest = |kind| ToBridge::Interest(Interest { token: 3, wanted: true, kind, filter: "a/+", durable: true });
+    vec![
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard: OWNER, secret: b"secret" }),
+        ToBridge::Uplink(Uplink {
+            sequence: 1,
+            epoch: Epoch(7),
+            packet_id: PacketId::new(4),
+            dup: true,
+            resent: false,
+            event_time_ms: 12,
+            message: MESSAGE,
+        }),
+        interest(InterestKind::Filter),
+        interest(InterestKind::Shared { group: "g", members: 4 }),
+        interest(InterestKind::Personal { level: 1 }),
+        ToBridge::RetainedRead(RetainedRead { token: 8, filter: "#" }),
+        ToBridge::Report(Report { delivery: 9, outcome: Outcome::QueueFull }),
+        ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER }),
+    ]
+}
+
+fn to_gateway() -> Vec<ToGateway<'static>> {
+    let deliver = |target, positions| {
+        ToGateway::Deliver(Deliver { delivery: 1, target, positions, message: MESSAGE })
+    };
+    vec![
+        ToGateway::Welcome(Welcome { version: 1, bridge: BridgeId(3), window_bytes: 1 << 20 }),
+        ToGateway::Refused("wrong secret"),
+        ToGateway::Settled(Settled { first: 1, last: 9, reason_code: 0 }),
+        ToGateway::WindowBytes(5),
+        ToGateway::InterestKnown(3),
+        ToGateway::RetainedMessage { token: 8, message: MESSAGE },
+        ToGateway::RetainedEnd(8),
+        deliver(Target::Subscribers, vec![]),
+        deliver(Target::Device("c"), vec![Cursor { stream: StreamKey::Device("c".into()), acked: 4 }]),
+        deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
+        ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER }),
+        ToGateway::Disconnect("c"),
+    ]
+}
+
+#[test]
+fn records_survive_their_encoding_one_behind_the_other() {
+    let mut bytes = Vec::new();
+    to_bridge().iter().for_each(|record| record.encode(&mut bytes));
+    let mut rest = &bytes[..];
+    for expected in to_bridge() {
+        let raw = next_record(&mut rest).unwrap().unwrap();
+        assert_eq!(ToBridge::decode(raw), Ok(expected));
+    }
+    assert!(rest.is_empty());
+
+    bytes.clear();
+    to_gateway().iter().for_each(|record| record.encode(&mut bytes));
+    let mut rest = &bytes[..];
+    for expected in to_gateway() {
+        let raw = next_record(&mut rest).unwrap().unwrap();
+        assert_eq!(ToGateway::decode(raw), Ok(expected));
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_record_that_has_not_arrived_whole_is_left_alone() {
+    for record in to_bridge() {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        for length in 0..bytes.len() {
+            let mut prefix = &bytes[..length];
+            assert!(next_record(&mut prefix).unwrap().is_none());
+            assert_eq!(prefix.len(), length);
+        }
+    }
+}
+
+#[test]
+fn a_body_cut_short_or_too_long_is_refused_with_its_kind() {
+    for record in to_gateway() {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        let raw = RawRecord { kind: bytes[4], body: &bytes[5..bytes.len() - 1] };
+        assert!(matches!(ToGateway::decode(raw), Err(LinkError::Body { .. })), "{record:?}");
+        bytes.push(0);
+        let raw = RawRecord { kind: bytes[4], body: &bytes[5..] };
+        assert!(matches!(ToGateway::decode(raw), Err(LinkError::Body { .. })), "{record:?}");
+    }
+}
+
+#[test]
+fn garbage_is_refused_before_it_is_buffered() {
+    assert!(matches!(next_record(&mut &[0, 0, 0, 0][..]), Err(LinkError::Length(0))));
+    assert!(matches!(next_record(&mut &b"GET / HTTP/1.1\r\n"[..]), Err(LinkError::Length(_))));
+    let raw = RawRecord { kind: 99, body: &[] };
+    assert_eq!(ToBridge::decode(raw), Err(LinkError::Kind(99)));
+    assert_eq!(ToGateway::decode(raw), Err(LinkError::Kind(99)));
+}

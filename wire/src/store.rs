@@ -1,0 +1,207 @@
+//! What gateways and bridges ask of the session store, and what it answers.
+//!
+//! Plain values, so that the engine can ask without knowing who answers. The `store` crate holds the rules that
+//! every implementation keeps; the store may be far away, slow, shared by many nodes, or gone.
+
+use crate::ids::{ClientId, Epoch, NodeId, Owner};
+use crate::message::SharedMessage;
+use crate::session_record::{Cursor, InflightRecord, Offset, SessionRecord, StreamKey, SubscriptionRecord};
+use crate::mqtt::PacketId;
+
+/// Session expiry that never comes (MQTT-3.1.2.11.2: 0xFFFFFFFF).
+pub const NEVER_EXPIRES_S: u32 = u32::MAX;
+
+/// A question to the store. Writes of a session carry the epoch that [`Request::Open`] answered with and fail with
+/// [`StoreError::Fenced`] once another owner opened it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A client connected: makes `owner` the owner of its session and raises the epoch. → [`Reply::Opened`]
+    Open {
+        /// Whose session.
+        client: ClientId,
+        /// Who takes it.
+        owner: Owner,
+        /// Discards what was there, with its queues.
+        clean_start: bool,
+        /// Session expiry in seconds; 0: the session ends with its connection, and nothing of it need be durable.
+        expiry_s: u32,
+        /// What to publish if the owner dies.
+        will: Option<WillRecord>,
+    },
+    /// Adds or replaces subscriptions of a session with expiry > 0 and makes their streams. → [`Reply::Subscribed`]
+    Subscribe {
+        /// Whose session.
+        client: ClientId,
+        /// The fence.
+        epoch: Epoch,
+        /// A subscription with a filter that is already there replaces it and keeps its cursor.
+        subscriptions: Vec<SubscriptionRecord>,
+    },
+    /// Removes subscriptions; a stream without readers goes with them. → [`Reply::Done`]
+    Unsubscribe {
+        /// Whose session.
+        client: ClientId,
+        /// The fence.
+        epoch: Epoch,
+        /// The filters as they were subscribed; unknown ones do no harm.
+        filters: Vec<Box<str>>,
+    },
+    /// Writes down how far a connected session has come. Saved lazily: what is lost with a node is sent again. → [`Reply::Done`]
+    Save {
+        /// Whose session.
+        client: ClientId,
+        /// The fence.
+        epoch: Epoch,
+        /// How far.
+        progress: Progress,
+    },
+    /// The connection ended. The session rests until it expires; with `expiry_s` 0 it is discarded. → [`Reply::Done`]
+    Close {
+        /// Whose session.
+        client: ClientId,
+        /// The fence.
+        epoch: Epoch,
+        /// Seconds from now until it is discarded; [`NEVER_EXPIRES_S`] for never.
+        expiry_s: u32,
+        /// How far it came.
+        progress: Progress,
+    },
+    /// Where is this client's session? → [`Reply::Session`]
+    Lookup {
+        /// Whose session.
+        client: ClientId,
+    },
+    /// Appends a message to those of the streams that exist, each once, durably. → [`Reply::Appended`]
+    Append {
+        /// Candidates; a filter that no persistent session holds (any more), or a device without a persistent
+        /// session, has no stream and is passed over.
+        streams: Vec<StreamKey>,
+        /// The message.
+        message: SharedMessage,
+    },
+    /// Reads on behind a cursor. → [`Reply::Messages`]
+    Read {
+        /// Which stream.
+        stream: StreamKey,
+        /// The last offset already known.
+        after: Offset,
+        /// Most messages wanted.
+        messages_max: u32,
+        /// No further message is added once this many bytes are reached; the first one always comes.
+        bytes_max: u32,
+    },
+    /// Keeps the message as its topic's retained one, in place of the former; an empty payload removes it. → [`Reply::Done`]
+    Retain {
+        /// The message.
+        message: SharedMessage,
+    },
+    /// Reads retained messages whose topic matches, in the order of their topics. → [`Reply::Retained`]
+    ReadRetained {
+        /// Which topics.
+        filter: Box<str>,
+        /// Only topics behind this one; none to begin.
+        after: Option<Box<str>>,
+        /// Most messages wanted.
+        messages_max: u32,
+    },
+    /// All filters that have a stream: what a starting bridge must append for. → [`Reply::Filters`]
+    DurableFilters,
+    /// Extends a node's right to own sessions. → [`Reply::Done`]
+    RenewLease {
+        /// Which node.
+        node: NodeId,
+        /// For how long from now, in ms.
+        for_ms: u32,
+    },
+    /// Nodes whose lease ran out while they owned sessions. → [`Reply::Nodes`]
+    DeadNodes,
+}
+
+/// How far a session has come, apart from its subscriptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Streams whose cursor moved.
+    pub cursors: Vec<Cursor>,
+    /// QoS 2 packet ids received and not released.
+    pub received: Vec<PacketId>,
+    /// Messages sent and not acknowledged.
+    pub inflight: Vec<InflightRecord>,
+}
+
+/// A will that waits for the death of its session's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WillRecord {
+    /// What to publish.
+    pub message: SharedMessage,
+    /// How long after the connection ended, in seconds; the end of the session comes first if it is earlier.
+    pub delay_s: u32,
+}
+
+/// An answer of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// To [`Request::Open`].
+    Opened(Opened),
+    /// To [`Request::Subscribe`]: for each stream that the subscriptions read, where the session stands; a new one begins at the stream's end.
+    Subscribed(Vec<Cursor>),
+    /// To [`Request::Lookup`].
+    Session(Option<SessionInfo>),
+    /// To [`Request::Append`]: where the message stands in each stream that exists.
+    Appended(Vec<Cursor>),
+    /// To [`Request::Read`].
+    Messages {
+        /// In the order of their offsets, which may have gaps where a bound or an age cut messages off.
+        messages: Vec<(Offset, SharedMessage)>,
+        /// The stream's last offset at the time of reading.
+        end: Offset,
+    },
+    /// To [`Request::ReadRetained`]; fewer than asked for means there are no more.
+    Retained(Vec<SharedMessage>),
+    /// To [`Request::DurableFilters`].
+    Filters(Vec<Box<str>>),
+    /// To [`Request::DeadNodes`].
+    Nodes(Vec<NodeId>),
+    /// It is done, and durable if the request promised so.
+    Done,
+}
+
+/// A session was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The fence for all further writes.
+    pub epoch: Epoch,
+    /// What was there; none for a new session.
+    pub session: Option<SessionRecord>,
+    /// Who owned it while it was connected, if that was another owner.
+    pub former: Option<Owner>,
+}
+
+/// Where a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Who holds its connection; none while it rests.
+    pub owner: Option<Owner>,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whether it outlives its connection; only then does `subscriptions` say anything.
+    pub persistent: bool,
+    /// Filters and granted QoS of a persistent session.
+    pub subscriptions: Vec<SubscriptionRecord>,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another owner opened the session: whoever asked has lost it and closes its connection.
+    #[error("the session has another owner")]
+    Fenced,
+    /// No answer within the deadline, or no connection. The request may or may not have been carried out.
+    #[error("the session store is unavailable: {0}")]
+    Unavailable(String),
+    /// There is no room: disk or memory.
+    #[error("the session store is full: {0}")]
+    Full(String),
+    /// What is stored cannot be understood: foreign format version or damage.
+    #[error("the session store holds what this version cannot read: {0}")]
+    Unreadable(String),
+}

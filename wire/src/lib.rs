@@ -9,7 +9,9 @@
 
 pub mod coding;
 pub mod ids;
+pub mod json;
 pub mod link;
 pub mod message;
 pub mod session_record;
 pub mod store;
+pub mod ws;

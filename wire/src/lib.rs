@@ -12,6 +12,8 @@ pub mod ids;
 pub mod json;
 pub mod link;
 pub mod message;
+pub mod mqtt;
 pub mod session_record;
 pub mod store;
+pub mod topic;
 pub mod ws;

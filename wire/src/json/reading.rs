@@ -127,3 +127,117 @@ impl<'a> Fields<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u16) -> Id {
+        Id::new(id).expect("tests use ids above zero")
+    }
+
+    #[test]
+    fn each_message_is_written_as_documented_and_read_back() {
+        let body = PushBody {
+            topic: "sites/7/\"alarm\"".into(),
+            event_time_ms: Some(1_732_150_000_123),
+            retained: true,
+            content_type: Some("application/json".into()),
+            data: Data::Json("{\"level\": 3}"),
+        };
+        let plain = PushBody {
+            topic: "t".into(),
+            event_time_ms: None,
+            retained: false,
+            content_type: None,
+            data: Data::from_payload(b"hi"),
+        };
+        let receipt = Receipt { topic: "holdfast.frames".into(), partition: 3, offset: 1 << 40 };
+        for (downlink, text) in [
+            (
+                Downlink::Welcome(Welcome {
+                    client_id: "sensor-7".into(),
+                    session_present: false,
+                    session_expiry_s: 3600,
+                    keep_alive_s: 60,
+                    receive_maximum: 32,
+                    message_bytes_max: 1_048_576,
+                }),
+                r#"{"type":"welcome","client_id":"sensor-7","session_present":false,"session_expiry_s":3600,"keep_alive_s":60,"receive_maximum":32,"message_bytes_max":1048576}"#,
+            ),
+            (Downlink::Ack { id: id(7), duplicate: false, receipt: None }, r#"{"type":"ack","id":7}"#),
+            (
+                Downlink::Ack { id: id(7), duplicate: true, receipt: Some(receipt) },
+                r#"{"type":"ack","id":7,"duplicate":true,"receipt":{"topic":"holdfast.frames","partition":3,"offset":1099511627776}}"#,
+            ),
+            (
+                Downlink::Error {
+                    id: Some(id(9)),
+                    code: ErrorCode::Refused,
+                    message: "no\nsuch topic".into(),
+                },
+                r#"{"type":"error","id":9,"code":"refused","message":"no\nsuch topic"}"#,
+            ),
+            (
+                Downlink::Error { id: None, code: ErrorCode::MalformedJson, message: "EOF".into() },
+                r#"{"type":"error","code":"malformed_json","message":"EOF"}"#,
+            ),
+            (
+                Downlink::Push(Push { id: Some(id(3)), dup: true, body }),
+                r#"{"type":"push","id":3,"dup":true,"topic":"sites/7/\"alarm\"","ts":1732150000123,"retained":true,"content_type":"application/json","data":{"level": 3}}"#,
+            ),
+            (
+                Downlink::Push(Push { id: None, dup: false, body: plain }),
+                r#"{"type":"push","topic":"t","data_base64":"aGk="}"#,
+            ),
+            (
+                Downlink::Subscribed { id: id(2), codes: Cow::Borrowed(&[0, 1, 135]) },
+                r#"{"type":"subscribed","id":2,"codes":[0,1,135]}"#,
+            ),
+            (Downlink::Unsubscribed { id: id(65535) }, r#"{"type":"unsubscribed","id":65535}"#),
+            (Downlink::Pong, r#"{"type":"pong"}"#),
+            (
+                Downlink::Goodbye { reason: GoodbyeReason::Drain, retry_after_ms: Some(1500) },
+                r#"{"type":"goodbye","reason":"drain","retry_after_ms":1500}"#,
+            ),
+            (
+                Downlink::Goodbye { reason: GoodbyeReason::Takeover, retry_after_ms: None },
+                r#"{"type":"goodbye","reason":"takeover"}"#,
+            ),
+        ] {
+            let mut out = Vec::new();
+            downlink.encode(&mut out);
+            assert_eq!(std::str::from_utf8(&out), Ok(text));
+            assert_eq!(Downlink::decode(text), Ok(downlink));
+        }
+    }
+
+    #[test]
+    fn every_code_and_reason_is_read_back() {
+        for code in ErrorCode::ALL {
+            let downlink = Downlink::Error { id: None, code, message: "".into() };
+            let mut out = Vec::new();
+            downlink.encode(&mut out);
+            assert_eq!(Downlink::decode(std::str::from_utf8(&out).expect("JSON is text")), Ok(downlink));
+        }
+        for reason in GoodbyeReason::ALL {
+            let downlink = Downlink::Goodbye { reason, retry_after_ms: None };
+            let mut out = Vec::new();
+            downlink.encode(&mut out);
+            assert_eq!(Downlink::decode(std::str::from_utf8(&out).expect("JSON is text")), Ok(downlink));
+        }
+    }
+
+    #[test]
+    fn a_message_with_a_field_too_few_or_unknown_is_not_understood() {
+        for text in [
+            r#"{"type":"ack"}"#,
+            r#"{"type":"frame","id":1}"#,
+            r#"{"type":"pong","why":1}"#,
+            r#"{"type":"push","topic":"t"}"#,
+            r#"{"type":"goodbye","reason":"boredom"}"#,
+        ] {
+            assert!(Downlink::decode(text).is_err(), "{text}");
+        }
+    }
+}

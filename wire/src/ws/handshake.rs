@@ -265,3 +265,200 @@ fn is_nonce(key: &str) -> bool {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     matches!(key.as_bytes(), [digits @ .., b'=', b'='] if digits.len() == 22 && digits.iter().all(is_base64))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fuzzing::fuzz_handshake;
+    use super::*;
+
+    /// RFC 6455, section 1.2, with the subprotocols of a device.
+    const REQUEST: &str = "GET /chat?x=1 HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Origin: http://example.com\r\nSec-WebSocket-Protocol: chat, holdfast.v1, mqtt\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+
+    fn accepted(request: &str) -> Upgrade<'_> {
+        match read_request(request.as_bytes()) {
+            HandshakeStep::Accepted(upgrade) => upgrade,
+            other => panic!("{request}: {other:?}"),
+        }
+    }
+
+    fn refused(request: &str) -> Refusal {
+        match read_request(request.as_bytes()) {
+            HandshakeStep::Refused(refusal) => refusal,
+            other => panic!("{request}: {other:?}"),
+        }
+    }
+
+    /// The request with a header replaced, or without it.
+    fn with(header: &str, line: &str) -> String {
+        let start = REQUEST.find(&format!("\r\n{header}:")).expect("the request has this header") + 2;
+        let end = start + REQUEST[start..].find("\r\n").expect("each header ends") + 2;
+        let line = if line.is_empty() { String::new() } else { format!("{line}\r\n") };
+        format!("{}{line}{}", &REQUEST[..start], &REQUEST[end..])
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_answered_with_its_accept_key() {
+        let upgrade = accepted(REQUEST);
+        assert_eq!(&upgrade.accept_key, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!((upgrade.path, upgrade.query), ("/chat", Some("x=1")));
+        assert_eq!((upgrade.host, upgrade.origin), ("server.example.com", Some("http://example.com")));
+        assert_eq!(upgrade.consumed, REQUEST.len());
+        let mut response = Vec::new();
+        upgrade.write_response(&mut response);
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: holdfast.v1\r\n\r\n";
+        assert_eq!(String::from_utf8(response).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn every_strict_prefix_of_a_request_waits_for_the_rest() {
+        for end in 0..REQUEST.len() {
+            assert_eq!(read_request(&REQUEST.as_bytes()[..end]), HandshakeStep::NeedMore, "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_the_head_is_left_to_the_stream() {
+        let mut bytes = REQUEST.as_bytes().to_vec();
+        bytes.extend_from_slice(&[0x81, 0x85, b'\r', b'\n', b'\r', b'\n']);
+        let HandshakeStep::Accepted(upgrade) = read_request(&bytes) else { panic!("the request is valid") };
+        assert_eq!(upgrade.consumed, REQUEST.len());
+    }
+
+    #[test]
+    fn the_first_subprotocol_in_the_clients_order_that_is_spoken_here_is_chosen() {
+        for (line, subprotocol, answer) in [
+            ("Sec-WebSocket-Protocol: mqtt", Some(Subprotocol::Mqtt), "Protocol: mqtt\r\n"),
+            ("Sec-WebSocket-Protocol: mqttv3.1,mqtt", Some(Subprotocol::Mqtt), "Protocol: mqttv3.1\r\n"),
+            (
+                "sec-websocket-protocol: x\r\nSec-WebSocket-Protocol: holdfast.v1",
+                Some(Subprotocol::HoldfastV1),
+                "Protocol: holdfast.v1\r\n",
+            ),
+            ("Sec-WebSocket-Protocol: MQTT, chat", None, "\r\n\r\n"),
+            ("", None, "\r\n\r\n"),
+        ] {
+            let request = with("Sec-WebSocket-Protocol", line);
+            let upgrade = accepted(&request);
+            assert_eq!(upgrade.subprotocol, subprotocol, "{line}");
+            let mut response = Vec::new();
+            upgrade.write_response(&mut response);
+            let response = String::from_utf8(response).expect("a response is text");
+            assert!(response.contains(answer), "{line}: {response}");
+            assert_eq!(response.contains("Sec-WebSocket-Protocol"), subprotocol.is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_token_is_found_in_the_authorization() {
+        let request = with("Origin", "Authorization: bearer  abc.def ");
+        assert_eq!(accepted(&request).bearer_token(), Some("abc.def"));
+        let request = with("Origin", "Authorization: Basic abc");
+        assert_eq!(accepted(&request).bearer_token(), None);
+        assert_eq!(accepted(REQUEST).bearer_token(), None);
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_is_its_path() {
+        for (target, path, query) in [
+            ("http://example.com/mqtt?a=b", "/mqtt", Some("a=b")),
+            ("WS://example.com", "/", None),
+            ("/mqtt?", "/mqtt", Some("")),
+            ("/a://b", "/a://b", None),
+        ] {
+            let request = REQUEST.replace("/chat?x=1", target);
+            let upgrade = accepted(&request);
+            assert_eq!((upgrade.path, upgrade.query), (path, query), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_no_upgrade_is_told_what_would_be() {
+        assert_eq!(refused(&with("Upgrade", "")), Refusal::UpgradeRequired);
+        assert_eq!(refused(&with("Upgrade", "Upgrade: h2c")), Refusal::UpgradeRequired);
+        assert_eq!(refused(&with("Sec-WebSocket-Version", "")), Refusal::UpgradeRequired);
+        assert_eq!(
+            refused(&with("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8")),
+            Refusal::UpgradeRequired
+        );
+    }
+
+    #[test]
+    fn another_method_is_refused_by_its_first_bytes() {
+        for start in ["P", "POST /", "HEAD ", "GETX"] {
+            assert_eq!(refused(start), Refusal::MethodNotAllowed, "{start}");
+        }
+    }
+
+    #[test]
+    fn another_protocol_is_refused_by_its_first_bytes() {
+        for start in [&b"\x10\x0C\x00\x04MQTT"[..], b"\x16\x03\x01", b"get /", b"\r\n", b"\0"] {
+            let step = read_request(start);
+            assert!(matches!(step, HandshakeStep::Refused(Refusal::BadRequest(_))), "{start:?}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_are_missing_wrong_or_doubled_are_refused() {
+        for request in [
+            with("Host", ""),
+            with("Host", "Host: a\r\nHost: b"),
+            with("Connection", ""),
+            with("Connection", "Connection: close"),
+            with("Sec-WebSocket-Key", ""),
+            with("Sec-WebSocket-Key", "Sec-WebSocket-Key: dGhlIHNhbXBsZQ=="),
+            with("Sec-WebSocket-Key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZ===="),
+            with("Sec-WebSocket-Key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!Q=="),
+            with("Origin", "Content-Length: 5"),
+            with("Origin", "Transfer-Encoding: chunked"),
+            with("Origin", "Origin : a"),
+            with("Origin", "Origin: \u{1}"),
+            REQUEST.replace("HTTP/1.1", "HTTP/1.0"),
+            REQUEST.replace("HTTP/1.1", "HTTP/2"),
+            REQUEST.replace("/chat", "chat"),
+            REQUEST.replace("/chat", "/chat#top"),
+            REQUEST.replace("/chat?x=1", "*"),
+            with("Origin", "Origin: a\n\nGET / HTTP/1.1"),
+        ] {
+            assert!(matches!(refused(&request), Refusal::BadRequest(_)), "{request}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused_at_its_bound() {
+        let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(2 * HEAD_BYTES_MAX));
+        assert_eq!(read_request(&endless.as_bytes()[..HEAD_BYTES_MAX - 1]), HandshakeStep::NeedMore);
+        assert_eq!(refused(&endless[..HEAD_BYTES_MAX]), Refusal::HeadTooLarge);
+        assert_eq!(refused(&(endless + "\r\n\r\n")), Refusal::HeadTooLarge);
+    }
+
+    #[test]
+    fn more_headers_than_allowed_are_refused() {
+        let filled = |count: usize| with("Origin", &vec!["X: y"; count].join("\r\n"));
+        let others = 6;
+        assert_eq!(accepted(&filled(HEADERS_MAX - others)).path, "/chat");
+        assert_eq!(refused(&filled(HEADERS_MAX - others + 1)), Refusal::HeadTooLarge);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_handshake(&bytes);
+            fuzz_handshake(&[b"GET ", &bytes[..]].concat());
+        }
+
+        #[test]
+        fn no_change_to_a_request_panics(at in 0..REQUEST.len(), byte in any::<u8>(), cut in 0..REQUEST.len()) {
+            let mut bytes = REQUEST.as_bytes().to_vec();
+            bytes[at] = byte;
+            fuzz_handshake(&bytes);
+            bytes.remove(cut);
+            fuzz_handshake(&bytes);
+        }
+    }
+}

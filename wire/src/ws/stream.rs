@@ -414,3 +414,255 @@ impl PartialEq for Pending {
 }
 
 impl Eq for Pending {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fuzzing::{Heard, Transcript};
+    use super::super::{CloseCode, Opcode};
+    use super::*;
+
+    const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+    const FIN: u8 = 0x80;
+
+    /// A client's frame with the length in its shortest form.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload.len() {
+            len @ 0..=125 => bytes.push(0x80 | len as u8),
+            len @ 126..=0xFFFF => {
+                bytes.push(0x80 | 126);
+                bytes.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+            len => {
+                bytes.push(0x80 | 127);
+                bytes.extend_from_slice(&(len as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&MASK);
+        let start = bytes.len();
+        bytes.extend_from_slice(payload);
+        unmask(&mut bytes[start..], MASK);
+        bytes
+    }
+
+    fn whole(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+        frame(FIN | opcode as u8, payload)
+    }
+
+    fn part(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+        frame(opcode as u8, payload)
+    }
+
+    fn heard(bytes: &[u8]) -> Vec<Heard> {
+        Transcript::of([bytes]).heard
+    }
+
+    fn failure(bytes: &[u8]) -> Error {
+        match heard(bytes).pop() {
+            Some(Heard::Failed(error)) => error,
+            other => panic!("{bytes:x?} should fail, but is {other:?}"),
+        }
+    }
+
+    fn text(text: &str) -> Heard {
+        Heard::Message(DataKind::Text, text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_stream_is_small_and_owns_nothing_while_idle() {
+        assert!(size_of::<Stream>() <= 32, "{}", size_of::<Stream>());
+        let mut stream = Stream::new(1024);
+        let mut bytes = [whole(Opcode::Text, b"Hello"), whole(Opcode::Ping, b"?")].concat();
+        let mut input = &mut bytes[..];
+        while stream.read(&mut input).expect("both are valid").is_some() {}
+        assert_eq!(stream.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn what_arrives_split_is_freed_once_it_is_complete() {
+        let mut stream = Stream::new(1024);
+        let mut bytes = whole(Opcode::Ping, b"12345");
+        let (mut header, rest) = bytes.split_at_mut(3);
+        let (mut first, mut last) = rest.split_at_mut(5);
+        assert_eq!(stream.read(&mut header), Ok(None));
+        assert!((1..=128).contains(&stream.heap_bytes()));
+        assert_eq!(stream.read(&mut first), Ok(None));
+        assert!((1..=128).contains(&stream.heap_bytes()));
+        assert!(matches!(stream.read(&mut last), Ok(Some(Event::Ping(payload))) if *payload == *b"12345"));
+        assert_eq!(stream.heap_bytes(), 0);
+    }
+
+    /// RFC 6455, section 5.7: a single-frame masked text message, and the masked answer to a ping.
+    #[test]
+    fn the_examples_of_the_rfc_are_read() {
+        let hello = [0x81, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+        assert_eq!(heard(&hello), [text("Hello")]);
+        let pong = [0x8A, 0x85, 0x37, 0xFA, 0x21, 0x3D, 0x7F, 0x9F, 0x4D, 0x51, 0x58];
+        assert_eq!(heard(&pong), [Heard::Pong(b"Hello".to_vec())]);
+    }
+
+    #[test]
+    fn payload_is_handed_on_in_place_as_it_arrives() {
+        let mut stream = Stream::new(1024);
+        let mut bytes = whole(Opcode::Binary, b"0123456789");
+        let (mut first, mut last) = bytes.split_at_mut(9);
+        let Ok(Some(Event::Data { bytes, end_of_message, .. })) = stream.read(&mut first) else {
+            panic!("a piece")
+        };
+        assert_eq!((&*bytes, end_of_message), (&b"012"[..], false));
+        let Ok(Some(Event::Data { bytes, end_of_message, .. })) = stream.read(&mut last) else {
+            panic!("a piece")
+        };
+        assert_eq!((&*bytes, end_of_message), (&b"3456789"[..], true));
+        assert_eq!(stream.heap_bytes(), 0);
+    }
+
+    #[test]
+    fn control_frames_come_between_the_fragments_of_a_message() {
+        let bytes = [
+            part(Opcode::Text, b"Hel"),
+            whole(Opcode::Ping, b"are you there"),
+            part(Opcode::Continuation, b""),
+            whole(Opcode::Pong, b""),
+            whole(Opcode::Continuation, b"lo"),
+        ];
+        let expected = [Heard::Ping(b"are you there".to_vec()), Heard::Pong(vec![]), text("Hello")];
+        assert_eq!(heard(&bytes.concat()), expected);
+    }
+
+    #[test]
+    fn an_empty_message_is_a_message() {
+        assert_eq!(heard(&whole(Opcode::Text, b"")), [text("")]);
+        let fragments = [part(Opcode::Text, b""), whole(Opcode::Continuation, b"")];
+        assert_eq!(heard(&fragments.concat()), [text("")]);
+    }
+
+    #[test]
+    fn a_character_may_be_cut_by_a_fragment_but_not_by_the_end() {
+        let euro = "€".as_bytes();
+        let fragments = [part(Opcode::Text, &euro[..1]), whole(Opcode::Continuation, &euro[1..])];
+        assert_eq!(heard(&fragments.concat()), [text("€")]);
+        assert_eq!(failure(&whole(Opcode::Text, &euro[..2])), Error::InvalidUtf8);
+        let cut_by_end = [part(Opcode::Text, &euro[..2]), whole(Opcode::Continuation, b"")];
+        assert_eq!(failure(&cut_by_end.concat()), Error::InvalidUtf8);
+    }
+
+    #[test]
+    fn bad_text_is_refused_before_its_frame_is_complete() {
+        let bytes = whole(Opcode::Text, b"\xCE\xBA\xF4\x90\x80\x80 and more");
+        let up_to_the_wrong_byte = 6 + 4;
+        assert_eq!(failure(&bytes[..up_to_the_wrong_byte]), Error::InvalidUtf8);
+        assert_eq!(heard(&bytes[..up_to_the_wrong_byte - 1]), []);
+    }
+
+    #[test]
+    fn a_close_frame_ends_the_stream() {
+        let bytes = [whole(Opcode::Close, b"\x03\xE8bye"), whole(Opcode::Text, b"never heard")];
+        assert_eq!(heard(&bytes.concat()), [Heard::Close(Some(1000), "bye".to_owned())]);
+        assert_eq!(heard(&whole(Opcode::Close, b"")), [Heard::Close(None, String::new())]);
+    }
+
+    #[test]
+    fn after_an_error_everything_is_swallowed() {
+        let mut stream = Stream::new(1024);
+        let mut bytes = [frame(0xF2, b""), whole(Opcode::Text, b"never heard")].concat();
+        let mut input = &mut bytes[..];
+        assert_eq!(stream.read(&mut input), Err(Error::ReservedBits));
+        assert!(stream.has_ended());
+        assert_eq!(stream.read(&mut input), Ok(None));
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn what_breaks_the_protocol_is_refused_by_the_first_byte_that_shows_it() {
+        for (bytes, error) in [
+            (vec![0xC1], Error::ReservedBits),
+            (vec![0x91], Error::ReservedBits),
+            (vec![0x83], Error::ReservedOpcode(3)),
+            (vec![0x8B], Error::ReservedOpcode(11)),
+            (vec![0x09], Error::FragmentedControl),
+            (vec![0x80], Error::NothingToContinue),
+            (vec![0x81, 0x05], Error::NotMasked),
+            (vec![0x89, 0xFE], Error::ControlTooLong),
+            (vec![0x82, 0xFE, 0, 125, 0, 0, 0, 0], Error::LengthForm),
+            (vec![0x82, 0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0, 0, 0], Error::LengthForm),
+            (vec![0x82, 0xFF, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Error::LengthForm),
+            ([part(Opcode::Text, b"a"), vec![0x81]].concat(), Error::MessageInsideMessage),
+            (whole(Opcode::Close, b"\x03"), Error::HalfCloseCode),
+            (whole(Opcode::Close, b"\x03\xED"), Error::CloseCode(1005)),
+            (whole(Opcode::Close, b"\x03\xE8\xFF"), Error::InvalidUtf8),
+        ] {
+            assert_eq!(failure(&bytes), error, "{bytes:x?}");
+            let shorter = Transcript::of([&bytes[..bytes.len() - 1]]);
+            assert!(!matches!(shorter.heard.last(), Some(Heard::Failed(_))), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_message_too_big_is_refused_by_the_header_that_announces_it() {
+        let mut stream = Stream::new(10);
+        let mut bytes = [part(Opcode::Binary, &[0; 6]), part(Opcode::Continuation, &[0; 5])].concat();
+        bytes.truncate(bytes.len() - 5);
+        let mut input = &mut bytes[..];
+        assert!(matches!(
+            stream.read(&mut input),
+            Ok(Some(Event::Data { bytes: &mut [_, _, _, _, _, _], .. }))
+        ));
+        assert_eq!(stream.read(&mut input), Err(Error::MessageTooBig(10)));
+        assert_eq!(Error::MessageTooBig(10).close_code(), CloseCode::MESSAGE_TOO_BIG);
+    }
+
+    #[test]
+    fn the_largest_length_that_can_be_written_is_only_a_message_too_big() {
+        let mut stream = Stream::new(u32::MAX);
+        let mut bytes = [0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
+        assert_eq!(stream.read(&mut &mut bytes[..]), Err(Error::MessageTooBig(u32::MAX)));
+    }
+
+    #[test]
+    fn each_message_has_the_whole_bound_to_itself() {
+        let mut stream = Stream::new(10);
+        let mut bytes = [whole(Opcode::Binary, &[0; 10]), whole(Opcode::Binary, &[0; 10])].concat();
+        let mut input = &mut bytes[..];
+        for _ in 0..2 {
+            assert!(matches!(stream.read(&mut input), Ok(Some(Event::Data { end_of_message: true, .. }))));
+        }
+    }
+
+    /// Mostly valid frames, so that a property gets past the first header.
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            8 => prop::sample::select(vec![0x81u8, 0x82, 0x01, 0x02, 0x00, 0x80, 0x89, 0x8A]),
+            1 => Just(0x88u8),
+            1 => any::<u8>(),
+        ];
+        let payload = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..140),
+            ".{0,40}".prop_map(String::into_bytes),
+            Just(b"\x03\xE8done".to_vec()),
+        ];
+        (first, payload).prop_map(|(first, payload)| frame(first, &payload))
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_bytes_gives_the_same_events(
+            frames in prop::collection::vec(any_frame(), 1..8),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let bytes = frames.concat();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces = cuts.windows(2).map(|ends| &bytes[ends[0]..ends[1]]);
+            prop_assert_eq!(Transcript::of(pieces), Transcript::of([&bytes[..]]));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            super::super::fuzzing::fuzz_stream(&bytes);
+        }
+    }
+}

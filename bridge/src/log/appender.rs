@@ -1,0 +1,269 @@
+//! The one thread that writes: gathers what waits, writes it at once, syncs once, completes all.
+//!
+//! ```text
+//!            write fails                 truncate to the synced length, wait, try again
+//!   Store ──────────────────> Stalled ─────────────────────────────────────────────────┐
+//!     │      sync fails                  new segment, wait, try again                   │
+//!     └── synced ─> complete  <────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! While it is stalled nothing is completed, the queue fills, and callers wait: the devices are held back by TCP.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::files::{Files, SegmentFile};
+use super::record::Batch;
+use super::recovery::{Active, Tail};
+use super::retention::{Closed, expire};
+use super::segment::{self, HEADER_BYTES};
+use super::{Appended, LogConfig, OnAppended, SpareBuffers};
+use crate::metrics as names;
+
+/// Most bytes written and synced at once. More would delay the first record's completion for the sake of the last.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Most batches in one vectored write (the kernel takes 1,024 pieces).
+const GROUP_BATCHES_MAX: usize = 512;
+/// Bounds of the wait between two tries on a full or failing disk.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How often an idle log looks for segments beyond their age.
+const RETENTION_EVERY: Duration = Duration::from_secs(30);
+
+/// What the log's handle tells its thread.
+pub(super) enum Order {
+    Append(Waiting),
+    Close,
+}
+
+/// A batch in the queue, with its share of the queue's bytes.
+pub(super) struct Waiting {
+    batch: Batch,
+    done: OnAppended,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Waiting {
+    pub(super) fn new(batch: Batch, done: OnAppended, room: OwnedSemaphorePermit) -> Self {
+        Self { batch, done, _room: room }
+    }
+}
+
+pub(super) struct Appender {
+    directory: PathBuf,
+    config: LogConfig,
+    files: Box<dyn Files>,
+    active: Option<Active>,
+    /// A sync of the active segment failed, or a cut of it: nothing may be appended to it.
+    suspect: bool,
+    next_offset: u64,
+    closed: VecDeque<Closed>,
+    spare: Arc<SpareBuffers>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Appender {
+    pub(super) fn new(
+        directory: &Path,
+        config: LogConfig,
+        files: Box<dyn Files>,
+        tail: Tail,
+        spare: Arc<SpareBuffers>,
+        closing: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            config,
+            files,
+            active: tail.active,
+            suspect: false,
+            next_offset: tail.next_offset,
+            closed: tail.closed.into(),
+            spare,
+            closing,
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Order>) {
+        self.drop_expired();
+        let mut group = Vec::new();
+        loop {
+            let mut close = false;
+            match inbox.recv_timeout(RETENTION_EVERY) {
+                Ok(Order::Append(waiting)) => {
+                    if !self.config.linger.is_zero() {
+                        std::thread::sleep(self.config.linger);
+                    }
+                    close = gather(inbox, waiting, &mut group);
+                }
+                Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.drop_expired(),
+            }
+            if !group.is_empty() && !self.store(&mut group) {
+                return;
+            }
+            if close {
+                return;
+            }
+        }
+    }
+
+    /// Stores a group and completes it, however long that takes; `false` if the log closed while the disk refused.
+    fn store(&mut self, group: &mut Vec<Waiting>) -> bool {
+        let first_offset = self.next_offset;
+        let mut offset = first_offset;
+        for waiting in &mut *group {
+            waiting.batch.seal(offset);
+            offset += u64::from(waiting.batch.records());
+        }
+        let mut stalled_since = None;
+        let mut retry_after = RETRY_MIN;
+        while let Err(error) = self.try_store(group) {
+            let since = *stalled_since.get_or_insert_with(|| {
+                tracing::error!(directory = %self.directory.display(), %error, "the log cannot store; nothing is acknowledged until it can");
+                metrics::gauge!(names::LOG_STALLED).set(1.0);
+                Instant::now()
+            });
+            if self.closing.load(Ordering::Acquire) {
+                tracing::error!(
+                    stalled_ms = since.elapsed().as_millis() as u64,
+                    "the log closes without having stored its last records"
+                );
+                return false;
+            }
+            std::thread::sleep(retry_after);
+            retry_after = (retry_after * 2).min(RETRY_MAX);
+        }
+        if let Some(since) = stalled_since {
+            tracing::info!(directory = %self.directory.display(), stalled_ms = since.elapsed().as_millis() as u64, "the log stores again");
+            metrics::gauge!(names::LOG_STALLED).set(0.0);
+        }
+        self.next_offset = offset;
+        metrics::counter!(names::LOG_RECORDS).increment(offset - first_offset);
+        let mut offset = first_offset;
+        for Waiting { batch, done, _room } in group.drain(..) {
+            done(Appended { first_offset: offset });
+            offset += u64::from(batch.records());
+            self.spare.put(batch);
+        }
+        true
+    }
+
+    fn try_store(&mut self, group: &[Waiting]) -> io::Result<()> {
+        let bytes: usize = group.iter().map(|waiting| waiting.batch.len()).sum();
+        let full = self.active.as_ref().is_some_and(|active| {
+            active.bytes > HEADER_BYTES && active.bytes + bytes as u64 > self.config.segment_bytes_max
+        });
+        if self.suspect || full || self.active.is_none() {
+            self.begin_segment()?;
+        }
+        let Some(active) = &mut self.active else { return Err(io::Error::other("no segment")) };
+        if let Err(error) = append_all(active.file.as_mut(), group) {
+            // Part of the group may stand there. If it cannot be cut off, a later append would leave it in the middle.
+            self.suspect = active.file.truncate(active.bytes).is_err();
+            return Err(error);
+        }
+        let started = Instant::now();
+        if let Err(error) = active.file.sync() {
+            // After a failed sync the kernel may hold pages as clean that never reached the disk, and a second sync would
+            // report success for them. Only bytes written anew, to another file, can be trusted.
+            self.suspect = true;
+            return Err(error);
+        }
+        metrics::histogram!(names::LOG_FSYNC_SECONDS).record(started.elapsed().as_secs_f64());
+        metrics::counter!(names::LOG_BYTES).increment(bytes as u64);
+        active.bytes += bytes as u64;
+        Ok(())
+    }
+
+    /// Leaves the active segment and begins one at the next offset.
+    fn begin_segment(&mut self) -> io::Result<()> {
+        if self.suspect
+            && let Some(active) = &mut self.active
+        {
+            // What lies behind the last good sync will stand in the new segment. Best effort: a reader takes
+            // offsets from the newer segment in any case.
+            let _ = active.file.truncate(active.bytes);
+        }
+        let path = segment::path(&self.directory, self.next_offset);
+        if self.active.as_ref().is_some_and(|active| active.first_offset == self.next_offset) {
+            self.active = None;
+        }
+        // A file of this name holds nothing that was completed: it is the suspect segment, or an earlier try cut short.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = self.files.create(&path)?;
+        let header = segment::header(self.next_offset);
+        if let Err(error) = append_slices(file.as_mut(), &mut [IoSlice::new(&header)])
+            .and_then(|()| self.files.sync_directory(&self.directory))
+        {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        let begun = Active { file, first_offset: self.next_offset, bytes: HEADER_BYTES };
+        if let Some(left) = self.active.replace(begun) {
+            self.closed.push_back(Closed {
+                first_offset: left.first_offset,
+                bytes: left.bytes,
+                written_at: SystemTime::now(),
+            });
+        }
+        self.suspect = false;
+        self.drop_expired();
+        Ok(())
+    }
+
+    fn drop_expired(&mut self) {
+        let active_bytes = self.active.as_ref().map_or(0, |active| active.bytes);
+        for segment in expire(&mut self.closed, active_bytes, &self.config, SystemTime::now()) {
+            // A file that cannot be removed now is found again when the log is opened next.
+            if let Err(error) = std::fs::remove_file(segment::path(&self.directory, segment.first_offset)) {
+                tracing::warn!(segment = segment.first_offset, %error, "an old segment cannot be removed");
+            }
+        }
+    }
+}
+
+/// Takes along what already waits, up to the bounds of a group; says whether the log is to close behind it.
+fn gather(inbox: &Receiver<Order>, first: Waiting, group: &mut Vec<Waiting>) -> bool {
+    let mut bytes = first.batch.len();
+    group.push(first);
+    while bytes < GROUP_BYTES_MAX && group.len() < GROUP_BATCHES_MAX {
+        match inbox.try_recv() {
+            Ok(Order::Append(waiting)) => {
+                bytes += waiting.batch.len();
+                group.push(waiting);
+            }
+            Ok(Order::Close) => return true,
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn append_all(file: &mut dyn SegmentFile, group: &[Waiting]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> =
+        group.iter().map(|waiting| IoSlice::new(waiting.batch.as_bytes())).collect();
+    append_slices(file, &mut slices)
+}
+
+fn append_slices(file: &mut dyn SegmentFile, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.append(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

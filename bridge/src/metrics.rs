@@ -1,0 +1,30 @@
+//! Every metric of the bridge, named once. Labels have few known values and never carry a client id.
+
+/// Uplinks taken from links.
+pub const UPLINKS: &str = "holdfast_bridge_uplinks_total";
+/// Bytes of the links' records, by `direction` (`in`, `out`).
+pub const LINK_BYTES: &str = "holdfast_bridge_link_bytes_total";
+/// Uplinks settled, by `result` (`stored`, `refused`).
+pub const SETTLED: &str = "holdfast_bridge_settled_total";
+/// Uplinks that the dedupe ring knew, by `state` (`settled`, `pending`).
+pub const DEDUPE_HITS: &str = "holdfast_bridge_dedupe_hits_total";
+/// Links that are open.
+pub const LINKS: &str = "holdfast_bridge_links";
+/// Links that were closed, by `reason`.
+pub const LINKS_CLOSED: &str = "holdfast_bridge_links_closed_total";
+/// Deliveries handed to links, by `target` (`subscribers`, `device`, `group`).
+pub const DELIVERIES: &str = "holdfast_bridge_deliveries_total";
+/// Messages for a shared group that found no member and no stream.
+pub const GROUP_DROPPED: &str = "holdfast_bridge_group_dropped_total";
+/// Pushes, by `outcome`.
+pub const PUSHES: &str = "holdfast_bridge_pushes_total";
+/// Requests to the session store that are tried again because it was unavailable.
+pub const STORE_RETRIES: &str = "holdfast_bridge_store_retries_total";
+/// Seconds that one fsync of the log took.
+pub const LOG_FSYNC_SECONDS: &str = "holdfast_log_fsync_seconds";
+/// Records stored in the log.
+pub const LOG_RECORDS: &str = "holdfast_log_records_total";
+/// Bytes stored in the log.
+pub const LOG_BYTES: &str = "holdfast_log_bytes_total";
+/// 1 while the log cannot store (disk full or failing), else 0.
+pub const LOG_STALLED: &str = "holdfast_log_stalled";

@@ -115,6 +115,10 @@ pub enum GoodbyeReason {
 }
 
 impl Downlink<'_> {
+    /// What `type` says, for each kind of message.
+    pub const TYPES: [&'static str; 8] =
+        ["welcome", "ack", "error", "push", "subscribed", "unsubscribed", "pong", "goodbye"];
+
     /// Appends the message. Writing allocates nothing beyond `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {

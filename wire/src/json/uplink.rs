@@ -78,6 +78,9 @@ pub enum Qos {
 }
 
 impl<'a> Uplink<'a> {
+    /// What `type` says, for each kind of message.
+    pub const TYPES: [&'static str; 5] = ["frame", "subscribe", "unsubscribe", "ack", "ping"];
+
     /// Reads one message.
     pub fn decode(text: &'a str) -> Result<Self, Error> {
         let fields: Fields<'a> = serde_json::from_str(text).map_err(|error| unreadable(text, &error))?;

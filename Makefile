@@ -1,0 +1,79 @@
+# The ways in. `make` alone lists them; each sets up what it needs and can be called again at any time.
+#
+# Present before: Rust by rustup, Python 3.11 or newer with venv, Node 20 or newer with npm. Everything else is
+# fetched here, into target/ and .cache/, from the package registries that the machine's own clients are set up for.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := $(CURDIR)/.cache/venv
+PYTHON_CLIENTS := e2e/clients/python
+NODE_CLIENTS := e2e/clients/node
+# Starts a gateway on free ports, runs a command with its addresses in the environment, ends with its exit code.
+WITH_GATEWAY := target/debug/with-gateway
+DEVICES ?= 1000
+SECONDS ?= 10
+
+.PHONY: help demo build test test-rust test-websocket test-clients test-python test-node lint licences bench clean
+
+help: ## Lists what can be made.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## A thousand devices against one gateway, with a verdict (DEVICES=1000 SECONDS=10).
+	cargo run --release --locked -- demo --devices $(DEVICES) --seconds $(SECONDS)
+
+build: ## The release binary, target/release/holdfast.
+	cargo build --release --locked --bin holdfast
+
+test: test-rust test-websocket test-clients ## Everything: crates, whole processes, WebSocket cases, foreign clients.
+
+test-rust: ## All crates with their documentation's examples, and whole processes (e2e/tests).
+	cargo build --locked --workspace --bins
+	cargo test --locked --workspace --no-fail-fast
+
+test-websocket: ## The public WebSocket cases (Autobahn's) against the same layer.
+	wire/tests/autobahn/run.sh
+
+test-clients: test-python test-node ## Foreign MQTT clients against one gateway each.
+
+test-python: $(WITH_GATEWAY) $(VENV)/.installed ## paho-mqtt, MQTT 3.1.1 and 5.
+	$(WITH_GATEWAY) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)
+
+test-node: $(WITH_GATEWAY) $(NODE_CLIENTS)/node_modules/.package-lock.json ## MQTT.js, over TCP and over WebSocket.
+	$(WITH_GATEWAY) -- node --test --test-reporter=spec $(NODE_CLIENTS)
+
+lint: licences ## Formatting, clippy and documentation with warnings denied, licences.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+licences: ## Each dependency's licence and source against deny.toml.
+	python3 -m unittest discover --start-directory .ci --pattern '*_test.py'
+	python3 .ci/licences.py
+
+bench: build ## The table of SPECIFICATION.md on this machine: Holdfast beside Mosquitto and rumqttd.
+	command -v mosquitto > /dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -y --no-install-recommends mosquitto
+	target/release/holdfast loadgen compare
+
+clean: ## Everything that was built or fetched here.
+	cargo clean
+	rm -rf .cache $(NODE_CLIENTS)/node_modules
+
+# Cargo knows what is up to date; make does not, so it always asks.
+.PHONY: $(WITH_GATEWAY)
+$(WITH_GATEWAY):
+	cargo build --locked --workspace --bins
+
+# The stamp comes last, so an interrupted installation is begun anew.
+$(VENV)/.installed: $(PYTHON_CLIENTS)/requirements.txt
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+$(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package-lock.json
+	npm ci --prefix $(NODE_CLIENTS) --no-audit --no-fund
+	touch $@

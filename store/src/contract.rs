@@ -1,17 +1,26 @@
-//! What every session store keeps to; `contract_tests` checks each implementation against it.
+//! What every session store keeps to; the suite in `tests/contract` checks each implementation against it.
 //!
-//! 1. **Order.** Requests that one caller submits for one client take effect in the order of submission.
-//! 2. **Fencing.** A write with an epoch other than the session's current one changes nothing and answers [`StoreError::Fenced`]. Epochs
-//!    only grow, across restarts too.
-//! 3. **Durability.** [`Reply`] comes after the change would survive the death of the process, for sessions with an expiry, their streams
-//!    and retained messages. Sessions without an expiry need not survive.
-//! 4. **An answer always comes**, at the latest after the implementation's deadline; then it is [`StoreError::Unavailable`].
-//! 5. **Bounds.** A stream keeps at most [`StreamBounds`]; the oldest messages go first and leave a gap in the offsets.
+//! 1. **Order.** Requests that one caller submits for one client take effect in the order of submission. Their
+//!    answers may come in another order: a question is answered at once, a durable change later.
+//! 2. **Fencing.** A write with an epoch other than the session's current one, or of a session that is gone, changes
+//!    nothing and answers [`StoreError::Fenced`] (promise P5). Epochs only grow, across restarts too.
+//! 3. **Durability.** [`Reply`] comes after the change would survive the death of the process, for sessions with an
+//!    expiry, their streams and retained messages. Sessions without an expiry need not survive.
+//! 4. **An answer always comes**, at the latest after the implementation's deadline; then it is
+//!    [`StoreError::Unavailable`]. After `Unavailable` and `Full` the request may or may not have taken effect, now or
+//!    later, so whoever asked asks again or gives up its claim; it never assumes.
+//! 5. **Bounds.** A stream keeps at most [`StreamBounds`]; the oldest messages go first and leave a gap in the
+//!    offsets. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
+//!    never from the retained ones.
+//! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
+//!    not read is passed over. A shared subscription's cursor belongs to its group; any member's progress moves it.
+//! 7. **A takeover of a session without expiry** finds nothing: the session ended with its connection
+//!    (MQTT-3.1.2.11.2). One that is opened again with an expiry of 0 keeps what it had until it is closed.
 
 pub use holdfast_wire::store::*;
 
 /// Called once with the answer, on a thread of the store's choice, or on the caller's before [`Store::submit`]
-/// returns. Must not block.
+/// returns. Must not block. It may submit.
 pub type ReplyTo = Box<dyn FnOnce(Result<Reply, StoreError>) + Send>;
 
 /// A session store.
@@ -25,7 +34,7 @@ pub trait Store: Send + Sync + 'static {
 pub struct StreamBounds {
     /// Messages.
     pub messages_max: u32,
-    /// Bytes of encoded messages.
+    /// Bytes of encoded messages. One message beyond it is answered with [`StoreError::Full`].
     pub bytes_max: u64,
     /// Age of a message since it was published, in ms.
     pub age_ms_max: u64,
@@ -34,5 +43,23 @@ pub struct StreamBounds {
 impl Default for StreamBounds {
     fn default() -> Self {
         Self { messages_max: 100_000, bytes_max: 64 << 20, age_ms_max: 7 * 24 * 3_600_000 }
+    }
+}
+
+/// What a store on this machine keeps at most (promise P7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Each stream.
+    pub stream: StreamBounds,
+    /// Bytes of encoded messages in all streams and of all retained messages. Beyond it an append and a retain answer
+    /// [`StoreError::Full`]: nothing that was acknowledged gives way to what is new.
+    pub message_bytes_max: u64,
+    /// Sessions, connected and resting. Beyond it an open of a new one answers [`StoreError::Full`].
+    pub sessions_max: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { stream: StreamBounds::default(), message_bytes_max: 1 << 30, sessions_max: 4_000_000 }
     }
 }

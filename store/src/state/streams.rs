@@ -1,0 +1,398 @@
+//! Streams: messages in order, kept as long as someone has yet to read them and the bounds allow.
+//!
+//! A stream of a filter exists while sessions hold the filter, and begins anew when the first one comes back. A
+//! device's stream belongs to its session and exists here only while it holds messages or has lost some; otherwise its
+//! session's cursor is all there is to know. Messages go from the front: once everyone has read them, or a bound cuts.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use holdfast_wire::message::SharedMessage;
+use holdfast_wire::session_record::{Offset, StreamKey};
+
+use super::change::{Change, Journal, StreamId, StreamRow};
+use super::deadlines::{Deadlines, Ending};
+use crate::contract::StreamBounds;
+
+/// All streams. What each may hold is in `bounds`; how many there are is bounded by the sessions that hold them.
+pub(crate) struct Streams {
+    by_key: HashMap<StreamKey, Stream>,
+    bounds: StreamBounds,
+    /// Bytes of encoded messages in all of them.
+    bytes: u64,
+    next_id: StreamId,
+}
+
+struct Stream {
+    id: StreamId,
+    /// Offset of the log's first message; the log has no gaps, so a message's place follows from it.
+    first: Offset,
+    log: VecDeque<SharedMessage>,
+    bytes: u64,
+    /// What [`Deadlines`] holds for it; 0 for nothing. It may be earlier than the oldest message's real end, never later
+    /// than when it was set.
+    deadline_ms: u64,
+    readers: Readers,
+}
+
+enum Readers {
+    /// How many sessions stand at each offset: the lowest one is found without asking them all. Never longer than
+    /// the number of sessions, nor of offsets.
+    Each(BTreeMap<Offset, u32>),
+    /// A shared subscription's group, which stands in one place.
+    Group { acked: Offset, members: u32 },
+}
+
+impl Streams {
+    pub(crate) fn new(bounds: StreamBounds) -> Self {
+        Self { by_key: HashMap::new(), bounds, bytes: 0, next_id: 1 }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn contains(&self, key: &StreamKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// The filters that have a stream, in order.
+    pub(crate) fn filters(&self) -> Vec<Box<str>> {
+        let mut filters: Vec<_> = self
+            .by_key
+            .keys()
+            .filter_map(|key| match key {
+                StreamKey::Filter(filter) => Some(filter.clone()),
+                StreamKey::Device(_) => None,
+            })
+            .collect();
+        filters.sort_unstable();
+        filters
+    }
+
+    /// One more session reads a filter's stream, from its end on (a group's member from where the group stands).
+    /// Gives the cursor to begin with.
+    pub(crate) fn join(&mut self, key: &StreamKey, journal: &mut impl Journal) -> Offset {
+        let stream = match self.by_key.get_mut(key) {
+            Some(stream) => stream,
+            None => self.create(key, 0, journal),
+        };
+        let end = stream.end();
+        match &mut stream.readers {
+            Readers::Each(cursors) => {
+                *cursors.entry(end).or_default() += 1;
+                end
+            }
+            Readers::Group { acked, members } => {
+                *members += 1;
+                *acked
+            }
+        }
+    }
+
+    /// A session that stands at `acked` reads no longer; the last one takes the stream with it.
+    pub(crate) fn leave(
+        &mut self,
+        key: &StreamKey,
+        acked: Offset,
+        deadlines: &mut Deadlines,
+        journal: &mut impl Journal,
+    ) {
+        let Some(stream) = self.by_key.get_mut(key) else { return };
+        stream.readers.remove(acked);
+        if stream.readers.is_empty() {
+            self.drop_stream(key, deadlines, journal);
+        } else {
+            self.bytes -= stream.trim_settled(key, journal);
+        }
+    }
+
+    /// Moves a reader, forward and within the stream. Gives where it stands then.
+    pub(crate) fn advance(
+        &mut self,
+        key: &StreamKey,
+        from: Offset,
+        to: Offset,
+        deadlines: &mut Deadlines,
+        journal: &mut impl Journal,
+    ) -> Offset {
+        let Some(stream) = self.by_key.get_mut(key) else { return from };
+        let end = stream.end();
+        let to = to.min(end);
+        match &mut stream.readers {
+            Readers::Each(_) if to <= from => return from,
+            Readers::Each(_) => {
+                stream.readers.remove(from);
+                stream.readers.add(to);
+            }
+            Readers::Group { acked, .. } if to <= *acked => return *acked,
+            Readers::Group { acked, .. } => {
+                *acked = to;
+                stream.record_row(key, journal);
+            }
+        }
+        self.bytes -= stream.trim_settled(key, journal);
+        if matches!(key, StreamKey::Device(_)) && to == end {
+            self.drop_stream(key, deadlines, journal);
+        }
+        to
+    }
+
+    /// Where a reader of the stream stands: a group's cursor is the group's, whatever the member remembers.
+    pub(crate) fn stands_at(&self, key: &StreamKey, acked: Offset) -> Offset {
+        match self.by_key.get(key).map(|stream| &stream.readers) {
+            Some(Readers::Group { acked, .. }) => *acked,
+            _ => acked,
+        }
+    }
+
+    /// Appends, then cuts what is beyond the bounds. `reader_at` is where the device stands whose stream this is, to make
+    /// the stream if there is none; other streams must exist. The message must fit the stream's bytes.
+    pub(crate) fn append(
+        &mut self,
+        key: &StreamKey,
+        reader_at: Option<Offset>,
+        message: &SharedMessage,
+        now_ms: u64,
+        deadlines: &mut Deadlines,
+        journal: &mut impl Journal,
+    ) -> Option<Offset> {
+        if let Some(acked) = reader_at
+            && !self.contains(key)
+        {
+            self.create(key, acked, journal).readers.add(acked);
+        }
+        let bounds = self.bounds;
+        let stream = self.by_key.get_mut(key)?;
+        stream.log.push_back(message.clone());
+        let (id, offset, length) = (stream.id, stream.end(), message.as_bytes().len() as u64);
+        stream.bytes += length;
+        self.bytes += length;
+        journal.record(|| Change::Message(id, offset, message.clone()));
+        let cut = stream.count_beyond(&bounds, now_ms);
+        self.bytes -= stream.trim(key, cut, journal);
+        stream.watch_age(key, &bounds, deadlines);
+        Some(offset)
+    }
+
+    /// Reads on behind `after`. None if there is no such stream.
+    pub(crate) fn read(
+        &self,
+        key: &StreamKey,
+        after: Offset,
+        messages_max: u32,
+        bytes_max: u32,
+    ) -> Option<(Vec<(Offset, SharedMessage)>, Offset)> {
+        let stream = self.by_key.get(key)?;
+        let from = after.saturating_add(1).max(stream.first);
+        let skip = usize::try_from(from - stream.first).unwrap_or(usize::MAX).min(stream.log.len());
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        for (offset, message) in (from..).zip(stream.log.range(skip..)).take(messages_max as usize) {
+            if bytes >= u64::from(bytes_max) && !messages.is_empty() {
+                break;
+            }
+            bytes += message.as_bytes().len() as u64;
+            messages.push((offset, message.clone()));
+        }
+        Some((messages, stream.end()))
+    }
+
+    /// Cuts what has grown too old; called when a stream's deadline has come.
+    pub(crate) fn cut_aged(
+        &mut self,
+        key: &StreamKey,
+        now_ms: u64,
+        deadlines: &mut Deadlines,
+        journal: &mut impl Journal,
+    ) {
+        let bounds = self.bounds;
+        let Some(stream) = self.by_key.get_mut(key) else { return };
+        stream.deadline_ms = 0;
+        let cut = stream.count_beyond(&bounds, now_ms);
+        self.bytes -= stream.trim(key, cut, journal);
+        stream.watch_age(key, &bounds, deadlines);
+    }
+
+    /// Puts a stream back that a disk kept. Its messages and readers follow.
+    pub(crate) fn restore(&mut self, key: StreamKey, row: StreamRow) {
+        let mut stream = Stream::new(row.id, row.end, &key);
+        if let Readers::Group { acked, .. } = &mut stream.readers {
+            *acked = row.group_acked;
+        }
+        self.next_id = self.next_id.max(row.id + 1);
+        self.by_key.insert(key, stream);
+    }
+
+    /// Puts a message back, in order. False if it does not follow the one before it.
+    pub(crate) fn restore_message(
+        &mut self,
+        key: &StreamKey,
+        offset: Offset,
+        message: SharedMessage,
+    ) -> bool {
+        let Some(stream) = self.by_key.get_mut(key) else { return false };
+        if stream.log.is_empty() {
+            stream.first = offset;
+        } else if offset != stream.end() + 1 {
+            return false;
+        }
+        stream.bytes += message.as_bytes().len() as u64;
+        self.bytes += message.as_bytes().len() as u64;
+        stream.log.push_back(message);
+        true
+    }
+
+    /// Puts a reader back where it stood. False if a filter's stream is not there.
+    pub(crate) fn restore_reader(&mut self, key: &StreamKey, acked: Offset) -> bool {
+        match self.by_key.get_mut(key) {
+            Some(stream) => stream.readers.add(acked),
+            None => return matches!(key, StreamKey::Device(_)),
+        }
+        true
+    }
+
+    /// After all readers are back: drops streams that nobody reads, and watches the age of the others.
+    pub(crate) fn finish_restore(&mut self, deadlines: &mut Deadlines, journal: &mut impl Journal) {
+        let bounds = self.bounds;
+        let mut unread = Vec::new();
+        for (key, stream) in &mut self.by_key {
+            if stream.readers.is_empty() {
+                unread.push(key.clone());
+            } else {
+                stream.watch_age(key, &bounds, deadlines);
+            }
+        }
+        for key in unread {
+            self.drop_stream(&key, deadlines, journal);
+        }
+    }
+
+    fn create(&mut self, key: &StreamKey, end: Offset, journal: &mut impl Journal) -> &mut Stream {
+        let stream = Stream::new(self.next_id, end, key);
+        self.next_id += 1;
+        stream.record_row(key, journal);
+        self.by_key.entry(key.clone()).or_insert(stream)
+    }
+
+    fn drop_stream(&mut self, key: &StreamKey, deadlines: &mut Deadlines, journal: &mut impl Journal) {
+        let Some(stream) = self.by_key.remove(key) else { return };
+        self.bytes -= stream.bytes;
+        if stream.deadline_ms != 0 {
+            deadlines.clear(stream.deadline_ms, Ending::OldestOf(key.clone()));
+        }
+        if !stream.log.is_empty() {
+            journal.record(|| Change::Trimmed(stream.id, stream.first, stream.end()));
+        }
+        journal.record(|| Change::StreamGone(key.clone()));
+    }
+}
+
+impl Stream {
+    fn new(id: StreamId, end: Offset, key: &StreamKey) -> Self {
+        let readers = match key {
+            StreamKey::Filter(filter) if filter.starts_with("$share/") => {
+                Readers::Group { acked: end, members: 0 }
+            }
+            _ => Readers::Each(BTreeMap::new()),
+        };
+        Self { id, first: end + 1, log: VecDeque::new(), bytes: 0, deadline_ms: 0, readers }
+    }
+
+    fn end(&self) -> Offset {
+        self.first + self.log.len() as u64 - 1
+    }
+
+    /// Cuts what everyone has read. Gives the bytes that are free again.
+    fn trim_settled(&mut self, key: &StreamKey, journal: &mut impl Journal) -> u64 {
+        let settled = match &self.readers {
+            Readers::Each(cursors) => cursors.keys().next().copied().unwrap_or_default(),
+            Readers::Group { acked, .. } => *acked,
+        };
+        self.trim(key, (settled + 1).saturating_sub(self.first) as usize, journal)
+    }
+
+    /// How many messages at the front are beyond the bounds.
+    fn count_beyond(&self, bounds: &StreamBounds, now_ms: u64) -> usize {
+        let mut bytes = self.bytes;
+        let beyond = |(place, message): (usize, &SharedMessage)| {
+            let too_many = self.log.len() - place > bounds.messages_max as usize;
+            let goes = too_many || bytes > bounds.bytes_max || ends_ms(message, bounds) <= now_ms;
+            bytes -= message.as_bytes().len() as u64;
+            goes
+        };
+        self.log.iter().enumerate().map(beyond).take_while(|goes| *goes).count()
+    }
+
+    fn trim(&mut self, key: &StreamKey, count: usize, journal: &mut impl Journal) -> u64 {
+        let count = count.min(self.log.len());
+        if count == 0 {
+            return 0;
+        }
+        let (id, from) = (self.id, self.first);
+        let freed = self.log.drain(..count).map(|message| message.as_bytes().len() as u64).sum();
+        self.first += count as u64;
+        self.bytes -= freed;
+        journal.record(|| Change::Trimmed(id, from, from + count as u64 - 1));
+        if self.log.is_empty() {
+            // The offsets must go on where they were although no message shows where that was.
+            self.record_row(key, journal);
+        }
+        if self.log.capacity() > 64 && self.log.len() * 4 < self.log.capacity() {
+            self.log.shrink_to(self.log.len() * 2);
+        }
+        freed
+    }
+
+    fn watch_age(&mut self, key: &StreamKey, bounds: &StreamBounds, deadlines: &mut Deadlines) {
+        if self.deadline_ms == 0
+            && let Some(oldest) = self.log.front()
+        {
+            self.deadline_ms = ends_ms(oldest, bounds);
+            deadlines.set(self.deadline_ms, Ending::OldestOf(key.clone()));
+        }
+    }
+
+    fn record_row(&self, key: &StreamKey, journal: &mut impl Journal) {
+        let group_acked = match self.readers {
+            Readers::Group { acked, .. } => acked,
+            Readers::Each(_) => 0,
+        };
+        let row = StreamRow { id: self.id, end: self.end(), group_acked };
+        journal.record(|| Change::Stream(key.clone(), row));
+    }
+}
+
+/// When a message has reached the age that a stream allows; never 0.
+fn ends_ms(message: &SharedMessage, bounds: &StreamBounds) -> u64 {
+    message.view().published_at_ms.saturating_add(bounds.age_ms_max).max(1)
+}
+
+impl Readers {
+    fn add(&mut self, acked: Offset) {
+        match self {
+            Self::Each(cursors) => *cursors.entry(acked).or_default() += 1,
+            Self::Group { members, .. } => *members += 1,
+        }
+    }
+
+    fn remove(&mut self, acked: Offset) {
+        match self {
+            Self::Each(cursors) => {
+                if let Some(count) = cursors.get_mut(&acked) {
+                    *count -= 1;
+                    if *count == 0 {
+                        cursors.remove(&acked);
+                    }
+                }
+            }
+            Self::Group { members, .. } => *members = members.saturating_sub(1),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Each(cursors) => cursors.is_empty(),
+            Self::Group { members, .. } => *members == 0,
+        }
+    }
+}

@@ -92,3 +92,39 @@ impl PropertyBlock for AuthProperties<'_> {
         writer.user_properties(self.user_properties);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{refusal, same};
+    use super::*;
+
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    #[test]
+    fn success_without_properties_is_two_bytes() {
+        // Section 3.15.2.1.
+        same(V5, &[0xF0, 0x00], &Packet::Auth(Auth::default()));
+    }
+
+    #[test]
+    fn a_step_carries_method_and_data() {
+        let properties = AuthProperties {
+            authentication_method: Some("m"),
+            authentication_data: Some(b"d"),
+            ..AuthProperties::default()
+        };
+        let bytes = [0xF0, 0x0A, 0x18, 0x08, 0x15, 0x00, 0x01, b'm', 0x16, 0x00, 0x01, b'd'];
+        let packet = Auth { reason_code: ReasonCode::ContinueAuthentication, properties };
+        same(V5, &bytes, &Packet::Auth(packet));
+    }
+
+    #[test]
+    fn what_auth_may_not_carry_is_refused() {
+        assert_eq!(refusal(ProtocolVersion::V311, &[0xF0, 0x00]), DecodeError::ReservedPacketType(15));
+        assert_eq!(refusal(V5, &[0xF0, 0x02, 0x18, 0x00]), DecodeError::AuthenticationMethodMissing);
+        let code = DecodeError::InvalidReasonCode { packet: PacketType::Auth, code: 0x80 };
+        assert_eq!(refusal(V5, &[0xF0, 0x01, 0x80]), code);
+        assert_eq!(refusal(V5, &[0xF0, 0x01, 0x18]), DecodeError::Truncated);
+    }
+}

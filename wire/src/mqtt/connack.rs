@@ -205,3 +205,91 @@ impl PropertyBlock for ConnAckProperties<'_> {
         writer.binary(PropertyId::AuthenticationData, self.authentication_data);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{read, refusal, same};
+    use super::*;
+
+    fn connack(reason_code: ReasonCode) -> ConnAck<'static> {
+        ConnAck { session_present: false, reason_code, properties: ConnAckProperties::default() }
+    }
+
+    #[test]
+    fn acceptance_is_four_bytes_in_3_1_1_and_five_in_5_0() {
+        let packet = Packet::ConnAck(ConnAck { session_present: true, ..connack(ReasonCode::Success) });
+        same(ProtocolVersion::V311, &[0x20, 0x02, 0x01, 0x00], &packet);
+        same(ProtocolVersion::V5, &[0x20, 0x03, 0x01, 0x00, 0x00], &packet);
+    }
+
+    #[test]
+    fn return_codes_of_3_1_1_stand_for_reason_codes() {
+        // 3.1.1 table 3.1.
+        for (code, reason) in [
+            (1, ReasonCode::UnsupportedProtocolVersion),
+            (2, ReasonCode::ClientIdentifierNotValid),
+            (3, ReasonCode::ServerUnavailable),
+            (4, ReasonCode::BadUserNameOrPassword),
+            (5, ReasonCode::NotAuthorized),
+        ] {
+            same(ProtocolVersion::V311, &[0x20, 0x02, 0x00, code], &Packet::ConnAck(connack(reason)));
+        }
+        assert_eq!(to_return_code(ReasonCode::Banned), 5);
+        assert_eq!(to_return_code(ReasonCode::ServerBusy), 3);
+        let error = DecodeError::InvalidReasonCode { packet: PacketType::ConnAck, code: 6 };
+        assert_eq!(refusal(ProtocolVersion::V311, &[0x20, 0x02, 0x00, 0x06]), error);
+    }
+
+    #[test]
+    fn every_property_has_its_place() {
+        let properties = ConnAckProperties {
+            session_expiry_interval_s: Some(1),
+            receive_maximum: Some(2),
+            maximum_qos: Some(QoS::AtLeastOnce),
+            retain_available: Some(true),
+            maximum_packet_size: Some(3),
+            assigned_client_identifier: Some("c"),
+            topic_alias_maximum: Some(4),
+            reason_string: Some("r"),
+            user_properties: (&[("k", "v")][..]).into(),
+            wildcard_subscription_available: Some(false),
+            subscription_identifiers_available: Some(true),
+            shared_subscription_available: Some(false),
+            server_keep_alive_s: Some(5),
+            response_information: Some("i"),
+            server_reference: Some("s"),
+            authentication_method: Some("m"),
+            authentication_data: Some(b"d"),
+        };
+        let bytes = [
+            0x20, 0x3F, 0x00, 0x00, 0x3C, // acknowledge flags, reason code, property length
+            0x11, 0, 0, 0, 1, 0x21, 0, 2, 0x24, 1, 0x25, 1, 0x27, 0, 0, 0, 3, //
+            0x12, 0, 1, b'c', 0x22, 0, 4, 0x1F, 0, 1, b'r', 0x26, 0, 1, b'k', 0, 1, b'v', //
+            0x28, 0, 0x29, 1, 0x2A, 0, 0x13, 0, 5, 0x1A, 0, 1, b'i', 0x1C, 0, 1, b's', //
+            0x15, 0, 1, b'm', 0x16, 0, 1, b'd', //
+        ];
+        let packet = ConnAck { properties, ..connack(ReasonCode::Success) };
+        same(ProtocolVersion::V5, &bytes, &Packet::ConnAck(packet));
+    }
+
+    #[test]
+    fn a_refusal_has_no_session() {
+        let bytes = [0x20, 0x03, 0x01, 0x87, 0x00];
+        assert_eq!(refusal(ProtocolVersion::V5, &bytes), DecodeError::SessionPresentInRefusal);
+        let mut out = Vec::new();
+        ConnAck { session_present: true, ..connack(ReasonCode::Banned) }
+            .encode(ProtocolVersion::V5, &mut out);
+        let written = read(ProtocolVersion::V5, &out);
+        assert_eq!(written, Ok(Packet::ConnAck(connack(ReasonCode::Banned))));
+    }
+
+    #[test]
+    fn what_connack_may_not_carry_is_refused() {
+        let refusal = |bytes| refusal(ProtocolVersion::V5, bytes);
+        assert_eq!(refusal(&[0x20, 0x03, 0x02, 0x00, 0x00]), DecodeError::ReservedAcknowledgeFlag);
+        assert_eq!(refusal(&[0x20, 0x02, 0x00, 0x00]), DecodeError::Truncated);
+        let two = DecodeError::PropertyOutOfRange(PropertyId::MaximumQoS);
+        assert_eq!(refusal(&[0x20, 0x05, 0x00, 0x00, 0x02, 0x24, 0x02]), two);
+    }
+}

@@ -132,8 +132,19 @@ impl<'a> Connect<'a> {
         })
     }
 
-    /// The version in the first bytes of a CONNECT's body, even if the rest is missing or broken: a refusal must
-    /// be written in it. `Ok(None)`: fewer than seven bytes are there, and so far they are right.
+    /// The version in which to answer a CONNECT that was refused: its own if the body says so, else the one that a
+    /// peer with its protocol level is likelier to understand.
+    pub fn answer_version(body: &[u8]) -> ProtocolVersion {
+        match body {
+            [0, 4, b'M', b'Q', b'T', b'T', level, ..] if *level >= ProtocolVersion::V5.level() => {
+                ProtocolVersion::V5
+            }
+            _ => ProtocolVersion::V311,
+        }
+    }
+
+    /// The version in the first bytes of a CONNECT's body, whatever follows. `Ok(None)`: fewer than seven bytes are
+    /// there, and so far they are right.
     pub fn peek_version(body: &[u8]) -> Result<Option<ProtocolVersion>, DecodeError> {
         const PREFIX: [u8; 6] = [0, 4, b'M', b'Q', b'T', b'T'];
         let known = body.len().min(PREFIX.len());
@@ -333,5 +344,183 @@ impl PropertyBlock for WillProperties<'_> {
         writer.u32(PropertyId::WillDelayInterval, self.delay_interval_s);
         writer.u32(PropertyId::MessageExpiryInterval, self.message_expiry_interval_s);
         self.forwardable().write(sink);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden::{read, refusal, same};
+    use super::super::{Packet, PublishProperties};
+    use super::*;
+
+    const V311: ProtocolVersion = ProtocolVersion::V311;
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    fn connect(version: ProtocolVersion, client_id: &str) -> Connect<'_> {
+        Connect {
+            version,
+            clean_start: true,
+            keep_alive_s: 10,
+            client_id,
+            will: None,
+            username: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
+    #[test]
+    fn the_example_of_3_1_1_figure_3_6_is_read_and_written() {
+        let will = Will {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "w",
+            payload: b"bye",
+            properties: WillProperties::default(),
+        };
+        let packet =
+            Connect { will: Some(will), username: Some("u"), password: Some(b"p"), ..connect(V311, "c") };
+        let bytes = [
+            0x10, 0x1B, 0x00, 0x04, b'M', b'Q', b'T', b'T', 0x04, 0xCE, 0x00, 0x0A, // figure 3.6
+            0x00, 0x01, b'c', 0x00, 0x01, b'w', 0x00, 0x03, b'b', b'y', b'e', // client identifier, will
+            0x00, 0x01, b'u', 0x00, 0x01, b'p', // user name, password
+        ];
+        same(V311, &bytes, &Packet::Connect(packet));
+    }
+
+    #[test]
+    fn the_example_of_5_0_figure_3_6_is_read_and_written() {
+        let will = Will {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "w",
+            payload: b"",
+            properties: WillProperties { delay_interval_s: Some(5), ..WillProperties::default() },
+        };
+        let packet = Connect {
+            will: Some(will),
+            username: Some("u"),
+            password: Some(b"p"),
+            properties: ConnectProperties {
+                session_expiry_interval_s: Some(10),
+                ..ConnectProperties::default()
+            },
+            ..connect(V5, "")
+        };
+        let bytes = [
+            0x10, 0x23, 0x00, 0x04, b'M', b'Q', b'T', b'T', 0x05, 0xCE, 0x00, 0x0A, // figure 3.6
+            0x05, 0x11, 0x00, 0x00, 0x00, 0x0A, // properties: session expiry interval 10
+            0x00, 0x00, 0x05, 0x18, 0x00, 0x00, 0x00, 0x05, // client identifier, will delay 5
+            0x00, 0x01, b'w', 0x00, 0x00, 0x00, 0x01, b'u', 0x00, 0x01, b'p',
+        ];
+        same(V5, &bytes, &Packet::Connect(packet));
+        assert_eq!(read(V311, &bytes), Ok(Packet::Connect(packet)), "a CONNECT brings its own version");
+    }
+
+    #[test]
+    fn a_password_may_come_alone_in_version_5_only() {
+        let bytes =
+            |level| [0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', level, 0x42, 0, 0, 0, 0, 1, b'x', 0, 0].to_vec();
+        assert!(matches!(refusal(V311, &bytes(4)), DecodeError::PasswordWithoutUsername));
+        let packet = read(V5, &[0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x42, 0, 0, 0, 0, 0, 0, 1, b'x'])
+            .map(|packet| matches!(packet, Packet::Connect(connect) if connect.password == Some(b"x")));
+        assert_eq!(packet, Ok(true));
+    }
+
+    #[test]
+    fn other_protocols_are_told_that_the_version_is_not_supported() {
+        let refused = |body: &[u8]| {
+            let bytes = [&[0x10, body.len() as u8], body].concat();
+            refusal(V5, &bytes)
+        };
+        for body in [
+            &b"\x00\x06MQIsdp\x03\x02\x00\x3C\x00\x01c"[..],
+            b"\x00\x04MQTT\x03\x02\x00\x3C\x00\x01c",
+            b"\x00\x04MQTT\x06\x02\x00\x3C\x00\x00\x01c",
+            b"\x00\x04mqtt\x04\x02\x00\x3C\x00\x01c",
+        ] {
+            assert_eq!(refused(body), DecodeError::UnsupportedProtocol);
+        }
+        assert_eq!(
+            DecodeError::UnsupportedProtocol.reason_code(),
+            super::super::ReasonCode::UnsupportedProtocolVersion
+        );
+        assert_eq!(Connect::answer_version(b"\x00\x04MQTT\x06\x02"), V5);
+        assert_eq!(Connect::answer_version(b"\x00\x06MQIsdp\x03"), V311);
+    }
+
+    #[test]
+    fn the_version_is_seen_as_soon_as_it_is_there() {
+        assert_eq!(Connect::peek_version(b"\x00\x04MQ"), Ok(None));
+        assert_eq!(Connect::peek_version(b"\x00\x04MQTT\x05"), Ok(Some(V5)));
+        assert_eq!(Connect::peek_version(b"\x00\x05"), Err(DecodeError::UnsupportedProtocol));
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        let with_flags =
+            |flags| refusal(V311, &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 0, 0, 1, b'c']);
+        assert_eq!(with_flags(0x03), DecodeError::ReservedConnectFlag);
+        assert_eq!(with_flags(0x0A), DecodeError::WillFlagsWithoutWill);
+        assert_eq!(with_flags(0x22), DecodeError::WillFlagsWithoutWill);
+        assert_eq!(with_flags(0x1E), DecodeError::InvalidQoS);
+        assert_eq!(with_flags(0x06), DecodeError::Truncated, "a will is announced and missing");
+    }
+
+    #[test]
+    fn an_empty_client_identifier_needs_a_clean_session_in_3_1_1() {
+        let error = refusal(V311, &[0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, 0x00, 0, 0, 0, 0]);
+        assert_eq!(error, DecodeError::EmptyClientId);
+        let anonymous = Connect { clean_start: false, keep_alive_s: 0, ..connect(V5, "") };
+        let bytes = [0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x00, 0, 0, 0, 0, 0];
+        same(V5, &bytes, &Packet::Connect(anonymous));
+    }
+
+    #[test]
+    fn properties_are_held_to_their_rules() {
+        let with_properties = |block: &[u8]| {
+            let mut bytes = vec![0x10, 13 + block.len() as u8, 0, 4, b'M', b'Q', b'T', b'T', 5, 0x02, 0, 0];
+            bytes.push(block.len() as u8);
+            bytes.extend_from_slice(block);
+            bytes.extend_from_slice(&[0, 0]);
+            refusal(V5, &bytes)
+        };
+        let out_of_range = DecodeError::PropertyOutOfRange;
+        assert_eq!(with_properties(&[0x21, 0, 0]), out_of_range(PropertyId::ReceiveMaximum));
+        assert_eq!(with_properties(&[0x27, 0, 0, 0, 0]), out_of_range(PropertyId::MaximumPacketSize));
+        assert_eq!(with_properties(&[0x17, 2]), out_of_range(PropertyId::RequestProblemInformation));
+        assert_eq!(
+            with_properties(&[0x22, 0, 1, 0x22, 0, 1]),
+            DecodeError::DuplicateProperty(PropertyId::TopicAliasMaximum)
+        );
+        assert!(matches!(with_properties(&[0x23, 0, 1]), DecodeError::PropertyNotAllowed { .. }));
+        assert_eq!(with_properties(&[0x04, 0]), DecodeError::UnknownProperty(4));
+        assert_eq!(with_properties(&[0x16, 0, 0]), DecodeError::AuthenticationMethodMissing);
+        assert_eq!(with_properties(&[0x11, 0, 0]), DecodeError::Truncated);
+    }
+
+    #[test]
+    fn a_will_needs_a_topic_name_without_wildcards() {
+        let bytes = [0x10, 18, 0, 4, b'M', b'Q', b'T', b'T', 4, 0x06, 0, 0, 0, 1, b'c', 0, 1, b'#', 0, 0];
+        assert!(matches!(refusal(V311, &bytes), DecodeError::InvalidTopicName(_)));
+    }
+
+    #[test]
+    fn what_a_will_forwards_reads_back_as_the_properties_of_a_publication() {
+        let properties = WillProperties {
+            delay_interval_s: Some(1),
+            message_expiry_interval_s: Some(2),
+            content_type: Some("text"),
+            user_properties: (&[("a", "1"), ("a", "2")][..]).into(),
+            ..WillProperties::default()
+        };
+        let mut block = Vec::new();
+        properties.encode_forwardable(&mut block);
+        let expected = PublishProperties {
+            content_type: Some("text"),
+            user_properties: properties.user_properties,
+            ..PublishProperties::default()
+        };
+        assert_eq!(PublishProperties::decode_block(&block), Ok(expected));
     }
 }

@@ -100,3 +100,48 @@ impl PropertyBlock for DisconnectProperties<'_> {
         writer.string(PropertyId::ServerReference, self.server_reference);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{read, refusal, same};
+    use super::*;
+
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    #[test]
+    fn a_normal_goodbye_is_two_bytes_in_both_versions() {
+        let packet = Packet::Disconnect(Disconnect::default());
+        same(ProtocolVersion::V311, &[0xE0, 0x00], &packet);
+        same(V5, &[0xE0, 0x00], &packet);
+        assert_eq!(read(V5, &[0xE0, 0x01, 0x00]), Ok(packet));
+        assert_eq!(read(V5, &[0xE0, 0x02, 0x00, 0x00]), Ok(packet));
+    }
+
+    #[test]
+    fn reason_and_properties_are_read_and_written() {
+        let packet = Disconnect::with_reason(ReasonCode::SessionTakenOver);
+        same(V5, &[0xE0, 0x01, 0x8E], &Packet::Disconnect(packet));
+        let properties = DisconnectProperties {
+            session_expiry_interval_s: Some(7),
+            reason_string: Some("r"),
+            user_properties: (&[("k", "v")][..]).into(),
+            server_reference: Some("s"),
+        };
+        let bytes = [
+            0xE0, 0x16, 0x04, 0x14, 0x11, 0, 0, 0, 7, 0x1F, 0, 1, b'r', 0x26, 0, 1, b'k', 0, 1, b'v', 0x1C,
+            0, 1, b's',
+        ];
+        let packet = Disconnect { reason_code: ReasonCode::DisconnectWithWillMessage, properties };
+        same(V5, &bytes, &Packet::Disconnect(packet));
+    }
+
+    #[test]
+    fn what_disconnect_may_not_carry_is_refused() {
+        let code = DecodeError::InvalidReasonCode { packet: PacketType::Disconnect, code: 0x84 };
+        assert_eq!(refusal(V5, &[0xE0, 0x01, 0x84]), code);
+        assert_eq!(refusal(V5, &[0xE0, 0x03, 0x00, 0x00, 0x00]), DecodeError::TrailingBytes);
+        let length = DecodeError::InvalidLength { packet: PacketType::Disconnect, length: 1 };
+        assert_eq!(refusal(ProtocolVersion::V311, &[0xE0, 0x01, 0x00]), length);
+    }
+}

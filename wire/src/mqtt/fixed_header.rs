@@ -206,7 +206,7 @@ impl FixedHeader {
         Ok(Some(self))
     }
 
-    const fn invalid_length(&self) -> DecodeError {
+    const fn invalid_length(self) -> DecodeError {
         DecodeError::InvalidLength { packet: self.packet_type, length: self.remaining_length }
     }
 }
@@ -226,4 +226,77 @@ const fn split_first_byte(first: u8) -> Result<(PacketType, u8), DecodeError> {
         return Err(DecodeError::DupWithQoS0);
     }
     Ok((packet_type, flags))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
+        FixedHeader::decode(bytes)
+    }
+
+    #[test]
+    fn a_header_says_type_flags_and_lengths() {
+        let header = decode(&[0x3D, 0xC1, 0x02]).expect("valid").expect("whole");
+        assert_eq!(header.packet_type, PacketType::Publish);
+        assert_eq!((header.dup(), header.qos(), header.retain()), (true, QoS::ExactlyOnce, true));
+        assert_eq!((header.remaining_length, header.header_length, header.packet_length()), (321, 3, 324));
+    }
+
+    #[test]
+    fn a_header_cut_short_needs_more_bytes() {
+        for bytes in [&[][..], &[0x30], &[0x30, 0x80], &[0x30, 0xFF, 0xFF], &[0x30, 0xFF, 0xFF, 0xFF]] {
+            assert_eq!(decode(bytes), Ok(None));
+        }
+    }
+
+    #[test]
+    fn the_first_byte_alone_refuses_what_no_version_allows() {
+        assert_eq!(decode(&[0x00]), Err(DecodeError::ReservedPacketType(0)));
+        assert_eq!(decode(&[0x36]), Err(DecodeError::InvalidQoS));
+        assert_eq!(decode(&[0x38]), Err(DecodeError::DupWithQoS0));
+        for first in [0x11, 0x2F, 0x41, 0x60, 0x80, 0x83, 0xA0, 0xC8, 0xE2, 0xF1] {
+            assert!(matches!(decode(&[first]), Err(DecodeError::InvalidHeaderFlags { .. })), "{first:#04x}");
+        }
+    }
+
+    #[test]
+    fn every_type_is_accepted_with_its_prescribed_flags() {
+        for packet_type in (1..=15).filter_map(PacketType::from_u8) {
+            assert_eq!(decode(&[packet_type.first_byte()]), Ok(None), "{packet_type:?}");
+        }
+    }
+
+    #[test]
+    fn a_remaining_length_of_five_bytes_is_refused_before_the_fifth() {
+        assert_eq!(decode(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF]), Err(DecodeError::VariableIntegerTooLong));
+        let largest = decode(&[0x30, 0xFF, 0xFF, 0xFF, 0x7F]).expect("valid").expect("whole");
+        assert_eq!(largest.remaining_length, MAX_REMAINING_LENGTH);
+    }
+
+    #[test]
+    fn a_length_that_the_type_cannot_have_is_refused_before_the_body() {
+        for bytes in [[0xC0, 1], [0xD0, 1], [0x10, 11], [0x40, 1], [0x30, 2], [0x82, 1], [0x90, 2]] {
+            assert!(matches!(decode(&bytes), Err(DecodeError::InvalidLength { .. })), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_version_rules_out_more_before_the_body() {
+        let header = |bytes: &[u8]| decode(bytes).expect("valid").expect("whole");
+        let padded = header(&[0x30, 0x83, 0x00]);
+        assert_eq!(padded.check_for(ProtocolVersion::V5), Err(DecodeError::VariableIntegerNotMinimal));
+        assert_eq!(
+            padded.check_for(ProtocolVersion::V311),
+            Ok(()),
+            "3.1.1 does not ask for the shortest form"
+        );
+        let auth = header(&[0xF0, 0x00]);
+        assert_eq!(auth.check_for(ProtocolVersion::V311), Err(DecodeError::ReservedPacketType(15)));
+        let long_puback = header(&[0x40, 0x03]);
+        assert_eq!(long_puback.check_for(ProtocolVersion::V5), Ok(()));
+        assert!(long_puback.check_for(ProtocolVersion::V311).is_err());
+        assert!(header(&[0xE0, 0x01]).check_for(ProtocolVersion::V311).is_err());
+    }
 }

@@ -15,6 +15,10 @@ pub mod connect;
 pub mod disconnect;
 mod error;
 pub mod fixed_header;
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod ids;
 mod packet;
 pub mod properties;

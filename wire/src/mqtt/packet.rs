@@ -8,7 +8,6 @@ use super::{
 
 /// One control packet, borrowed from the bytes it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "lives on the stack for the time of one match")]
 #[expect(missing_docs, reason = "each variant is documented at its type")]
 pub enum Packet<'a> {
     Connect(Connect<'a>),
@@ -106,3 +105,31 @@ impl<'a> Packet<'a> {
 
 const PINGREQ: [u8; 2] = [PacketType::PingReq.first_byte(), 0];
 const PINGRESP: [u8; 2] = [PacketType::PingResp.first_byte(), 0];
+
+#[cfg(test)]
+mod tests {
+    use super::super::golden::{refusal, same};
+    use super::*;
+
+    #[test]
+    fn pings_are_two_bytes() {
+        for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+            same(version, &[0xC0, 0x00], &Packet::PingReq);
+            same(version, &[0xD0, 0x00], &Packet::PingResp);
+        }
+    }
+
+    #[test]
+    fn a_ping_with_a_body_is_refused() {
+        let error = DecodeError::InvalidLength { packet: PacketType::PingReq, length: 1 };
+        assert_eq!(refusal(ProtocolVersion::V5, &[0xC0, 0x01, 0x00]), error);
+    }
+
+    #[test]
+    fn a_body_of_another_length_than_announced_is_refused() {
+        let header = FixedHeader::decode(&[0x40, 0x02]).expect("valid").expect("whole");
+        let decode = |body| Packet::decode(header, body, ProtocolVersion::V5);
+        assert_eq!(decode(&[0x00]), Err(DecodeError::Truncated));
+        assert_eq!(decode(&[0x00, 0x01, 0x00]), Err(DecodeError::TrailingBytes));
+    }
+}

@@ -303,3 +303,170 @@ impl PropertyBlock for PublishProperties<'_> {
 }
 
 const _: () = assert!(MAX_REMAINING_LENGTH < u32::MAX, "a saturated length is recognised as too long");
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{id, refusal, same};
+    use super::*;
+
+    const V311: ProtocolVersion = ProtocolVersion::V311;
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
+        Publish {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain: false,
+            topic,
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload,
+        }
+    }
+
+    #[test]
+    fn the_examples_of_section_3_3_2_are_read_and_written() {
+        // Topic a/b, packet identifier 10.
+        let packet = Packet::Publish(Publish {
+            qos: QoS::AtLeastOnce,
+            packet_id: Some(id(10)),
+            ..publish("a/b", b"hi")
+        });
+        same(V311, &[0x32, 0x09, 0x00, 0x03, b'a', b'/', b'b', 0x00, 0x0A, b'h', b'i'], &packet);
+        same(V5, &[0x32, 0x0A, 0x00, 0x03, b'a', b'/', b'b', 0x00, 0x0A, 0x00, b'h', b'i'], &packet);
+    }
+
+    #[test]
+    fn quality_of_service_zero_has_no_identifier() {
+        same(V311, &[0x31, 0x03, 0x00, 0x01, b'a'], &{
+            Packet::Publish(Publish { retain: true, ..publish("a", b"") })
+        });
+    }
+
+    #[test]
+    fn every_property_has_its_place() {
+        let properties = PublishProperties {
+            payload_format_indicator: Some(true),
+            message_expiry_interval_s: Some(60),
+            topic_alias: Some(7),
+            response_topic: Some("r"),
+            correlation_data: Some(&[0xFF]),
+            user_properties: (&[("k", "1"), ("k", "2")][..]).into(),
+            subscription_identifiers: (&[1, 128][..]).into(),
+            content_type: Some("t"),
+        };
+        let bytes = [
+            0x30, 0x2C, 0x00, 0x00, 0x29, // empty topic, property length
+            0x02, 0, 0, 0, 60, 0x23, 0, 7, 0x0B, 0x01, 0x0B, 0x80, 0x01, // the hop's own
+            0x01, 1, 0x03, 0, 1, b't', 0x08, 0, 1, b'r', 0x09, 0, 1, 0xFF, //
+            0x26, 0, 1, b'k', 0, 1, b'1', 0x26, 0, 1, b'k', 0, 1, b'2', //
+        ];
+        same(V5, &bytes, &Packet::Publish(Publish { properties, ..publish("", b"") }));
+    }
+
+    #[test]
+    fn lists_are_found_between_other_properties() {
+        let block = [
+            0x26, 0, 1, b'a', 0, 0, 0x0B, 1, 0x01, 0, 0x26, 0, 1, b'b', 0, 0, 0x0B, 2, 0x03, 0, 0, 0x26, 0,
+            1, b'c', 0, 0,
+        ];
+        let properties = PublishProperties::decode_block(&block).expect("valid");
+        let names: Vec<&str> = properties.user_properties.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(properties.subscription_identifiers, SubscriptionIdentifiers::from(&[1, 2][..]));
+    }
+
+    #[test]
+    fn what_publish_may_not_carry_is_refused() {
+        assert!(matches!(refusal(V311, &[0x30, 3, 0, 1, b'#']), DecodeError::InvalidTopicName(_)));
+        assert!(matches!(refusal(V311, &[0x30, 3, 0, 0, b'x']), DecodeError::InvalidTopicName(_)));
+        assert_eq!(refusal(V5, &[0x30, 3, 0, 0, 0]), DecodeError::EmptyTopicWithoutAlias);
+        assert_eq!(refusal(V5, &[0x30, 6, 0, 0, 3, 0x23, 0, 0]), DecodeError::TopicAliasZero);
+        assert_eq!(refusal(V311, &[0x32, 5, 0, 1, b'a', 0, 0]), DecodeError::PacketIdZero);
+        assert_eq!(refusal(V311, &[0x30, 4, 0, 3, b'a', b'b']), DecodeError::Truncated);
+        let zero = DecodeError::PropertyOutOfRange(PropertyId::SubscriptionIdentifier);
+        assert_eq!(refusal(V5, &[0x30, 6, 0, 1, b'a', 2, 0x0B, 0]), zero);
+        let wildcard = refusal(V5, &[0x30, 8, 0, 1, b'a', 4, 0x08, 0, 1, b'+']);
+        assert!(matches!(wildcard, DecodeError::InvalidTopicName(_)));
+        let twice = DecodeError::DuplicateProperty(PropertyId::ContentType);
+        assert_eq!(refusal(V5, &[0x30, 10, 0, 1, b'a', 6, 3, 0, 0, 3, 0, 0]), twice);
+    }
+
+    #[test]
+    fn parts_and_packet_are_the_same_bytes() {
+        let properties = PublishProperties {
+            content_type: Some("t"),
+            user_properties: (&[("k", "v")][..]).into(),
+            ..PublishProperties::default()
+        };
+        let mut forwardable = Vec::new();
+        properties.encode_forwardable(&mut forwardable);
+        assert_eq!(forwardable.len(), properties.forwardable_len());
+        let full = PublishProperties {
+            message_expiry_interval_s: Some(9),
+            topic_alias: Some(3),
+            subscription_identifiers: (&[5, 6][..]).into(),
+            ..properties
+        };
+        for version in [V311, V5] {
+            for (qos, packet_id) in [(QoS::AtMostOnce, None), (QoS::ExactlyOnce, Some(id(77)))] {
+                let packet =
+                    Publish { qos, packet_id, retain: true, properties: full, ..publish("a/b", b"payload") };
+                let mut expected = Vec::new();
+                packet.encode(version, &mut expected);
+                let mut written = Vec::new();
+                encode_parts(
+                    &mut written,
+                    version,
+                    false,
+                    qos,
+                    true,
+                    "a/b",
+                    packet_id,
+                    &forwardable,
+                    Some(9),
+                    Some(3),
+                    &[5, 6],
+                    b"payload",
+                );
+                assert_eq!(written, expected);
+                let length = encoded_len(
+                    version,
+                    false,
+                    qos,
+                    true,
+                    "a/b",
+                    packet_id,
+                    &forwardable,
+                    Some(9),
+                    Some(3),
+                    &[5, 6],
+                    b"payload",
+                );
+                assert_eq!(length, expected.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_encoded_packet_takes_another_identifier_and_dup() {
+        let packet = Publish { qos: QoS::AtLeastOnce, packet_id: Some(id(1)), ..publish("a/b", &[0; 200]) };
+        let mut encoded = Vec::new();
+        packet.encode(V5, &mut encoded);
+        assert!(set_packet_id(&mut encoded, id(0xABCD)) && set_dup(&mut encoded));
+        let mut expected = Vec::new();
+        Publish { packet_id: Some(id(0xABCD)), dup: true, ..packet }.encode(V5, &mut expected);
+        assert_eq!(encoded, expected);
+    }
+
+    #[test]
+    fn what_has_no_identifier_takes_none() {
+        let mut qos_0 = [0x30, 0x05, 0x00, 0x01, b'a', 0x00, 0x00];
+        assert!(!set_packet_id(&mut qos_0, id(1)) && !set_dup(&mut qos_0));
+        assert!(!set_packet_id(&mut [0x32, 0x05, 0x00, 0x09, b'a'], id(1)));
+        assert!(!set_packet_id(&mut [0x40, 0x02, 0x00, 0x01], id(1)));
+        assert!(!set_packet_id(&mut [], id(1)) && !set_dup(&mut []));
+        assert_eq!(qos_0, [0x30, 0x05, 0x00, 0x01, b'a', 0x00, 0x00]);
+    }
+}

@@ -74,3 +74,41 @@ fn validate_code(code: u8, version: ProtocolVersion) -> Result<(), DecodeError> 
         ProtocolVersion::V5 => decode_reason_code(PacketType::SubAck, code).map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{id, refusal, same};
+    use super::*;
+
+    fn suback(reason_codes: &[u8]) -> SubAck<'_> {
+        SubAck { packet_id: id(10), properties: AckProperties::default(), reason_codes }
+    }
+
+    #[test]
+    fn the_example_of_3_1_1_figure_3_27_is_read_and_written() {
+        let bytes = [0x90, 0x05, 0x00, 0x0A, 0x00, 0x02, 0x80];
+        same(ProtocolVersion::V311, &bytes, &Packet::SubAck(suback(&[0x00, 0x02, 0x80])));
+    }
+
+    #[test]
+    fn version_5_tells_why() {
+        let bytes = [0x90, 0x06, 0x00, 0x0A, 0x00, 0x01, 0x8F, 0x9E];
+        same(ProtocolVersion::V5, &bytes, &Packet::SubAck(suback(&[0x01, 0x8F, 0x9E])));
+    }
+
+    #[test]
+    fn version_3_1_1_has_one_failure() {
+        let mut out = Vec::new();
+        suback(&[0x01, 0x8F]).encode(ProtocolVersion::V311, &mut out);
+        assert_eq!(out, [0x90, 0x04, 0x00, 0x0A, 0x01, 0x80]);
+    }
+
+    #[test]
+    fn what_suback_may_not_carry_is_refused() {
+        let code = |code| DecodeError::InvalidReasonCode { packet: PacketType::SubAck, code };
+        assert_eq!(refusal(ProtocolVersion::V311, &[0x90, 0x03, 0x00, 0x01, 0x8F]), code(0x8F));
+        assert_eq!(refusal(ProtocolVersion::V5, &[0x90, 0x04, 0x00, 0x01, 0x00, 0x11]), code(0x11));
+        assert_eq!(refusal(ProtocolVersion::V5, &[0x90, 0x03, 0x00, 0x01, 0x00]), DecodeError::Truncated);
+    }
+}

@@ -102,7 +102,7 @@ impl Body for Subscribe<'_> {
         if version == ProtocolVersion::V5 {
             sink.property_block(&self.properties);
         }
-        for (filter, options) in self.filters.iter() {
+        for (filter, options) in &self.filters {
             sink.string(filter);
             sink.u8(match version {
                 ProtocolVersion::V311 => options.qos.into(),
@@ -269,5 +269,85 @@ impl Eq for SubscribeFilters<'_> {}
 impl fmt::Debug for SubscribeFilters<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{id, refusal, same};
+    use super::*;
+
+    const V311: ProtocolVersion = ProtocolVersion::V311;
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    #[test]
+    fn the_examples_of_section_3_8_3_are_read_and_written() {
+        let filters = [
+            ("a/b", SubscriptionOptions::at(QoS::AtLeastOnce)),
+            ("c/d", SubscriptionOptions::at(QoS::ExactlyOnce)),
+        ];
+        let packet = Packet::Subscribe(Subscribe {
+            packet_id: id(10),
+            properties: SubscribeProperties::default(),
+            filters: (&filters[..]).into(),
+        });
+        let list = [0x00, 0x03, b'a', b'/', b'b', 0x01, 0x00, 0x03, b'c', b'/', b'd', 0x02];
+        same(V311, &[&[0x82, 0x0E, 0x00, 0x0A][..], &list].concat(), &packet);
+        same(V5, &[&[0x82, 0x0F, 0x00, 0x0A, 0x00][..], &list].concat(), &packet);
+    }
+
+    #[test]
+    fn options_and_identifier_are_read_and_written() {
+        let options = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            no_local: true,
+            retain_as_published: true,
+            retain_handling: RetainHandling::DoNotSend,
+        };
+        let filters = [("#", options)];
+        let properties =
+            SubscribeProperties { subscription_identifier: Some(268_435_455), ..Default::default() };
+        let packet = Subscribe { packet_id: id(1), properties, filters: (&filters[..]).into() };
+        let bytes =
+            [0x82, 0x0C, 0x00, 0x01, 0x05, 0x0B, 0xFF, 0xFF, 0xFF, 0x7F, 0x00, 0x01, b'#', 0b0010_1101];
+        same(V5, &bytes, &Packet::Subscribe(packet));
+    }
+
+    #[test]
+    fn every_options_byte_is_read_as_it_is_written_or_refused() {
+        let valid: Vec<u8> = (0..=255).filter(|byte| SubscriptionOptions::from_byte(*byte).is_ok()).collect();
+        assert_eq!(valid.len(), 3 * 2 * 2 * 3);
+        for byte in valid {
+            assert_eq!(SubscriptionOptions::from_byte(byte).map(SubscriptionOptions::to_byte), Ok(byte));
+        }
+    }
+
+    #[test]
+    fn what_subscribe_may_not_carry_is_refused() {
+        let with_options = |version, options| match version {
+            V311 => refusal(version, &[0x82, 6, 0, 1, 0, 1, b'a', options]),
+            V5 => refusal(version, &[0x82, 7, 0, 1, 0, 0, 1, b'a', options]),
+        };
+        assert_eq!(with_options(V311, 0x04), DecodeError::ReservedSubscriptionOptions);
+        assert_eq!(with_options(V5, 0x40), DecodeError::ReservedSubscriptionOptions);
+        assert_eq!(with_options(V5, 0x03), DecodeError::SubscriptionOptionOutOfRange);
+        assert_eq!(with_options(V5, 0x30), DecodeError::SubscriptionOptionOutOfRange);
+        assert_eq!(refusal(V311, &[0x82, 2, 0, 1]), DecodeError::NoTopicFilters);
+        assert_eq!(refusal(V5, &[0x82, 3, 0, 1, 0]), DecodeError::NoTopicFilters);
+        assert_eq!(refusal(V311, &[0x82, 6, 0, 0, 0, 1, b'a', 0]), DecodeError::PacketIdZero);
+        assert_eq!(refusal(V311, &[0x82, 5, 0, 1, 0, 1, b'a']), DecodeError::Truncated);
+        let filter = refusal(V311, &[0x82, 7, 0, 1, 0, 2, b'a', b'#', 0]);
+        assert!(matches!(filter, DecodeError::InvalidTopicFilter(_)));
+        let zero = DecodeError::PropertyOutOfRange(PropertyId::SubscriptionIdentifier);
+        assert_eq!(refusal(V5, &[0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, b'a', 0]), zero);
+        let twice = DecodeError::DuplicateProperty(PropertyId::SubscriptionIdentifier);
+        assert_eq!(refusal(V5, &[0x82, 11, 0, 1, 4, 0x0B, 1, 0x0B, 1, 0, 1, b'a', 0]), twice);
+    }
+
+    #[test]
+    fn no_local_does_not_go_with_a_shared_filter() {
+        let bytes = [&[0x82, 0x10, 0x00, 0x01, 0x00, 0x00, 0x0A], &b"$share/g/a"[..], &[0x04]].concat();
+        assert_eq!(refusal(V5, &[&[0x82, 0x10], &bytes[2..]].concat()), DecodeError::NoLocalOnShared);
     }
 }

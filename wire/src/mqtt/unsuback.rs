@@ -56,3 +56,33 @@ impl Body for UnsubAck<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{id, refusal, same};
+    use super::*;
+
+    fn unsuback(reason_codes: &[u8]) -> UnsubAck<'_> {
+        UnsubAck { packet_id: id(10), properties: AckProperties::default(), reason_codes }
+    }
+
+    #[test]
+    fn version_3_1_1_has_no_codes() {
+        // 3.1.1 figure 3.32.
+        same(ProtocolVersion::V311, &[0xB0, 0x02, 0x00, 0x0A], &Packet::UnsubAck(unsuback(&[])));
+    }
+
+    #[test]
+    fn version_5_has_a_code_for_each_filter() {
+        let bytes = [0xB0, 0x05, 0x00, 0x0A, 0x00, 0x00, 0x11];
+        same(ProtocolVersion::V5, &bytes, &Packet::UnsubAck(unsuback(&[0x00, 0x11])));
+    }
+
+    #[test]
+    fn what_unsuback_may_not_carry_is_refused() {
+        let code = DecodeError::InvalidReasonCode { packet: PacketType::UnsubAck, code: 1 };
+        assert_eq!(refusal(ProtocolVersion::V5, &[0xB0, 0x04, 0x00, 0x01, 0x00, 0x01]), code);
+        assert_eq!(refusal(ProtocolVersion::V5, &[0xB0, 0x03, 0x00, 0x01, 0x00]), DecodeError::Truncated);
+    }
+}

@@ -66,7 +66,7 @@ impl Body for Unsubscribe<'_> {
         if version == ProtocolVersion::V5 {
             sink.property_block(&self.properties);
         }
-        for filter in self.filters.iter() {
+        for filter in &self.filters {
             sink.string(filter);
         }
     }
@@ -170,5 +170,39 @@ impl Eq for UnsubscribeFilters<'_> {}
 impl fmt::Debug for UnsubscribeFilters<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Packet;
+    use super::super::golden::{id, refusal, same};
+    use super::*;
+
+    const V311: ProtocolVersion = ProtocolVersion::V311;
+    const V5: ProtocolVersion = ProtocolVersion::V5;
+
+    #[test]
+    fn the_examples_of_section_3_10_3_are_read_and_written() {
+        let filters = ["a/b", "c/d"];
+        let packet = Packet::Unsubscribe(Unsubscribe {
+            packet_id: id(10),
+            properties: UnsubscribeProperties::default(),
+            filters: (&filters[..]).into(),
+        });
+        let list = [0x00, 0x03, b'a', b'/', b'b', 0x00, 0x03, b'c', b'/', b'd'];
+        same(V311, &[&[0xA2, 0x0C, 0x00, 0x0A][..], &list].concat(), &packet);
+        same(V5, &[&[0xA2, 0x0D, 0x00, 0x0A, 0x00][..], &list].concat(), &packet);
+    }
+
+    #[test]
+    fn what_unsubscribe_may_not_carry_is_refused() {
+        assert_eq!(refusal(V311, &[0xA2, 2, 0, 1]), DecodeError::NoTopicFilters);
+        assert_eq!(refusal(V5, &[0xA2, 3, 0, 1, 0]), DecodeError::NoTopicFilters);
+        assert_eq!(refusal(V311, &[0xA2, 5, 0, 0, 0, 1, b'a']), DecodeError::PacketIdZero);
+        let empty = refusal(V311, &[0xA2, 4, 0, 1, 0, 0]);
+        assert!(matches!(empty, DecodeError::InvalidTopicFilter(_)));
+        let misplaced = refusal(V5, &[0xA2, 8, 0, 1, 2, 0x0B, 1, 0, 1, b'a']);
+        assert!(matches!(misplaced, DecodeError::PropertyNotAllowed { .. }));
     }
 }

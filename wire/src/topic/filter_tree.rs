@@ -1,5 +1,7 @@
 //! Many filters, asked which of them match a name.
 
+use std::ops::ControlFlow;
+
 use super::LEVELS_MAX;
 use super::trie::{NodeId, ROOT, Trie, first_level};
 
@@ -96,38 +98,38 @@ impl<'t, V, F: FnMut(&'t V)> Matcher<'t, '_, V, F> {
             if wildcards
                 && depth < LEVELS_MAX
                 && let Some(any) = self.trie.child(node, "+")
-                && let Some(below) = self.enter(any, levels)
+                && let ControlFlow::Continue(below) = self.enter(any, levels)
             {
                 self.descend(any, below, depth + 1);
             }
             let Some(literal) = self.trie.child(node, first_level(levels)) else { return };
-            let Some(below) = self.enter(literal, levels) else { return };
+            let ControlFlow::Continue(below) = self.enter(literal, levels) else { return };
             node = literal;
             rest = below;
             wildcards = true;
         }
     }
 
-    /// Compares a node's levels with the name's. What is left of the name if they match; `None` if they do not, or
-    /// if the node ends in `#` and the match is complete.
-    fn enter<'n>(&mut self, node: NodeId, levels: &'n str) -> Option<Option<&'n str>> {
+    /// Compares a node's levels with the name's and goes on with what is left of the name. It breaks if they differ,
+    /// or if the node ends in `#`, below which there is nothing.
+    fn enter<'n>(&mut self, node: NodeId, levels: &'n str) -> ControlFlow<(), Option<&'n str>> {
         let mut rest = Some(levels);
         for wanted in self.trie.label(node).split('/') {
             if wanted == "#" {
                 self.visit(node);
-                return None;
+                return ControlFlow::Break(());
             }
-            let levels = rest?;
+            let Some(levels) = rest else { return ControlFlow::Break(()) };
             let level = first_level(levels);
             if wanted != "+" && wanted != level {
-                return None;
+                return ControlFlow::Break(());
             }
             rest = levels.get(level.len() + 1..);
         }
         if rest.is_none() {
             self.visit(node);
         }
-        Some(rest)
+        ControlFlow::Continue(rest)
     }
 
     fn visit(&mut self, node: NodeId) {

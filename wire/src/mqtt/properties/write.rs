@@ -55,13 +55,13 @@ impl<'s, S: Sink> PropertyWriter<'s, S> {
     }
 
     pub(in crate::mqtt) fn subscription_identifiers(&mut self, identifiers: SubscriptionIdentifiers<'_>) {
-        for identifier in identifiers.iter() {
+        for identifier in &identifiers {
             self.subscription_identifier(identifier);
         }
     }
 
     pub(in crate::mqtt) fn user_properties(&mut self, properties: UserProperties<'_>) {
-        for (name, value) in properties.iter() {
+        for (name, value) in &properties {
             let sink = self.id(PropertyId::UserProperty);
             sink.string(name);
             sink.string(value);

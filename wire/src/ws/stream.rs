@@ -11,6 +11,7 @@
 //!     └── payload complete ───┘                     ^
 //!                any error ─────────────────────────┘
 //! ```
+#![expect(clippy::mut_mut, reason = "input is a cursor that moves over bytes which are unmasked where they lie")]
 
 use std::fmt;
 use std::io::Cursor;
@@ -432,11 +433,11 @@ mod tests {
         match payload.len() {
             len @ 0..=125 => bytes.push(0x80 | len as u8),
             len @ 126..=0xFFFF => {
-                bytes.push(0x80 | 126);
+                bytes.push(0xFE);
                 bytes.extend_from_slice(&(len as u16).to_be_bytes());
             }
             len => {
-                bytes.push(0x80 | 127);
+                bytes.push(0xFF);
                 bytes.extend_from_slice(&(len as u64).to_be_bytes());
             }
         }

@@ -2,17 +2,18 @@
 
 usage: judge.py HOST:PORT [CASE ...]
 
-Without cases: all but performance (9.*) and compression (12.*, 13.*). A case counts as passed only if its verdict is
+Without cases: all but compression (12.*, 13.*), which is not negotiated. A case counts as passed only if its verdict is
 OK, or INFORMATIONAL where RFC 6455 leaves the matter open; what Autobahn calls NON-STRICT counts as failed.
 The last line is `N passed, N failed`; the exit code is 0 only if at least one case ran and none failed.
 """
 
 import asyncio
+import os
 import sys
 
 from kosoku import FailureError, run_fuzzingclient
 
-EXCLUDED = ["9.*", "12.*", "13.*"]
+EXCLUDED = ["12.*", "13.*"]
 DEADLINE_S = 600
 GOOD = {"OK", "INFORMATIONAL"}
 
@@ -40,4 +41,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Leaves without taking the interpreter down: kosoku 0.1.0 still has native threads then, and about one run in
+    # three aborts there, with its verdict long printed. An exception above ends the usual way, with a non-zero code.
+    os._exit(code)

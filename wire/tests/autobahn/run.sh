@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Judges wire/src/ws by Autobahn's WebSocket cases, through the example server ws_echo and kosoku from PyPI.
 #
-#   wire/tests/autobahn/run.sh            all cases but performance (9.*) and compression (12.*, 13.*)
+#   wire/tests/autobahn/run.sh            all cases but compression (12.*, 13.*), 9.* being limits and performance
 #   wire/tests/autobahn/run.sh '9.*'      the cases named
 #
 # Prints `N passed, N failed`; fails if a case fails or none ran. Makes its own environment under .cache/ once.

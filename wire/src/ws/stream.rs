@@ -11,7 +11,10 @@
 //!     └── payload complete ───┘                     ^
 //!                any error ─────────────────────────┘
 //! ```
-#![expect(clippy::mut_mut, reason = "input is a cursor that moves over bytes which are unmasked where they lie")]
+#![expect(
+    clippy::mut_mut,
+    reason = "input is a cursor that moves over bytes which are unmasked where they lie"
+)]
 
 use std::fmt;
 use std::io::Cursor;

@@ -30,7 +30,6 @@ class Device:
         self.properties = connect_properties or (Properties(PacketTypes.CONNECT) if version == 5 else None)
         if version == 5 and (expiry_s is not None or not clean):
             self.properties.SessionExpiryInterval = 3600 if expiry_s is None else expiry_s
-        self.client.max_inflight_messages_set(100)
         if will is not None:
             self.client.will_set(**will)
         self.messages = queue.Queue()

@@ -59,6 +59,10 @@ impl Error {
         if message.len() > MESSAGE_BYTES_MAX {
             message = Cow::Owned(message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned());
         }
+        // What the parser quotes may hold line ends, and the message may go to a log.
+        if message.contains(char::is_control) {
+            message = Cow::Owned(message.replace(char::is_control, " "));
+        }
         Self { code, id, message }
     }
 
@@ -112,6 +116,7 @@ impl fmt::Display for ErrorCode {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Uplink;
     use super::*;
 
     #[test]
@@ -126,5 +131,11 @@ mod tests {
     fn a_message_that_quotes_too_much_is_cut_at_a_character() {
         let error = Error::new(ErrorCode::InvalidMessage, None, "€".repeat(100));
         assert_eq!(error.message.len(), 198);
+    }
+
+    #[test]
+    fn a_message_stays_on_one_line_whatever_it_quotes() {
+        let error = Uplink::decode(r#"{"type":"ping","a\nb\u001b":1}"#).expect_err("there is no such field");
+        assert!(error.message.contains("unknown field `a b `"), "{error}");
     }
 }

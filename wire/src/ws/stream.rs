@@ -37,7 +37,7 @@ pub struct Stream {
     /// What has arrived of a header or of a control payload.
     pending: Option<Box<Pending>>,
     /// Bound on the sum of a message's fragments.
-    max_message_bytes: u32,
+    message_bytes_max: u32,
     /// Bytes of the message so far, the whole of the frame being read included.
     message_bytes: u32,
     /// Bytes of the current frame's payload that are still to come.
@@ -100,11 +100,11 @@ pub enum DataKind {
 
 impl Stream {
     /// A stream at the first byte behind the handshake. A message whose fragments add up to more than
-    /// `max_message_bytes` is refused at the header that announces the excess.
-    pub const fn new(max_message_bytes: u32) -> Self {
+    /// `message_bytes_max` is refused at the header that announces the excess.
+    pub const fn new(message_bytes_max: u32) -> Self {
         Self {
             pending: None,
-            max_message_bytes,
+            message_bytes_max,
             message_bytes: 0,
             payload_left: 0,
             mask: [0; 4],
@@ -234,7 +234,7 @@ impl Stream {
                 Phase::Data
             }
         };
-        // At most 125 for a control frame; within `max_message_bytes` for data.
+        // At most 125 for a control frame; within `message_bytes_max` for data.
         self.payload_left = payload_len as u32;
         Ok(())
     }
@@ -249,8 +249,8 @@ impl Stream {
         self.message_bytes = u64::from(self.message_bytes)
             .checked_add(payload_len)
             .and_then(|sum| u32::try_from(sum).ok())
-            .filter(|sum| *sum <= self.max_message_bytes)
-            .ok_or(Error::MessageTooBig(self.max_message_bytes))?;
+            .filter(|sum| *sum <= self.message_bytes_max)
+            .ok_or(Error::MessageTooBig(self.message_bytes_max))?;
         Ok(())
     }
 

@@ -1,2 +1,19 @@
+//! Simulated devices, the ledger of every frame they sent, and the benchmark driver.
+//!
+//! Knows [`holdfast_wire`] and nothing else of Holdfast: a load tool that shared code with the gateway would share
+//! its mistakes. What it concludes comes from a ledger compared with the contents of the log, never from counters.
+//!
+//! Start with [`plan`] (what is asked), [`fleet`] (who does it), [`ledger`] (what is remembered of it) and
+//! [`verdict`] (what follows). [`bench`] is a tool of its own: figures of any MQTT broker, side by side.
 #![forbid(unsafe_code)]
-//! Placeholder head of the crate; replaced by its first room.
+
+mod clock;
+mod device;
+pub mod fleet;
+pub mod ledger;
+pub mod payload;
+pub mod plan;
+mod random;
+pub mod schedule;
+pub mod sequences;
+pub mod verdict;

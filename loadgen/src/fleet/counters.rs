@@ -1,0 +1,75 @@
+//! Live numbers for the eyes of whoever waits. The verdict does not use them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// One number.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    pub(crate) fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Relaxed);
+    }
+
+    fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The numbers of a fleet.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connected: Counter,
+    pub(crate) connects_failed: Counter,
+    pub(crate) subscribed: Counter,
+    pub(crate) frames_sent: Counter,
+    pub(crate) frames_acked: Counter,
+    pub(crate) frames_refused: Counter,
+    /// Devices whose frames are all sent and answered.
+    pub(crate) settled: Counter,
+    pub(crate) pushes_sent: Counter,
+    pub(crate) pushes_received: Counter,
+}
+
+/// [`Counters`] at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Admitted connections now.
+    pub connected: u64,
+    /// Attempts that failed so far.
+    pub connects_failed: u64,
+    /// Subscriptions granted so far.
+    pub subscribed: u64,
+    /// Frames sent, repetitions not counted.
+    pub frames_sent: u64,
+    /// Frames acknowledged.
+    pub frames_acked: u64,
+    /// Frames refused.
+    pub frames_refused: u64,
+    /// Devices that have nothing more to send and nothing unanswered.
+    pub settled: u64,
+    /// Pushes requested.
+    pub pushes_sent: u64,
+    /// Pushes received, repetitions not counted.
+    pub pushes_received: u64,
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            connected: self.connected.load(),
+            connects_failed: self.connects_failed.load(),
+            subscribed: self.subscribed.load(),
+            frames_sent: self.frames_sent.load(),
+            frames_acked: self.frames_acked.load(),
+            frames_refused: self.frames_refused.load(),
+            settled: self.settled.load(),
+            pushes_sent: self.pushes_sent.load(),
+            pushes_received: self.pushes_received.load(),
+        }
+    }
+}

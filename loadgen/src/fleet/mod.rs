@@ -1,0 +1,239 @@
+//! Many devices and one notifier against one gateway, for the length of a plan.
+//!
+//! ```text
+//!   ramp ──> hold (bursts, storms, pushes) ──> drain ──> goodbye
+//! ```
+//!
+//! [`run`] is the whole of it; [`Fleet`] is the same in steps, for tests that kill things meanwhile. The result
+//! holds the ledger, to which the caller reads the log before it asks for the verdict.
+
+mod counters;
+mod http;
+mod notifier;
+mod progress;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+pub(crate) use self::counters::Counters;
+pub use self::counters::Snapshot;
+use self::notifier::Notifier;
+pub use self::progress::Progress;
+use crate::clock::Clock;
+use crate::device::{Control, Device};
+use crate::ledger::{DeviceRecord, Ledger, ObservedRecord};
+use crate::plan::{FleetPlan, PlanError};
+use crate::random::Random;
+use crate::verdict::{Latencies, Verdict};
+
+/// How often the fleet looks whether everything owed has come, while it drains.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Where the gateway listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Targets {
+    /// MQTT over TCP.
+    pub mqtt: SocketAddr,
+    /// WebSocket: `/mqtt` and `/v1/devices/{client_id}/socket`.
+    pub ws: SocketAddr,
+    /// `POST /v1/push`; without it no pushes are sent.
+    pub http: Option<SocketAddr>,
+}
+
+/// What all tasks of a fleet share.
+pub(crate) struct Shared {
+    pub(crate) run: u64,
+    pub(crate) clock: Clock,
+    pub(crate) targets: Targets,
+    pub(crate) counters: Counters,
+    pub(crate) connects: Semaphore,
+    latencies: Mutex<Latencies>,
+}
+
+impl Shared {
+    pub(crate) fn new(plan: &FleetPlan, targets: Targets) -> Self {
+        let clock = Clock::start();
+        // 53 bits: readers that take JSON numbers for floating point still see the same run.
+        let run = plan.run.unwrap_or_else(|| Random::new(clock.unix_ns(0)).next() >> 11);
+        Self {
+            run,
+            clock,
+            targets,
+            counters: Counters::default(),
+            connects: Semaphore::new(plan.connects_max as usize),
+            latencies: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn acked(&self, latency_ns: u64) {
+        self.counters.frames_acked.add(1);
+        self.with_latencies(|latencies| latencies.ack.saturating_record(us(latency_ns)));
+    }
+
+    pub(crate) fn pushed(&self, latency_ns: u64) {
+        self.counters.pushes_received.add(1);
+        self.with_latencies(|latencies| latencies.push.saturating_record(us(latency_ns)));
+    }
+
+    pub(crate) fn lagged(&self, late: Duration) {
+        self.with_latencies(|latencies| latencies.own_lag.saturating_record(late.as_micros() as u64));
+    }
+
+    fn with_latencies<T>(&self, then: impl FnOnce(&mut Latencies) -> T) -> T {
+        // A histogram is sound at every step, so a panic of another holder changes nothing.
+        then(&mut self.latencies.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn us(ns: u64) -> u64 {
+    ns / 1_000
+}
+
+/// A fleet at work.
+pub struct Fleet {
+    plan: FleetPlan,
+    shared: Arc<Shared>,
+    control: watch::Sender<Control>,
+    devices: JoinSet<(u32, DeviceRecord)>,
+    notifier: Option<Notifier>,
+}
+
+/// What a fleet has to show.
+#[derive(Debug, Clone)]
+pub struct FleetResult {
+    /// The devices' side; give it every record of the log with [`FleetResult::observe`].
+    pub ledger: Ledger,
+    /// In us.
+    pub latencies: Latencies,
+    frames_expected: bool,
+}
+
+impl FleetResult {
+    /// One record of the log; see [`Ledger::observe`].
+    pub fn observe(&mut self, record: ObservedRecord<'_>) {
+        self.ledger.observe(record);
+    }
+
+    /// Judges. All of the log must have been observed.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(&self.ledger, &self.latencies, self.frames_expected)
+    }
+}
+
+/// Runs a plan from its ramp to the last goodbye, within a tokio runtime with time and net.
+pub async fn run(plan: FleetPlan, targets: Targets, progress: Progress) -> Result<FleetResult, PlanError> {
+    let fleet = Fleet::start(plan, targets)?;
+    let ticker = progress.start(fleet.plan.clone(), fleet.shared.clone());
+    let result = fleet.finish().await;
+    ticker.stop().await;
+    Ok(result)
+}
+
+impl Fleet {
+    /// Starts the devices and the notifier, within a tokio runtime. A gateway that is not there yet is waited for.
+    pub fn start(plan: FleetPlan, targets: Targets) -> Result<Self, PlanError> {
+        plan.check()?;
+        let shared = Arc::new(Shared::new(&plan, targets));
+        let control = watch::Sender::new(Control { cuts: 0, end_ns: plan.end_ns(), closing: false });
+        let curve = plan.rate_curve();
+        let mut devices = JoinSet::new();
+        for index in 0..plan.devices {
+            let device = Device::new(index, &plan, curve.clone(), shared.clone(), control.subscribe());
+            let ramp_ns = plan.first_frame_ns() as f64 * f64::from(index) / f64::from(plan.devices);
+            let first_connect = shared.clock.instant(ramp_ns as u64);
+            devices.spawn(async move { (index, device.run(first_connect).await) });
+        }
+        let notifier = targets
+            .http
+            .filter(|_| plan.pushes_per_s > 0.0)
+            .map(|address| Notifier::start(&plan, address, shared.clone(), control.subscribe()));
+        Ok(Self { plan, shared, control, devices, notifier })
+    }
+
+    /// Live numbers.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.counters.snapshot()
+    }
+
+    /// Cuts every connection at once; the devices come back.
+    pub fn storm(&self) {
+        self.control.send_modify(|control| control.cuts += 1);
+    }
+
+    /// Ends the hold now: nothing more is due. [`Fleet::finish`] then drains.
+    pub fn end(&self) {
+        let now_ns = self.shared.clock.now_ns();
+        self.control.send_modify(|control| control.end_ns = control.end_ns.min(now_ns));
+    }
+
+    /// Waits for the end of the hold, drains, closes all devices and gathers what they wrote down.
+    pub async fn finish(mut self) -> FleetResult {
+        self.hold().await;
+        // The notifier ends by itself: its schedule ends with the hold, and each request has a deadline.
+        let pushes = match self.notifier.take() {
+            Some(notifier) => notifier.finish().await,
+            None => Vec::new(),
+        };
+        self.drain(&pushes).await;
+        self.control.send_modify(|control| control.closing = true);
+        let mut records = vec![DeviceRecord::default(); self.plan.devices as usize];
+        while let Some(joined) = self.devices.join_next().await {
+            // A device that panicked leaves an empty page, which the verdict shows as one that never connected.
+            if let Ok((index, record)) = joined {
+                records[index as usize] = record;
+            }
+        }
+        for (record, pushed) in records.iter_mut().zip(pushes) {
+            record.pushes.join(pushed);
+        }
+        FleetResult {
+            ledger: Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records),
+            latencies: self.shared.with_latencies(|latencies| latencies.clone()),
+            frames_expected: self.plan.frames_per_s > 0.0,
+        }
+    }
+
+    async fn hold(&self) {
+        for storm_ns in self.plan.storms_ns() {
+            if self.sleep_until_ns(storm_ns).await {
+                return;
+            }
+            self.storm();
+        }
+        self.sleep_until_ns(u64::MAX).await;
+    }
+
+    /// True: the end came before that moment.
+    async fn sleep_until_ns(&self, moment_ns: u64) -> bool {
+        let mut control = self.control.subscribe();
+        loop {
+            let end_ns = control.borrow_and_update().end_ns;
+            tokio::select! {
+                () = sleep_until(self.shared.clock.instant(moment_ns.min(end_ns))) => return end_ns <= moment_ns,
+                // Storms change the control too; the loop then sleeps on.
+                _ = control.changed() => {}
+            }
+        }
+    }
+
+    /// Until every frame is answered and every promised push has come, or the plan's patience is over.
+    async fn drain(&self, pushes: &[crate::ledger::PushRecord]) {
+        use crate::ledger::PushOutcome::{Delivered, Queued};
+        let promised: u64 =
+            pushes.iter().map(|push| push.outcome_count(Delivered) + push.outcome_count(Queued)).sum();
+        let deadline = Instant::now() + self.plan.drain();
+        loop {
+            let now = self.snapshot();
+            let settled = now.settled >= u64::from(self.plan.devices) && now.pushes_received >= promised;
+            if settled || Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(Instant::now() + DRAIN_LOOK).await;
+        }
+    }
+}

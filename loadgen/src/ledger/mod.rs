@@ -1,0 +1,215 @@
+//! What is known of every frame and every push: the devices' side, and what was found.
+//!
+//! Devices write down what they sent and what was acknowledged; the notifier writes down each push and its outcome;
+//! afterwards the contents of the log are read past [`Ledger::observe`]. Nothing here trusts a counter of the
+//! gateway. Pure: no socket, no clock. Memory is one [`DeviceRecord`] per device, whatever the length of the run.
+//!
+//! Start with [`Ledger::observe`]; [`crate::verdict`] draws the conclusions.
+
+mod frames;
+mod pushes;
+
+pub use frames::FrameRecord;
+pub use pushes::{PushOutcome, PushRecord};
+
+use crate::payload::{Direction, PayloadError, Stamp};
+
+/// Faults that are kept with their whereabouts; beyond that they are only counted.
+pub const FINDINGS_MAX: usize = 50;
+
+/// What one device knows and what is known of it.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceRecord {
+    /// Its frames.
+    pub frames: FrameRecord,
+    /// The pushes to it.
+    pub pushes: PushRecord,
+    /// Times it was admitted (CONNACK, or the WebSocket of a JSON device).
+    pub connects: u64,
+    /// Attempts that were refused or cut before that.
+    pub connects_failed: u64,
+    /// Bytes from the gateway that its protocol does not allow, or an answer to something never asked.
+    pub protocol_errors: u64,
+}
+
+/// One record of the log, as its reader found it.
+#[derive(Debug, Clone, Copy)]
+pub struct ObservedRecord<'a> {
+    /// The key, which is the client id.
+    pub client_id: &'a str,
+    /// The value, byte for byte.
+    pub payload: &'a [u8],
+    /// Whether the record says of itself that the device had sent it before (DUP, or resent by its gateway).
+    pub resent: bool,
+    /// Kafka partition; 0 for the local log.
+    pub partition: u32,
+    /// Offset in the partition.
+    pub offset: u64,
+}
+
+/// A kind of fault that is found in a record of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// Acknowledged and not found.
+    Lost,
+    /// Found again.
+    Duplicated,
+    /// Found for the first time after a later one.
+    Reordered,
+    /// Changed on its way.
+    Corrupted,
+    /// Of this run, but never sent by this client.
+    NeverSent,
+    /// A push that was answered `delivered` or `queued` and never came.
+    PushLost,
+    /// A push that was answered `expired` or `refused` and came all the same.
+    PushContradicted,
+}
+
+/// One fault and where it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: FindingKind,
+    /// Whose frame or push.
+    pub client_id: String,
+    /// Which one, if its stamp could be read.
+    pub sequence: Option<u64>,
+    /// Where it was found, `(partition, offset)`; a lost one was not.
+    pub at: Option<(u32, u64)>,
+}
+
+/// The ledger of one run.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    run: u64,
+    client_id_prefix: String,
+    devices: Vec<DeviceRecord>,
+    corrupted: u64,
+    never_sent: u64,
+    foreign: u64,
+    findings: Vec<Finding>,
+}
+
+impl Ledger {
+    /// A ledger over what the devices wrote down; their index is their place.
+    pub fn new(run: u64, client_id_prefix: impl Into<String>, devices: Vec<DeviceRecord>) -> Self {
+        Self {
+            run,
+            client_id_prefix: client_id_prefix.into(),
+            devices,
+            corrupted: 0,
+            never_sent: 0,
+            foreign: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Takes one record of the log. Records of one partition come in the order of their offsets; each record comes
+    /// once.
+    pub fn observe(&mut self, record: ObservedRecord<'_>) {
+        let device = self.device_of(record.client_id);
+        let stamp = match Stamp::decode(record.payload) {
+            Ok(stamp) if stamp.run != self.run => {
+                self.foreign += 1;
+                return;
+            }
+            Ok(stamp) => stamp,
+            // Anyone may use the gateway beside us, but not under the names of our devices.
+            Err(PayloadError::Foreign) if device.is_none() => {
+                self.foreign += 1;
+                return;
+            }
+            Err(_) => {
+                self.corrupted += 1;
+                self.note(FindingKind::Corrupted, &record, None);
+                return;
+            }
+        };
+        let sender = device.filter(|index| *index == stamp.device && stamp.direction == Direction::Up);
+        let Some(frames) = sender.map(|index| &mut self.devices[index as usize].frames) else {
+            self.never_sent += 1;
+            self.note(FindingKind::NeverSent, &record, Some(stamp.sequence));
+            return;
+        };
+        match frames.found(stamp.sequence, record.resent) {
+            frames::Found::First => {}
+            frames::Found::Reordered => self.note(FindingKind::Reordered, &record, Some(stamp.sequence)),
+            frames::Found::Again { explained: true } => {}
+            frames::Found::Again { explained: false } => {
+                self.note(FindingKind::Duplicated, &record, Some(stamp.sequence));
+            }
+            frames::Found::NeverSent => {
+                self.never_sent += 1;
+                self.note(FindingKind::NeverSent, &record, Some(stamp.sequence));
+            }
+        }
+    }
+
+    /// Which run this is; the same number is in each of its frames.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The devices by index.
+    pub fn devices(&self) -> &[DeviceRecord] {
+        &self.devices
+    }
+
+    /// Records whose checksum does not fit, or that are no payload of ours under one of our client ids.
+    pub fn corrupted(&self) -> u64 {
+        self.corrupted
+    }
+
+    /// Records of this run that their client never sent.
+    pub fn never_sent(&self) -> u64 {
+        self.never_sent
+    }
+
+    /// Records of other runs and other clients: none of our business.
+    pub fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
+    /// The first [`FINDINGS_MAX`] faults: those met while observing, then losses.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.findings.clone();
+        for (index, device) in self.devices.iter().enumerate() {
+            let lost = device.frames.lost().into_iter().flatten().map(|at| (FindingKind::Lost, at));
+            let pushes = device.pushes.findings();
+            for (kind, sequence) in lost.chain(pushes) {
+                if findings.len() >= FINDINGS_MAX {
+                    return findings;
+                }
+                let client_id = client_id(&self.client_id_prefix, index as u32);
+                findings.push(Finding { kind, client_id, sequence: Some(sequence), at: None });
+            }
+        }
+        findings
+    }
+
+    fn device_of(&self, client_id: &str) -> Option<u32> {
+        let digits = client_id.strip_prefix(&self.client_id_prefix)?;
+        let canonical = digits == "0" || !digits.starts_with(['0', '+']);
+        let index: u32 = digits.parse().ok().filter(|_| canonical)?;
+        ((index as usize) < self.devices.len()).then_some(index)
+    }
+
+    fn note(&mut self, kind: FindingKind, record: &ObservedRecord<'_>, sequence: Option<u64>) {
+        if self.findings.len() < FINDINGS_MAX {
+            let client_id = record.client_id.to_owned();
+            self.findings.push(Finding {
+                kind,
+                client_id,
+                sequence,
+                at: Some((record.partition, record.offset)),
+            });
+        }
+    }
+}
+
+/// The client id of a device.
+pub fn client_id(prefix: &str, device: u32) -> String {
+    format!("{prefix}{device}")
+}

@@ -7,6 +7,8 @@
 
 mod filter;
 mod filter_tree;
+#[doc(hidden)]
+pub mod fuzzing;
 mod name;
 mod topic_tree;
 mod trie;

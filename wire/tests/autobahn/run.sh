@@ -20,7 +20,7 @@ if [ ! -e "$venv/complete" ]; then
     touch "$venv/complete"
 fi
 
-cargo build --quiet -p holdfast-wire --example ws_echo
+cargo build --locked --quiet -p holdfast-wire --example ws_echo
 target=$(cargo metadata --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 
 # The server's first line names the port it took; reading it is also the wait for it to listen.

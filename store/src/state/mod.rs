@@ -160,11 +160,11 @@ impl State {
             found.is_some_and(|session| session.is_persistent() && !session.is_over(now_ms)) && !clean_start;
         let former =
             found.and_then(|session| self.nodes.owner(session.owner)).filter(|former| *former != owner);
-        let mut details = None;
+        let (found_any, mut details) = (found.is_some(), None);
         if resumes {
             details = self.sessions.find_mut(&client).and_then(|session| session.details.take());
             self.release_owner(&client);
-        } else {
+        } else if found_any {
             self.discard(&client, journal);
         }
         let epoch = self.next_epoch;

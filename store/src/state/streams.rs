@@ -187,7 +187,7 @@ impl Streams {
         let skip = usize::try_from(from - stream.first).unwrap_or(usize::MAX).min(stream.log.len());
         let mut messages = Vec::new();
         let mut bytes = 0;
-        for (offset, message) in (from..).zip(stream.log.range(skip..)).take(messages_max as usize) {
+        for (message, offset) in stream.log.range(skip..).zip(from..).take(messages_max as usize) {
             if bytes >= u64::from(bytes_max) && !messages.is_empty() {
                 break;
             }

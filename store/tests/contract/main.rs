@@ -1,0 +1,97 @@
+//! The contract, theme by theme, against every store that can be had without a server. Each theme is plain functions over
+//! a [`Bench`]: a store and the clock it was given, so another implementation joins by a line in `every_store!`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod bounds;
+mod expiry;
+mod fencing;
+mod leases;
+mod order;
+mod progress;
+mod retained;
+mod subscriptions;
+mod world;
+
+/// Runs a theme's stories against each store.
+macro_rules! every_store {
+    ($($theme:ident: $($story:ident),* $(,)?;)*) => {
+        mod memory {
+            $(mod $theme { $(
+                #[test]
+                fn $story() { crate::$theme::$story(&crate::world::Bench::memory()); }
+            )* })*
+        }
+        mod embedded {
+            $(mod $theme { $(
+                #[test]
+                fn $story() { crate::$theme::$story(&crate::world::Bench::embedded()); }
+            )* })*
+        }
+    };
+}
+
+every_store! {
+    fencing:
+        a_new_client_is_opened_without_a_session,
+        epochs_only_grow,
+        a_takeover_names_the_former_owner_and_fences_it,
+        the_same_owner_is_not_its_own_former_one,
+        a_write_of_an_unknown_session_is_fenced,
+        a_close_by_a_former_owner_leaves_the_new_session_alone,
+        a_takeover_of_a_session_without_expiry_finds_nothing;
+    expiry:
+        a_resting_session_is_there_until_it_expires,
+        a_session_that_never_expires_is_there_after_a_century,
+        a_connected_session_does_not_expire,
+        a_close_with_expiry_zero_discards,
+        a_close_can_shorten_and_lengthen_the_expiry,
+        a_clean_start_discards_what_was_there,
+        a_session_without_expiry_is_gone_with_its_connection,
+        a_resume_with_expiry_zero_keeps_the_session_until_it_closes,
+        streams_go_with_the_last_session_that_expires,
+        many_sessions_that_expire_at_once_are_all_gone;
+    subscriptions:
+        a_subscription_begins_at_the_end_of_its_stream,
+        subscribing_again_keeps_the_cursor,
+        a_filter_with_qos_zero_has_no_stream,
+        lowering_the_qos_to_zero_drops_the_cursor,
+        a_session_without_expiry_holds_no_stream,
+        unsubscribing_drops_the_stream_with_its_last_reader,
+        unknown_filters_do_no_harm,
+        a_message_is_appended_once_to_each_stream_that_exists,
+        a_device_without_a_persistent_session_has_no_stream,
+        a_device_stream_goes_on_where_it_was_read_to,
+        reading_keeps_to_its_limits_and_the_first_message_always_comes,
+        an_expired_message_is_still_read_from_a_stream,
+        a_shared_group_has_one_cursor,
+        durable_filters_are_all_filters_that_have_a_stream,
+        many_readers_keep_a_message_until_the_slowest_has_it;
+    progress:
+        a_resume_gives_back_what_was_saved,
+        cursors_only_move_forward_and_never_beyond_the_end,
+        a_cursor_of_a_stream_that_is_not_read_is_passed_over,
+        a_close_saves_its_progress,
+        a_lookup_shows_owner_and_subscriptions;
+    retained:
+        a_topic_keeps_its_last_retained_message,
+        an_empty_payload_removes_the_retained_message,
+        retained_messages_are_read_page_by_page_in_order,
+        topics_with_a_dollar_are_not_found_by_wildcards,
+        an_expired_retained_message_is_not_read,
+        a_filter_finds_its_parent_topic_too;
+    order:
+        requests_for_one_client_take_effect_in_order_of_submission,
+        an_answer_may_submit_again,
+        many_threads_get_every_answer;
+    leases:
+        a_node_whose_lease_runs_out_while_it_owns_sessions_is_dead,
+        a_renewed_lease_keeps_a_node_alive,
+        a_dead_node_is_forgotten_once_others_own_its_sessions;
+    bounds:
+        a_stream_keeps_its_newest_messages_and_leaves_a_gap,
+        a_stream_forgets_messages_that_are_too_old,
+        a_full_store_refuses_and_takes_again_once_there_is_room,
+        a_message_that_no_stream_may_hold_is_refused,
+        sessions_are_bounded;
+}

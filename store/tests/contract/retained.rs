@@ -1,0 +1,73 @@
+//! Retained messages.
+
+use holdfast_store::contract::{Reply, Request};
+
+use crate::world::{Bench, text_of};
+
+fn retain(bench: &Bench, topic: &str, text: &str) {
+    bench.done(Request::Retain { message: bench.message(topic, text) });
+}
+
+fn page(bench: &Bench, filter: &str, after: Option<&str>, messages_max: u32) -> Vec<String> {
+    let after = after.map(Into::into);
+    match bench.ask(Request::ReadRetained { filter: filter.into(), after, messages_max }) {
+        Ok(Reply::Retained(messages)) => {
+            messages.iter().map(|message| format!("{}={}", message.view().topic, text_of(message))).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn read(bench: &Bench, filter: &str) -> Vec<String> {
+    page(bench, filter, None, 1_000)
+}
+
+pub(crate) fn a_topic_keeps_its_last_retained_message(bench: &Bench) {
+    retain(bench, "a", "1");
+    retain(bench, "a", "2");
+    assert_eq!(read(bench, "a"), ["a=2"]);
+}
+
+pub(crate) fn an_empty_payload_removes_the_retained_message(bench: &Bench) {
+    retain(bench, "a", "1");
+    retain(bench, "a", "");
+    retain(bench, "never there", "");
+    assert!(read(bench, "#").is_empty());
+}
+
+pub(crate) fn retained_messages_are_read_page_by_page_in_order(bench: &Bench) {
+    for topic in ["a/3", "a/1", "b", "a/2", "a-b"] {
+        retain(bench, topic, "x");
+    }
+    assert_eq!(page(bench, "a/+", None, 2), ["a/1=x", "a/2=x"]);
+    assert_eq!(page(bench, "a/+", Some("a/2"), 2), ["a/3=x"]);
+    assert_eq!(page(bench, "#", Some("a/3"), 2), ["b=x"]);
+    assert_eq!(page(bench, "b", Some("a"), 2), ["b=x"]);
+    assert!(page(bench, "a/+", Some("z"), 2).is_empty());
+    assert!(page(bench, "#", None, 0).is_empty());
+}
+
+pub(crate) fn topics_with_a_dollar_are_not_found_by_wildcards(bench: &Bench) {
+    retain(bench, "$SYS/up", "1");
+    assert!(read(bench, "#").is_empty());
+    assert!(read(bench, "+/up").is_empty());
+    assert_eq!(read(bench, "$SYS/#"), ["$SYS/up=1"]);
+}
+
+pub(crate) fn an_expired_retained_message_is_not_read(bench: &Bench) {
+    let soon = bench.now_ms() + 1_000;
+    bench.done(Request::Retain { message: bench.message_until("a", "1", soon) });
+    bench.done(Request::Retain { message: bench.message_until("b", "1", soon) });
+    retain(bench, "b", "2");
+    assert_eq!(read(bench, "+"), ["a=1", "b=2"]);
+    bench.pass_s(1);
+    assert_eq!(read(bench, "+"), ["b=2"]);
+}
+
+pub(crate) fn a_filter_finds_its_parent_topic_too(bench: &Bench) {
+    for topic in ["a", "a/b", "a/b/c", "ab"] {
+        retain(bench, topic, "x");
+    }
+    assert_eq!(read(bench, "a/#"), ["a=x", "a/b=x", "a/b/c=x"]);
+    assert_eq!(read(bench, "+/b/#"), ["a/b=x", "a/b/c=x"]);
+}

@@ -1,0 +1,228 @@
+//! A store, its clock, and short ways to ask.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use holdfast_store::contract::{Opened, Progress, Reply, Request, SessionInfo, StoreError};
+use holdfast_store::{Bounds, EmbeddedStore, MemoryStore, Options, Store, StreamBounds};
+use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::{Cursor, Offset, StreamKey, SubscriptionRecord};
+
+/// Small enough to be met in a test.
+pub(crate) const BOUNDS: Bounds = Bounds {
+    stream: StreamBounds { messages_max: 50, bytes_max: 8_000, age_ms_max: 1_000_000 },
+    message_bytes_max: 20_000,
+    sessions_max: 2_000,
+};
+
+pub(crate) const ALICE: Owner = Owner { node: NodeId(0xa), shard: ShardId(0) };
+pub(crate) const BOB: Owner = Owner { node: NodeId(0xb), shard: ShardId(3) };
+
+pub(crate) struct Bench {
+    pub(crate) store: Arc<dyn Store>,
+    now: Arc<AtomicU64>,
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Bench {
+    pub(crate) fn memory() -> Self {
+        let (options, now) = options();
+        Self { store: Arc::new(MemoryStore::new(options.clock, options.bounds)), now, directory: None }
+    }
+
+    pub(crate) fn embedded() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (options, now) = options();
+        let store = EmbeddedStore::open(directory.path(), options).unwrap();
+        Self { store: Arc::new(store), now, directory: Some(directory) }
+    }
+
+    /// Lets go of the store and opens it again; one in memory goes on as it is.
+    pub(crate) fn reopen(&mut self) {
+        let Some(directory) = &self.directory else { return };
+        let (options, _) = options();
+        let now = Arc::clone(&self.now);
+        let options = Options { clock: Arc::new(move || now.load(Ordering::Relaxed)), ..options };
+        // The former one goes first: the directory is held by one at a time.
+        self.store = Arc::new(MemoryStore::new(Arc::clone(&options.clock), BOUNDS));
+        self.store = Arc::new(EmbeddedStore::open(directory.path(), options).unwrap());
+    }
+
+    /// The database as a crash at this moment would leave it.
+    pub(crate) fn copy_of_database(&self) -> Vec<u8> {
+        std::fs::read(self.directory.as_ref().unwrap().path().join("store.redb")).unwrap()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pass_s(&self, seconds: u64) {
+        self.now.fetch_add(seconds * 1_000, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ask(&self, request: Request) -> Result<Reply, StoreError> {
+        let (answered, answers) = mpsc::sync_channel(1);
+        self.store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
+        answers.recv_timeout(Duration::from_secs(30)).expect("an answer always comes")
+    }
+
+    pub(crate) fn done(&self, request: Request) {
+        assert_eq!(self.ask(request), Ok(Reply::Done));
+    }
+
+    pub(crate) fn open(&self, client: &str, owner: Owner, expiry_s: u32) -> Opened {
+        self.open_with(client, owner, false, expiry_s)
+    }
+
+    pub(crate) fn open_with(&self, client: &str, owner: Owner, clean_start: bool, expiry_s: u32) -> Opened {
+        let client = ClientId::new(client);
+        match self.ask(Request::Open { client, owner, clean_start, expiry_s, will: None }) {
+            Ok(Reply::Opened(opened)) => opened,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn close(&self, client: &str, epoch: Epoch, expiry_s: u32) {
+        self.done(close(client, epoch, expiry_s));
+    }
+
+    pub(crate) fn subscribe(&self, client: &str, epoch: Epoch, filters: &[(&str, QoS)]) -> Vec<Cursor> {
+        let subscriptions = filters.iter().map(|(filter, qos)| subscription(filter, *qos)).collect();
+        match self.ask(Request::Subscribe { client: ClientId::new(client), epoch, subscriptions }) {
+            Ok(Reply::Subscribed(cursors)) => cursors,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn unsubscribe(&self, client: &str, epoch: Epoch, filters: &[&str]) {
+        let filters = filters.iter().map(|filter| (*filter).into()).collect();
+        self.done(Request::Unsubscribe { client: ClientId::new(client), epoch, filters });
+    }
+
+    /// A session with one subscription, connected.
+    pub(crate) fn subscriber(&self, client: &str, filter: &str) -> Epoch {
+        let epoch = self.open(client, ALICE, 60).epoch;
+        self.subscribe(client, epoch, &[(filter, QoS::AtLeastOnce)]);
+        epoch
+    }
+
+    pub(crate) fn lookup(&self, client: &str) -> Option<SessionInfo> {
+        match self.ask(Request::Lookup { client: ClientId::new(client) }) {
+            Ok(Reply::Session(session)) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn append(&self, streams: &[StreamKey], text: &str) -> Vec<Cursor> {
+        match self.ask(Request::Append { streams: streams.to_vec(), message: self.message("t", text) }) {
+            Ok(Reply::Appended(cursors)) => cursors,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn read(&self, stream: &StreamKey, after: Offset) -> (Vec<(Offset, String)>, Offset) {
+        self.read_at_most(stream, after, 1_000, u32::MAX)
+    }
+
+    pub(crate) fn read_at_most(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        messages_max: u32,
+        bytes_max: u32,
+    ) -> (Vec<(Offset, String)>, Offset) {
+        match self.ask(Request::Read { stream: stream.clone(), after, messages_max, bytes_max }) {
+            Ok(Reply::Messages { messages, end }) => {
+                (messages.into_iter().map(|(offset, message)| (offset, text_of(&message))).collect(), end)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn offsets(&self, stream: &StreamKey) -> Vec<Offset> {
+        self.read(stream, 0).0.into_iter().map(|(offset, _)| offset).collect()
+    }
+
+    pub(crate) fn message(&self, topic: &str, text: &str) -> SharedMessage {
+        self.message_until(topic, text, 0)
+    }
+
+    pub(crate) fn message_until(&self, topic: &str, text: &str, expires_at_ms: u64) -> SharedMessage {
+        SharedMessage::new(&Message {
+            id: 1,
+            topic,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: "",
+            published_at_ms: self.now_ms(),
+            expires_at_ms,
+            properties: &[],
+            payload: text.as_bytes(),
+        })
+    }
+
+    pub(crate) fn durable_filters(&self) -> Vec<Box<str>> {
+        match self.ask(Request::DurableFilters) {
+            Ok(Reply::Filters(filters)) => filters,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn save(&self, client: &str, epoch: Epoch, cursors: Vec<Cursor>) {
+        let progress = Progress { cursors, ..Progress::default() };
+        self.done(Request::Save { client: ClientId::new(client), epoch, progress });
+    }
+}
+
+pub(crate) fn close(client: &str, epoch: Epoch, expiry_s: u32) -> Request {
+    Request::Close { client: ClientId::new(client), epoch, expiry_s, progress: Progress::default() }
+}
+
+pub(crate) fn subscription(filter: &str, qos: QoS) -> SubscriptionRecord {
+    SubscriptionRecord {
+        filter: filter.into(),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        identifier: 0,
+    }
+}
+
+pub(crate) fn filter(text: &str) -> StreamKey {
+    StreamKey::Filter(text.into())
+}
+
+pub(crate) fn device(client: &str) -> StreamKey {
+    StreamKey::Device(client.into())
+}
+
+pub(crate) fn at(stream: StreamKey, acked: Offset) -> Cursor {
+    Cursor { stream, acked }
+}
+
+/// How many of the sessions `client-0000` and so on there are.
+pub(crate) fn count_sessions(store: &dyn Store, of: usize) -> usize {
+    let (answered, answers) = mpsc::channel();
+    for number in 0..of {
+        let answered = answered.clone();
+        let client = ClientId::new(&format!("client-{number:04}"));
+        store.submit(Request::Lookup { client }, Box::new(move |answer| answered.send(answer).unwrap()));
+    }
+    drop(answered);
+    answers.iter().filter(|answer| matches!(answer, Ok(Reply::Session(Some(_))))).count()
+}
+
+pub(crate) fn text_of(message: &SharedMessage) -> String {
+    String::from_utf8(message.view().payload.to_vec()).unwrap()
+}
+
+fn options() -> (Options, Arc<AtomicU64>) {
+    let now = Arc::new(AtomicU64::new(1_700_000_000_000));
+    let hand = Arc::clone(&now);
+    (Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), bounds: BOUNDS }, now)
+}

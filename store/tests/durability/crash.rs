@@ -1,0 +1,226 @@
+//! `kill -9` of a process that writes, many times, at random moments: whatever was answered is there.
+//!
+//! The child is this very test binary, told by its environment to run one test only. It prints a line for each answer it
+//! got; the parent believes those lines and looks for what they say.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+
+use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request, StoreError};
+use holdfast_store::{EmbeddedStore, Options, Store, clock};
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+
+use crate::world::{ALICE, BOB, at, filter, subscription, text_of};
+
+const CHILD: &str = "HOLDFAST_STORE_CRASH_CHILD";
+const ROUNDS: u64 = 30;
+const IN_FLIGHT: usize = 24;
+
+#[test]
+fn nothing_answered_is_lost_whenever_the_process_is_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut appended = HashMap::new();
+    let (mut settled, mut retained, mut sessions) = (0, 0, Vec::new());
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..ROUNDS {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        for line in run_child_for(directory.path(), round, random % 600) {
+            let words: Vec<_> = line.split(' ').collect();
+            match words[..] {
+                ["append", offset, text] => {
+                    drop(appended.insert(offset.parse::<u64>().unwrap(), text.to_owned()))
+                }
+                ["settled", offset] => settled = settled.max(offset.parse().unwrap()),
+                ["retained", number] => retained = number.parse().unwrap(),
+                ["session", client] => sessions.push(client.to_owned()),
+                // The harness has its own lines.
+                _ => {}
+            }
+        }
+        let store = EmbeddedStore::open(directory.path(), Options::default()).unwrap();
+        assert_is_there(&store, &appended, settled, retained, &sessions, round);
+    }
+    assert!(appended.len() > 100, "only {} appends were answered in all", appended.len());
+}
+
+/// What the child does, when there is one. In an ordinary run of the tests it does nothing.
+#[test]
+fn a_child_writes_until_it_is_killed() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (round, directory) = task.split_once(' ').unwrap();
+    let store = EmbeddedStore::open(directory.as_ref(), Options::default()).unwrap();
+    let window = Arc::new(Window::default());
+    let reader = || ClientId::new("reader");
+    let epoch = match ask(&store, open("reader")) {
+        Ok(Reply::Opened(opened)) => opened.epoch,
+        other => panic!("{other:?}"),
+    };
+    let subscriptions = vec![subscription("log", QoS::AtLeastOnce)];
+    let subscribe = Request::Subscribe { client: reader(), epoch, subscriptions };
+    let mut settled = match ask(&store, subscribe) {
+        Ok(Reply::Subscribed(cursors)) => cursors[0].acked,
+        other => panic!("{other:?}"),
+    };
+    for number in 0_u64.. {
+        let text = format!("{round}-{number}");
+        let append = Request::Append { streams: vec![filter("log")], message: message("log", &text) };
+        window.submit(&store, append, move |reply| match reply {
+            Reply::Appended(cursors) => format!("append {} {text}", cursors[0].acked),
+            other => panic!("{other:?}"),
+        });
+        if number % 5 == 0 {
+            settled += 2;
+            let progress = Progress { cursors: vec![at(filter("log"), settled)], ..Progress::default() };
+            let save = Request::Save { client: reader(), epoch, progress };
+            let line = format!("settled {settled}");
+            window.submit(&store, save, move |_| line);
+        }
+        if number % 7 == 0 {
+            let value = round.parse::<u64>().unwrap() * 1_000_000 + number;
+            let retain = Request::Retain { message: message("retained", &value.to_string()) };
+            window.submit(&store, retain, move |_| format!("retained {value}"));
+        }
+        if number % 11 == 0 {
+            let client = format!("s-{round}-{number}");
+            window.submit(&store, open(&client), move |_| format!("session {client}"));
+        }
+    }
+}
+
+fn run_child_for(directory: &std::path::Path, round: u64, lines: u64) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::a_child_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD, format!("{round} {}", directory.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut answers = Vec::new();
+    let mut read = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut killed = false;
+    while read.read_line(&mut line).unwrap() > 0 {
+        // The last one may be torn by the kill.
+        if line.ends_with('\n') {
+            answers.push(line.trim_end().to_owned());
+        }
+        line.clear();
+        if !killed && answers.len() as u64 > lines {
+            child.kill().unwrap();
+            killed = true;
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(killed, "the child ended by itself: {status}");
+    answers
+}
+
+fn assert_is_there(
+    store: &dyn Store,
+    appended: &HashMap<u64, String>,
+    settled: u64,
+    retained: u64,
+    sessions: &[String],
+    round: u64,
+) {
+    let cursor = match ask(store, open("reader")) {
+        Ok(Reply::Opened(opened)) => {
+            let session = opened.session.unwrap_or_else(|| panic!("round {round}: the reader is there"));
+            session
+                .cursors
+                .iter()
+                .find(|cursor| cursor.stream == filter("log"))
+                .map_or(0, |cursor| cursor.acked)
+        }
+        other => panic!("{other:?}"),
+    };
+    let read =
+        Request::Read { stream: filter("log"), after: cursor, messages_max: u32::MAX, bytes_max: u32::MAX };
+    let Ok(Reply::Messages { messages, end }) = ask(store, read) else { panic!("a read is answered") };
+    assert!(cursor >= settled.min(end), "round {round}: the cursor fell back from {settled} to {cursor}");
+    let stored: HashMap<_, _> =
+        messages.into_iter().map(|(offset, message)| (offset, text_of(&message))).collect();
+    for (offset, text) in appended.iter().filter(|(offset, _)| **offset > cursor) {
+        assert_eq!(stored.get(offset), Some(text), "round {round}: message {offset}");
+    }
+    let read = Request::ReadRetained { filter: "retained".into(), after: None, messages_max: 1 };
+    let Ok(Reply::Retained(messages)) = ask(store, read) else { panic!("a read is answered") };
+    let stored = messages.first().map_or(0, |message| text_of(message).parse::<u64>().unwrap());
+    assert!(stored >= retained, "round {round}: {stored} is older than {retained}");
+    for client in sessions {
+        let found = ask(store, Request::Lookup { client: ClientId::new(client) });
+        assert!(matches!(found, Ok(Reply::Session(Some(_)))), "round {round}: session {client} is gone");
+    }
+    let Ok(Reply::Opened(opened)) = ask(store, open("reader")) else { panic!("it opens again") };
+    let progress = Progress { cursors: vec![at(filter("log"), cursor)], ..Progress::default() };
+    let close = Request::Close {
+        client: ClientId::new("reader"),
+        epoch: opened.epoch,
+        expiry_s: NEVER_EXPIRES_S,
+        progress,
+    };
+    assert_eq!(ask(store, close), Ok(Reply::Done));
+    assert!(opened.epoch > Epoch(0) && opened.former.is_none_or(|former| former == BOB));
+}
+
+fn open(client: &str) -> Request {
+    let client = ClientId::new(client);
+    Request::Open { client, owner: ALICE, clean_start: false, expiry_s: NEVER_EXPIRES_S, will: None }
+}
+
+fn message(topic: &str, text: &str) -> SharedMessage {
+    SharedMessage::new(&Message {
+        id: 1,
+        topic,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        publisher: "child",
+        published_at_ms: clock::system()(),
+        expires_at_ms: 0,
+        properties: &[],
+        payload: text.as_bytes(),
+    })
+}
+
+fn ask(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
+    let (answered, answers) = std::sync::mpsc::sync_channel(1);
+    store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
+    answers.recv_timeout(std::time::Duration::from_secs(30)).expect("an answer always comes")
+}
+
+/// Keeps a bounded number of requests in flight and prints a line for each answer.
+#[derive(Default)]
+struct Window {
+    in_flight: Mutex<usize>,
+    room: Condvar,
+}
+
+impl Window {
+    fn submit(
+        self: &Arc<Self>,
+        store: &dyn Store,
+        request: Request,
+        line: impl FnOnce(Reply) -> String + Send + 'static,
+    ) {
+        let mut in_flight = self.in_flight.lock().unwrap();
+        in_flight = self.room.wait_while(in_flight, |in_flight| *in_flight == IN_FLIGHT).unwrap();
+        *in_flight += 1;
+        drop(in_flight);
+        let window = Arc::clone(self);
+        store.submit(
+            request,
+            Box::new(move |answer| {
+                let line = line(answer.unwrap());
+                let _ = writeln!(std::io::stdout(), "{line}");
+                *window.in_flight.lock().unwrap() -= 1;
+                window.room.notify_one();
+            }),
+        );
+    }
+}

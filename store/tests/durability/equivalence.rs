@@ -1,0 +1,195 @@
+//! The same random requests to both stores, one of them opened again at random moments: they answer alike.
+
+use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::mqtt::QoS;
+use proptest::prelude::*;
+
+use crate::world::{ALICE, BOB, Bench, at, close, device, filter, subscription};
+
+const CLIENTS: [&str; 3] = ["x", "y", "z"];
+const FILTERS: [&str; 4] = ["a", "b/+", "#", "$share/g/a"];
+const TOPICS: [&str; 3] = ["a", "b/1", "b/2"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open { client: usize, by_bob: bool, clean_start: bool, expiry_s: u32, will: bool },
+    Subscribe { client: usize, stale: bool, filters: Vec<(usize, u8)> },
+    Unsubscribe { client: usize, filters: Vec<usize> },
+    Save { client: usize, stale: bool, cursors: Vec<(usize, u64)> },
+    Close { client: usize, stale: bool, expiry_s: u32, cursors: Vec<(usize, u64)> },
+    Lookup { client: usize },
+    Append { filters: Vec<usize>, devices: Vec<usize>, bytes: usize },
+    Read { stream: usize, after: u64, messages_max: u32 },
+    Retain { topic: usize, bytes: usize, lives_s: u64 },
+    ReadRetained { filter: usize },
+    DurableFilters,
+    Pass { seconds: u64 },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = || 0..CLIENTS.len();
+    let stale = || prop::bool::weighted(0.1);
+    let expiry = || prop::sample::select(vec![0_u32, 5, 60, u32::MAX]);
+    let cursors = || prop::collection::vec((0..FILTERS.len() + CLIENTS.len(), 0..12_u64), 0..3);
+    prop_oneof![
+        4 => (client(), any::<bool>(), prop::bool::weighted(0.2), expiry(), any::<bool>()).prop_map(
+            |(client, by_bob, clean_start, expiry_s, will)| Step::Open { client, by_bob, clean_start, expiry_s, will }
+        ),
+        4 => (client(), stale(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3))
+            .prop_map(|(client, stale, filters)| Step::Subscribe { client, stale, filters }),
+        1 => (client(), prop::collection::vec(0..FILTERS.len(), 0..3))
+            .prop_map(|(client, filters)| Step::Unsubscribe { client, filters }),
+        3 => (client(), stale(), cursors())
+            .prop_map(|(client, stale, cursors)| Step::Save { client, stale, cursors }),
+        2 => (client(), stale(), expiry(), cursors())
+            .prop_map(|(client, stale, expiry_s, cursors)| Step::Close { client, stale, expiry_s, cursors }),
+        1 => client().prop_map(|client| Step::Lookup { client }),
+        8 => (prop::collection::vec(0..FILTERS.len(), 0..4), prop::collection::vec(client(), 0..2), 0..1_500_usize)
+            .prop_map(|(filters, devices, bytes)| Step::Append { filters, devices, bytes }),
+        3 => (0..FILTERS.len() + CLIENTS.len(), 0..12_u64, 0..20_u32)
+            .prop_map(|(stream, after, messages_max)| Step::Read { stream, after, messages_max }),
+        1 => (0..TOPICS.len(), 0..300_usize, 0..3_u64)
+            .prop_map(|(topic, bytes, lives)| Step::Retain { topic, bytes, lives_s: lives * 10 }),
+        1 => (0..FILTERS.len() - 1).prop_map(|filter| Step::ReadRetained { filter }),
+        1 => Just(Step::DurableFilters),
+        2 => prop::sample::select(vec![1_u64, 5, 30, 600]).prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// One store and the epochs it issued, which differ between stores.
+struct Side {
+    bench: Bench,
+    epochs: [Vec<Epoch>; CLIENTS.len()],
+}
+
+impl Side {
+    fn new(bench: Bench) -> Self {
+        Self { bench, epochs: Default::default() }
+    }
+
+    fn epoch(&self, client: usize, stale: bool) -> Epoch {
+        let back = if stale { 2 } else { 1 };
+        let epochs = &self.epochs[client];
+        epochs.len().checked_sub(back).map_or(Epoch(0), |at| epochs[at])
+    }
+
+    /// Takes a step; what it answers has its epochs taken out.
+    fn take(&mut self, step: &Step) -> Option<Result<Reply, StoreError>> {
+        let request = match step {
+            Step::Pass { seconds } => {
+                self.bench.pass_s(*seconds);
+                return None;
+            }
+            Step::Reopen => {
+                // A store in memory cannot lose its owners, so they leave before the other one does.
+                for (client, name) in CLIENTS.iter().enumerate() {
+                    if self.bench.lookup(name).is_some_and(|session| session.owner.is_some()) {
+                        self.bench.done(close(name, self.epoch(client, false), 60));
+                    }
+                }
+                self.bench.reopen();
+                return None;
+            }
+            other => self.request(other),
+        };
+        let mut answer = self.bench.ask(request);
+        match (&mut answer, step) {
+            (Ok(Reply::Opened(opened)), Step::Open { client, .. }) => {
+                self.epochs[*client].push(opened.epoch);
+                opened.epoch = Epoch(0);
+            }
+            (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
+            _ => {}
+        }
+        Some(answer)
+    }
+
+    fn request(&self, step: &Step) -> Request {
+        let name = |client: &usize| ClientId::new(CLIENTS[*client]);
+        match step {
+            Step::Open { client, by_bob, clean_start, expiry_s, will } => Request::Open {
+                client: name(client),
+                owner: if *by_bob { BOB } else { ALICE },
+                clean_start: *clean_start,
+                expiry_s: *expiry_s,
+                will: will.then(|| WillRecord { message: self.bench.message("w", "gone"), delay_s: 1 }),
+            },
+            Step::Subscribe { client, stale, filters } => Request::Subscribe {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                subscriptions: filters
+                    .iter()
+                    .map(|(filter, qos)| subscription(FILTERS[*filter], QoS::try_from(*qos).unwrap()))
+                    .collect(),
+            },
+            Step::Unsubscribe { client, filters } => Request::Unsubscribe {
+                client: name(client),
+                epoch: self.epoch(*client, false),
+                filters: filters.iter().map(|filter| FILTERS[*filter].into()).collect(),
+            },
+            Step::Save { client, stale, cursors } => Request::Save {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                progress: progress(cursors),
+            },
+            Step::Close { client, stale, expiry_s, cursors } => Request::Close {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                expiry_s: *expiry_s,
+                progress: progress(cursors),
+            },
+            Step::Lookup { client } => Request::Lookup { client: name(client) },
+            Step::Append { filters, devices, bytes } => Request::Append {
+                streams: filters
+                    .iter()
+                    .map(|at| filter(FILTERS[*at]))
+                    .chain(devices.iter().map(|at| device(CLIENTS[*at])))
+                    .collect(),
+                message: self.bench.message("a", &"m".repeat(*bytes)),
+            },
+            Step::Read { stream, after, messages_max } => Request::Read {
+                stream: stream_at(*stream),
+                after: *after,
+                messages_max: *messages_max,
+                bytes_max: 3_000,
+            },
+            Step::Retain { topic, bytes, lives_s } => {
+                let until = if *lives_s == 0 { 0 } else { self.bench.now_ms() + lives_s * 1_000 };
+                Request::Retain {
+                    message: self.bench.message_until(TOPICS[*topic], &"r".repeat(*bytes), until),
+                }
+            }
+            Step::ReadRetained { filter } => {
+                Request::ReadRetained { filter: FILTERS[*filter].into(), after: None, messages_max: 10 }
+            }
+            Step::DurableFilters | Step::Pass { .. } | Step::Reopen => Request::DurableFilters,
+        }
+    }
+}
+
+fn stream_at(at: usize) -> holdfast_wire::session_record::StreamKey {
+    FILTERS.get(at).map_or_else(|| device(CLIENTS[at - FILTERS.len()]), |text| filter(text))
+}
+
+fn progress(cursors: &[(usize, u64)]) -> Progress {
+    Progress {
+        cursors: cursors.iter().map(|(stream, acked)| at(stream_at(*stream), *acked)).collect(),
+        ..Progress::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_and_embedded_answer_alike(steps in prop::collection::vec(step(), 1..150)) {
+        let mut memory = Side::new(Bench::memory());
+        let mut embedded = Side::new(Bench::embedded());
+        for (number, step) in steps.iter().enumerate() {
+            prop_assert_eq!(memory.take(step), embedded.take(step), "step {}: {:?}", number, step);
+        }
+    }
+}

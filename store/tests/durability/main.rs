@@ -1,0 +1,11 @@
+//! What only a store on a disk promises: what it answered is there when it is opened again, whatever ended it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod crash;
+mod equivalence;
+mod opening;
+mod restart;
+#[path = "../contract/world.rs"]
+#[allow(dead_code, reason = "the contract suite uses all of it")]
+mod world;

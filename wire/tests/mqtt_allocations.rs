@@ -28,7 +28,7 @@ fn count(bytes: isize) {
 
 /// As the usual allocators do: eight bytes of their own, in steps of sixteen.
 fn weight(size: usize) -> isize {
-    (size + 8).next_multiple_of(16) as isize
+    (size + 8).next_multiple_of(16).cast_signed()
 }
 
 // SAFETY: each call goes unaltered to the system's allocator.
@@ -168,7 +168,7 @@ fn a_filter_or_a_name_costs_less_than_200_bytes_besides_its_value() {
 }
 
 fn assert_each_below_200(what: &str, bytes: isize, count: usize) {
-    let each = bytes / count as isize;
+    let each = bytes / count.cast_signed();
     println!("{each} bytes for each {what}");
     assert!((1..200).contains(&each), "{each} bytes for each {what}");
 }

@@ -195,18 +195,12 @@ struct Parts<'a> {
     payload: &'a [u8],
 }
 
-impl Parts<'_> {
-    fn write_own_properties(&self, sink: &mut impl Sink) {
+impl PropertyBlock for Parts<'_> {
+    fn write_properties(&self, sink: &mut impl Sink) {
         let mut writer = PropertyWriter::new(sink);
         writer.u32(PropertyId::MessageExpiryInterval, self.expiry_s);
         writer.u16(PropertyId::TopicAlias, self.topic_alias);
         writer.subscription_identifiers(self.subscription_ids.into());
-    }
-}
-
-impl PropertyBlock for Parts<'_> {
-    fn write_properties(&self, sink: &mut impl Sink) {
-        self.write_own_properties(sink);
         sink.put(self.forwardable);
     }
 }

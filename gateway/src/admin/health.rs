@@ -1,0 +1,59 @@
+//! Liveness and readiness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::Admin;
+use crate::shard::{Letter, ShardReport};
+
+/// A loop that has not turned for so long is stuck, and restarting the process is the cure.
+const LIVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A load balancer wants its answer sooner.
+const READY_WITHIN: Duration = Duration::from_secs(1);
+
+/// `GET /livez`: every shard answered a letter, which takes a turn of its loop.
+pub(super) async fn live(State(admin): State<Arc<Admin>>) -> Response {
+    let reports = admin.shards.ask(LIVE_WITHIN, Letter::Report).await;
+    let stuck = stuck(&reports);
+    answer(stuck.is_empty(), &json!({ "live": stuck.is_empty(), "stuck_shards": stuck }))
+}
+
+/// `GET /readyz`: the node admits devices, and what they send gets somewhere. A bridge or store that is away for all nodes at once
+/// shows in the body of each; the load balancer's own minimum of healthy targets decides what happens then.
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    let reports = admin.shards.ask(READY_WITHIN, Letter::Report).await;
+    let stuck = stuck(&reports);
+    let draining = admin.drain.is_requested();
+    let links = reports.iter().flatten().all(|report| report.links_up > 0);
+    let store = admin.lease.is_fresh();
+    let ready = stuck.is_empty() && !draining && links && store;
+    let connections: u64 = reports.iter().flatten().map(|report| u64::from(report.connections)).sum();
+    answer(
+        ready,
+        &json!({
+            "ready": ready,
+            "node": admin.node.to_string(),
+            "draining": draining,
+            "links": links,
+            "store": store,
+            "stuck_shards": stuck,
+            "connections": connections,
+        }),
+    )
+}
+
+fn stuck(reports: &[Option<ShardReport>]) -> Vec<usize> {
+    reports.iter().enumerate().filter(|(_, report)| report.is_none()).map(|(shard, _)| shard).collect()
+}
+
+fn answer(well: bool, body: &serde_json::Value) -> Response {
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}

@@ -1,0 +1,91 @@
+//! The admin server: metrics, health, device lookup, drain.
+//!
+//! The one part of the gateway on tokio; it asks the shards by mailbox and never touches what is theirs. Routes:
+//!
+//! | route | answers |
+//! | --- | --- |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /livez` | 200 while every shard's loop turns |
+//! | `GET /readyz` | 200 while the node can admit devices and serve them |
+//! | `GET /v1/devices/{client_id}` | where the device is and how it does |
+//! | `DELETE /v1/devices/{client_id}` | disconnects it |
+//! | `POST /drain` | asks the process to drain and end |
+//!
+//! Start with [`router`].
+
+mod devices;
+mod health;
+mod problem;
+mod shards;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use holdfast_store::contract::Store;
+use holdfast_wire::ids::NodeId;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::drain::DrainTrigger;
+use crate::lease::Lease;
+use problem::Problem;
+pub(crate) use shards::Shards;
+
+/// What the handlers know.
+pub(crate) struct Admin {
+    /// This node.
+    pub(crate) node: NodeId,
+    /// Its shards.
+    pub(crate) shards: Shards,
+    /// For sessions that are not connected here.
+    pub(crate) store: Arc<dyn Store>,
+    /// Whether the store answers.
+    pub(crate) lease: Arc<Lease>,
+    /// Whether a drain was asked for.
+    pub(crate) drain: DrainTrigger,
+    /// What `/metrics` shows; none if the process installed no recorder.
+    pub(crate) metrics: Option<PrometheusHandle>,
+}
+
+/// All routes, with `extra` beside them. Panics if `extra` has one of the same paths: that is a mistake of the assembly.
+pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/v1/devices/{client_id}", get(devices::show).delete(devices::disconnect))
+        .route("/drain", post(request_drain))
+        .with_state(admin)
+        .merge(extra)
+}
+
+/// Serves until `stop` comes.
+pub(crate) async fn serve(
+    listener: std::net::TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
+    match &admin.metrics {
+        Some(metrics) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+                .into_response()
+        }
+        None => Problem::new(StatusCode::NOT_FOUND, "this process records no metrics").into_response(),
+    }
+}
+
+async fn request_drain(State(admin): State<Arc<Admin>>) -> StatusCode {
+    admin.drain.request();
+    StatusCode::ACCEPTED
+}

@@ -1,0 +1,324 @@
+//! A whole gateway process: what starts in which order, and how it ends.
+//!
+//! Start: every address is bound and every poll made, then the listeners open, then the threads run; so a wrong address or a port
+//! in use leaves nothing half open. End: not ready → listeners closed → goodbyes → owed acknowledgements and session saves → threads joined →
+//! admin server closed.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use holdfast_engine::Listener as Transport;
+use holdfast_store::contract::Store;
+use holdfast_wire::ids::{NodeId, ShardId};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::admin::{self, Admin, Shards};
+use crate::config::Settings;
+use crate::control::Control;
+use crate::drain::DrainTrigger;
+use crate::io::listener::{BindError, BoundGroup};
+use crate::lease::Lease;
+use crate::link::{Dialer, LinkTarget};
+use crate::mailbox::Mailbox;
+use crate::shard::clock::Clock;
+use crate::shard::{Letter, Shard, ShardEnd, ShardSetup};
+
+/// What a node is made of, besides its store and its bridges.
+pub struct NodeConfig {
+    /// The validated configuration.
+    pub settings: Settings,
+    /// What `/metrics` shows; from [`metrics::install_recorder`](crate::metrics::install_recorder).
+    pub metrics: Option<PrometheusHandle>,
+    /// Further routes of the admin server. They must not repeat its own.
+    pub admin_extra: Router,
+}
+
+impl NodeConfig {
+    /// Without metrics and further routes.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, metrics: None, admin_extra: Router::new() }
+    }
+}
+
+/// Why a node did not start. Each displays as one line for an operator; nothing was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A bridge in the same process gave another number of links than there are shards.
+    #[error("the bridge offers {given} links for {shards} shards")]
+    Links {
+        /// How many it gave.
+        given: usize,
+        /// How many are needed.
+        shards: u16,
+    },
+    /// The system refused a resource.
+    #[error("the system refused {what}: {error}")]
+    System {
+        /// Which one.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// The gateway process.
+pub struct Node;
+
+impl Node {
+    /// Starts a node with a fresh [`NodeId`]. Once it returns, devices can connect.
+    pub fn start(
+        config: NodeConfig,
+        store: Arc<dyn Store>,
+        links: Vec<LinkTarget>,
+    ) -> Result<NodeHandle, StartError> {
+        let NodeConfig { settings, metrics, admin_extra } = config;
+        let listeners = Listeners::bind(&settings)?;
+        let node = NodeId(random()?);
+        let clock = Clock::start();
+        let mut dialers = Dialers::new(links, settings.shards)?;
+        let mut setups = Vec::new();
+        for shard in 0..settings.shards {
+            let dialers = dialers.for_shard(node, shard);
+            let setup = ShardSetup::new(node, ShardId(shard), dialers, Arc::clone(&store), clock, random()?);
+            setups.push(setup.map_err(system("a poll"))?);
+        }
+
+        let addresses = listeners.addresses();
+        let admin_listener = listeners.open(&mut setups)?;
+        let mailboxes: Vec<_> = setups.iter().map(|setup| setup.mailbox.clone()).collect();
+        // One word from each shard: there is room for all of them, so none ever waits.
+        let (ended, ends) = mpsc::sync_channel(setups.len());
+        let settings = Arc::new(settings);
+        let mut handle = NodeHandle {
+            addresses,
+            node,
+            drain: DrainTrigger::default(),
+            mailboxes: mailboxes.clone(),
+            threads: Vec::new(),
+            ends,
+            control: None,
+        };
+        for setup in setups {
+            let (settings, ended) = (Arc::clone(&settings), ended.clone());
+            let shard = setup.owner.shard;
+            let thread = Builder::new().name(format!("shard-{shard}")).spawn(move || {
+                let end = Shard::new(setup, &settings).run();
+                if let Err(error) = &end {
+                    tracing::error!(%shard, %error, "a shard ended");
+                }
+                // Nobody listens any more once the handle is gone.
+                let _ = ended.send(end);
+            });
+            handle.threads.push(thread.map_err(system("a thread"))?);
+        }
+
+        let lease = Arc::new(Lease::new(node, clock));
+        let admin = Arc::new(Admin {
+            node,
+            shards: Shards::new(mailboxes),
+            store: Arc::clone(&store),
+            lease: Arc::clone(&lease),
+            drain: handle.drain.clone(),
+            metrics,
+        });
+        let router = admin::router(admin, admin_extra);
+        let control = Control::start(admin_listener, router, lease, store);
+        handle.control = Some(control.map_err(system("the control thread"))?);
+        Ok(handle)
+    }
+}
+
+/// The addresses really taken; none where a listener is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// MQTT over TCP.
+    pub mqtt: Option<SocketAddr>,
+    /// WebSocket.
+    pub ws: Option<SocketAddr>,
+    /// The admin server.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A running node. Dropping it cuts all connections and joins its threads.
+pub struct NodeHandle {
+    addresses: Addresses,
+    node: NodeId,
+    drain: DrainTrigger,
+    mailboxes: Vec<Mailbox<Letter>>,
+    threads: Vec<JoinHandle<()>>,
+    ends: Receiver<io::Result<ShardEnd>>,
+    control: Option<Control>,
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Everyone heard a goodbye and nothing was owed at the end.
+    pub complete: bool,
+    /// Connections that were cut because the time was up.
+    pub cut: usize,
+}
+
+/// A shard that is told to stop does so within a turn; one that takes longer is stuck, and waiting would hang the process.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+impl NodeHandle {
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its name, new at each start.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What `POST /drain` sets; the caller may set it too, waits for it, and then calls [`drain`](Self::drain).
+    pub fn drain_trigger(&self) -> DrainTrigger {
+        self.drain.clone()
+    }
+
+    /// Says goodbye to all devices, sees to it that nothing is owed, and ends the shards; after `within` what is left is
+    /// cut. Links must stay up meanwhile: stop the bridge afterwards. The admin server goes on until
+    /// [`join`](Self::join).
+    pub fn drain(&mut self, within: Duration) -> Drained {
+        self.drain.request();
+        let deadline = Instant::now() + within;
+        for mailbox in &self.mailboxes {
+            mailbox.post(Letter::Drain { within });
+        }
+        let mut drained = Drained { complete: true, cut: 0 };
+        let mut running = self.threads.len();
+        while running > 0 {
+            match self.ends.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(end) => drained.note(&end),
+                Err(_) => break,
+            }
+            running -= 1;
+        }
+        for mailbox in &self.mailboxes {
+            mailbox.post(Letter::Stop);
+        }
+        for _ in 0..running {
+            match self.ends.recv_timeout(STOP_WITHIN) {
+                Ok(end) => drained.note(&end),
+                Err(_) => drained.complete = false,
+            }
+        }
+        drained
+    }
+
+    /// Ends everything that still runs and waits for it.
+    pub fn join(self) {
+        drop(self);
+    }
+}
+
+impl Drained {
+    fn note(&mut self, end: &io::Result<ShardEnd>) {
+        match end {
+            Ok(end) => {
+                self.cut += end.cut;
+                self.complete &= end.cut == 0 && end.owed_nothing;
+            }
+            Err(_) => self.complete = false,
+        }
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Letter::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            // A panic has been printed by its own thread.
+            let _ = thread.join();
+        }
+        self.control = None;
+    }
+}
+
+/// All listening sockets, bound and not open yet.
+struct Listeners {
+    mqtt: Option<BoundGroup>,
+    ws: Option<BoundGroup>,
+    admin: Option<BoundGroup>,
+}
+
+impl Listeners {
+    fn bind(settings: &Settings) -> Result<Self, BindError> {
+        let group = |key, address: Option<SocketAddr>, shards| {
+            address.map(|address| BoundGroup::bind(key, address, shards, &settings.tcp)).transpose()
+        };
+        Ok(Self {
+            mqtt: group("listeners.mqtt", settings.listen.mqtt, settings.shards)?,
+            ws: group("listeners.ws", settings.listen.ws, settings.shards)?,
+            admin: group("listeners.admin", settings.listen.admin, 1)?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        let address = |group: &Option<BoundGroup>| group.as_ref().map(|group| group.address);
+        Addresses { mqtt: address(&self.mqtt), ws: address(&self.ws), admin: address(&self.admin) }
+    }
+
+    /// Opens them all: the devices' into the shards, the admin server's for the caller.
+    fn open(self, setups: &mut [ShardSetup]) -> Result<Option<TcpListener>, StartError> {
+        let admin = self.admin.map(BoundGroup::listen_blocking).transpose()?;
+        for (group, transport) in [(self.mqtt, Transport::Mqtt), (self.ws, Transport::WebSocket)] {
+            let Some(group) = group else { continue };
+            for (setup, listener) in setups.iter_mut().zip(group.listen(transport)?) {
+                setup.add_listener(listener).map_err(system("a place in a poll"))?;
+            }
+        }
+        Ok(admin)
+    }
+}
+
+/// The bridges, until each shard has taken its way to each of them.
+struct Dialers(Vec<Target>);
+
+enum Target {
+    Pair(std::vec::IntoIter<UnixStream>),
+    Address(SocketAddr),
+}
+
+impl Dialers {
+    fn new(links: Vec<LinkTarget>, shards: u16) -> Result<Self, StartError> {
+        let target = |link| match link {
+            LinkTarget::Pair(ends) if ends.len() != usize::from(shards) => {
+                Err(StartError::Links { given: ends.len(), shards })
+            }
+            LinkTarget::Pair(ends) => Ok(Target::Pair(ends.into_iter())),
+            LinkTarget::Address(address) => Ok(Target::Address(address)),
+        };
+        links.into_iter().map(target).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Shards are served in their order, each once.
+    fn for_shard(&mut self, node: NodeId, shard: u16) -> Vec<Dialer> {
+        let dialer = |target: &mut Target| match target {
+            Target::Pair(ends) => Dialer::Pair(ends.next()),
+            Target::Address(address) => Dialer::to_address(*address, node.0.rotate_left(u32::from(shard))),
+        };
+        self.0.iter_mut().map(dialer).collect()
+    }
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| system("random bytes")(error.into()))
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}

@@ -1,0 +1,174 @@
+//! One shard: a thread with its poll, listeners, engine, links and sockets.
+//!
+//! The shell around the engine: it moves bytes and carries out actions, and decides nothing that a device could notice apart from the
+//! bounds of its own buffers. Never blocks but in the poll. Start with [`event_loop`], which is one turn; `accepting`,
+//! `reading` and `sending` are its steps.
+
+mod accepting;
+pub(crate) mod clock;
+mod event_loop;
+mod letter;
+mod reading;
+mod sending;
+mod token;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use holdfast_engine::{CloseReason, ConnectionId, Engine, LinkIndex, SocketEnd};
+use holdfast_store::contract::Store;
+use holdfast_wire::ids::{NodeId, Owner, ShardId};
+use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge};
+use mio::{Interest, Poll, Waker};
+
+use crate::config::{DrainPlan, Settings};
+use crate::io::lingering::Lingering;
+use crate::io::listener::Listener;
+use crate::io::sockets::Sockets;
+use crate::link::{Dialer, Link};
+use crate::logging::LogLimit;
+use crate::mailbox::Mailbox;
+use crate::metrics::{ShardMetrics, ShellStats};
+use crate::store_client::StoreClient;
+use clock::Clock;
+use token::Source;
+
+pub(crate) use event_loop::ShardEnd;
+pub(crate) use letter::{Letter, ShardReport};
+
+/// Everything that one thread owns.
+pub(crate) struct Shard {
+    engine: Engine,
+    poll: Poll,
+    clock: Clock,
+    mailbox: Mailbox<Letter>,
+    /// Scratch of `take_letters`.
+    letters: VecDeque<Letter>,
+    store: StoreClient<Letter>,
+    listeners: Vec<Listener>,
+    links: Vec<Link>,
+    sockets: Sockets,
+    /// Sockets whose kernel buffer may hold bytes that no event will tell of. Bound: each socket stands here at most
+    /// once.
+    ready: VecDeque<ConnectionId>,
+    lingering: Lingering,
+    /// One read's bytes; shared by all connections, so that an idle one needs no buffer (promise P9).
+    scratch: Box<[u8]>,
+    unsent: Unsent,
+    closes: Vec<(ConnectionId, CloseReason)>,
+    /// The engine may have something to do or say that no event will tell of.
+    unsettled: bool,
+    phase: Phase,
+    drain: DrainPlan,
+    tick_due_ms: u64,
+    lag_ms_max: u64,
+    stats: ShellStats,
+    metrics: ShardMetrics,
+    accept_log: LogLimit,
+    close_log: LogLimit,
+}
+
+/// What waits because devices do not read, and what a flush brought to light about them.
+#[derive(Debug, Default)]
+struct Unsent {
+    /// Bytes in all send buffers.
+    bytes: usize,
+    /// Bound of one send buffer.
+    bytes_max: usize,
+    /// Scratch of a flush: connections that hold a send buffer since.
+    blocked: Vec<ConnectionId>,
+    /// Scratch of a flush: connections that are over.
+    ended: Vec<(ConnectionId, SocketEnd)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    Stopped,
+}
+
+/// What a shard is made of; built by the node, before any thread runs.
+pub(crate) struct ShardSetup {
+    pub(crate) owner: Owner,
+    pub(crate) poll: Poll,
+    pub(crate) mailbox: Mailbox<Letter>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) dialers: Vec<Dialer>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    pub(crate) seed: u64,
+}
+
+impl ShardSetup {
+    /// A shard without listeners.
+    pub(crate) fn new(
+        node: NodeId,
+        shard: ShardId,
+        dialers: Vec<Dialer>,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        seed: u64,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Mailbox::new(Waker::new(poll.registry(), Source::Mailbox.token())?);
+        let owner = Owner { node, shard };
+        Ok(Self { owner, poll, mailbox, listeners: Vec::new(), dialers, store, clock, seed })
+    }
+
+    /// Adds a listener.
+    pub(crate) fn add_listener(&mut self, mut listener: Listener) -> io::Result<()> {
+        let token = Source::Listener(self.listeners.len() as u16).token();
+        self.poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+}
+
+/// What one read asks for, in bytes.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+impl Shard {
+    /// Puts the parts together; [`run`](Self::run) does the rest.
+    pub(crate) fn new(setup: ShardSetup, settings: &Settings) -> Self {
+        let ShardSetup { owner, poll, mailbox, listeners, dialers, store, clock, seed } = setup;
+        let mut hello = Vec::new();
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, secret: &settings.link_secret })
+            .encode(&mut hello);
+        let hello: Arc<[u8]> = hello.into();
+        let links: Vec<Link> = dialers
+            .into_iter()
+            .zip(0..)
+            .map(|(dialer, index)| {
+                Link::new(LinkIndex(index), Source::Link(index).token(), dialer, Arc::clone(&hello))
+            })
+            .collect();
+        let largest_packet = settings.engine.mqtt.maximum_packet_size as usize;
+        Self {
+            engine: Engine::new(settings.engine.clone(), owner, links.len() as u16, seed),
+            poll,
+            clock,
+            store: StoreClient::new(store, mailbox.clone()),
+            mailbox,
+            letters: VecDeque::new(),
+            listeners,
+            links,
+            sockets: Sockets::default(),
+            ready: VecDeque::new(),
+            lingering: Lingering::default(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            unsent: Unsent { bytes_max: settings.tcp.unsent_bytes_max + largest_packet, ..Unsent::default() },
+            closes: Vec::new(),
+            unsettled: true,
+            phase: Phase::Serving,
+            drain: settings.drain,
+            tick_due_ms: 0,
+            lag_ms_max: 0,
+            stats: ShellStats::default(),
+            metrics: ShardMetrics::new(owner.shard.0),
+            accept_log: LogLimit::default(),
+            close_log: LogLimit::default(),
+        }
+    }
+}

@@ -101,7 +101,7 @@ impl Sender {
         total: Arc<AtomicU64>,
     ) -> JoinHandle<Ledger> {
         let ledger = Ledger { client_id: format!("device-{number}"), sent: 0, acknowledged: BTreeSet::new() };
-        let version = if number % 2 == 0 { Version::V311 } else { Version::V5 };
+        let version = if number.is_multiple_of(2) { Version::V311 } else { Version::V5 };
         let qos = if number % 4 < 3 { 1 } else { 2 };
         let mut device = Self { ledger, qos, version, in_flight: VecDeque::new(), total };
         thread::spawn(move || {
@@ -130,10 +130,11 @@ impl Sender {
         let again: Vec<_> = self
             .in_flight
             .iter()
-            .map(|&(id, sequence, received)| match received {
-                true => acknowledge(kind::PUBREL, id),
-                false => self.publish(id, sequence, true),
-            })
+            .map(
+                |&(id, sequence, received)| {
+                    if received { acknowledge(kind::PUBREL, id) } else { self.publish(id, sequence, true) }
+                },
+            )
             .collect();
         if client.try_send(&again.concat()).is_err() {
             return;

@@ -13,6 +13,9 @@ const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const JSON_PATH: &str = "/v1/devices/bad/socket";
 
+/// What is wrong, the path, the bytes after the upgrade, the close code that is due, the reason that is counted.
+type Case = (&'static str, &'static str, Vec<u8>, u16, &'static [&'static str]);
+
 #[test]
 fn a_request_that_is_no_upgrade_is_answered_in_http() {
     let gateway = Gateway::start();
@@ -57,8 +60,8 @@ fn frames_against_the_protocol_end_with_their_close_code() {
     let memory = Memory::of(&gateway);
     let connect = Connect::new(Version::V311, "bad-ws").encode();
     let frame_json = br#"{"type":"ping"}"#;
-    let protocol: &[&str] = &["websocket_protocol_error"];
-    let cases: Vec<(&str, &str, Vec<u8>, u16, &[&str])> = vec![
+    let protocol: &'static [&str] = &["websocket_protocol_error"];
+    let cases: Vec<Case> = vec![
         ("an unmasked frame", "/mqtt", unmasked(BINARY, &connect), 1002, protocol),
         ("a reserved bit", "/mqtt", masked(BINARY | 0x40, &connect), 1002, protocol),
         ("an opcode that is none", "/mqtt", masked(0x83, &connect), 1002, protocol),
@@ -153,7 +156,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..=125 => frame.push(0x80 | short as u8),
         long => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7E);
             frame.extend_from_slice(&(long as u16).to_be_bytes());
         }
     }

@@ -17,7 +17,7 @@ const EVENTS_MAX: usize = 4096;
 
 /// The broker that is judged.
 enum Broker {
-    Own(Gateway),
+    Own(Box<Gateway>),
     Elsewhere(SocketAddr),
 }
 
@@ -25,7 +25,7 @@ impl Broker {
     fn start() -> Self {
         match env::var("E2E_MQTT") {
             Ok(address) => Self::Elsewhere(address.parse().expect("E2E_MQTT is HOST:PORT")),
-            Err(_) => Self::Own(Setup::new().start()),
+            Err(_) => Self::Own(Box::new(Setup::new().start())),
         }
     }
 
@@ -39,8 +39,6 @@ impl Broker {
 
 /// Awaits with a deadline.
 async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await.ok();
+    output.unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
 }

@@ -10,6 +10,8 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError};
 
@@ -18,6 +20,9 @@ use crate::open_error::OpenError;
 
 const DATABASE: &str = "store.redb";
 const LOCK: &str = "store.lock";
+
+/// How long a lock may take to become free.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A directory that this process holds until it is dropped.
 pub(super) struct Directory {
@@ -37,7 +42,7 @@ impl Directory {
             .truncate(false)
             .open(path.join(LOCK))
             .map_err(blame)?;
-        match lock.try_lock() {
+        match patiently(|| lock.try_lock(), |result| matches!(result, Err(TryLockError::WouldBlock))) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = read_holder(&mut lock);
@@ -75,6 +80,19 @@ impl Directory {
     }
 }
 
+/// Tries again for a moment. A process that was killed keeps its locks until it is gone, and a child that is just being
+/// started holds its parent's; neither is a reason to refuse a restart.
+fn patiently<T>(mut attempt: impl FnMut() -> T, is_in_use: impl Fn(&T) -> bool) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let result = attempt();
+        if !is_in_use(&result) || Instant::now() >= give_up {
+            return result;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Whether the disk has no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
@@ -107,7 +125,9 @@ struct InFile {
 
 impl Medium for InFile {
     fn open(&self) -> Result<Database, DatabaseError> {
-        let database = builder().create(self.directory.join(DATABASE))?;
+        let file = self.directory.join(DATABASE);
+        let in_use = |result: &Result<_, _>| matches!(result, Err(DatabaseError::DatabaseAlreadyOpen));
+        let database = patiently(|| builder().create(&file), in_use)?;
         // The name of a new file must be as durable as what will be in it.
         File::open(&self.directory)?.sync_all()?;
         Ok(database)

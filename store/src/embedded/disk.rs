@@ -10,6 +10,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use holdfast_wire::coding::Reader;
 use holdfast_wire::session_record::StreamKey;
@@ -74,9 +75,23 @@ impl Disk {
         bounds: Bounds,
         now_ms: u64,
     ) -> Result<(Self, State), DiskError> {
+        // redb reads some pages before it has compared their checksums, and panics if it finds nonsense in them. Where
+        // panics unwind this is damage like any other; nothing of what was being built is kept.
+        let open = AssertUnwindSafe(|| Self::open_checked(medium, bounds, now_ms));
+        catch_unwind(open)
+            .unwrap_or_else(|_| Err(DiskError::Damaged("its pages contradict one another".to_owned())))
+    }
+
+    fn open_checked(
+        medium: Box<dyn Medium>,
+        bounds: Bounds,
+        now_ms: u64,
+    ) -> Result<(Self, State), DiskError> {
         let mut database = medium.open()?;
         // Everything is read below in any case; this makes sure that what is read is what was written.
-        database.check_integrity()?;
+        if !database.check_integrity()? {
+            return Err(DiskError::Damaged("parts of it do not match their checksums".to_owned()));
+        }
         let epochs = reserve_epochs(&database)?;
         let mut tidied = Vec::new();
         let state = load(&database, bounds, epochs, now_ms)?.finish(&mut tidied);

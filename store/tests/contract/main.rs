@@ -11,6 +11,7 @@ mod order;
 mod progress;
 mod retained;
 mod subscriptions;
+#[allow(dead_code, reason = "the durability tests use the rest of it")]
 mod world;
 
 /// Runs a theme's stories against each store.

@@ -57,6 +57,13 @@ impl Bench {
         std::fs::read(self.directory.as_ref().unwrap().path().join("store.redb")).unwrap()
     }
 
+    /// The database after an orderly end.
+    pub(crate) fn into_database(self) -> Vec<u8> {
+        let Self { store, directory, .. } = self;
+        drop(store);
+        std::fs::read(directory.unwrap().path().join("store.redb")).unwrap()
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
     }

@@ -1,0 +1,49 @@
+//! The admin server.
+
+use crate::{World, http, wait_until};
+
+#[test]
+fn a_node_that_serves_is_live_and_ready_and_says_what_it_holds() {
+    let world = World::start();
+    let _client = world.connect("device");
+    assert_eq!(http::get(world.admin(), "/livez").status, 200);
+    let ready = http::get(world.admin(), "/readyz");
+    assert_eq!(ready.status, 200);
+    let body = ready.json();
+    assert_eq!(body["connections"], 1);
+    assert_eq!(body["node"], world.node.node().to_string());
+    assert_eq!(
+        (&body["links"], &body["store"], &body["draining"]),
+        (&true.into(), &true.into(), &false.into())
+    );
+}
+
+#[test]
+fn a_connected_device_is_found_with_its_subscriptions() {
+    let world = World::start();
+    let mut client = world.connect("plant/7");
+    client.subscribe("commands/#");
+    let found = http::get(world.admin(), "/v1/devices/plant%2F7");
+    assert_eq!(found.status, 200, "{}", found.body);
+    let body = found.json();
+    assert_eq!(body["connected"], true);
+    assert_eq!(body["node"], world.node.node().to_string());
+    assert_eq!(body["subscriptions"][0]["filter"], "commands/#");
+}
+
+#[test]
+fn a_device_that_nobody_knows_is_a_problem_with_its_status() {
+    let world = World::start();
+    let missing = http::get(world.admin(), "/v1/devices/nobody");
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.json()["detail"], "no such session");
+}
+
+#[test]
+fn an_operator_can_disconnect_a_device() {
+    let world = World::start();
+    let mut client = world.connect("device");
+    assert_eq!(http::request(world.admin(), "DELETE", "/v1/devices/device").status, 204);
+    client.expect_end();
+    wait_until("it is gone", || http::request(world.admin(), "DELETE", "/v1/devices/device").status == 404);
+}

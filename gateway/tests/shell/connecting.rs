@@ -1,0 +1,98 @@
+//! How connections begin, and how a node does.
+
+use std::io::Write;
+use std::net::Shutdown;
+
+use holdfast_gateway::{Node, NodeConfig, StartError};
+
+use crate::client::{CONNACK, Client, Packet, connect_311};
+use crate::{World, config, wait_until};
+
+#[test]
+fn a_connect_is_answered_by_whichever_shard_took_the_connection() {
+    let world = World::start();
+    let mut clients: Vec<Client> = (0..40).map(|index| world.connect(&format!("client-{index}"))).collect();
+    clients.iter_mut().for_each(Client::ping);
+    assert_eq!(world.connections(), 40);
+}
+
+#[test]
+fn a_client_that_sends_one_byte_at_a_time_is_served() {
+    let world = World::start();
+    let mut client = Client::open(world.mqtt());
+    let mut bytes = connect_311("slow");
+    bytes.extend_from_slice(&[0xc0, 0]);
+    for byte in bytes {
+        client.stream.write_all(&[byte]).unwrap();
+        std::thread::yield_now();
+    }
+    assert_eq!(client.read(), Packet { first: CONNACK, body: vec![0, 0] });
+    assert_eq!(client.read().first, crate::client::PINGRESP);
+}
+
+#[test]
+fn a_connection_without_a_connect_is_cut_when_its_time_is_up() {
+    let world = World::start_with(|config| config.limits.connect_timeout_ms = 100);
+    let mut silent = Client::open(world.mqtt());
+    let mut half = Client::open(world.mqtt());
+    half.send(&connect_311("half")[..5]);
+    silent.expect_end();
+    half.expect_end();
+    wait_until("their places are free again", || world.connections() == 0);
+}
+
+#[test]
+fn thousands_of_half_open_connections_leave_the_others_unharmed() {
+    let world = World::start();
+    let mut honest = world.connect("honest");
+    let half_open: Vec<Client> = (0..2_000).map(|_| Client::open(world.mqtt())).collect();
+    honest.ping();
+    let mut late = world.connect("late");
+    late.ping();
+    drop(half_open);
+    wait_until("their places are free again", || world.connections() == 2);
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_closed_and_the_others_stay() {
+    let world = World::start_with(|config| {
+        config.shards = 1;
+        config.limits.connections_max = 2;
+    });
+    let (mut first, mut second) = (world.connect("first"), world.connect("second"));
+    let mut third = Client::open(world.mqtt());
+    third.expect_end();
+    first.ping();
+    second.ping();
+    drop(second);
+    wait_until("a place is free again", || world.connections() == 1);
+    world.connect("fourth").ping();
+}
+
+#[test]
+fn a_connect_behind_which_the_device_half_closes_is_still_answered() {
+    let world = World::start();
+    let mut client = Client::open(world.mqtt());
+    client.send(&connect_311("brief"));
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    wait_until("it is gone", || client.read_or_end().is_none());
+    wait_until("its place is free again", || world.connections() == 0);
+}
+
+#[test]
+fn a_port_in_use_is_one_line_and_opens_nothing() {
+    let world = World::start();
+    let mut config = config();
+    config.listeners.mqtt = world.mqtt().to_string();
+    let options = holdfast_store::Options::default();
+    let store = std::sync::Arc::new(holdfast_store::MemoryStore::new(options.clock, options.bounds));
+    let started = Node::start(NodeConfig::new(config.validate().unwrap()), store, vec![]);
+    let Err(error @ StartError::Bind(_)) = started.map(drop) else { panic!("it must not start") };
+    let line = error.to_string();
+    assert!(
+        line.starts_with(&format!("listeners.mqtt = {}: Address already in use", world.mqtt())),
+        "{line}"
+    );
+    assert!(!line.contains('\n'), "{line}");
+    world.connect("still-served").ping();
+}

@@ -1,0 +1,105 @@
+//! How connections, links and nodes end.
+
+use std::time::Duration;
+
+use holdfast_gateway::Drained;
+use socket2::SockRef;
+
+use crate::client::{Client, DISCONNECT, PUBACK, Packet};
+use crate::{World, http, wait_until};
+
+#[test]
+fn a_device_that_says_goodbye_sees_the_end_of_the_connection() {
+    let world = World::start();
+    let mut client = world.connect("polite");
+    client.send(&[DISCONNECT, 0]);
+    client.expect_end();
+    drop(client);
+    wait_until("its place is free again", || world.connections() == 0);
+}
+
+#[test]
+fn a_device_that_resets_its_connection_costs_nothing_further() {
+    let world = World::start();
+    for index in 0..50 {
+        let client = world.connect(&format!("client-{index}"));
+        SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    wait_until("their places are free again", || world.connections() == 0);
+}
+
+#[test]
+fn a_device_that_keeps_sending_after_it_was_closed_is_cut() {
+    let world = World::start();
+    let mut client = world.connect("stubborn");
+    // A second CONNECT is a protocol error (MQTT-3.1.0-2).
+    client.send(&crate::client::connect_311("stubborn"));
+    wait_until("it is cut", || std::io::Write::write(&mut client.stream, &[0; 1_000]).is_err());
+    wait_until("its place is free again", || world.connections() == 0);
+}
+
+#[test]
+fn a_drain_says_goodbye_and_gives_the_acknowledgements_it_owes() {
+    let mut world = World::start();
+    let mut modern = Client::connect_5(world.mqtt(), "modern");
+    let mut classic = world.connect("classic");
+    classic.publish("t", 3, b"owed");
+    let uplink = world.bridge.wait_for_uplinks(1).remove(0);
+    let admin = world.admin();
+    let trigger = world.node.drain_trigger();
+    let watcher = std::thread::spawn(move || {
+        trigger.wait();
+        http::get(admin, "/readyz").status
+    });
+    let drained = std::thread::scope(|scope| {
+        let node = &mut world.node;
+        let draining = scope.spawn(|| node.drain(Duration::from_secs(15)));
+        let goodbye = modern.read();
+        assert_eq!((goodbye.first, goodbye.body.first()), (DISCONNECT, Some(&0x8b)), "{goodbye:?}");
+        modern.expect_end();
+        world.bridge.settle(&uplink);
+        assert_eq!(classic.read(), Packet { first: PUBACK, body: vec![0, 3] });
+        classic.expect_end();
+        draining.join().unwrap()
+    });
+    assert_eq!(drained, Drained { complete: true, cut: 0 });
+    assert_eq!(watcher.join().unwrap(), 503);
+    world.node.join();
+}
+
+#[test]
+fn a_drain_that_is_asked_for_over_http_reaches_whoever_waits_for_it() {
+    let world = World::start();
+    assert_eq!(http::request(world.admin(), "POST", "/drain").status, 202);
+    world.node.drain_trigger().wait();
+    assert_eq!(http::get(world.admin(), "/readyz").json()["draining"], true);
+}
+
+#[test]
+fn what_is_left_when_the_time_of_a_drain_is_up_is_cut() {
+    let mut world = World::start();
+    let mut client = world.connect("owed");
+    client.publish("t", 3, b"never settled");
+    world.bridge.wait_for_uplinks(1);
+    let drained = world.node.drain(Duration::ZERO);
+    assert_eq!(drained, Drained { complete: false, cut: 1 });
+    wait_until("it is gone", || client.read_or_end().is_none());
+}
+
+#[test]
+fn a_node_whose_links_are_gone_is_not_ready_and_keeps_its_devices() {
+    let world = World::start();
+    let mut client = world.connect("device");
+    world.bridge.cut();
+    wait_until("it is not ready", || http::get(world.admin(), "/readyz").status == 503);
+    client.ping();
+    assert_eq!(http::get(world.admin(), "/livez").status, 200);
+}
+
+#[test]
+fn a_bridge_that_sends_garbage_loses_that_link_and_nothing_else() {
+    let world = World::start();
+    world.bridge.say_garbage(0);
+    wait_until("the link is down", || http::get(world.admin(), "/readyz").json()["links"] == false);
+    world.connect("device").ping();
+}

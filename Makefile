@@ -43,7 +43,7 @@ test-python: $(WITH_GATEWAY) $(VENV)/.installed ## paho-mqtt, MQTT 3.1.1 and 5.
 	$(WITH_GATEWAY) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)
 
 test-node: $(WITH_GATEWAY) $(NODE_CLIENTS)/node_modules/.package-lock.json ## MQTT.js, over TCP and over WebSocket.
-	$(WITH_GATEWAY) -- node --test --test-reporter=spec $(NODE_CLIENTS)
+	$(WITH_GATEWAY) -- node --test --test-reporter=spec $(wildcard $(NODE_CLIENTS)/*.test.js)
 
 lint: licences ## Formatting, clippy and documentation with warnings denied, licences.
 	cargo fmt --all --check

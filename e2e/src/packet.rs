@@ -97,6 +97,16 @@ impl Packet {
         self.body[0] & 1 == 1
     }
 
+    /// CONNACK of MQTT 5: its properties.
+    ///
+    /// # Panics
+    /// When it is no CONNACK, or its properties cannot be read.
+    pub fn connack_properties(&self) -> Vec<(u8, Vec<u8>)> {
+        assert_eq!(self.kind(), kind::CONNACK, "{self:?}");
+        let (length, bytes) = read_length(&self.body[2..]).expect("a property length");
+        properties(&self.body[2 + bytes..][..length])
+    }
+
     /// Reads it as a PUBLISH.
     ///
     /// # Panics
@@ -321,6 +331,30 @@ pub fn read_length(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
+/// Takes a block of properties apart: identifiers and encoded values, in their order (table 2-4).
+///
+/// # Panics
+/// When an identifier does not exist or a value ends early.
+pub fn properties(mut block: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let [identifier, rest @ ..] = block {
+        let string = |rest: &[u8]| 2 + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+        let length = match identifier {
+            0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+            0x13 | 0x21 | 0x22 | 0x23 => 2,
+            0x02 | 0x11 | 0x18 | 0x27 => 4,
+            0x0B => read_length(rest).expect("a subscription identifier").1,
+            0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => string(rest),
+            0x26 => string(rest) + string(&rest[string(rest)..]),
+            _ => panic!("no property {identifier:#04x} exists"),
+        };
+        let (value, after) = rest.split_at(length);
+        found.push((*identifier, value.to_vec()));
+        block = after;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,6 +367,16 @@ mod tests {
             assert_eq!(length(value), bytes);
             assert_eq!(read_length(bytes), Some((value, bytes.len())));
         }
+    }
+
+    #[test]
+    fn properties_come_apart_in_their_order() {
+        let block = [topic_alias(7), user_property("a", "bc"), vec![0x0B, 0x80, 1], vec![1, 1]].concat();
+        let value = |index: usize| properties(&block)[index].clone();
+        assert_eq!(value(0), (0x23, vec![0, 7]));
+        assert_eq!(value(1), (0x26, [string("a"), string("bc")].concat()));
+        assert_eq!(value(2), (0x0B, vec![0x80, 1]));
+        assert_eq!(value(3), (1, vec![1]));
     }
 
     #[test]

@@ -202,7 +202,7 @@ async fn mistakes_are_explained_and_the_connection_goes_on() {
     let (mut device, _) = Device::connect(gateway.ws(), "wrong", "").await;
     let cases = [
         ("not json", Value::Null, "malformed_json"),
-        (r#"[1]"#, Value::Null, "malformed_json"),
+        ("[1]", Value::Null, "malformed_json"),
         (r#"{"type":"frame","id":1,"data":1}"#, json!(1), "invalid_message"),
         (r#"{"type":"frame","id":2,"topic":"a","data":1,"extra":1}"#, json!(2), "invalid_message"),
         (r#"{"type":"frame","id":0,"topic":"a","data":1}"#, Value::Null, "invalid_message"),

@@ -1,0 +1,685 @@
+//! A message on its way down: from the shard to one connection, its acknowledgement, and reading on from streams.
+
+use std::borrow::Cow;
+
+use holdfast_wire::json::{Data, Id, PushBody, write_push_head};
+use holdfast_wire::link::{Outcome, Report, ToBridge};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::{PacketId, PubRel, PublishProperties, QoS, ReasonCode, publish};
+use holdfast_wire::session_record::{InflightState, Offset, StreamKey};
+use holdfast_wire::store::Request;
+use holdfast_wire::topic;
+
+use super::publish::EVENT_TIME;
+use super::transport::Framing;
+use super::{Connection, Phase};
+use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::outbox::{Outbox, Run};
+use crate::requests::Asked;
+use crate::session::aliases::Outbound;
+use crate::session::durable::{self, Live};
+use crate::session::sending::{Inflight, Item};
+use crate::session::{Protocol, Session};
+use crate::shared::Shared;
+
+/// Streams are read on in pieces of at most this many messages ...
+const READ_MESSAGES_MAX: u32 = 128;
+/// ... or bytes.
+const READ_BYTES_MAX: u32 = 256 * 1024;
+
+/// What one session's subscriptions make of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copy<'a> {
+    /// The lower of the publisher's and the subscription's.
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) subscription_ids: &'a [u32],
+    /// Places in the session's own streams.
+    pub(crate) positions: &'a [(u16, Offset)],
+    pub(crate) report: Option<(LinkIndex, u64)>,
+}
+
+/// A message that is delivered to one or many, with what is made of it only once.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) message: Message<'a>,
+    /// Made when the first queue keeps it.
+    kept: Option<SharedMessage>,
+    /// Encodings that receivers share; only worth it for several. Valid until the outbox is flushed.
+    encodings: Option<Vec<(Encoding, Encoded)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Encoding {
+    framing: Framing,
+    protocol: Protocol,
+    qos: QoS,
+    retain: bool,
+}
+
+/// Bytes before and after the packet id, and how many there are in all.
+#[derive(Clone, Copy, Debug)]
+struct Encoded {
+    head: Run,
+    tail: Run,
+    length: usize,
+}
+
+impl<'a> Outgoing<'a> {
+    /// For one receiver.
+    pub(crate) fn single(message: Message<'a>) -> Self {
+        Self { message, kept: None, encodings: None }
+    }
+
+    /// For many receivers; `kept` is the message itself, if there is one already.
+    pub(crate) fn many(message: Message<'a>, kept: Option<SharedMessage>) -> Self {
+        Self { message, kept, encodings: Some(Vec::new()) }
+    }
+
+    fn keep(&mut self) -> SharedMessage {
+        self.kept.get_or_insert_with(|| SharedMessage::new(&self.message)).clone()
+    }
+}
+
+/// Tells the link that asked what became of a delivery.
+pub(crate) fn report(shared: &mut Shared, to: Option<(LinkIndex, u64)>, outcome: Outcome) {
+    if let Some((link, delivery)) = to {
+        shared.uplinks.say(link, &ToBridge::Report(Report { delivery, outcome }));
+    }
+}
+
+/// Sends a message to a connection, or queues it, or leaves it in its stream, or drops it with a reason.
+pub(crate) fn deliver(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    outgoing: &mut Outgoing<'_>,
+    copy: Copy<'_>,
+    now: Now,
+) {
+    let framing = connection.framing();
+    let blocked = connection.blocked;
+    let Phase::Established(session) = &mut connection.phase else {
+        return report(shared, copy.report, Outcome::NotHere);
+    };
+    if let Some(durable) = &mut session.durable
+        && durable.judge_live(copy.positions) == Live::Leave
+    {
+        report(shared, copy.report, Outcome::Kept);
+        return read_on(session, id, shared);
+    }
+    if outgoing.message.is_expired(now.unix_ms) {
+        shared.stats.dropped_expired += 1;
+        mark_delivered(session, copy.positions);
+        return report(shared, copy.report, Outcome::Expired);
+    }
+    if copy.qos == QoS::AtMostOnce {
+        // A client that does not read loses QoS 0 first: nothing is queued for it in user space.
+        let outcome = if blocked {
+            shared.stats.dropped_slow_consumer += 1;
+            Outcome::QueueFull
+        } else if send_at_most_once(session, framing, id, shared, outgoing, copy, now) {
+            Outcome::Delivered
+        } else {
+            Outcome::TooLarge
+        };
+        mark_delivered(session, copy.positions);
+        return report(shared, copy.report, outcome);
+    }
+    let (inflight, pending) = session.queued();
+    let pending_bytes = session.sending.as_ref().map_or(0, |sending| sending.pending_bytes);
+    let limits = &shared.config.limits;
+    let room_in_window = !blocked && pending == 0 && inflight < usize::from(session.send_maximum);
+    let room_in_queue =
+        pending < limits.pending_messages_max as usize && pending_bytes < limits.pending_bytes_max as usize;
+    if !room_in_window && !room_in_queue {
+        if !copy.positions.is_empty()
+            && let Some(durable) = &mut session.durable
+        {
+            durable.read_again();
+            return report(shared, copy.report, Outcome::Kept);
+        }
+        shared.stats.dropped_queue_full += 1;
+        return report(shared, copy.report, Outcome::QueueFull);
+    }
+    mark_delivered(session, copy.positions);
+    let item = Item {
+        message: outgoing.keep(),
+        qos: copy.qos,
+        retain: copy.retain,
+        subscription_ids: copy.subscription_ids.into(),
+        report: copy.report,
+        positions: copy.positions.into(),
+    };
+    if room_in_window {
+        send(session, framing, id, shared, item, Some(outgoing), now);
+    } else {
+        session.sending.get_or_insert_default().push_pending(item);
+    }
+    touch(session, id, shared, now);
+}
+
+/// Sends what has room in the window, then reads on from streams if the queue has run low.
+pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut Shared, now: Now) {
+    let framing = connection.framing();
+    let blocked = connection.blocked;
+    let Phase::Established(session) = &mut connection.phase else { return };
+    while !blocked
+        && let Some(sending) = &mut session.sending
+        && sending.inflight.len() < usize::from(session.send_maximum)
+        && let Some(item) = sending.pop_pending()
+    {
+        if item.message.view().is_expired(now.unix_ms) {
+            shared.stats.dropped_expired += 1;
+            report(shared, item.report, Outcome::Expired);
+            continue;
+        }
+        send(session, framing, id, shared, item, None, now);
+    }
+    if session.sending.as_ref().is_some_and(|sending| sending.is_empty()) {
+        // An idle connection owns no buffer (promise P9).
+        session.sending = None;
+    }
+    read_on(session, id, shared);
+}
+
+/// Asks for the next piece of a stream if the session is behind and its queue has room for it.
+pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shared) {
+    let (_, pending) = session.queued();
+    let room = (shared.config.limits.pending_messages_max / 2).saturating_sub(pending as u32);
+    if room == 0 {
+        return;
+    }
+    let Some(durable) = &mut session.durable else { return };
+    let Some((stream, after)) = durable.next_read() else { return };
+    let durable::Phase::Reading { stream: index, .. } = durable.phase else { return };
+    shared.ask(
+        Asked::Read(id, index),
+        Request::Read { stream, after, messages_max: room.min(READ_MESSAGES_MAX), bytes_max: READ_BYTES_MAX },
+    );
+}
+
+/// A piece of a stream came.
+pub(crate) fn take_read(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    index: u16,
+    messages: Vec<(Offset, SharedMessage)>,
+    end: Offset,
+    now: Now,
+) {
+    let Phase::Established(session) = &mut connection.phase else { return };
+    let Some(durable) = &mut session.durable else { return };
+    let last = messages.last().map_or(end, |(offset, _)| *offset);
+    let key = durable.streams[usize::from(index)].key.clone();
+    let closed = durable.streams[usize::from(index)].closed;
+    for (offset, message) in messages {
+        let fresh = durable.read_ids.insert(message.view().id);
+        durable.mark_delivered(&[(index, offset)]);
+        if closed || !fresh || message.view().is_expired(now.unix_ms) {
+            continue;
+        }
+        if let Some(item) =
+            queued_item(&session.subscriptions, &session.client, &key, message, (index, offset))
+        {
+            session.sending.get_or_insert_default().push_pending(item);
+        }
+    }
+    // What bounds and ages have cut off the stream's end is not waited for.
+    durable.mark_delivered(&[(index, last)]);
+    let stream = &mut durable.streams[usize::from(index)];
+    stream.seen = stream.seen.max(end);
+    let next = if stream.seen > stream.delivered && stream.delivered < end { index } else { index + 1 };
+    durable.phase = durable::Phase::Reading { stream: next, asked: false };
+    touch(session, id, shared, now);
+    pump(connection, id, shared, now);
+}
+
+/// A message read from a stream, with what the session's subscriptions make of it now.
+fn queued_item(
+    subscriptions: &[crate::session::subscription::Subscription],
+    client: &str,
+    key: &StreamKey,
+    message: SharedMessage,
+    position: (u16, Offset),
+) -> Option<Item> {
+    let view = message.view();
+    let mut qos = None;
+    let mut retain = false;
+    let mut ids = Vec::new();
+    for subscription in subscriptions {
+        let wanted = match key {
+            StreamKey::Filter(filter) => *subscription.filter == **filter,
+            StreamKey::Device(_) => topic::matches(&subscription.filter, view.topic),
+        };
+        if !wanted || (subscription.options.no_local && view.publisher == client) {
+            continue;
+        }
+        qos = qos.max(Some(subscription.options.qos.min(view.qos)));
+        retain |= subscription.options.retain_as_published && view.retain;
+        ids.extend((subscription.identifier != 0).then_some(subscription.identifier));
+    }
+    let qos = qos.filter(|qos| *qos > QoS::AtMostOnce)?;
+    Some(Item {
+        message,
+        qos,
+        retain,
+        subscription_ids: ids.into(),
+        report: None,
+        positions: [position].into(),
+    })
+}
+
+/// PUBACK, or a JSON device's ack.
+pub(crate) fn handle_acknowledged(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: PacketId,
+    reason_code: ReasonCode,
+    now: Now,
+) {
+    settle(connection, id, shared, packet_id, InflightState::AwaitingPubAck, reason_code, now);
+}
+
+/// PUBREC: the client has a QoS 2 message.
+pub(crate) fn handle_received(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: PacketId,
+    reason_code: ReasonCode,
+    now: Now,
+) {
+    if reason_code.is_error() {
+        // Refused: there is no second half (MQTT-4.3.3-4).
+        return settle(connection, id, shared, packet_id, InflightState::AwaitingPubRec, reason_code, now);
+    }
+    let framing = connection.framing();
+    let Some(session) = connection.session_mut() else { return };
+    let version = session.protocol.version();
+    let found = session.sending.as_mut().and_then(|sending| {
+        let index = sending.find(packet_id)?;
+        let inflight = &mut sending.inflight[index];
+        (inflight.state != InflightState::AwaitingPubAck).then_some(inflight)
+    });
+    let known = found.is_some();
+    let item = found.and_then(|inflight| {
+        inflight.state = InflightState::AwaitingPubComp;
+        inflight.item.take()
+    });
+    if let Some(item) = item {
+        report(shared, item.report, Outcome::Delivered);
+        touch(session, id, shared, now);
+    }
+    let release = if known {
+        PubRel::success(packet_id)
+    } else {
+        PubRel::with_reason(packet_id, ReasonCode::PacketIdentifierNotFound)
+    };
+    framing.send(&mut shared.outbox, id, |out| release.encode(version, out));
+}
+
+/// PUBCOMP: QoS 2 is done.
+pub(crate) fn handle_completed(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: PacketId,
+    now: Now,
+) {
+    settle(connection, id, shared, packet_id, InflightState::AwaitingPubComp, ReasonCode::Success, now);
+}
+
+fn settle(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: PacketId,
+    awaited: InflightState,
+    reason_code: ReasonCode,
+    now: Now,
+) {
+    let Some(session) = connection.session_mut() else { return };
+    let Some(sending) = &mut session.sending else { return };
+    let Some(index) = sending.find(packet_id).filter(|index| sending.inflight[*index].state == awaited)
+    else {
+        // Settled on an earlier connection, or never sent: nothing to do, and nothing that harms.
+        return;
+    };
+    let inflight = sending.inflight.remove(index);
+    if let Some(item) = inflight.and_then(|inflight| inflight.item) {
+        let outcome = if reason_code.is_error() { Outcome::RefusedByDevice } else { Outcome::Delivered };
+        report(shared, item.report, outcome);
+    }
+    touch(session, id, shared, now);
+    pump(connection, id, shared, now);
+}
+
+/// Sends again what a resumed session has inflight, in its first order (MQTT-4.4.0-1, MQTT-4.6.0-1).
+pub(crate) fn resend(connection: &mut Connection, id: ConnectionId, shared: &mut Shared, now: Now) {
+    let framing = connection.framing();
+    let Phase::Established(session) = &mut connection.phase else { return };
+    let Some(mut sending) = session.sending.take() else { return };
+    for inflight in &sending.inflight {
+        match &inflight.item {
+            None => {
+                let version = session.protocol.version();
+                let packet_id = inflight.packet_id;
+                framing.send(&mut shared.outbox, id, |out| PubRel::success(packet_id).encode(version, out));
+            }
+            Some(item) => {
+                shared.stats.resent += 1;
+                let mut outgoing = Outgoing::single(item.message.view());
+                write(
+                    session,
+                    framing,
+                    id,
+                    &mut shared.outbox,
+                    &mut outgoing,
+                    &wrapped(item, inflight.packet_id, true),
+                    now,
+                );
+            }
+        }
+    }
+    sending.inflight.shrink_to_fit();
+    session.sending = Some(sending);
+}
+
+/// Sends a message with QoS > 0 that has room in the window.
+fn send(
+    session: &mut Session,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    item: Item,
+    outgoing: Option<&mut Outgoing<'_>>,
+    now: Now,
+) {
+    let packet_id = session.unused_packet_id();
+    let packet = wrapped(&item, packet_id, false);
+    let written = match outgoing {
+        Some(outgoing) => write(session, framing, id, &mut shared.outbox, outgoing, &packet, now),
+        None => {
+            let mut outgoing = Outgoing::single(item.message.view());
+            write(session, framing, id, &mut shared.outbox, &mut outgoing, &packet, now)
+        }
+    };
+    if !written {
+        // As if it had been sent and acknowledged (MQTT-3.1.2-25).
+        shared.stats.dropped_too_large += 1;
+        return report(shared, item.report, Outcome::TooLarge);
+    }
+    shared.stats.sent[item.qos as usize] += 1;
+    shared.stats.sent_bytes += item.message.view().payload.len() as u64;
+    let state = match item.qos {
+        QoS::ExactlyOnce => InflightState::AwaitingPubRec,
+        QoS::AtLeastOnce | QoS::AtMostOnce => InflightState::AwaitingPubAck,
+    };
+    session.sending.get_or_insert_default().inflight.push_back(Inflight {
+        packet_id,
+        state,
+        item: Some(item),
+    });
+}
+
+fn send_at_most_once(
+    session: &mut Session,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    outgoing: &mut Outgoing<'_>,
+    copy: Copy<'_>,
+    now: Now,
+) -> bool {
+    let packet = Packet {
+        qos: QoS::AtMostOnce,
+        packet_id: None,
+        dup: false,
+        retain: copy.retain,
+        subscription_ids: copy.subscription_ids,
+    };
+    let written = write(session, framing, id, &mut shared.outbox, outgoing, &packet, now);
+    if written {
+        shared.stats.sent[0] += 1;
+        shared.stats.sent_bytes += outgoing.message.payload.len() as u64;
+    } else {
+        shared.stats.dropped_too_large += 1;
+    }
+    written
+}
+
+/// What stands around a message in its packet.
+struct Packet<'a> {
+    qos: QoS,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    retain: bool,
+    subscription_ids: &'a [u32],
+}
+
+fn wrapped(item: &Item, packet_id: PacketId, dup: bool) -> Packet<'_> {
+    Packet {
+        qos: item.qos,
+        packet_id: Some(packet_id),
+        dup,
+        retain: item.retain,
+        subscription_ids: &item.subscription_ids,
+    }
+}
+
+/// Puts a packet into the outbox; false if the client does not take packets of this size.
+fn write(
+    session: &mut Session,
+    framing: Framing,
+    id: ConnectionId,
+    outbox: &mut Outbox,
+    outgoing: &mut Outgoing<'_>,
+    packet: &Packet<'_>,
+    now: Now,
+) -> bool {
+    if session.protocol == Protocol::Json {
+        return write_json(framing, id, outbox, outgoing, packet);
+    }
+    if let Some(encodings) = &mut outgoing.encodings
+        && packet.subscription_ids.is_empty()
+        && !packet.dup
+    {
+        let encoding =
+            Encoding { framing, protocol: session.protocol, qos: packet.qos, retain: packet.retain };
+        let encoded = match encodings.iter().find(|(known, _)| *known == encoding) {
+            Some((_, encoded)) => *encoded,
+            None => {
+                let encoded = encode_once(encoding, outbox, &outgoing.message, now);
+                encodings.push((encoding, encoded));
+                encoded
+            }
+        };
+        if encoded.length > session.maximum_packet_size as usize {
+            return false;
+        }
+        outbox.append_run(id, encoded.head);
+        if let Some(packet_id) = packet.packet_id {
+            outbox.append(id, |out| out.extend_from_slice(&packet_id.get().to_be_bytes()));
+        }
+        outbox.append_run(id, encoded.tail);
+        return true;
+    }
+    let message = &outgoing.message;
+    let version = session.protocol.version();
+    let expiry_s = message.expiry_left_s(now.unix_ms);
+    let length = |topic: &str, alias| {
+        publish::encoded_len(
+            version,
+            packet.dup,
+            packet.qos,
+            packet.retain,
+            topic,
+            packet.packet_id,
+            message.properties,
+            expiry_s,
+            alias,
+            packet.subscription_ids,
+            message.payload,
+        )
+    };
+    // Judged in full: an alias that is introduced makes it three bytes longer, and must not be introduced in vain.
+    if length(message.topic, Some(1)) > session.maximum_packet_size as usize {
+        return false;
+    }
+    let outbound = match session.alias_maximum {
+        0 => Outbound::Plain,
+        maximum => session.aliases.get_or_insert_default().outbound(message.topic, maximum),
+    };
+    let (topic, alias) = match outbound {
+        Outbound::Plain => (message.topic, None),
+        Outbound::Introduce(alias) => (message.topic, Some(alias)),
+        Outbound::Known(alias) => ("", Some(alias)),
+    };
+    outbox.append(id, |out| {
+        framing.write_header(out, length(topic, alias));
+        publish::encode_parts(
+            out,
+            version,
+            packet.dup,
+            packet.qos,
+            packet.retain,
+            topic,
+            packet.packet_id,
+            message.properties,
+            expiry_s,
+            alias,
+            packet.subscription_ids,
+            message.payload,
+        );
+    });
+    true
+}
+
+/// Encodes a packet for everyone who is sent the same one but for its packet id.
+fn encode_once(encoding: Encoding, outbox: &mut Outbox, message: &Message<'_>, now: Now) -> Encoded {
+    let version = encoding.protocol.version();
+    let placeholder = (encoding.qos > QoS::AtMostOnce).then_some(PacketId::MIN);
+    let expiry_s = message.expiry_left_s(now.unix_ms);
+    let length = publish::encoded_len(
+        version,
+        false,
+        encoding.qos,
+        encoding.retain,
+        message.topic,
+        placeholder,
+        message.properties,
+        expiry_s,
+        None,
+        &[],
+        message.payload,
+    );
+    let overhead = encoding.framing.overhead(length);
+    let whole = outbox.share(|out| {
+        encoding.framing.write_header(out, length);
+        publish::encode_parts(
+            out,
+            version,
+            false,
+            encoding.qos,
+            encoding.retain,
+            message.topic,
+            placeholder,
+            message.properties,
+            expiry_s,
+            None,
+            &[],
+            message.payload,
+        );
+    });
+    let Some(_) = placeholder else {
+        return Encoded { head: whole, tail: whole.after(whole.length()), length };
+    };
+    // Fixed header, topic with its length, packet id, the rest.
+    let header = 1 + remaining_length_bytes(length);
+    let id_at = overhead + header + 2 + message.topic.len();
+    Encoded { head: whole.before(id_at), tail: whole.after(id_at + 2), length }
+}
+
+/// Bytes of the remaining length in a packet of this length.
+fn remaining_length_bytes(packet_length: usize) -> usize {
+    match packet_length {
+        0..=129 => 1,
+        130..=16_386 => 2,
+        16_387..=2_097_155 => 3,
+        _ => 4,
+    }
+}
+
+fn write_json(
+    framing: Framing,
+    id: ConnectionId,
+    outbox: &mut Outbox,
+    outgoing: &mut Outgoing<'_>,
+    packet: &Packet<'_>,
+) -> bool {
+    let message = &outgoing.message;
+    let encoding = Encoding { framing, protocol: Protocol::Json, qos: packet.qos, retain: packet.retain };
+    let known = outgoing
+        .encodings
+        .iter()
+        .flatten()
+        .find(|(known, _)| *known == encoding)
+        .map(|(_, encoded)| encoded.tail);
+    let body = known.unwrap_or_else(|| {
+        let properties = PublishProperties::decode_block(message.properties).unwrap_or_default();
+        let body = PushBody {
+            topic: Cow::Borrowed(message.topic),
+            event_time_ms: properties.user_properties.find(EVENT_TIME).and_then(|text| text.parse().ok()),
+            retained: packet.retain,
+            content_type: properties.content_type.map(Cow::Borrowed),
+            data: Data::from_payload(message.payload),
+        };
+        let body = outbox.share(|out| body.encode(out));
+        if let Some(encodings) = &mut outgoing.encodings {
+            encodings.push((encoding, Encoded { head: body.before(0), tail: body, length: body.length() }));
+        }
+        body
+    });
+    let mut head = Vec::with_capacity(48);
+    write_push_head(&mut head, packet.packet_id.and_then(|id| Id::new(id.get())), packet.dup);
+    outbox.append(id, |out| {
+        framing.write_header(out, head.len() + body.length());
+        out.extend_from_slice(&head);
+    });
+    outbox.append_run(id, body);
+    true
+}
+
+fn mark_delivered(session: &mut Session, positions: &[(u16, Offset)]) {
+    if let Some(durable) = &mut session.durable {
+        durable.mark_delivered(positions);
+    }
+}
+
+/// Notes that the store is behind, once until it has been saved.
+pub(crate) fn touch(session: &mut Session, id: ConnectionId, shared: &mut Shared, now: Now) {
+    if session.touch() {
+        shared.unsaved.push_back((now.monotonic_ms, id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_width_of_the_remaining_length_is_told_from_the_packets_length() {
+        for remaining in [0, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
+            let width = match remaining {
+                0..=127 => 1,
+                128..=16_383 => 2,
+                16_384..=2_097_151 => 3,
+                _ => 4,
+            };
+            assert_eq!(remaining_length_bytes(1 + width + remaining), width);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the same for JSON devices.
+//!
+//! ```text
+//!  SUBSCRIBE ─> shard's tables ─> persistent: the store ─┐
+//!                      └─> announced to every bridge ────┴─ all have answered ─> SUBACK ─> retained messages
+//! ```
+
+use std::borrow::Cow;
+
+use holdfast_wire::json::{Downlink, Id};
+use holdfast_wire::link::{RetainedRead as RetainedReadRecord, ToBridge};
+use holdfast_wire::mqtt::{
+    AckProperties, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, UnsubAck, Unsubscribe,
+};
+use holdfast_wire::session_record::{Cursor, StreamKey};
+use holdfast_wire::store::Request;
+use holdfast_wire::topic::parse_shared;
+
+use super::close::CloseReason;
+use super::transport::Framing;
+use super::{Connection, Phase};
+use crate::input::{ConnectionId, Now};
+use crate::requests::{Asked, PendingSubscribe, RetainedRead, UnsubscribeAnswer};
+use crate::session::subscription::{Options, Subscription, personal_level};
+use crate::session::{Protocol, Session};
+use crate::shared::Shared;
+use crate::topics::interest::Waiter;
+use crate::topics::subscribers::Subscriber;
+
+/// One filter of a SUBSCRIBE, whatever protocol it came by. The filter follows the grammar.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) filter: &'a str,
+    pub(crate) options: Options,
+    pub(crate) retain_handling: RetainHandling,
+    /// 0: none.
+    pub(crate) identifier: u32,
+    /// A code that refuses it, found out already.
+    pub(crate) refused: Option<u8>,
+}
+
+/// A SUBSCRIBE packet. Returns waiters that this woke: the SUBSCRIBE itself, if it need not wait.
+pub(crate) fn handle_subscribe(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet: &Subscribe<'_>,
+    now: Now,
+) -> Result<Vec<Waiter>, CloseReason> {
+    let identifier = packet.properties.subscription_identifier.unwrap_or(0);
+    let wanted = packet.filters.iter().map(|(filter, options)| Wanted {
+        filter,
+        options: options.into(),
+        retain_handling: options.retain_handling,
+        identifier,
+        refused: None,
+    });
+    Ok(subscribe(connection, id, shared, packet.packet_id.get(), wanted, now))
+}
+
+/// Takes up subscriptions; the answer follows once everyone knows them.
+pub(crate) fn subscribe<'a>(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: u16,
+    wanted: impl Iterator<Item = Wanted<'a>>,
+    _now: Now,
+) -> Vec<Waiter> {
+    let ticket = shared.number();
+    let Phase::Established(session) = &mut connection.phase else { return Vec::new() };
+    let mut pending = PendingSubscribe {
+        connection: id,
+        packet_id,
+        codes: Vec::new(),
+        // One for this function, so that nothing is answered before it has ended.
+        waits: 1,
+        retained: Vec::new(),
+    };
+    let mut records = Vec::new();
+    for wanted in wanted {
+        let code = wanted.refused.unwrap_or_else(|| judge(session, shared, &wanted));
+        pending.codes.push(code);
+        if code >= 0x80 {
+            continue;
+        }
+        let subscription = Subscription {
+            filter: wanted.filter.into(),
+            identifier: wanted.identifier,
+            options: wanted.options,
+            personal: personal_level(wanted.filter, &session.client).is_some(),
+        };
+        records.push(subscription.record());
+        let is_new = session.subscriptions.iter().all(|held| *held.filter != *wanted.filter);
+        pending.waits += u32::from(hold(session, id, shared, subscription, Waiter::Subscribe(ticket)));
+        let asks_retained = match wanted.retain_handling {
+            RetainHandling::SendAtSubscribe => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        // A shared subscription is sent no retained messages (section 4.8.2).
+        if asks_retained && parse_shared(wanted.filter).is_none() {
+            pending.retained.push(RetainedRead {
+                connection: id,
+                link: None,
+                filter: wanted.filter.into(),
+                options: wanted.options,
+                identifier: wanted.identifier,
+            });
+        }
+    }
+    if session.durable.is_some() && !records.is_empty() {
+        pending.waits += 1;
+        let request = Request::Subscribe {
+            client: session.client.clone(),
+            epoch: session.epoch,
+            subscriptions: records,
+        };
+        shared.ask(Asked::Subscribe(ticket), request);
+    }
+    shared.subscribes.insert(ticket, pending);
+    vec![Waiter::Subscribe(ticket)]
+}
+
+/// The reason code for one filter.
+fn judge(session: &Session, shared: &Shared, wanted: &Wanted<'_>) -> u8 {
+    let mqtt = &shared.config.mqtt;
+    let is_shared = parse_shared(wanted.filter).is_some();
+    let refusal = if is_shared && !mqtt.shared_subscription_available {
+        Some(ReasonCode::SharedSubscriptionsNotSupported)
+    } else if !mqtt.wildcard_subscription_available && wanted.filter.contains(['+', '#']) {
+        Some(ReasonCode::WildcardSubscriptionsNotSupported)
+    } else if !mqtt.subscription_identifier_available && wanted.identifier != 0 {
+        Some(ReasonCode::SubscriptionIdentifiersNotSupported)
+    } else if session.subscriptions.len() >= shared.config.limits.subscriptions_max as usize
+        && session.subscriptions.iter().all(|held| *held.filter != *wanted.filter)
+    {
+        Some(ReasonCode::QuotaExceeded)
+    } else {
+        None
+    };
+    match refusal {
+        // 3.1.1 knows one code for all refusals.
+        Some(_) if session.protocol == Protocol::V311 => u8::from(ReasonCode::UnspecifiedError),
+        Some(code) => u8::from(code),
+        // Granted as asked for: clients may be sent QoS 2 even where they may not publish with it.
+        None => u8::from(wanted.options.qos),
+    }
+}
+
+/// Puts a subscription into the session and the shard's tables. True if the waiter has to wait for bridges.
+pub(crate) fn hold(
+    session: &mut Session,
+    id: ConnectionId,
+    shared: &mut Shared,
+    subscription: Subscription,
+    waiter: Waiter,
+) -> bool {
+    let durable = session.durable.is_some() && subscription.options.qos > QoS::AtMostOnce;
+    let client = session.client.clone();
+    let held = session.subscriptions.iter().position(|held| held.filter == subscription.filter);
+    let was_durable = held.is_some_and(|index| {
+        session.durable.is_some() && session.subscriptions[index].options.qos > QoS::AtMostOnce
+    });
+    let subscriber = Subscriber { id, identifier: subscription.identifier, options: subscription.options };
+    if !subscription.personal {
+        let subscribers = if parse_shared(&subscription.filter).is_some() {
+            shared.subscriptions.groups.entry(subscription.filter.clone()).or_default()
+        } else {
+            shared.subscriptions.tree.insert(&subscription.filter)
+        };
+        if durable && subscribers.stream.is_none() {
+            subscribers.stream = Some(subscription.filter.clone());
+        }
+        subscribers.put(subscriber);
+    }
+    // Announced before the former hold is given up, so that the last one does not withdraw what is wanted again at once.
+    let waits = shared.interests.add(&subscription.filter, &client, durable, waiter, &mut shared.uplinks);
+    match held {
+        Some(index) => {
+            let woken =
+                shared.interests.remove(&subscription.filter, &client, was_durable, &mut shared.uplinks);
+            debug_assert!(woken.is_empty(), "the new hold keeps the interest");
+            session.subscriptions[index] = subscription;
+        }
+        None => session.subscriptions.push(subscription),
+    }
+    waits
+}
+
+/// Takes a subscription out of the shard's tables; the session's own list is the caller's.
+#[must_use]
+pub(crate) fn release(
+    subscription: &Subscription,
+    client: &str,
+    persistent: bool,
+    slot: u32,
+    shared: &mut Shared,
+) -> Vec<Waiter> {
+    if !subscription.personal {
+        if parse_shared(&subscription.filter).is_some() {
+            if let Some(group) = shared.subscriptions.groups.get_mut(&subscription.filter)
+                && group.remove(slot)
+            {
+                shared.subscriptions.groups.remove(&subscription.filter);
+            }
+        } else if let Some(subscribers) = shared.subscriptions.tree.get_mut(&subscription.filter)
+            && subscribers.remove(slot)
+        {
+            shared.subscriptions.tree.remove(&subscription.filter);
+        }
+    }
+    let durable = persistent && subscription.options.qos > QoS::AtMostOnce;
+    shared.interests.remove(&subscription.filter, client, durable, &mut shared.uplinks)
+}
+
+/// The store knows the subscriptions of a persistent session, or could not take them.
+pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor>, ()>, codes: &mut [u8]) {
+    let Some(session) = connection.session_mut() else { return };
+    match (result, &mut session.durable) {
+        (Ok(cursors), Some(durable)) => cursors.into_iter().for_each(|cursor| durable.open_stream(cursor)),
+        (Ok(_), None) => {}
+        (Err(()), _) => {
+            // The subscriptions hold while the connection lasts, but a resume would not find them: the client must not believe they stand.
+            for code in codes.iter_mut().filter(|code| **code < 0x80) {
+                *code = u8::from(match session.protocol {
+                    Protocol::V311 => ReasonCode::UnspecifiedError,
+                    Protocol::V5 | Protocol::Json => ReasonCode::ImplementationSpecificError,
+                });
+            }
+        }
+    }
+}
+
+/// Everyone knows: the answer, then the retained messages.
+pub(crate) fn finish(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    pending: PendingSubscribe,
+) {
+    let framing = connection.framing();
+    let Some(session) = connection.session() else { return };
+    answer_subscribe(session.protocol, framing, id, shared, pending.packet_id, &pending.codes);
+    let client = session.client.clone();
+    for read in pending.retained {
+        ask_retained(shared, &client, read);
+    }
+}
+
+/// Asks a bridge for retained messages.
+pub(crate) fn ask_retained(shared: &mut Shared, client: &str, mut read: RetainedRead) {
+    let token = shared.number();
+    read.link = shared.uplinks.choose(client);
+    if let Some(link) = read.link {
+        shared.uplinks.say(link, &ToBridge::RetainedRead(RetainedReadRecord { token, filter: &read.filter }));
+    }
+    shared.retained_reads.insert(token, read);
+}
+
+fn answer_subscribe(
+    protocol: Protocol,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: u16,
+    codes: &[u8],
+) {
+    framing.send(&mut shared.outbox, id, |out| match (protocol, PacketId::new(packet_id)) {
+        (Protocol::Json, _) => {
+            if let Some(id) = Id::new(packet_id) {
+                Downlink::Subscribed { id, codes: Cow::Borrowed(codes) }.encode(out);
+            }
+        }
+        (_, Some(packet_id)) => {
+            let properties = AckProperties::default();
+            SubAck { packet_id, properties, reason_codes: codes }.encode(protocol.version(), out);
+        }
+        // The subscription that every JSON device begins with has no request to be answered.
+        (_, None) => {}
+    });
+}
+
+/// An UNSUBSCRIBE packet.
+pub(crate) fn handle_unsubscribe(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet: &Unsubscribe<'_>,
+) -> Vec<Waiter> {
+    unsubscribe(connection, id, shared, packet.packet_id.get(), packet.filters.iter())
+}
+
+/// Gives subscriptions up. Returns waiters that this released.
+pub(crate) fn unsubscribe<'a>(
+    connection: &mut Connection,
+    id: ConnectionId,
+    shared: &mut Shared,
+    packet_id: u16,
+    filters: impl Iterator<Item = &'a str>,
+) -> Vec<Waiter> {
+    let framing = connection.framing();
+    let Phase::Established(session) = &mut connection.phase else { return Vec::new() };
+    let mut woken = Vec::new();
+    let mut codes = Vec::new();
+    let mut removed: Vec<Box<str>> = Vec::new();
+    for filter in filters {
+        let Some(index) = session.subscriptions.iter().position(|held| *held.filter == *filter) else {
+            codes.push(u8::from(ReasonCode::NoSubscriptionExisted));
+            continue;
+        };
+        let subscription = session.subscriptions.swap_remove(index);
+        woken.extend(release(&subscription, &session.client, session.durable.is_some(), id.slot, shared));
+        if let Some(durable) = &mut session.durable {
+            durable.close_stream(&StreamKey::Filter(subscription.filter.clone()));
+        }
+        removed.push(subscription.filter);
+        codes.push(u8::from(ReasonCode::Success));
+    }
+    session.subscriptions.shrink_to_fit();
+    let answer = UnsubscribeAnswer { packet_id, codes };
+    if session.durable.is_some() && !removed.is_empty() {
+        let request =
+            Request::Unsubscribe { client: session.client.clone(), epoch: session.epoch, filters: removed };
+        shared.ask(Asked::Unsubscribe(id, answer), request);
+    } else {
+        answer_unsubscribe(session.protocol, framing, id, shared, &answer);
+    }
+    woken
+}
+
+/// UNSUBACK.
+pub(crate) fn answer_unsubscribe(
+    protocol: Protocol,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    answer: &UnsubscribeAnswer,
+) {
+    framing.send(&mut shared.outbox, id, |out| match (protocol, PacketId::new(answer.packet_id)) {
+        (Protocol::Json, _) => {
+            if let Some(id) = Id::new(answer.packet_id) {
+                Downlink::Unsubscribed { id }.encode(out);
+            }
+        }
+        (_, Some(packet_id)) => {
+            let properties = AckProperties::default();
+            UnsubAck { packet_id, properties, reason_codes: &answer.codes }.encode(protocol.version(), out);
+        }
+        (_, None) => {}
+    });
+}

@@ -1,0 +1,68 @@
+//! What the engine waits for from store and bridges, and for whom.
+
+use holdfast_wire::ids::ClientId;
+use holdfast_wire::mqtt::QoS;
+
+use crate::input::{ConnectionId, LinkIndex};
+use crate::session::subscription::Options;
+use crate::will::DelayedWill;
+
+/// What a question to the store was about.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// A connection opens its session; whose it is and its expiry in seconds, should the connection be gone by then.
+    Open(ConnectionId, ClientId, u32),
+    /// Subscriptions of a persistent session; the SUBSCRIBE's ticket.
+    Subscribe(u64),
+    /// A persistent session's UNSUBSCRIBE, and the answer that it is owed.
+    Unsubscribe(ConnectionId, UnsubscribeAnswer),
+    /// The stream with this index is read on.
+    Read(ConnectionId, u16),
+    /// Progress of a connected session.
+    Save(ConnectionId),
+    /// A connection ended.
+    Close,
+    /// Was a session opened again before its will's delay passed?
+    WillLookup(DelayedWill),
+}
+
+/// The answer to an UNSUBSCRIBE.
+#[derive(Debug)]
+pub(crate) struct UnsubscribeAnswer {
+    /// Packet id, or the id of a JSON device's request.
+    pub(crate) packet_id: u16,
+    /// A reason code for each filter.
+    pub(crate) codes: Vec<u8>,
+}
+
+/// A SUBSCRIBE on its way to its SUBACK.
+#[derive(Debug)]
+pub(crate) struct PendingSubscribe {
+    pub(crate) connection: ConnectionId,
+    /// Packet id, or the id of a JSON device's request.
+    pub(crate) packet_id: u16,
+    /// A reason code for each filter.
+    pub(crate) codes: Vec<u8>,
+    /// Filters that some bridge does not know yet, and 1 while the store has not answered.
+    pub(crate) waits: u32,
+    /// Retained messages to be asked for after the SUBACK.
+    pub(crate) retained: Vec<RetainedRead>,
+}
+
+/// Retained messages for one new subscription.
+#[derive(Clone, Debug)]
+pub(crate) struct RetainedRead {
+    pub(crate) connection: ConnectionId,
+    /// The link that was asked; none while there is none.
+    pub(crate) link: Option<LinkIndex>,
+    pub(crate) filter: Box<str>,
+    pub(crate) options: Options,
+    pub(crate) identifier: u32,
+}
+
+impl RetainedRead {
+    /// The QoS that a retained message goes out with.
+    pub(crate) fn qos(&self, published: QoS) -> QoS {
+        published.min(self.options.qos)
+    }
+}

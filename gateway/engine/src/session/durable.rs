@@ -1,0 +1,261 @@
+//! How a persistent session stands towards the streams it reads.
+//!
+//! ```text
+//!   Announcing ── every live bridge knows its filters ──> Reading ── end of all streams reached ──> Live
+//!                                                            ^                                       │
+//!                                                            └── queue was full, or a gap was seen ──┘
+//! ```
+//! While `Live`, messages come from the bridges as they are published and streams are not read. In the other phases a live message that stands in a stream is left
+//! there and read in its turn. So after any interruption nothing is missing and nothing is out of order.
+
+use std::collections::HashSet;
+
+use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
+
+use super::sending::Sending;
+
+/// A persistent session's streams.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) streams: Vec<StreamState>,
+    pub(crate) phase: Phase,
+    /// The store does not know all of `Session::progress`.
+    pub(crate) unsaved: bool,
+    /// Nobody has told yet how far the streams reach: all are to be read once before going live.
+    pub(crate) ask_all: bool,
+    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by the streams' bounds;
+    /// empty while `Live`.
+    pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Waits until this many filters are known to every live bridge.
+    Announcing(u32),
+    /// Reads the streams, the one with this index first. `asked`: a read is under way.
+    Reading {
+        stream: u16,
+        asked: bool,
+    },
+    Live,
+}
+
+#[derive(Debug)]
+pub(crate) struct StreamState {
+    pub(crate) key: StreamKey,
+    /// The last offset taken into the session's queues.
+    pub(crate) delivered: Offset,
+    /// The last offset heard of.
+    pub(crate) seen: Offset,
+    /// Its subscription is gone; the place is kept so that indexes stay.
+    pub(crate) closed: bool,
+}
+
+/// What a live message is to a session, judged by its places in the session's streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Live {
+    /// It stands in none of them, or next in all: take it.
+    Take,
+    /// It was taken before, or will be read from a stream.
+    Leave,
+}
+
+impl Durable {
+    pub(crate) fn new(client: &str) -> Self {
+        let device = StreamState::new(StreamKey::Device(client.into()), 0);
+        Self {
+            streams: vec![device],
+            phase: Phase::Live,
+            unsaved: false,
+            ask_all: false,
+            read_ids: HashSet::default(),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &StreamKey) -> Option<u16> {
+        self.streams.iter().position(|stream| !stream.closed && stream.key == *key).map(|index| index as u16)
+    }
+
+    /// Reads this stream from now on, behind `acked`.
+    pub(crate) fn open_stream(&mut self, cursor: Cursor) {
+        match self.streams.iter_mut().find(|stream| stream.key == cursor.stream) {
+            Some(stream) if !stream.closed => {
+                stream.delivered = stream.delivered.max(cursor.acked);
+                stream.seen = stream.seen.max(cursor.acked);
+            }
+            Some(stream) => *stream = StreamState::new(cursor.stream, cursor.acked),
+            None => self.streams.push(StreamState::new(cursor.stream, cursor.acked)),
+        }
+    }
+
+    pub(crate) fn close_stream(&mut self, key: &StreamKey) {
+        if let Some(index) = self.find(key) {
+            self.streams[usize::from(index)].closed = true;
+        }
+    }
+
+    /// Judges a message that a bridge delivers, by its places in streams. Marks what it has seen; a gap starts reading.
+    pub(crate) fn judge_live(&mut self, positions: &[(u16, Offset)]) -> Live {
+        if positions.is_empty() {
+            return Live::Take;
+        }
+        let mut gap = false;
+        let mut new = false;
+        for (stream, offset) in positions {
+            let stream = &mut self.streams[usize::from(*stream)];
+            stream.seen = stream.seen.max(*offset);
+            new |= *offset > stream.delivered;
+            gap |= *offset > stream.delivered + 1;
+        }
+        if !new {
+            return Live::Leave;
+        }
+        match self.phase {
+            Phase::Live if gap => {
+                self.read_again();
+                Live::Leave
+            }
+            Phase::Live => Live::Take,
+            Phase::Announcing(_) | Phase::Reading { .. } => Live::Leave,
+        }
+    }
+
+    /// Notes that a message with these places is in the session's queues, or was rightly passed over.
+    pub(crate) fn mark_delivered(&mut self, positions: &[(u16, Offset)]) {
+        for (stream, offset) in positions {
+            let stream = &mut self.streams[usize::from(*stream)];
+            stream.delivered = stream.delivered.max(*offset);
+            stream.seen = stream.seen.max(*offset);
+        }
+    }
+
+    /// Goes back to reading the streams.
+    pub(crate) fn read_again(&mut self) {
+        if self.phase == Phase::Live {
+            self.phase = Phase::Reading { stream: 0, asked: false };
+        }
+    }
+
+    /// What to read next while `Reading`; becomes `Live` once no stream has more.
+    pub(crate) fn next_read(&mut self) -> Option<(StreamKey, Offset)> {
+        let Phase::Reading { mut stream, asked: false } = self.phase else { return None };
+        while usize::from(stream) < self.streams.len() {
+            let state = &self.streams[usize::from(stream)];
+            if !state.closed && (self.ask_all || state.seen > state.delivered) {
+                self.phase = Phase::Reading { stream, asked: true };
+                return Some((state.key.clone(), state.delivered));
+            }
+            stream += 1;
+        }
+        // A message may have come to an earlier stream while a later one was read.
+        let behind = self.streams.iter().position(|stream| !stream.closed && stream.seen > stream.delivered);
+        if let Some(behind) = behind {
+            let state = &self.streams[behind];
+            self.phase = Phase::Reading { stream: behind as u16, asked: true };
+            return Some((state.key.clone(), state.delivered));
+        }
+        self.phase = Phase::Live;
+        self.ask_all = false;
+        self.read_ids = HashSet::default();
+        None
+    }
+
+    /// Where a resume must begin: before the first message that is pending and thus saved nowhere else. Inflight messages
+    /// are saved with the session.
+    pub(crate) fn cursors(&self, sending: Option<&Sending>) -> Vec<Cursor> {
+        let mut acked: Vec<Offset> = self.streams.iter().map(|stream| stream.delivered).collect();
+        for item in sending.into_iter().flat_map(|sending| &sending.pending) {
+            for (stream, offset) in &item.positions {
+                let acked = &mut acked[usize::from(*stream)];
+                *acked = (*acked).min(offset - 1);
+            }
+        }
+        self.streams
+            .iter()
+            .zip(acked)
+            .filter(|(stream, _)| !stream.closed)
+            .map(|(stream, acked)| Cursor { stream: stream.key.clone(), acked })
+            .collect()
+    }
+}
+
+impl StreamState {
+    pub(crate) fn new(key: StreamKey, acked: Offset) -> Self {
+        Self { key, delivered: acked, seen: acked, closed: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> Durable {
+        let mut durable = Durable::new("d");
+        durable.open_stream(Cursor { stream: StreamKey::Filter("a/#".into()), acked: 4 });
+        durable
+    }
+
+    #[test]
+    fn the_next_message_is_taken_once() {
+        let mut durable = live();
+        assert_eq!(durable.judge_live(&[(1, 5)]), Live::Take);
+        durable.mark_delivered(&[(1, 5)]);
+        assert_eq!(durable.judge_live(&[(1, 5)]), Live::Leave);
+        assert_eq!(durable.phase, Phase::Live);
+    }
+
+    #[test]
+    fn a_gap_is_read_from_the_stream_before_going_on() {
+        let mut durable = live();
+        assert_eq!(durable.judge_live(&[(1, 6)]), Live::Leave);
+        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 4)));
+        assert_eq!(durable.next_read(), None, "one read at a time");
+        durable.mark_delivered(&[(1, 6)]);
+        durable.phase = Phase::Reading { stream: 1, asked: false };
+        assert_eq!(durable.next_read(), None);
+        assert_eq!(durable.phase, Phase::Live);
+    }
+
+    #[test]
+    fn a_message_that_comes_while_another_stream_is_read_is_read_too() {
+        let mut durable = live();
+        durable.phase = Phase::Reading { stream: 0, asked: false };
+        durable.ask_all = true;
+        assert!(durable.next_read().is_some());
+        durable.ask_all = false;
+        assert_eq!(durable.judge_live(&[(0, 1)]), Live::Leave);
+        durable.phase = Phase::Reading { stream: 2, asked: false };
+        assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), 0)));
+    }
+
+    #[test]
+    fn a_resume_begins_before_the_first_pending_message() {
+        use crate::session::sending::Item;
+        use holdfast_wire::message::{Message, SharedMessage};
+        use holdfast_wire::mqtt::QoS;
+        let mut durable = live();
+        durable.mark_delivered(&[(1, 9)]);
+        let message = SharedMessage::new(&Message {
+            id: 1,
+            topic: "a/b",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: "",
+            published_at_ms: 0,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: &[],
+        });
+        let mut sending = Sending::default();
+        sending.push_pending(Item {
+            message,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: [].into(),
+            report: None,
+            positions: [(1, 8)].into(),
+        });
+        assert_eq!(durable.cursors(Some(&sending))[1].acked, 7);
+        assert_eq!(durable.cursors(None)[1].acked, 9);
+    }
+}

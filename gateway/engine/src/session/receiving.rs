@@ -1,0 +1,174 @@
+//! The window up: what the client published and is owed an answer for.
+//!
+//! ```text
+//!  QoS 1   PUBLISH ──> owed ── settled, and all before it ──> PUBACK
+//!  QoS 2   PUBLISH ──> owed ── settled, and all before it ──> PUBREC ──> received ── PUBREL ──> PUBCOMP
+//! ```
+//! Answers leave in the order in which the publications came (MQTT-4.6.0-2), so a settled one waits for those before it.
+
+use std::collections::VecDeque;
+
+use holdfast_wire::mqtt::PacketId;
+
+/// Publications without their final answer. Bounded by `mqtt.receive_maximum`; a client that goes beyond is disconnected.
+#[derive(Debug, Default)]
+pub(crate) struct Receiving {
+    owed: VecDeque<Owed>,
+    /// QoS 2 ids whose PUBREC was sent and whose PUBREL has not come: a PUBLISH with such an id is the same one again (MQTT-4.3.3-10).
+    received: Vec<PacketId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    packet_id: PacketId,
+    exactly_once: bool,
+    /// The reason code once settled.
+    settled: Option<u8>,
+}
+
+/// An answer whose turn has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) packet_id: PacketId,
+    /// PUBREC rather than PUBACK.
+    pub(crate) exactly_once: bool,
+    pub(crate) reason_code: u8,
+}
+
+/// What a PUBLISH with QoS > 0 is to this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Not seen before: pass it on.
+    New,
+    /// On its way already: its answer will come.
+    Pending,
+    /// A QoS 2 publication that was settled: PUBREC again.
+    Received,
+    /// One more than the receive maximum.
+    TooMany,
+}
+
+impl Receiving {
+    /// Judges a PUBLISH before it is passed on.
+    pub(crate) fn judge(&self, packet_id: PacketId, maximum: u16) -> Arrival {
+        if self.received.contains(&packet_id) {
+            Arrival::Received
+        } else if self.owed.iter().any(|owed| owed.packet_id == packet_id) {
+            Arrival::Pending
+        } else if self.owed.len() + self.received.len() >= usize::from(maximum) {
+            Arrival::TooMany
+        } else {
+            Arrival::New
+        }
+    }
+
+    /// It was passed on.
+    pub(crate) fn owe(&mut self, packet_id: PacketId, exactly_once: bool) {
+        self.owed.push_back(Owed { packet_id, exactly_once, settled: None });
+    }
+
+    /// It was settled.
+    pub(crate) fn settle(&mut self, packet_id: PacketId, reason_code: u8) {
+        if let Some(owed) =
+            self.owed.iter_mut().find(|owed| owed.packet_id == packet_id && owed.settled.is_none())
+        {
+            owed.settled = Some(reason_code);
+        }
+    }
+
+    /// Takes the next answer whose turn has come.
+    pub(crate) fn next_due(&mut self) -> Option<Due> {
+        let front = *self.owed.front()?;
+        let reason_code = front.settled?;
+        self.owed.pop_front();
+        if self.owed.is_empty() {
+            // An idle connection owns no buffer (promise P9).
+            self.owed = VecDeque::new();
+        }
+        if front.exactly_once && reason_code < 0x80 {
+            self.received.push(front.packet_id);
+        }
+        Some(Due { packet_id: front.packet_id, exactly_once: front.exactly_once, reason_code })
+    }
+
+    /// PUBREL came: true if the id was known.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
+        let Some(index) = self.received.iter().position(|id| *id == packet_id) else { return false };
+        self.received.swap_remove(index);
+        if self.received.is_empty() {
+            self.received = Vec::new();
+        }
+        true
+    }
+
+    /// Takes up the ids of a resumed session.
+    pub(crate) fn restore(&mut self, received: Vec<PacketId>) {
+        self.received = received;
+    }
+
+    pub(crate) fn received_ids(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.received.iter().copied()
+    }
+
+    /// Answers not yet given.
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(id: u16) -> PacketId {
+        PacketId::new(id).unwrap()
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_arrival_however_they_settle() {
+        let mut receiving = Receiving::default();
+        receiving.owe(id(1), false);
+        receiving.owe(id(2), true);
+        receiving.owe(id(3), false);
+        receiving.settle(id(3), 0);
+        receiving.settle(id(2), 0);
+        assert_eq!(receiving.next_due(), None);
+        receiving.settle(id(1), 0x97);
+        let due: Vec<_> = std::iter::from_fn(|| receiving.next_due()).collect();
+        assert_eq!(due.iter().map(|due| due.packet_id).collect::<Vec<_>>(), [id(1), id(2), id(3)]);
+        assert_eq!((due[0].reason_code, due[1].exactly_once, receiving.owed()), (0x97, true, 0));
+    }
+
+    #[test]
+    fn a_qos_2_id_is_held_until_it_is_released() {
+        let mut receiving = Receiving::default();
+        receiving.owe(id(7), true);
+        assert_eq!(receiving.judge(id(7), 10), Arrival::Pending);
+        receiving.settle(id(7), 0);
+        receiving.next_due();
+        assert_eq!(receiving.judge(id(7), 10), Arrival::Received);
+        assert!(receiving.release(id(7)));
+        assert!(!receiving.release(id(7)));
+        assert_eq!(receiving.judge(id(7), 10), Arrival::New);
+    }
+
+    #[test]
+    fn a_refused_qos_2_publication_is_forgotten() {
+        let mut receiving = Receiving::default();
+        receiving.owe(id(7), true);
+        receiving.settle(id(7), 0x97);
+        receiving.next_due();
+        assert_eq!(receiving.judge(id(7), 10), Arrival::New);
+    }
+
+    #[test]
+    fn the_receive_maximum_counts_both_halves_of_qos_2() {
+        let mut receiving = Receiving::default();
+        receiving.owe(id(1), true);
+        receiving.settle(id(1), 0);
+        receiving.next_due();
+        receiving.owe(id(2), false);
+        assert_eq!(receiving.judge(id(3), 2), Arrival::TooMany);
+        assert_eq!(receiving.judge(id(3), 3), Arrival::New);
+    }
+}

@@ -1,0 +1,95 @@
+//! What all connections of the shard share, so that handling one connection can borrow it beside that connection.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use holdfast_wire::ids::Owner;
+use holdfast_wire::store::Request;
+use rustc_hash::FxBuildHasher;
+
+use crate::input::ConnectionId;
+use crate::limits::EngineConfig;
+use crate::outbox::Outbox;
+use crate::output::{Action, RequestId};
+use crate::requests::{Asked, PendingSubscribe, RetainedRead};
+use crate::stats::Stats;
+use crate::timers::Timers;
+use crate::topics::interest::Interests;
+use crate::topics::subscribers::Subscriptions;
+use crate::uplink::Uplinks;
+use crate::will::DelayedWill;
+
+/// Everything but the connections themselves.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
+    /// Who we are to the store.
+    pub(crate) owner: Owner,
+    pub(crate) outbox: Outbox,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) uplinks: Uplinks,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) interests: Interests,
+    pub(crate) timers: Timers,
+    /// Questions the store has not answered. Bounded by what each connection may ask at a time; a close adds one that outlives its connection
+    /// until the store answers or its deadline passes.
+    pub(crate) asked: HashMap<RequestId, Asked, FxBuildHasher>,
+    /// SUBSCRIBEs without their SUBACK, by ticket.
+    pub(crate) subscribes: HashMap<u64, PendingSubscribe, FxBuildHasher>,
+    /// Retained messages asked for, by token. Ordered, so that a replay from a seed asks again in the same order.
+    pub(crate) retained_reads: BTreeMap<u64, RetainedRead>,
+    /// Wills whose delay runs, by due time. At most one for each session that ended within its delay.
+    pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
+    /// Persistent sessions that have something to save, and since when (monotonic ms).
+    pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
+    pub(crate) stats: Stats,
+    /// Room for a publication's properties while it is handled; empty in between.
+    pub(crate) scratch: Vec<u8>,
+    last_number: u64,
+    random: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: EngineConfig, owner: Owner, links: u16, seed: u64) -> Self {
+        Self {
+            config,
+            owner,
+            outbox: Outbox::default(),
+            actions: VecDeque::new(),
+            uplinks: Uplinks::new(links),
+            subscriptions: Subscriptions::default(),
+            interests: Interests::default(),
+            timers: Timers::new(),
+            asked: HashMap::default(),
+            subscribes: HashMap::default(),
+            retained_reads: BTreeMap::new(),
+            delayed_wills: BTreeMap::new(),
+            unsaved: VecDeque::new(),
+            stats: Stats::default(),
+            scratch: Vec::new(),
+            last_number: 0,
+            random: seed,
+        }
+    }
+
+    /// A number that this engine has not used for anything yet; never 0.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// The next number of a sequence that the seed determines (`SplitMix64`). For names and jitter, not for secrets.
+    pub(crate) fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Asks the store; `asked` comes back with the answer.
+    pub(crate) fn ask(&mut self, asked: Asked, body: Request) {
+        let request = RequestId(self.number());
+        self.asked.insert(request, asked);
+        self.actions.push_back(Action::Store { request, body });
+    }
+}

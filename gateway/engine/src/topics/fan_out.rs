@@ -1,0 +1,362 @@
+//! From a delivery of a bridge to the connections it is for.
+//!
+//! A message for many goes out in slices, so that sockets are served in between and the outbox stays bounded. While slices are left the shell
+//! reads no links, so deliveries keep their order and wait in the kernel.
+
+use std::collections::VecDeque;
+
+use holdfast_wire::link::{Deliver, Outcome, Positions, Target};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
+use holdfast_wire::topic;
+
+use crate::connection::deliver::{self, Copy, Outgoing};
+use crate::connection::table::Connections;
+use crate::engine::Engine;
+use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::session::Session;
+use crate::session::subscription::{Options, Subscription};
+use crate::shared::Shared;
+use crate::topics::subscribers::Subscriber;
+
+/// Messages on their way to many.
+#[derive(Debug, Default)]
+pub(crate) struct FanOut {
+    /// The first one is under way. Further ones are what the link's last read brought.
+    jobs: VecDeque<Job>,
+    /// An empty list with room, for the next job.
+    spare: Vec<Receiver>,
+}
+
+#[derive(Debug)]
+struct Job {
+    message: SharedMessage,
+    receivers: Vec<Receiver>,
+    /// Subscription identifiers of receivers that have several or any.
+    identifiers: Vec<u32>,
+    positions: Positions,
+    next: usize,
+}
+
+/// One connection, with what its matching subscriptions make of the message together.
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    id: ConnectionId,
+    qos: QoS,
+    retain: bool,
+    /// Where its identifiers lie.
+    identifiers: (u32, u16),
+    /// Bits of the positions whose stream it reads by one of its filters.
+    positions: u64,
+}
+
+/// Streams that one message can be judged by for one receiver; the filters of one topic beyond that are read from their streams.
+const POSITIONS_MAX: usize = 63;
+
+impl Engine {
+    /// A bridge delivers a message.
+    pub(crate) fn handle_deliver(&mut self, link: LinkIndex, deliver: &Deliver<'_>, now: Now) {
+        let report = (deliver.delivery != 0).then_some((link, deliver.delivery));
+        match deliver.target {
+            Target::Subscribers => self.deliver_to_subscribers(deliver, now),
+            Target::Device(client) => self.deliver_to_device(client, deliver, report, now),
+            Target::Group { group, filter } => self.deliver_to_group(group, filter, deliver, report, now),
+        }
+    }
+
+    fn deliver_to_device(
+        &mut self,
+        client: &str,
+        deliver: &Deliver<'_>,
+        report: Option<(LinkIndex, u64)>,
+        now: Now,
+    ) {
+        let found = self.find_client(client);
+        let connection =
+            found.and_then(|id| self.connections.find_mut(id).map(|connection| (id, connection)));
+        let Some((id, connection)) = connection else {
+            return deliver::report(&mut self.shared, report, Outcome::NotHere);
+        };
+        let Some(session) = connection.session() else {
+            return deliver::report(&mut self.shared, report, Outcome::NotHere);
+        };
+        // A push is for any subscription of its device. A publication comes this way only for the personal ones: the others are
+        // reached as everyone's are.
+        let is_push = report.is_some();
+        let mut identifiers = Vec::new();
+        let mut merged: Option<(QoS, bool)> = None;
+        for subscription in &session.subscriptions {
+            if (is_push || subscription.personal)
+                && topic::matches(&subscription.filter, deliver.message.topic)
+            {
+                merge(&mut merged, &mut identifiers, subscription, &deliver.message, &session.client);
+            }
+        }
+        let Some((qos, retain)) = merged else {
+            return deliver::report(&mut self.shared, report, Outcome::NotSubscribed);
+        };
+        let positions = own_positions(session, deliver.positions.iter());
+        let copy = Copy { qos, retain, subscription_ids: &identifiers, positions: &positions, report };
+        let mut outgoing = Outgoing::single(deliver.message);
+        deliver::deliver(connection, id, &mut self.shared, &mut outgoing, copy, now);
+    }
+
+    fn deliver_to_group(
+        &mut self,
+        group: &str,
+        filter: &str,
+        deliver: &Deliver<'_>,
+        report: Option<(LinkIndex, u64)>,
+        now: Now,
+    ) {
+        let key = format!("$share/{group}/{filter}");
+        let Some(subscribers) = self.shared.subscriptions.groups.get_mut(&*key) else {
+            return deliver::report(&mut self.shared, report, Outcome::NotHere);
+        };
+        // In turn, but rather one that can take it at once.
+        let mut chosen: Option<Subscriber> = None;
+        for member in subscribers.round() {
+            let Some(session) = self.connections.find(member.id).and_then(|connection| connection.session())
+            else {
+                continue;
+            };
+            let (inflight, pending) = session.queued();
+            let is_free = pending == 0
+                && inflight < usize::from(session.send_maximum)
+                && self.connections.find(member.id).is_some_and(|connection| !connection.blocked);
+            if is_free {
+                chosen = Some(member);
+                break;
+            }
+            chosen = chosen.or(Some(member));
+        }
+        let Some(member) = chosen else {
+            return deliver::report(&mut self.shared, report, Outcome::NotHere);
+        };
+        let Some(connection) = self.connections.find_mut(member.id) else { return };
+        let Some(session) = connection.session() else { return };
+        let positions = own_positions(session, deliver.positions.iter());
+        let identifier = [member.identifier];
+        let copy = Copy {
+            qos: member.options.qos.min(deliver.message.qos),
+            retain: member.options.retain_as_published && deliver.message.retain,
+            subscription_ids: if member.identifier == 0 { &[] } else { &identifier },
+            positions: &positions,
+            report,
+        };
+        let mut outgoing = Outgoing::single(deliver.message);
+        deliver::deliver(connection, member.id, &mut self.shared, &mut outgoing, copy, now);
+    }
+
+    fn deliver_to_subscribers(&mut self, deliver: &Deliver<'_>, now: Now) {
+        let mut receivers = std::mem::take(&mut self.fan_out.spare);
+        let mut identifiers = Vec::new();
+        let own = self.find_client(deliver.message.publisher);
+        gather(&self.shared, deliver, own, &mut receivers, &mut identifiers);
+        if receivers.is_empty() {
+            self.fan_out.spare = receivers;
+            return;
+        }
+        if self.fan_out.jobs.is_empty() {
+            let mut outgoing = Outgoing::many(deliver.message, None);
+            let slice =
+                Slice { receivers: &receivers, identifiers: &identifiers, positions: &deliver.positions };
+            let done = slice.run(&mut self.connections, &mut self.shared, &mut outgoing, 0, now);
+            if done == receivers.len() {
+                self.fan_out.recycle(receivers);
+                return;
+            }
+            self.fan_out.push(&deliver.message, receivers, identifiers, deliver.positions.clone(), done);
+        } else {
+            self.fan_out.push(&deliver.message, receivers, identifiers, deliver.positions.clone(), 0);
+        }
+    }
+
+    /// The next slice of what is left of deliveries to many.
+    pub(crate) fn fan_out_slice(&mut self, now: Now) {
+        let Some(job) = self.fan_out.jobs.front_mut() else { return };
+        let mut outgoing = Outgoing::many(job.message.view(), Some(job.message.clone()));
+        let slice =
+            Slice { receivers: &job.receivers, identifiers: &job.identifiers, positions: &job.positions };
+        job.next = slice.run(&mut self.connections, &mut self.shared, &mut outgoing, job.next, now);
+        if job.next == job.receivers.len()
+            && let Some(job) = self.fan_out.jobs.pop_front()
+        {
+            self.fan_out.recycle(job.receivers);
+        }
+    }
+}
+
+impl FanOut {
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    fn push(
+        &mut self,
+        message: &Message<'_>,
+        receivers: Vec<Receiver>,
+        identifiers: Vec<u32>,
+        positions: Positions,
+        next: usize,
+    ) {
+        let message = SharedMessage::new(message);
+        self.jobs.push_back(Job { message, receivers, identifiers, positions, next });
+    }
+
+    fn recycle(&mut self, mut receivers: Vec<Receiver>) {
+        receivers.clear();
+        receivers.shrink_to(16 * 1024);
+        self.spare = receivers;
+    }
+}
+
+/// The receivers of one message.
+struct Slice<'a> {
+    receivers: &'a [Receiver],
+    identifiers: &'a [u32],
+    positions: &'a [Cursor],
+}
+
+impl Slice<'_> {
+    /// Delivers from `next` on until the slice's budget is used up; returns how far it came.
+    fn run(
+        &self,
+        connections: &mut Connections,
+        shared: &mut Shared,
+        outgoing: &mut Outgoing<'_>,
+        mut next: usize,
+        now: Now,
+    ) -> usize {
+        let until = self.receivers.len().min(next + shared.config.limits.fan_out_slice_deliveries);
+        while next < until && shared.outbox.bytes() < shared.config.limits.fan_out_slice_bytes {
+            let receiver = self.receivers[next];
+            next += 1;
+            let Some(connection) = connections.find_mut(receiver.id) else { continue };
+            let Some(session) = connection.session() else { continue };
+            let chosen = self.positions.iter().take(POSITIONS_MAX).enumerate();
+            let positions = own_positions(
+                session,
+                chosen.filter(|(bit, _)| receiver.positions & (1 << bit) != 0).map(|(_, position)| position),
+            );
+            let (start, length) = receiver.identifiers;
+            let copy = Copy {
+                qos: receiver.qos,
+                retain: receiver.retain,
+                subscription_ids: &self.identifiers[start as usize..start as usize + usize::from(length)],
+                positions: &positions,
+                report: None,
+            };
+            deliver::deliver(connection, receiver.id, shared, outgoing, copy, now);
+        }
+        next
+    }
+}
+
+/// Finds everyone whose filters match, each once. `own` is the publisher's connection, if it is here.
+fn gather(
+    shared: &Shared,
+    deliver: &Deliver<'_>,
+    own: Option<ConnectionId>,
+    receivers: &mut Vec<Receiver>,
+    identifiers: &mut Vec<u32>,
+) {
+    let message = &deliver.message;
+    let mut filters = 0;
+    shared.subscriptions.tree.for_each_match(message.topic, |subscribers| {
+        filters += 1;
+        let positions = subscribers.stream.as_deref().map_or(0, |filter| {
+            let place =
+                deliver.positions.iter().take(POSITIONS_MAX).position(|position| match &position.stream {
+                    StreamKey::Filter(stream) => **stream == *filter,
+                    StreamKey::Device(_) => false,
+                });
+            place.map_or(0, |bit| 1 << bit)
+        });
+        for member in subscribers.members() {
+            let run = if member.identifier == 0 {
+                (0, 0)
+            } else {
+                identifiers.push(member.identifier);
+                (identifiers.len() as u32 - 1, 1)
+            };
+            receivers.push(Receiver {
+                id: member.id,
+                qos: member.options.qos.min(message.qos),
+                retain: member.options.retain_as_published && message.retain,
+                identifiers: run,
+                positions: if member.options.no_local { positions | NO_LOCAL } else { positions },
+            });
+        }
+    });
+    drop_own(own, receivers);
+    if filters > 1 {
+        merge_receivers(receivers, identifiers);
+    }
+}
+
+/// The topmost bit of a receiver's positions while it is gathered: the subscription does not want what its own client published.
+const NO_LOCAL: u64 = 1 << POSITIONS_MAX;
+
+/// Leaves out the publisher's own "no local" subscriptions (MQTT-3.8.3-3).
+fn drop_own(own: Option<ConnectionId>, receivers: &mut Vec<Receiver>) {
+    if receivers.iter().all(|receiver| receiver.positions & NO_LOCAL == 0) {
+        return;
+    }
+    receivers.retain_mut(|receiver| {
+        let no_local = receiver.positions & NO_LOCAL != 0;
+        receiver.positions &= !NO_LOCAL;
+        !(no_local && own == Some(receiver.id))
+    });
+}
+
+/// One receiver for each connection: the highest QoS, all identifiers (MQTT-3.3.4-2, MQTT-3.3.4-3).
+fn merge_receivers(receivers: &mut Vec<Receiver>, identifiers: &mut Vec<u32>) {
+    receivers.sort_by_key(|receiver| receiver.id);
+    receivers.dedup_by(|next, kept| {
+        if next.id != kept.id {
+            return false;
+        }
+        kept.qos = kept.qos.max(next.qos);
+        kept.retain |= next.retain;
+        kept.positions |= next.positions;
+        let (start, length) = next.identifiers;
+        if length > 0 {
+            let (kept_start, kept_length) = kept.identifiers;
+            let run = identifiers.len() as u32;
+            identifiers
+                .extend_from_within(kept_start as usize..kept_start as usize + usize::from(kept_length));
+            identifiers.extend_from_within(start as usize..start as usize + usize::from(length));
+            kept.identifiers = (run, kept_length + length);
+        }
+        true
+    });
+}
+
+fn merge(
+    merged: &mut Option<(QoS, bool)>,
+    identifiers: &mut Vec<u32>,
+    subscription: &Subscription,
+    message: &Message<'_>,
+    client: &str,
+) {
+    let Options { qos, no_local, retain_as_published } = subscription.options;
+    if no_local && message.publisher == client {
+        return;
+    }
+    let retain = retain_as_published && message.retain;
+    let qos = qos.min(message.qos);
+    *merged = Some(merged.map_or((qos, retain), |(other, retained)| (qos.max(other), retain || retained)));
+    identifiers.extend((subscription.identifier != 0).then_some(subscription.identifier));
+}
+
+/// A message's places in those streams that this session reads.
+fn own_positions<'a>(session: &Session, positions: impl Iterator<Item = &'a Cursor>) -> Vec<(u16, Offset)> {
+    match &session.durable {
+        None => Vec::new(),
+        Some(durable) => positions
+            .filter_map(|position| durable.find(&position.stream).map(|stream| (stream, position.acked)))
+            .collect(),
+    }
+}

@@ -7,6 +7,8 @@
 //! [`verdict`] (what follows). [`bench`] is a tool of its own: figures of any MQTT broker, side by side.
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod cli;
 mod clock;
 mod device;
 pub mod fleet;
@@ -14,6 +16,7 @@ pub mod ledger;
 pub mod payload;
 pub mod plan;
 mod random;
+pub mod records;
 pub mod schedule;
 pub mod sequences;
 pub mod verdict;

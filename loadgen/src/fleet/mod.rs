@@ -114,6 +114,10 @@ pub struct FleetResult {
 }
 
 impl FleetResult {
+    pub(crate) fn new(ledger: Ledger, latencies: Latencies, frames_expected: bool) -> Self {
+        Self { ledger, latencies, frames_expected }
+    }
+
     /// One record of the log; see [`Ledger::observe`].
     pub fn observe(&mut self, record: ObservedRecord<'_>) {
         self.ledger.observe(record);
@@ -191,11 +195,9 @@ impl Fleet {
         for (record, pushed) in records.iter_mut().zip(pushes) {
             record.pushes.join(pushed);
         }
-        FleetResult {
-            ledger: Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records),
-            latencies: self.shared.with_latencies(|latencies| latencies.clone()),
-            frames_expected: self.plan.frames_per_s > 0.0,
-        }
+        let ledger = Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records);
+        let latencies = self.shared.with_latencies(|latencies| latencies.clone());
+        FleetResult::new(ledger, latencies, self.plan.frames_per_s > 0.0)
     }
 
     async fn hold(&self) {

@@ -1,0 +1,68 @@
+//! The same plan on several brokers, one after the other.
+
+use super::table::side_by_side;
+use super::{BenchPlan, Contender, Reexec, Table, run};
+
+/// The broker that ratios refer to.
+pub const REFERENCE: &str = "mosquitto";
+
+/// What came out.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Comparison {
+    /// One for each broker that started.
+    pub tables: Vec<Table>,
+    /// Brokers that did not start, and why.
+    pub absent: Vec<String>,
+}
+
+impl Comparison {
+    /// For people: brokers in columns, each figure with its ratio to [`REFERENCE`].
+    pub fn to_text(&self) -> String {
+        let mut text = side_by_side(&self.tables, REFERENCE);
+        for absent in &self.absent {
+            text.push_str(absent);
+            text.push('\n');
+        }
+        text
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain fields always serialise")
+    }
+
+    /// Whether every broker started and every measure has its figures.
+    pub fn is_complete(&self) -> bool {
+        self.absent.is_empty() && self.tables.iter().all(|table| table.failures.is_empty())
+    }
+}
+
+/// Starts each broker, measures it and ends it. Each measure has a broker of its own, fresh from its start, so that
+/// the memory of one measure does not come from another.
+pub fn compare(
+    plan: &BenchPlan,
+    contenders: &[Contender],
+    reexec: &Reexec,
+    mut say: impl FnMut(&str),
+) -> Comparison {
+    let mut comparison = Comparison { tables: Vec::new(), absent: Vec::new() };
+    for contender in contenders {
+        let mut table = Table::new(contender.name());
+        for measure in &plan.measures {
+            match contender.start(reexec) {
+                Ok(running) => {
+                    let one = BenchPlan { measures: vec![*measure], ..plan.clone() };
+                    let measured = run(&one, &running.target, &mut say);
+                    table.figures.extend(measured.figures);
+                    table.failures.extend(measured.failures);
+                }
+                Err(error) => {
+                    comparison.absent.push(error.to_string());
+                    break;
+                }
+            }
+        }
+        comparison.tables.push(table);
+    }
+    comparison
+}

@@ -1,0 +1,100 @@
+//! As fast as it goes. Driver and broker share the cores, so the figure is of both; the driver's part is small and
+//! the same for every broker.
+
+use std::time::{Duration, Instant};
+
+use holdfast_wire::mqtt::{PacketType, QoS};
+
+use super::rate::ping_all;
+use super::{frame_topic, payload};
+use crate::bench::swarm::{PATIENCE, Swarm};
+use crate::bench::web_socket::Carrier;
+use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
+
+/// Messages of one write at `QoS` 0.
+const BLOCK: usize = 64;
+
+/// A window of messages on each connection; each acknowledgement makes room for the next.
+pub(super) fn qos1(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, BenchError> {
+    let mut swarm = open(plan, target)?;
+    let mut frames = frames(plan, QoS::AtLeastOnce);
+    for index in 0..plan.flat_out_connections {
+        for packet_id in 1..=plan.inflight {
+            packets::set_packet_id(&mut frames[index], packet_id);
+            swarm.links[index].queue(&frames[index]);
+        }
+        swarm.links[index].flush()?;
+    }
+    let mut acked = 0_u64;
+    let mut sending = true;
+    let mut turn = |swarm: &mut Swarm, sending: bool, acked: &mut u64| {
+        swarm.turn(Some(Duration::from_millis(10)), |link, kind, packet| {
+            if kind == PacketType::PubAck {
+                *acked += 1;
+                if sending {
+                    // The id that has become free is the next one.
+                    let packet_id = packets::ack_packet_id(packet).ok_or(BenchError::Protocol)?;
+                    packets::set_packet_id(&mut frames[link.index], packet_id);
+                    link.queue(&frames[link.index]);
+                }
+            }
+            Ok(())
+        })
+    };
+    let start = Instant::now();
+    while start.elapsed() < plan.warm_up {
+        turn(&mut swarm, sending, &mut acked)?;
+    }
+    let (acked_before, measured_from) = (acked, Instant::now());
+    while measured_from.elapsed() < plan.duration {
+        turn(&mut swarm, sending, &mut acked)?;
+    }
+    let rate = (acked - acked_before) as f64 / measured_from.elapsed().as_secs_f64();
+    // What is on its way is owed an answer; a broker that forgets one has no figure.
+    sending = false;
+    let owed = plan.flat_out_connections as u64 * u64::from(plan.inflight);
+    let drained_from = acked;
+    let deadline = Instant::now() + PATIENCE;
+    while acked - drained_from < owed {
+        swarm.check(deadline, "PUBACKs", (owed - (acked - drained_from)) as usize)?;
+        turn(&mut swarm, sending, &mut acked)?;
+    }
+    Ok(vec![Figure::more("qos1_flat_out_per_s", "QoS 1 flat out, acks/s", rate)])
+}
+
+/// Whole blocks as long as the sockets take them; a ping behind the last one tells when all was read.
+pub(super) fn qos0(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, BenchError> {
+    let mut swarm = open(plan, target)?;
+    let blocks: Vec<Vec<u8>> =
+        frames(plan, QoS::AtMostOnce).into_iter().map(|frame| frame.repeat(BLOCK)).collect();
+    let start = Instant::now();
+    let mut sent = 0_u64;
+    while start.elapsed() < plan.warm_up + plan.duration {
+        let mut idle = true;
+        for link in &mut swarm.links {
+            if link.writable && !link.has_outbound() {
+                link.queue(&blocks[link.index]);
+                link.flush()?;
+                sent += BLOCK as u64;
+                idle = false;
+            }
+        }
+        let patience = if idle { Duration::from_millis(10) } else { Duration::ZERO };
+        swarm.turn(Some(patience), |_, _, _| Ok(()))?;
+    }
+    ping_all(&mut swarm)?;
+    // From the first byte to the last answer: what was only buffered does not count as done.
+    let rate = sent as f64 / start.elapsed().as_secs_f64();
+    Ok(vec![Figure::more("qos0_flat_out_per_s", "QoS 0 flat out, messages/s", rate)])
+}
+
+fn open(plan: &BenchPlan, target: &Target) -> Result<Swarm, BenchError> {
+    let mut swarm = Swarm::new(target, Carrier::Tcp)?;
+    swarm.connect(plan.flat_out_connections, plan.connects_in_flight)?;
+    Ok(swarm)
+}
+
+fn frames(plan: &BenchPlan, qos: QoS) -> Vec<Vec<u8>> {
+    let payload = payload(plan);
+    (0..plan.flat_out_connections).map(|index| packets::publish(&frame_topic(index), qos, &payload)).collect()
+}

@@ -1,0 +1,66 @@
+//! One file for each kind of figure. Each opens its own connections and leaves none behind.
+
+mod fan_out;
+mod flat_out;
+mod idle;
+mod push;
+mod rate;
+mod storm;
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use holdfast_wire::mqtt::QoS;
+
+use super::web_socket::Carrier;
+use super::{BenchError, BenchPlan, CpuTime, Figure, Measure, Target};
+
+/// For the broker to forget the connections of the measure before.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) fn run(measure: Measure, plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, BenchError> {
+    let figures = match measure {
+        Measure::Idle => idle::run(plan, target, Carrier::Tcp, false),
+        Measure::IdleSubscribed => idle::run(plan, target, Carrier::Tcp, true),
+        Measure::IdleWebSocket => idle::run(plan, target, Carrier::WebSocketMqtt, false),
+        Measure::IdleJson => idle::run(plan, target, Carrier::WebSocketJson, false),
+        Measure::RateQos0 => rate::run(plan, target, QoS::AtMostOnce),
+        Measure::RateQos1 => rate::run(plan, target, QoS::AtLeastOnce),
+        Measure::FlatOutQos1 => flat_out::qos1(plan, target),
+        Measure::FlatOutQos0 => flat_out::qos0(plan, target),
+        Measure::FanOut => fan_out::run(plan, target),
+        Measure::Push => push::run(plan, target),
+        Measure::Storm => storm::run(plan, target),
+    };
+    sleep(PAUSE);
+    figures
+}
+
+/// CPU for each of `count`, in us.
+fn cpu_each(spent: CpuTime, count: u64) -> f64 {
+    spent.us as f64 / count.max(1) as f64
+}
+
+fn frame_topic(index: usize) -> String {
+    format!("devices/bench-{index:06}/frames")
+}
+
+fn push_topic(index: usize) -> String {
+    format!("devices/bench-{index:06}/push")
+}
+
+fn payload(plan: &BenchPlan) -> Vec<u8> {
+    vec![b'x'; plan.payload_bytes]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_is_shared_among_what_it_was_spent_on() {
+        assert!((cpu_each(CpuTime { us: 1_000_000 }, 160_000) - 6.25).abs() < 1e-9);
+        // Nothing done is no division by zero.
+        assert!(cpu_each(CpuTime { us: 5 }, 0) > 0.0);
+    }
+}

@@ -1,0 +1,343 @@
+//! The load tool's command line, for the binary to mount as `holdfast loadgen`.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::bench::{self, BenchPlan, Contender, Measure, Processes, Reexec, Target};
+use crate::fleet::{self, FleetResult, Progress, Targets};
+use crate::plan::FleetPlan;
+use crate::records;
+
+/// Exit status for a command that could not be carried out, as opposed to a verdict that failed (1).
+const EXIT_UNUSABLE: u8 = 2;
+
+/// Simulated devices, the verdict on a gateway, and figures of brokers.
+#[derive(Debug, Clone, Args)]
+pub struct LoadgenArgs {
+    #[command(subcommand)]
+    command: LoadgenCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum LoadgenCommand {
+    /// Run a scenario against a gateway and compare the devices' ledger with the log
+    Run(RunArgs),
+    /// Check a scenario file and print it with all defaults
+    Check {
+        /// Scenario in TOML
+        scenario: PathBuf,
+    },
+    /// Measure several brokers with the same plan, side by side
+    Compare(CompareArgs),
+    /// Measure one broker that runs already
+    Bench(BenchArgs),
+    /// Serve a broker for `compare`
+    #[command(hide = true)]
+    Serve {
+        broker: Served,
+        #[arg(long)]
+        mqtt: SocketAddr,
+        #[arg(long)]
+        ws: Option<SocketAddr>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct RunArgs {
+    /// Scenario in TOML; without it the demo's plan
+    scenario: Option<PathBuf>,
+    /// MQTT address of the gateway
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    mqtt: String,
+    /// WebSocket address of the gateway
+    #[arg(long, default_value = "127.0.0.1:8083")]
+    ws: String,
+    /// Address of `POST /v1/push`; without it no pushes are sent
+    #[arg(long)]
+    push: Option<String>,
+    /// Simulated devices, instead of the scenario's
+    #[arg(long)]
+    devices: Option<u32>,
+    /// Seconds of load, instead of the scenario's
+    #[arg(long)]
+    seconds: Option<f64>,
+    #[command(flatten)]
+    records: RecordsArgs,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the contents of the log come from once the devices are done.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+struct RecordsArgs {
+    /// Command that writes the log as JSON lines, such as `holdfast log cat DIR --json`
+    #[arg(long)]
+    records_command: Option<String>,
+    /// File with the same lines
+    #[arg(long)]
+    records: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct PlanArgs {
+    /// Measures, all by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Measure>,
+    /// A tenth of the size: to see that everything runs, not for figures
+    #[arg(long)]
+    quick: bool,
+    /// Connects on their way at once
+    #[arg(long)]
+    connects_in_flight: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct CompareArgs {
+    /// Brokers in the order of their columns
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = default_brokers())]
+    brokers: Vec<Broker>,
+    /// Mosquitto's binary
+    #[arg(long, default_value = "mosquitto")]
+    mosquitto: PathBuf,
+    /// Holdfast's binary; this program by default
+    #[arg(long)]
+    holdfast: Option<PathBuf>,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct BenchArgs {
+    /// MQTT address
+    #[arg(long)]
+    mqtt: SocketAddr,
+    /// WebSocket address
+    #[arg(long)]
+    ws: Option<SocketAddr>,
+    /// Whether it speaks Holdfast's JSON protocol
+    #[arg(long)]
+    with_json: bool,
+    /// Processes whose memory and CPU count
+    #[arg(long, value_delimiter = ',', required = true)]
+    pid: Vec<u32>,
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Broker {
+    Floor,
+    Mosquitto,
+    Rumqttd,
+    Holdfast,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Served {
+    Floor,
+    Rumqttd,
+}
+
+fn default_brokers() -> Vec<Broker> {
+    let all = [Broker::Floor, Broker::Mosquitto, Broker::Rumqttd, Broker::Holdfast];
+    all.into_iter().filter(|broker| *broker != Broker::Rumqttd || cfg!(feature = "rumqttd")).collect()
+}
+
+/// Carries the command out. `reexec` says how this program reaches this very command line again.
+pub fn run(args: LoadgenArgs, reexec: &Reexec) -> ExitCode {
+    let done = match args.command {
+        LoadgenCommand::Run(args) => run_scenario(&args),
+        LoadgenCommand::Check { scenario } => check(&scenario),
+        LoadgenCommand::Compare(args) => Ok(compare(&args, reexec)),
+        LoadgenCommand::Bench(args) => Ok(bench(&args)),
+        LoadgenCommand::Serve { broker, mqtt, ws } => serve(broker, mqtt, ws),
+    };
+    done.unwrap_or_else(|line| {
+        say(&line);
+        ExitCode::from(EXIT_UNUSABLE)
+    })
+}
+
+/// An error is one line for the user.
+type Done = Result<ExitCode, String>;
+
+fn run_scenario(args: &RunArgs) -> Done {
+    let mut plan = args.scenario.as_ref().map_or_else(|| Ok(FleetPlan::default()), read_plan)?;
+    plan.devices = args.devices.unwrap_or(plan.devices);
+    plan.duration_s = args.seconds.unwrap_or(plan.duration_s);
+    let targets = Targets {
+        mqtt: resolve("--mqtt", &args.mqtt)?,
+        ws: resolve("--ws", &args.ws)?,
+        http: args.push.as_deref().map(|push| resolve("--push", push)).transpose()?,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    let mut result =
+        runtime.block_on(fleet::run(plan, targets, Progress::Auto)).map_err(|error| error.to_string())?;
+    observe(&args.records, &mut result)?;
+    let verdict = result.verdict();
+    print(&if args.json { verdict.to_json() } else { verdict.to_string() });
+    Ok(ExitCode::from(verdict.exit_status()))
+}
+
+fn observe(args: &RecordsArgs, result: &mut FleetResult) -> Result<(), String> {
+    let mut read = |lines: &mut dyn BufRead| {
+        records::read(lines, |record| result.observe(record)).map_err(|error| format!("log: {error}"))
+    };
+    if let Some(file) = &args.records {
+        let opened = std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        return read(&mut BufReader::new(opened)).map(|_| ());
+    }
+    let line = args.records_command.as_deref().unwrap_or_default();
+    let mut child = Command::new("sh")
+        .args(["-c", line])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("--records-command {line}: {error}"))?;
+    let stdout = child.stdout.take().ok_or("--records-command has no output")?;
+    read(&mut BufReader::new(stdout))?;
+    let status = child.wait().map_err(|error| error.to_string())?;
+    // What a failed command wrote may be only part of the log, which would look like loss.
+    if status.success() { Ok(()) } else { Err(format!("--records-command {line}: {status}")) }
+}
+
+fn check(scenario: &PathBuf) -> Done {
+    let plan = read_plan(scenario)?;
+    print(&toml::to_string(&plan).map_err(|error| error.to_string())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_plan(file: &PathBuf) -> Result<FleetPlan, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    FleetPlan::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn resolve(option: &str, address: &str) -> Result<SocketAddr, String> {
+    let mut found = address
+        .to_socket_addrs()
+        .map_err(|error| format!("{option} {address}: {error}; HOST:PORT is needed"))?;
+    found.next().ok_or_else(|| format!("{option} {address}: no address found"))
+}
+
+fn compare(args: &CompareArgs, reexec: &Reexec) -> ExitCode {
+    let contenders: Vec<Contender> = args
+        .brokers
+        .iter()
+        .map(|broker| match broker {
+            Broker::Floor => Contender::Floor,
+            Broker::Mosquitto => Contender::Mosquitto { binary: args.mosquitto.clone() },
+            Broker::Rumqttd => Contender::Rumqttd,
+            Broker::Holdfast => Contender::Holdfast {
+                program: args.holdfast.clone().unwrap_or_else(|| reexec.program.clone()),
+                arguments: vec!["dev".into()],
+            },
+        })
+        .collect();
+    let comparison = bench::compare(&args.plan.to_plan(), &contenders, reexec, say);
+    print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
+    ExitCode::from(u8::from(!comparison.is_complete()))
+}
+
+fn bench(args: &BenchArgs) -> ExitCode {
+    let target = Target {
+        name: args.mqtt.to_string(),
+        mqtt: args.mqtt,
+        ws: args.ws,
+        json: args.with_json,
+        processes: Processes::new(args.pid.clone()),
+    };
+    let table = bench::run(&args.plan.to_plan(), &target, say);
+    let comparison = bench::compare::Comparison { tables: vec![table], absent: Vec::new() };
+    print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
+    ExitCode::from(u8::from(!comparison.is_complete()))
+}
+
+fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
+    let served = match broker {
+        Served::Floor => bench::serve_floor(mqtt, |_| ()),
+        #[cfg(feature = "rumqttd")]
+        Served::Rumqttd => bench::serve_rumqttd(mqtt, ws),
+        #[cfg(not(feature = "rumqttd"))]
+        Served::Rumqttd => {
+            let _ = ws;
+            return Err("this program was built without the feature rumqttd".to_owned());
+        }
+    };
+    served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
+}
+
+impl PlanArgs {
+    fn to_plan(&self) -> BenchPlan {
+        let mut plan = if self.quick { BenchPlan::quick() } else { BenchPlan::default() };
+        if !self.only.is_empty() {
+            plan.measures.clone_from(&self.only);
+        }
+        plan.connects_in_flight = self.connects_in_flight.unwrap_or(plan.connects_in_flight).max(1);
+        plan
+    }
+}
+
+/// A closed pipe is the reader's choice, not an error of ours.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+}
+
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: LoadgenArgs,
+    }
+
+    fn parse(line: &str) -> Result<LoadgenCommand, String> {
+        let words = std::iter::once("loadgen").chain(line.split_whitespace());
+        Program::try_parse_from(words).map(|program| program.args.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_run_needs_exactly_one_source_of_records() {
+        assert!(parse("run").is_err());
+        assert!(parse("run --records a --records-command b").is_err());
+        assert!(parse("run smoke.toml --records a --devices 5").is_ok());
+    }
+
+    #[test]
+    fn measures_and_brokers_are_lists() {
+        let Ok(LoadgenCommand::Compare(args)) = parse("compare --brokers floor,mosquitto --only idle,push")
+        else {
+            panic!("it parses");
+        };
+        assert_eq!(args.brokers, [Broker::Floor, Broker::Mosquitto]);
+        assert_eq!(args.plan.to_plan().measures, [Measure::Idle, Measure::Push]);
+        assert!(parse("compare --only nothing").is_err());
+    }
+
+    #[test]
+    fn a_command_that_fails_gives_no_verdict() {
+        let records = RecordsArgs { records_command: Some("exit 3".to_owned()), records: None };
+        let ledger = crate::ledger::Ledger::new(1, "device-", Vec::new());
+        let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), true);
+        let error = observe(&records, &mut result).unwrap_err();
+        assert!(error.contains("exit 3"), "{error}");
+    }
+}

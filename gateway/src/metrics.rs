@@ -64,6 +64,7 @@ const SHELL_COUNTERS: &[Row<ShellStats>] = &[
 
 const CONNECTIONS_CLOSED: &str = "holdfast_connections_closed_total";
 const CONNECTIONS: &str = "holdfast_connections";
+const HALF_OPEN: &str = "holdfast_connections_half_open";
 const SOCKETS: &str = "holdfast_sockets";
 const UNSENT_BYTES: &str = "holdfast_unsent_bytes";
 const LINKS_UP: &str = "holdfast_links_up";
@@ -106,6 +107,7 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
         metrics::describe_counter!(*name, *description);
     }
     metrics::describe_gauge!(CONNECTIONS, "Connections that the engine knows");
+    metrics::describe_gauge!(HALF_OPEN, "Connections that have not finished their CONNECT");
     metrics::describe_gauge!(SOCKETS, "Client sockets held open; more than connections means a leak");
     metrics::describe_gauge!(UNSENT_BYTES, Unit::Bytes, "Bytes that wait because devices do not read");
     metrics::describe_gauge!(LINKS_UP, "Links to bridges that stand");
@@ -119,6 +121,7 @@ pub(crate) struct ShardMetrics {
     shell: Vec<Published<ShellStats>>,
     closed: Vec<(Counter, u64)>,
     connections: Gauge,
+    half_open: Gauge,
     sockets: Gauge,
     unsent_bytes: Gauge,
     links_up: Gauge,
@@ -130,6 +133,8 @@ pub(crate) struct ShardMetrics {
 pub(crate) struct ShardGauges {
     /// Connections that the engine knows.
     pub(crate) connections: usize,
+    /// ... of which have not finished their CONNECT.
+    pub(crate) half_open: usize,
     /// Client sockets held open.
     pub(crate) sockets: usize,
     /// Bytes in send buffers.
@@ -154,6 +159,7 @@ impl ShardMetrics {
             shell: SHELL_COUNTERS.iter().map(Published::new).collect(),
             closed: CloseReason::ALL.iter().map(closed).collect(),
             connections: gauge!(CONNECTIONS, "shard" => shard.clone()),
+            half_open: gauge!(HALF_OPEN, "shard" => shard.clone()),
             sockets: gauge!(SOCKETS, "shard" => shard.clone()),
             unsent_bytes: gauge!(UNSENT_BYTES, "shard" => shard.clone()),
             links_up: gauge!(LINKS_UP, "shard" => shard.clone()),
@@ -170,6 +176,7 @@ impl ShardMetrics {
             *last = total;
         }
         self.connections.set(gauges.connections as f64);
+        self.half_open.set(gauges.half_open as f64);
         self.sockets.set(gauges.sockets as f64);
         self.unsent_bytes.set(gauges.unsent_bytes as f64);
         self.links_up.set(gauges.links_up as f64);

@@ -23,6 +23,7 @@ use crate::config::Settings;
 use crate::control::Control;
 use crate::drain::DrainTrigger;
 use crate::io::listener::{BindError, BoundGroup};
+use crate::io::open_files;
 use crate::lease::Lease;
 use crate::link::{Dialer, LinkTarget};
 use crate::mailbox::Mailbox;
@@ -82,6 +83,8 @@ impl Node {
     ) -> Result<NodeHandle, StartError> {
         let NodeConfig { settings, metrics, admin_extra } = config;
         let listeners = Listeners::bind(&settings)?;
+        let open_files = open_files::raise().map_err(system("its limit of open files"))?;
+        tracing::debug!(open_files, "each connection takes one file descriptor");
         let node = NodeId(random()?);
         let clock = Clock::start();
         let mut dialers = Dialers::new(links, settings.shards)?;
@@ -180,6 +183,14 @@ impl NodeHandle {
     /// Its name, new at each start.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Goes on with the limits and announcements of another configuration; nobody is disconnected. Addresses, shards and socket
+    /// options stay as they are until the next start.
+    pub fn reload(&self, settings: &Settings) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Letter::Reload(Box::new(settings.engine.clone())));
+        }
     }
 
     /// What `POST /drain` sets; the caller may set it too, waits for it, and then calls [`drain`](Self::drain).

@@ -73,14 +73,19 @@ fn connected_here(admin: &Admin, client: &str, shard: usize, view: &DeviceView) 
         "shard": shard,
         "epoch": view.epoch.0,
         "protocol": view.protocol,
-        "connected_since_ms": view.connected_since_ms,
+        "websocket": view.websocket,
+        "connected_since_ms": view.connected_at_unix_ms,
         "keep_alive_s": view.keep_alive_s,
+        "session_expiry_s": view.session_expiry_s,
         "subscriptions": view.subscriptions.iter().map(|held| json!({
             "filter": &*held.filter,
             "qos": u8::from(held.qos),
         })).collect::<Vec<_>>(),
+        "owed": view.owed,
         "inflight": view.inflight,
         "pending": view.pending,
+        "blocked": view.blocked,
+        "paused": view.paused,
     })
 }
 

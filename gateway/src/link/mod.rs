@@ -204,7 +204,7 @@ impl Link {
         while !engine.has_work() {
             let Some(raw) = self.input.next_record()? else { return Ok(()) };
             match (self.phase, ToGateway::decode(raw)?) {
-                (Phase::Up, record) => engine.handle_link_record(self.index, record, now),
+                (Phase::Up, record) => engine.handle_link_record(self.index, &record, now),
                 (_, ToGateway::Welcome(welcome)) if welcome.version == LINK_VERSION => {
                     self.phase = Phase::Up;
                     self.due_ms = None;

@@ -79,7 +79,8 @@ impl Shard {
         let timeout = if self.is_restless() || !self.mailbox.leave() {
             Duration::ZERO
         } else {
-            Duration::from_millis(self.next_due_ms().saturating_sub(self.clock.now().monotonic_ms))
+            let now = self.clock.now();
+            Duration::from_millis(self.next_due_ms(now).saturating_sub(now.monotonic_ms))
         };
         let polled = self.poll.poll(events, Some(timeout));
         self.mailbox.attend();
@@ -101,10 +102,10 @@ impl Shard {
             || self.links.iter().any(super::Link::wants_read)
     }
 
-    fn next_due_ms(&self) -> u64 {
+    fn next_due_ms(&self, now: Now) -> u64 {
         let listeners = self.listeners.iter().filter_map(super::Listener::next_due_ms);
         let links = self.links.iter().filter_map(super::Link::next_due_ms);
-        let others = [self.engine.next_timer_ms(), self.lingering.next_due_ms()].into_iter().flatten();
+        let others = [self.engine.next_timer_ms(now), self.lingering.next_due_ms()].into_iter().flatten();
         listeners.chain(links).chain(others).fold(self.tick_due_ms, u64::min)
     }
 
@@ -152,6 +153,7 @@ impl Shard {
                 let _ = answer
                     .send(ShardReport { connections: self.engine.connections(), links_up: self.links_up() });
             }
+            Letter::Reload(config) => self.engine.handle_reload(*config),
             Letter::Drain { within } if self.phase == Phase::Serving => {
                 self.phase = Phase::Draining;
                 self.listeners.clear();
@@ -252,6 +254,7 @@ impl Shard {
     fn publish(&mut self) {
         let gauges = ShardGauges {
             connections: self.engine.connections() as usize,
+            half_open: self.engine.half_open() as usize,
             sockets: self.sockets.len(),
             unsent_bytes: self.unsent.bytes,
             links_up: self.links_up(),

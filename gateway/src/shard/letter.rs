@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_engine::DeviceView;
+use holdfast_engine::{DeviceView, EngineConfig};
 use tokio::sync::oneshot;
 
 use crate::store_client::StoreReply;
@@ -28,6 +28,8 @@ pub(crate) enum Letter {
     },
     /// How does the shard do? An answer also shows that its loop turns.
     Report(oneshot::Sender<ShardReport>),
+    /// Go on with another configuration; nobody is disconnected.
+    Reload(Box<EngineConfig>),
     /// Stop accepting, say goodbye to everyone, and end the thread once nothing is owed any more.
     Drain {
         /// How long all of it may take.

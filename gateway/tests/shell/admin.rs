@@ -28,6 +28,7 @@ fn a_connected_device_is_found_with_its_subscriptions() {
     let body = found.json();
     assert_eq!(body["connected"], true);
     assert_eq!(body["node"], world.node.node().to_string());
+    assert_eq!(body["protocol"], "mqtt-3.1.1");
     assert_eq!(body["subscriptions"][0]["filter"], "commands/#");
 }
 

@@ -10,7 +10,9 @@ mod client;
 mod connecting;
 mod delivering;
 mod ending;
+mod few_files;
 mod http;
+mod linking;
 mod publishing;
 
 use std::net::SocketAddr;

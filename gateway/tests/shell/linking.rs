@@ -1,0 +1,88 @@
+//! Links to bridges that are processes of their own.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use holdfast_gateway::{LinkTarget, NodeHandle};
+use holdfast_wire::ids::BridgeId;
+use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge, ToGateway, Welcome, next_record};
+
+use crate::{config, http, start_node, wait_until};
+
+/// Accepts a link, lets `check` see its Hello, and answers.
+fn answer_hello(bridge: &TcpListener, check: impl Fn(&Hello<'_>), answer: &ToGateway<'_>) -> TcpStream {
+    let (mut stream, _) = bridge.accept().unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let mut rest = &bytes[..];
+        if let Some(raw) = next_record(&mut rest).unwrap() {
+            let ToBridge::Hello(hello) = ToBridge::decode(raw).unwrap() else {
+                panic!("the first record is Hello")
+            };
+            check(&hello);
+            break;
+        }
+        let mut chunk = [0; 1_024];
+        let length = stream.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "the shard introduces itself");
+        bytes.extend_from_slice(&chunk[..length]);
+    }
+    let mut bytes = Vec::new();
+    answer.encode(&mut bytes);
+    stream.write_all(&bytes).unwrap();
+    stream
+}
+
+fn welcome(version: u16) -> ToGateway<'static> {
+    ToGateway::Welcome(Welcome { version, bridge: BridgeId(1), window_bytes: 1 << 20 })
+}
+
+fn node_dialling(bridge: &TcpListener) -> NodeHandle {
+    let mut config = config();
+    config.shards = 1;
+    config.link.secret.push_str("s3cret");
+    start_node(&config, vec![LinkTarget::Address(bridge.local_addr().unwrap())])
+}
+
+fn links(node: &NodeHandle) -> bool {
+    http::get(node.addresses().admin.unwrap(), "/readyz").json()["links"] == true
+}
+
+#[test]
+fn a_bridge_that_went_away_is_dialled_again() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = node_dialling(&bridge);
+    for _ in 0..3 {
+        let check = |hello: &Hello<'_>| {
+            assert_eq!((hello.secret, hello.shard.node), (&b"s3cret"[..], node.node()));
+        };
+        let link = answer_hello(&bridge, check, &welcome(LINK_VERSION));
+        wait_until("the link is up", || links(&node));
+        drop(link);
+        wait_until("the link is down", || !links(&node));
+    }
+}
+
+#[test]
+fn a_bridge_that_refuses_is_asked_again_later() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = node_dialling(&bridge);
+    let _refused = answer_hello(&bridge, |_| (), &ToGateway::Refused("wrong secret"));
+    let _foreign = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION + 1));
+    let _early = answer_hello(&bridge, |_| (), &ToGateway::WindowBytes(1));
+    assert!(!links(&node));
+    let _link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+}
+
+#[test]
+fn a_node_whose_bridge_does_not_listen_yet_starts_and_waits() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = config();
+    config.shards = 1;
+    let node = start_node(&config, vec![LinkTarget::Address(address)]);
+    assert!(!links(&node));
+    let bridge = TcpListener::bind(address).unwrap();
+    let _link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+}

@@ -101,7 +101,7 @@ fn append(store: &dyn Store, in_flight: usize) -> f64 {
 
 /// Submits all requests with at most `in_flight` unanswered.
 fn in_window(store: &dyn Store, requests: impl Iterator<Item = Request>, in_flight: usize) -> Duration {
-    let (answered, answers) = mpsc::channel();
+    let (answered, answers) = mpsc::sync_channel(in_flight);
     let start = Instant::now();
     let mut unanswered = 0;
     for request in requests {

@@ -209,11 +209,11 @@ impl<'t> Tables<'t> {
             }
             Change::StreamGone(key) => drop(self.streams.remove(encode(key).as_slice())?),
             Change::Message(id, offset, message) => {
-                drop(self.messages.insert((*id, *offset), message.as_bytes())?)
+                drop(self.messages.insert((*id, *offset), message.as_bytes())?);
             }
             Change::Trimmed(id, from, to) if from == to => drop(self.messages.remove((*id, *from))?),
             Change::Trimmed(id, from, to) => {
-                self.messages.retain_in((*id, *from)..=(*id, *to), |_, _| false)?
+                self.messages.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
             }
             Change::Retained(message) => {
                 drop(self.retained.insert(message.view().topic, message.as_bytes())?);

@@ -204,10 +204,10 @@ fn what_was_acknowledged_before_the_disk_filled_survives_a_death_while_it_is_ful
         subscribe(&embedded);
         weather.grace.store(grace, Ordering::SeqCst);
         weather.full.store(true, Ordering::SeqCst);
-        let acknowledged: Vec<_> = (0..)
-            .map(|number| number.to_string())
-            .take_while(|text| append(&embedded, text).is_ok())
-            .collect();
+        let mut acknowledged = Vec::new();
+        while append(&embedded, &acknowledged.len().to_string()).is_ok() {
+            acknowledged.push(acknowledged.len().to_string());
+        }
         drop(embedded);
         weather.full.store(false, Ordering::SeqCst);
         let stored = texts(&store(directory.path(), &weather));
@@ -233,8 +233,8 @@ fn dropping_the_store_writes_what_waits() {
     let weather = Weather::default();
     let embedded = store(directory.path(), &weather);
     subscribe(&embedded);
-    let (answered, answers) = mpsc::channel();
     let count = 500;
+    let (answered, answers) = mpsc::sync_channel(count);
     for number in 0..count {
         let answered = answered.clone();
         let client = ClientId::new(&number.to_string());

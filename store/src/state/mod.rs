@@ -20,7 +20,7 @@ use holdfast_wire::store::{Opened, Progress, Reply, Request, SessionInfo, StoreE
 
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
 use self::deadlines::{Deadlines, Ending};
-use self::nodes::{Nodes, PackedOwner};
+use self::nodes::Nodes;
 pub(crate) use self::restore::{Restore, RestoreError};
 use self::retained::RetainedMessages;
 use self::sessions::{Details, Session, SessionTable, rest_ends_ms};
@@ -127,7 +127,7 @@ impl State {
             match self.deadlines.pop_due(now_ms) {
                 Some(Ending::Session(client)) => self.discard(&client, journal),
                 Some(Ending::OldestOf(key)) => {
-                    self.streams.cut_aged(&key, now_ms, &mut self.deadlines, journal)
+                    self.streams.cut_aged(&key, now_ms, &mut self.deadlines, journal);
                 }
                 Some(Ending::Retained(topic)) => self.retained.remove(&topic, &mut self.deadlines, journal),
                 None => return,
@@ -406,7 +406,7 @@ impl State {
 
     fn release_owner(&mut self, client: &ClientId) {
         if let Some(session) = self.sessions.find_mut(client) {
-            self.nodes.release(std::mem::replace(&mut session.owner, PackedOwner::default()));
+            self.nodes.release(std::mem::take(&mut session.owner));
         }
     }
 

@@ -13,10 +13,13 @@ use crate::world::{ALICE, Bench, at, device, filter, subscription};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// More than any story here asks for, so that no answer blocks.
+const ANSWERS_MAX: usize = 1_000;
+
 pub(crate) fn requests_for_one_client_take_effect_in_order_of_submission(bench: &Bench) {
     let epoch = bench.open("d", ALICE, 60).epoch;
     let client = || ClientId::new("d");
-    let (answered, answers) = mpsc::channel();
+    let (answered, answers) = mpsc::sync_channel(ANSWERS_MAX);
     let submit = |request| {
         let answered = answered.clone();
         bench.store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
@@ -49,7 +52,7 @@ pub(crate) fn requests_for_one_client_take_effect_in_order_of_submission(bench: 
 }
 
 pub(crate) fn an_answer_may_submit_again(bench: &Bench) {
-    let (answered, answers) = mpsc::channel();
+    let (answered, answers) = mpsc::sync_channel(ANSWERS_MAX);
     let store = Arc::clone(&bench.store);
     let open = |expiry_s| Request::Open {
         client: ClientId::new("d"),
@@ -69,7 +72,7 @@ pub(crate) fn an_answer_may_submit_again(bench: &Bench) {
 }
 
 pub(crate) fn many_threads_get_every_answer(bench: &Bench) {
-    let (answered, answers) = mpsc::channel();
+    let (answered, answers) = mpsc::sync_channel(ANSWERS_MAX);
     thread::scope(|scope| {
         for thread in 0..4 {
             let (answered, store) = (answered.clone(), Arc::clone(&bench.store));

@@ -214,7 +214,7 @@ pub(crate) fn at(stream: StreamKey, acked: Offset) -> Cursor {
 
 /// How many of the sessions `client-0000` and so on there are.
 pub(crate) fn count_sessions(store: &dyn Store, of: usize) -> usize {
-    let (answered, answers) = mpsc::channel();
+    let (answered, answers) = mpsc::sync_channel(of);
     for number in 0..of {
         let answered = answered.clone();
         let client = ClientId::new(&format!("client-{number:04}"));

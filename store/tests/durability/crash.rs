@@ -34,7 +34,7 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
             let words: Vec<_> = line.split(' ').collect();
             match words[..] {
                 ["append", offset, text] => {
-                    drop(appended.insert(offset.parse::<u64>().unwrap(), text.to_owned()))
+                    drop(appended.insert(offset.parse::<u64>().unwrap(), text.to_owned()));
                 }
                 ["settled", offset] => settled = settled.max(offset.parse().unwrap()),
                 ["retained", number] => retained = number.parse().unwrap(),

@@ -123,7 +123,7 @@ impl Write for Vec<u8> {
     }
 
     fn put_text(&mut self, value: &str) {
-        debug_assert!(value.len() <= usize::from(u16::MAX));
+        debug_assert!(u16::try_from(value.len()).is_ok());
         self.put_u16(value.len() as u16);
         self.extend_from_slice(value.as_bytes());
     }

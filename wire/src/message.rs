@@ -53,7 +53,15 @@ impl<'a> Message<'a> {
 
     /// Length of the encoding in bytes.
     pub fn encoded_len(&self) -> usize {
-        1 + 3 * 8 + 2 + self.topic.len() + 2 + self.publisher.len() + 4 + self.properties.len() + 4 + self.payload.len()
+        1 + 3 * 8
+            + 2
+            + self.topic.len()
+            + 2
+            + self.publisher.len()
+            + 4
+            + self.properties.len()
+            + 4
+            + self.payload.len()
     }
 
     /// Reads an encoding that fills `bytes`.
@@ -85,8 +93,9 @@ impl<'a> Message<'a> {
     /// Seconds left until expiry at `now_ms`, rounded up so that a living message never shows 0; `None` if it never
     /// expires, `Some(0)` if it has expired (MQTT-3.3.2-6: what is sent on is the time that is left).
     pub fn expiry_left_s(&self, now_ms: u64) -> Option<u32> {
-        (self.expires_at_ms != 0)
-            .then(|| self.expires_at_ms.saturating_sub(now_ms).div_ceil(1_000).min(u64::from(u32::MAX)) as u32)
+        (self.expires_at_ms != 0).then(|| {
+            self.expires_at_ms.saturating_sub(now_ms).div_ceil(1_000).min(u64::from(u32::MAX)) as u32
+        })
     }
 
     /// Whether it is of no use to anyone any more.

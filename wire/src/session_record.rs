@@ -203,7 +203,9 @@ impl InflightRecord {
             0 => InflightState::AwaitingPubAck,
             1 => InflightState::AwaitingPubRec,
             2 => InflightState::AwaitingPubComp,
-            other => return Err(CodingError::UnknownValue { field: "inflight state", value: u64::from(other) }),
+            other => {
+                return Err(CodingError::UnknownValue { field: "inflight state", value: u64::from(other) });
+            }
         };
         let retain = reader.u8()? != 0;
         let mut subscription_ids = Vec::new();

@@ -5,8 +5,8 @@
 
 use crate::ids::{ClientId, Epoch, NodeId, Owner};
 use crate::message::SharedMessage;
-use crate::session_record::{Cursor, InflightRecord, Offset, SessionRecord, StreamKey, SubscriptionRecord};
 use crate::mqtt::PacketId;
+use crate::session_record::{Cursor, InflightRecord, Offset, SessionRecord, StreamKey, SubscriptionRecord};
 
 /// Session expiry that never comes (MQTT-3.1.2.11.2: 0xFFFFFFFF).
 pub const NEVER_EXPIRES_S: u32 = u32::MAX;

@@ -207,7 +207,7 @@ impl Engine {
                 Ok(Reply::Opened(opened)) => self.close_unclaimed(client, expiry_s, opened),
                 Ok(_) | Err(_) => self.end(id, CloseReason::StoreUnavailable, now),
             },
-            Asked::Subscribe(ticket) => self.handle_subscribed(ticket, result, now),
+            Asked::Subscribe(ticket) => self.handle_subscribed(ticket, &result, now),
             Asked::Unsubscribe(id, mut answer) => {
                 if result.is_err() {
                     answer.codes.fill(u8::from(ReasonCode::ImplementationSpecificError));
@@ -501,17 +501,17 @@ impl Engine {
         self.resume_waiting(now);
     }
 
-    fn handle_subscribed(&mut self, ticket: u64, result: Result<Reply, StoreError>, now: Now) {
+    fn handle_subscribed(&mut self, ticket: u64, result: &Result<Reply, StoreError>, now: Now) {
         let Some(pending) = self.shared.subscribes.get_mut(&ticket) else { return };
         let id = pending.connection;
         if let Some(connection) = self.connections.find_mut(id) {
-            let cursors = match &result {
+            let cursors = match result {
                 Ok(Reply::Subscribed(cursors)) => Ok(cursors.clone()),
                 Ok(_) | Err(_) => Err(()),
             };
             subscribe::take_stored(connection, cursors, &mut pending.codes);
         }
-        self.end_if_fenced(id, &result, now);
+        self.end_if_fenced(id, result, now);
         self.wake(vec![Waiter::Subscribe(ticket)], now);
     }
 
@@ -676,12 +676,12 @@ impl Engine {
         self.half_open -= u32::from(connection.is_half_open());
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => self.leave_client(&opening.session.client, id.slot),
-            Phase::Established(session) => self.give_up(*session, id, reason, is_ours, now),
+            Phase::Established(session) => self.give_up(&session, id, reason, is_ours, now),
             Phase::Free | Phase::Upgrading | Phase::Greeting | Phase::Closing => {}
         }
     }
 
-    fn give_up(&mut self, session: Session, id: ConnectionId, reason: CloseReason, is_ours: bool, now: Now) {
+    fn give_up(&mut self, session: &Session, id: ConnectionId, reason: CloseReason, is_ours: bool, now: Now) {
         self.leave_client(&session.client, id.slot);
         let persistent = session.durable.is_some();
         let mut woken = Vec::new();

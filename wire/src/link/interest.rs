@@ -66,7 +66,9 @@ impl<'a> Interest<'a> {
             0 => InterestKind::Filter,
             1 => InterestKind::Shared { group: reader.text()?, members: reader.u32()? },
             2 => InterestKind::Personal { level: reader.u8()? },
-            other => return Err(CodingError::UnknownValue { field: "interest kind", value: u64::from(other) }),
+            other => {
+                return Err(CodingError::UnknownValue { field: "interest kind", value: u64::from(other) });
+            }
         };
         Ok(Self { token, wanted, kind, filter: reader.text()?, durable })
     }

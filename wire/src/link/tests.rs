@@ -19,7 +19,8 @@ const MESSAGE: Message<'static> = Message {
 const OWNER: Owner = Owner { node: NodeId(1), shard: ShardId(2) };
 
 fn to_bridge() -> Vec<ToBridge<'static>> {
-    let interest = |kind| ToBridge::Interest(Interest { token: 3, wanted: true, kind, filter: "a/+", durable: true });
+    let interest =
+        |kind| ToBridge::Interest(Interest { token: 3, wanted: true, kind, filter: "a/+", durable: true });
     vec![
         ToBridge::Hello(Hello { version: LINK_VERSION, shard: OWNER, secret: b"secret" }),
         ToBridge::Uplink(Uplink {
@@ -41,9 +42,8 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
 }
 
 fn to_gateway() -> Vec<ToGateway<'static>> {
-    let deliver = |target, positions| {
-        ToGateway::Deliver(Deliver { delivery: 1, target, positions, message: MESSAGE })
-    };
+    let deliver =
+        |target, positions| ToGateway::Deliver(Deliver { delivery: 1, target, positions, message: MESSAGE });
     vec![
         ToGateway::Welcome(Welcome { version: 1, bridge: BridgeId(3), window_bytes: 1 << 20 }),
         ToGateway::Refused("wrong secret"),
@@ -63,7 +63,9 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
 #[test]
 fn records_survive_their_encoding_one_behind_the_other() {
     let mut bytes = Vec::new();
-    to_bridge().iter().for_each(|record| record.encode(&mut bytes));
+    for record in to_bridge() {
+        record.encode(&mut bytes);
+    }
     let mut rest = &bytes[..];
     for expected in to_bridge() {
         let raw = next_record(&mut rest).unwrap().unwrap();
@@ -72,7 +74,9 @@ fn records_survive_their_encoding_one_behind_the_other() {
     assert!(rest.is_empty());
 
     bytes.clear();
-    to_gateway().iter().for_each(|record| record.encode(&mut bytes));
+    for record in to_gateway() {
+        record.encode(&mut bytes);
+    }
     let mut rest = &bytes[..];
     for expected in to_gateway() {
         let raw = next_record(&mut rest).unwrap().unwrap();

@@ -223,7 +223,7 @@ impl Engine {
             self.take_up(id, record, now);
         }
         if let Some(connection) = self.connections.find_mut(id) {
-            let woken = json::subscribe_to_pushes(connection, id, &mut self.shared, now);
+            let woken = json::subscribe_to_pushes(connection, id, &mut self.shared);
             deliver::resend(connection, id, &mut self.shared, now);
             self.wake(woken, now);
         }
@@ -275,7 +275,7 @@ impl Engine {
             match item {
                 // The client takes fewer at a time than before: the rest is sent under new ids once there is room.
                 Some(item) if !has_room && inflight.state != InflightState::AwaitingPubComp => {
-                    sending.push_pending(item)
+                    sending.push_pending(item);
                 }
                 item => sending.inflight.push_back(Inflight {
                     packet_id: inflight.packet_id,

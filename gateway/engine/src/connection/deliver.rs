@@ -434,9 +434,9 @@ fn send_at_most_once(
     copy: Copy<'_>,
     now: Now,
 ) -> bool {
-    let packet = Packet {
+    let packet = Wrapping {
         qos: QoS::AtMostOnce,
-        packet_id: None,
+        id: None,
         dup: false,
         retain: copy.retain,
         subscription_ids: copy.subscription_ids,
@@ -452,18 +452,18 @@ fn send_at_most_once(
 }
 
 /// What stands around a message in its packet.
-struct Packet<'a> {
+struct Wrapping<'a> {
     qos: QoS,
-    packet_id: Option<PacketId>,
+    id: Option<PacketId>,
     dup: bool,
     retain: bool,
     subscription_ids: &'a [u32],
 }
 
-fn wrapped(item: &Item, packet_id: PacketId, dup: bool) -> Packet<'_> {
-    Packet {
+fn wrapped(item: &Item, packet_id: PacketId, dup: bool) -> Wrapping<'_> {
+    Wrapping {
         qos: item.qos,
-        packet_id: Some(packet_id),
+        id: Some(packet_id),
         dup,
         retain: item.retain,
         subscription_ids: &item.subscription_ids,
@@ -477,7 +477,7 @@ fn write(
     id: ConnectionId,
     outbox: &mut Outbox,
     outgoing: &mut Outgoing<'_>,
-    packet: &Packet<'_>,
+    packet: &Wrapping<'_>,
     now: Now,
 ) -> bool {
     if session.protocol == Protocol::Json {
@@ -501,7 +501,7 @@ fn write(
             return false;
         }
         outbox.append_run(id, encoded.head);
-        if let Some(packet_id) = packet.packet_id {
+        if let Some(packet_id) = packet.id {
             outbox.append(id, |out| out.extend_from_slice(&packet_id.get().to_be_bytes()));
         }
         outbox.append_run(id, encoded.tail);
@@ -517,7 +517,7 @@ fn write(
             packet.qos,
             packet.retain,
             topic,
-            packet.packet_id,
+            packet.id,
             message.properties,
             expiry_s,
             alias,
@@ -547,7 +547,7 @@ fn write(
             packet.qos,
             packet.retain,
             topic,
-            packet.packet_id,
+            packet.id,
             message.properties,
             expiry_s,
             alias,
@@ -618,7 +618,7 @@ fn write_json(
     id: ConnectionId,
     outbox: &mut Outbox,
     outgoing: &mut Outgoing<'_>,
-    packet: &Packet<'_>,
+    packet: &Wrapping<'_>,
 ) -> bool {
     let message = &outgoing.message;
     let encoding = Encoding { framing, protocol: Protocol::Json, qos: packet.qos, retain: packet.retain };
@@ -644,7 +644,7 @@ fn write_json(
         body
     });
     let mut head = Vec::with_capacity(48);
-    write_push_head(&mut head, packet.packet_id.and_then(|id| Id::new(id.get())), packet.dup);
+    write_push_head(&mut head, packet.id.and_then(|id| Id::new(id.get())), packet.dup);
     outbox.append(id, |out| {
         framing.write_header(out, head.len() + body.length());
         out.extend_from_slice(&head);

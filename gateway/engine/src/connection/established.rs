@@ -55,7 +55,7 @@ impl Engine {
             }
             PacketType::Subscribe => {
                 let packet = Subscribe::decode(header, body, version)?;
-                let waiters = subscribe::handle_subscribe(connection, id, shared, &packet, now)?;
+                let waiters = subscribe::handle_subscribe(connection, id, shared, &packet);
                 self.wake(waiters, now);
             }
             PacketType::Unsubscribe => {

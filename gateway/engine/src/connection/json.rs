@@ -86,7 +86,6 @@ pub(crate) fn subscribe_to_pushes(
     connection: &mut Connection,
     id: ConnectionId,
     shared: &mut Shared,
-    now: Now,
 ) -> Vec<Waiter> {
     let Some(session) = connection.session().filter(|session| session.protocol == Protocol::Json) else {
         return Vec::new();
@@ -104,7 +103,7 @@ pub(crate) fn subscribe_to_pushes(
         refused: None,
     };
     // No request asked for it, so there is no id to answer.
-    subscribe::subscribe(connection, id, shared, 0, std::iter::once(wanted), now)
+    subscribe::subscribe(connection, id, shared, 0, std::iter::once(wanted))
 }
 
 /// What a JSON device hears before it is closed.
@@ -212,7 +211,7 @@ impl Engine {
                         .is_err()
                         .then_some(u8::from(ReasonCode::TopicFilterInvalid)),
                 });
-                let woken = subscribe::subscribe(connection, id, shared, request.get(), wanted, now);
+                let woken = subscribe::subscribe(connection, id, shared, request.get(), wanted);
                 self.wake(woken, now);
                 Ok(Taken::Yes)
             }

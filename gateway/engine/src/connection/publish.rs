@@ -237,6 +237,6 @@ pub(crate) fn handle_release(
     let reason_code = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
     let version = session.protocol.version();
     framing.send(&mut shared.outbox, id, |out| {
-        PubComp::with_reason(packet_id, reason_code).encode(version, out)
+        PubComp::with_reason(packet_id, reason_code).encode(version, out);
     });
 }

@@ -16,10 +16,9 @@ use holdfast_wire::session_record::{Cursor, StreamKey};
 use holdfast_wire::store::Request;
 use holdfast_wire::topic::parse_shared;
 
-use super::close::CloseReason;
 use super::transport::Framing;
 use super::{Connection, Phase};
-use crate::input::{ConnectionId, Now};
+use crate::input::ConnectionId;
 use crate::requests::{Asked, PendingSubscribe, RetainedRead, UnsubscribeAnswer};
 use crate::session::subscription::{Options, Subscription, personal_level};
 use crate::session::{Protocol, Session};
@@ -45,8 +44,7 @@ pub(crate) fn handle_subscribe(
     id: ConnectionId,
     shared: &mut Shared,
     packet: &Subscribe<'_>,
-    now: Now,
-) -> Result<Vec<Waiter>, CloseReason> {
+) -> Vec<Waiter> {
     let identifier = packet.properties.subscription_identifier.unwrap_or(0);
     let wanted = packet.filters.iter().map(|(filter, options)| Wanted {
         filter,
@@ -55,7 +53,7 @@ pub(crate) fn handle_subscribe(
         identifier,
         refused: None,
     });
-    Ok(subscribe(connection, id, shared, packet.packet_id.get(), wanted, now))
+    subscribe(connection, id, shared, packet.packet_id.get(), wanted)
 }
 
 /// Takes up subscriptions; the answer follows once everyone knows them.
@@ -65,7 +63,6 @@ pub(crate) fn subscribe<'a>(
     shared: &mut Shared,
     packet_id: u16,
     wanted: impl Iterator<Item = Wanted<'a>>,
-    _now: Now,
 ) -> Vec<Waiter> {
     let ticket = shared.number();
     let Phase::Established(session) = &mut connection.phase else { return Vec::new() };

@@ -134,7 +134,7 @@ impl Engine {
                     self.read_text(id, bytes, end_of_message, now)?;
                 }
                 Some(Event::Data { kind: DataKind::Binary, bytes, .. }) if !is_json => {
-                    self.read_packets(id, bytes, now)?
+                    self.read_packets(id, bytes, now)?;
                 }
                 Some(Event::Data { .. }) => return Err(CloseReason::WebSocketWrongKind),
                 Some(Event::Ping(payload)) => {

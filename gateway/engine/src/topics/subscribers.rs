@@ -27,6 +27,7 @@ pub(crate) struct Subscribers {
     pub(crate) stream: Option<Box<str>>,
     members: Vec<Subscriber>,
     /// Place by slot, once there are too many to search.
+    #[expect(clippy::box_collection, reason = "8 bytes for each of many small audiences, not 32")]
     places: Option<Box<HashMap<u32, u32, FxBuildHasher>>>,
     /// Where a shared group's round stands.
     next: usize,

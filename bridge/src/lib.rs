@@ -4,7 +4,22 @@
 //! Knows the link to the gateways, the session store and the sink; never MQTT packets or device sockets. A bridge may die at any moment:
 //! what it has not settled its gateways send again.
 //!
-//! Start with [`log`] (where frames rest).
+//! Start with [`Bridge::start`], then `link::conversation` (what a shard says), `uplink` (the way up), `fanout` and [`push`] (the way
+//! down), and [`log`] (where frames rest).
 
+mod bridge;
+pub mod config;
+mod core;
+mod fanout;
+mod link;
 pub mod log;
 pub mod metrics;
+pub mod push;
+pub mod sink;
+mod store_requests;
+mod uplink;
+
+pub use bridge::{Bridge, BridgeHandle, StartError};
+pub use config::BridgeConfig;
+pub use link::LinkStream;
+pub use uplink::topic_map::{SinkName, TopicMapError, TopicRule};

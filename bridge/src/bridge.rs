@@ -1,0 +1,148 @@
+//! A running bridge: its runtime, its start and its end.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use holdfast_store::Store;
+use holdfast_wire::ids::BridgeId;
+use holdfast_wire::store::{Reply, Request};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::config::BridgeConfig;
+use crate::core::Core;
+use crate::link::{LinkStream, converse};
+use crate::push::{PushAnswer, PushError, PushRequest, push};
+use crate::sink::Sink;
+use crate::store_requests::ask_until_answered;
+use crate::uplink::topic_map::TopicMapError;
+
+/// Why a bridge does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The topic map is not one.
+    #[error(transparent)]
+    TopicMap(#[from] TopicMapError),
+    /// The system gives us no threads.
+    #[error("the bridge's runtime cannot start: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// A bridge before it runs.
+#[derive(Debug)]
+pub struct Bridge;
+
+impl Bridge {
+    /// Starts a bridge on threads of its own. Links that are accepted wait until the store has said which filters persistent sessions hold.
+    pub fn start(
+        config: BridgeConfig,
+        store: Arc<dyn Store>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<BridgeHandle, StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.worker_threads.max(1))
+            .thread_name("bridge")
+            .enable_all()
+            .build()?;
+        let (links_open, links_closed) = mpsc::channel(1);
+        let core = Arc::new(Core::new(config, store, sink, links_open)?);
+        runtime.spawn(know_durable_filters(Arc::clone(&core)));
+        Ok(BridgeHandle(Arc::new(Running {
+            core,
+            runtime: Some(runtime),
+            links_closed: std::sync::Mutex::new(Some(links_closed)),
+        })))
+    }
+}
+
+/// A running bridge; clones are the same one. When the last clone is dropped it stops where it stands: see
+/// [`BridgeHandle::shutdown`] for an orderly end.
+#[derive(Clone)]
+pub struct BridgeHandle(Arc<Running>);
+
+struct Running {
+    core: Arc<Core>,
+    runtime: Option<Runtime>,
+    links_closed: std::sync::Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+impl std::fmt::Debug for BridgeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("BridgeHandle").field(&self.id()).finish()
+    }
+}
+
+impl BridgeHandle {
+    /// Which bridge this is; fresh at each start.
+    pub fn id(&self) -> BridgeId {
+        self.0.core.bridge
+    }
+
+    /// Takes a connected stream as a link to a shard. It is closed at once while the bridge drains.
+    pub fn accept(&self, stream: impl Into<LinkStream>) {
+        let core = Arc::clone(&self.0.core);
+        let open = core.links_open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(open), Some(runtime)) = (open, &self.0.runtime) else { return };
+        let stream = stream.into();
+        runtime.spawn(async move {
+            converse(core, stream).await;
+            drop(open);
+        });
+    }
+
+    /// Pushes, and waits for the outcome as long as the request says. May be called from any runtime.
+    pub async fn push(&self, request: PushRequest) -> Result<PushAnswer, PushError> {
+        let Some(runtime) = &self.0.runtime else { return Err(PushError::Stopped) };
+        push(&self.0.core, runtime.handle(), request).await
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
+    }
+
+    /// Drains: reads no more from shards, settles everything received, tells them, closes the links. `false` if that took longer than
+    /// `within`; what is unsettled then the shards send to another bridge. Blocks the calling thread, which must not be one that polls tasks.
+    pub fn shutdown(&self, within: Duration) -> bool {
+        let Some(runtime) = &self.0.runtime else { return true };
+        self.0.core.links_open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.core.draining.send_replace(true);
+        let links_closed = self.0.links_closed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut links_closed) = links_closed else { return true };
+        let (drained, wait) = std::sync::mpsc::channel();
+        runtime.spawn(async move {
+            // Nobody ever sends: it ends when the last link has.
+            while links_closed.recv().await.is_some() {}
+            let _ = drained.send(());
+        });
+        wait.recv_timeout(within).is_ok()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // May be dropped on a thread of some runtime, which must not block.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Loads the filters of persistent sessions, lets links open, and compares with the store from time to time.
+async fn know_durable_filters(core: Arc<Core>) {
+    loop {
+        match ask_until_answered(&*core.store, Request::DurableFilters).await {
+            Ok(Reply::Filters(filters)) => {
+                core.change_interests(|interests| interests.durable_filters(&filters))
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "the filters of persistent sessions cannot be read");
+                tokio::time::sleep(core.config.durable_filters_every).await;
+                continue;
+            }
+        }
+        core.ready.send_replace(true);
+        tokio::time::sleep(core.config.durable_filters_every).await;
+    }
+}

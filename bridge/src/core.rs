@@ -1,0 +1,120 @@
+//! What all links and pushes of one bridge share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use holdfast_store::Store;
+use holdfast_wire::ids::BridgeId;
+use holdfast_wire::mqtt::QoS;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::config::BridgeConfig;
+use crate::fanout::{InterestTable, LinkId, Owes};
+use crate::link::Peers;
+use crate::push::Pushes;
+use crate::sink::Sink;
+use crate::uplink::Waiter;
+use crate::uplink::dedupe::Dedupe;
+use crate::uplink::topic_map::{TopicMap, TopicMapError};
+
+pub(crate) struct Core {
+    pub(crate) config: BridgeConfig,
+    pub(crate) bridge: BridgeId,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) topic_map: TopicMap,
+    pub(crate) peers: Peers,
+    pub(crate) pushes: Pushes,
+    /// Group deliveries whose report is awaited.
+    pub(crate) group_deliveries: Arc<Semaphore>,
+    /// True once the filters of persistent sessions are known: no link opens before that.
+    pub(crate) ready: watch::Sender<bool>,
+    /// True once links are to settle what they have and close.
+    pub(crate) draining: watch::Sender<bool>,
+    dedupe: Mutex<Dedupe<Waiter>>,
+    interests: RwLock<InterestTable>,
+    /// Whether the interest table holds anything; spares frames the lock where nobody listens.
+    any_interest: AtomicBool,
+    last_message_id: AtomicU64,
+    next_link: AtomicU64,
+    /// Each link's task holds a clone of the sender; the receiver ends when the last one has.
+    pub(crate) links_open: Mutex<Option<mpsc::Sender<()>>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: BridgeConfig,
+        store: Arc<dyn Store>,
+        sink: Arc<dyn Sink>,
+        links_open: mpsc::Sender<()>,
+    ) -> Result<Self, TopicMapError> {
+        Ok(Self {
+            topic_map: TopicMap::new(config.topic_map.clone())?,
+            bridge: BridgeId(random()),
+            store,
+            sink,
+            peers: Peers::default(),
+            pushes: Pushes::new(config.push.clone()),
+            group_deliveries: Arc::new(Semaphore::new(config.group_deliveries_max as usize)),
+            ready: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
+            dedupe: Mutex::new(Dedupe::new(config.dedupe, random())),
+            interests: RwLock::default(),
+            any_interest: AtomicBool::new(false),
+            last_message_id: AtomicU64::new(0),
+            next_link: AtomicU64::new(1),
+            links_open: Mutex::new(Some(links_open)),
+            config,
+        })
+    }
+
+    pub(crate) fn dedupe(&self) -> MutexGuard<'_, Dedupe<Waiter>> {
+        self.dedupe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a message owes before it is acknowledged, and whether anyone hears it.
+    pub(crate) fn owes(&self, topic: &str, qos: QoS) -> Owes {
+        if !self.any_interest.load(Ordering::Acquire) {
+            return Owes::default();
+        }
+        self.read_interests(|interests| interests.owes(topic, qos))
+    }
+
+    pub(crate) fn read_interests<T>(&self, read: impl FnOnce(&InterestTable) -> T) -> T {
+        read(&self.interests.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn change_interests(&self, change: impl FnOnce(&mut InterestTable)) {
+        let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut interests);
+        self.any_interest.store(!interests.is_empty(), Ordering::Release);
+    }
+
+    /// Unique in this bridge and ordered by time: ms of Unix time above 20 bits of counter. More than a million in one ms borrow from
+    /// the next; a clock that is set back does not matter.
+    pub(crate) fn next_message_id(&self, now_ms: u64) -> u64 {
+        let at_least = now_ms << 20;
+        let update = |last: u64| Some((last + 1).max(at_least));
+        // The update never declines, so both arms hold the former value.
+        let last = match self.last_message_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update) {
+            Ok(last) | Err(last) => last,
+        };
+        (last + 1).max(at_least)
+    }
+
+    pub(crate) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Now, in ms of Unix time.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A number that nobody can foretell: what seeds the standard library's hash maps comes from the system.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(SystemTime::now())
+}

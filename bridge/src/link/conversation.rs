@@ -1,0 +1,304 @@
+//! One link from its first record to the settlement of its last uplink.
+//!
+//! ```text
+//! Hello ──> Welcome ──> talking ──(stream ends, garbage, stuck, replaced)──> closed ──> uplinks settled
+//!   └────> Refused          └────(drain: reads no more)──> uplinks settled ──> closed
+//! ```
+//!
+//! A closed link's uplinks are still settled: the frames may come again over another link, and join or find them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_wire::ids::Owner;
+use holdfast_wire::link::{Hello, Interest, LINK_VERSION, LinkError, ToBridge, ToGateway, Welcome};
+use holdfast_wire::topic::{TopicError, validate_filter};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::peer::{Peer, PeerGone};
+use super::records::Records;
+use super::stream::{LinkStream, WriteHalf};
+use super::writer;
+use crate::core::{Core, now_ms};
+use crate::fanout::{self, LinkId};
+use crate::metrics as names;
+use crate::sink::SinkClosed;
+use crate::uplink::Uplinks;
+use crate::uplink::inbox::Inbox;
+
+/// A stream that has not said Hello by then is closed.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Reads of retained messages that may wait; when full, the link is not read from.
+const RETAINED_READS_MAX: usize = 256;
+
+/// Why a link ends.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error("the shard closed it")]
+    Closed,
+    #[error("it does not read what it is told, or dialled again")]
+    Gone,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Garbage(#[from] LinkError),
+    #[error("the filter {0:?} {1}")]
+    Filter(String, TopicError),
+    #[error("a record came that has no place there")]
+    OutOfPlace,
+    #[error("no Hello came within 10 s")]
+    Silent,
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Sink(#[from] SinkClosed),
+    #[error("the bridge is draining")]
+    Drained,
+}
+
+impl From<PeerGone> for Ending {
+    fn from(_: PeerGone) -> Self {
+        Self::Gone
+    }
+}
+
+impl Ending {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::Io(_) => "io",
+            Self::Garbage(_) | Self::Filter(..) | Self::OutOfPlace => "garbage",
+            Self::Silent => "silent",
+            Self::Refused(_) => "refused",
+            Self::Sink(_) => "sink",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// Holds the whole conversation over one stream.
+pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream) {
+    let (records, write) = match stream.into_halves() {
+        Ok((read, write)) => (Records::new(read), write),
+        Err(error) => return tracing::warn!(%error, "a stream cannot become a link"),
+    };
+    let mut draining = core.draining.subscribe();
+    let opened = tokio::select! {
+        opened = open(&core, records, write) => opened,
+        () = until_true(&mut draining) => Err(Ending::Drained),
+    };
+    match opened {
+        Ok(link) => link.run().await,
+        Err(ending) => {
+            metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
+            tracing::warn!(reason = %ending, "a link was not opened");
+        }
+    }
+}
+
+async fn open(core: &Arc<Core>, mut records: Records, mut write: WriteHalf) -> Result<Link, Ending> {
+    let shard = match timeout(HELLO_WITHIN, hello(core, &mut records)).await {
+        Ok(Ok(shard)) => shard,
+        Ok(Err(Ending::Refused(reason))) => {
+            let mut record = Vec::new();
+            ToGateway::Refused(&reason).encode(&mut record);
+            let _ = timeout(HELLO_WITHIN, write.write_all(&record)).await;
+            return Err(Ending::Refused(reason));
+        }
+        Ok(Err(ending)) => return Err(ending),
+        Err(_) => return Err(Ending::Silent),
+    };
+    // Before the filters of persistent sessions are known, frames could pass them by.
+    until_true(&mut core.ready.subscribe()).await;
+    Ok(Link::open(core, shard, records, write))
+}
+
+async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
+    loop {
+        if records.fill().await? == 0 {
+            return Err(Ending::Closed);
+        }
+        let Some((record, bytes)) = records.peek(0)? else { continue };
+        let ToBridge::Hello(hello) = record else { return Err(Ending::OutOfPlace) };
+        check(core, &hello).map_err(Ending::Refused)?;
+        let shard = hello.shard;
+        records.drop_front(bytes);
+        return Ok(shard);
+    }
+}
+
+fn check(core: &Core, hello: &Hello<'_>) -> Result<(), String> {
+    if hello.version != LINK_VERSION {
+        return Err(format!(
+            "this bridge speaks link version {LINK_VERSION}, the gateway {}: run the same release of both",
+            hello.version
+        ));
+    }
+    if !is_same_secret(&core.config.link_secret, hello.secret) {
+        return Err("the link secret differs: set the same link.secret on gateway and bridge".to_owned());
+    }
+    Ok(())
+}
+
+/// Compares in a time that depends on the lengths alone, so that answers do not tell how much of a guess was right.
+fn is_same_secret(ours: &[u8], theirs: &[u8]) -> bool {
+    let differences = ours.iter().zip(theirs).fold(0, |differences, (a, b)| differences | (a ^ b));
+    ours.len() == theirs.len() && std::hint::black_box(differences) == 0
+}
+
+/// An open link.
+struct Link {
+    core: Arc<Core>,
+    peer: Arc<Peer>,
+    records: Records,
+    uplinks: Uplinks,
+    inbox: Arc<Inbox>,
+    retained_reads: mpsc::Sender<(u64, Box<str>)>,
+    writer: tokio::task::JoinHandle<()>,
+}
+
+impl Link {
+    fn open(core: &Arc<Core>, shard: Owner, records: Records, write: WriteHalf) -> Self {
+        let peer = Arc::new(Peer::new(core.next_link(), shard));
+        if let Some(former) = core.peers.opened(&peer) {
+            former.close();
+        }
+        let welcome =
+            Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
+        peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
+        let inbox = Arc::new(Inbox::default());
+        let (fan_out, jobs) = mpsc::unbounded_channel();
+        let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
+        let writer = tokio::spawn(writer::write(Arc::clone(&peer), write));
+        tokio::spawn(fanout::run(Arc::clone(core), peer.link, jobs, Arc::clone(&inbox)));
+        tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
+        let uplinks = Uplinks::new(Arc::clone(core), shard.node, Arc::clone(&inbox), fan_out);
+        metrics::gauge!(names::LINKS).increment(1.0);
+        tracing::info!(node = %shard.node, shard = %shard.shard, "a link is open");
+        Self { core: Arc::clone(core), peer, records, uplinks, inbox, retained_reads, writer }
+    }
+
+    async fn run(mut self) {
+        let Err(ending) = self.talk().await;
+        let shard = self.peer.shard;
+        match ending {
+            Ending::Closed | Ending::Drained => {
+                tracing::info!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed");
+            }
+            _ => {
+                tracing::warn!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed")
+            }
+        }
+        metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
+        metrics::gauge!(names::LINKS).decrement(1.0);
+        let Self { core, peer, mut uplinks, inbox, writer, .. } = self;
+        if !matches!(ending, Ending::Drained) {
+            // A shard that is gone hears nothing any more; so that nobody waits for it, before its uplinks are seen through.
+            peer.close();
+        }
+        core.peers.lost(&peer);
+        core.change_interests(|interests| interests.link_lost(peer.link));
+        // What was read before something broke is seen through as well.
+        let sink_open = uplinks.flush().await.is_ok() && !matches!(ending, Ending::Sink(_));
+        let mut events = Vec::new();
+        while sink_open && !uplinks.is_settled() {
+            inbox.arrived.notified().await;
+            inbox.take(&mut events);
+            uplinks.handle_events(&mut events);
+            uplinks.tell(&peer);
+        }
+        peer.close();
+        let _ = writer.await;
+    }
+
+    async fn talk(&mut self) -> Result<std::convert::Infallible, Ending> {
+        let mut events = Vec::new();
+        let mut draining = self.core.draining.subscribe();
+        loop {
+            let may_read = self.uplinks.has_room();
+            tokio::select! {
+                biased;
+                () = self.peer.until_closed() => return Err(Ending::Gone),
+                () = until_true(&mut draining) => return Err(Ending::Drained),
+                () = self.inbox.arrived.notified() => {
+                    self.inbox.take(&mut events);
+                    self.uplinks.handle_events(&mut events);
+                }
+                read = read(&self.peer, &mut self.records), if may_read => {
+                    let read = read?;
+                    metrics::counter!(names::LINK_BYTES, "direction" => "in").increment(read as u64);
+                    self.handle_records().await?;
+                }
+            }
+            self.uplinks.tell(&self.peer);
+        }
+    }
+
+    /// Handles every complete record that was read.
+    async fn handle_records(&mut self) -> Result<(), Ending> {
+        let now_ms = now_ms();
+        let mut passed = 0;
+        let mut uplinks = 0;
+        while let Some((record, bytes)) = self.records.peek(passed)? {
+            passed += bytes;
+            match record {
+                ToBridge::Uplink(uplink) => {
+                    self.uplinks.handle(&uplink, bytes, now_ms);
+                    uplinks += 1;
+                }
+                ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest).await?,
+                ToBridge::RetainedRead(read) => {
+                    let read = (read.token, read.filter.into());
+                    self.retained_reads.send(read).await.map_err(|_| Ending::Gone)?;
+                }
+                ToBridge::Report(report) => self.peer.reported(report.delivery, report.outcome),
+                ToBridge::Takeover(takeover) => {
+                    if let Some(former) = self.core.peers.of_shard(takeover.former) {
+                        // If its link is lost, its epoch fences it all the same.
+                        let _ = former.send_record(&ToGateway::Takeover(takeover)).await;
+                    }
+                }
+                ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
+            }
+        }
+        self.records.drop_front(passed);
+        if uplinks > 0 {
+            metrics::counter!(names::UPLINKS).increment(uplinks);
+            self.uplinks.flush().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn until_true(flag: &mut watch::Receiver<bool>) {
+    // The sender lives in the core, so it cannot be gone.
+    let _ = flag.wait_for(|flag| *flag).await;
+}
+
+/// Reads on once the shard has taken enough of what it was told.
+async fn read(peer: &Peer, records: &mut Records) -> Result<usize, Ending> {
+    peer.ready().await?;
+    match records.fill().await? {
+        0 => Err(Ending::Closed),
+        bytes => Ok(bytes),
+    }
+}
+
+async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> Result<(), Ending> {
+    let link: LinkId = peer.link;
+    validate_filter(interest.filter).map_err(|error| Ending::Filter(interest.filter.to_owned(), error))?;
+    core.change_interests(|interests| {
+        if interest.wanted {
+            interests.announce(link, interest.kind, interest.filter, interest.durable);
+        } else {
+            interests.withdraw(link, interest.kind, interest.filter);
+        }
+    });
+    if interest.token != 0 {
+        peer.send_record(&ToGateway::InterestKnown(interest.token)).await?;
+    }
+    Ok(())
+}

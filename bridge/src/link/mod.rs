@@ -1,0 +1,18 @@
+//! Links to gateway shards: accepting them, reading what they say, writing what they are told.
+//!
+//! A link is four tasks: `conversation` reads and owns its uplinks, `writer` writes, one fans its messages out, one answers its reads of
+//! retained messages. Each waits for a slow shard without holding up the others. Everybody else knows a link as a [`Peer`].
+//!
+//! Start with `conversation`.
+
+mod conversation;
+mod peer;
+mod peers;
+mod records;
+mod stream;
+mod writer;
+
+pub(crate) use conversation::converse;
+pub(crate) use peer::Peer;
+pub(crate) use peers::Peers;
+pub use stream::LinkStream;

@@ -1,0 +1,165 @@
+//! A shard at the other end of a link, as the rest of the bridge sees it: records can be sent to it, and deliveries reported by it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_wire::ids::Owner;
+use holdfast_wire::link::{Outcome, ToGateway};
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, oneshot};
+
+use crate::fanout::LinkId;
+
+/// Bytes that may wait for a shard that does not read; as many again may be with the writer. When full, senders wait.
+pub(crate) const OUT_BYTES_MAX: usize = 8 << 20;
+/// A shard that takes nothing for so long is given up: its link is closed, and those who wait for it go on.
+pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// The link is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerGone;
+
+/// One open link.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) link: LinkId,
+    pub(crate) shard: Owner,
+    out: Mutex<Out>,
+    /// There is something to write, or the link is closed.
+    written: Notify,
+    /// There is room again, or the link is closed.
+    room: Notify,
+    closed: Notify,
+    /// Who waits for reports. Bounded by those who ask for them: pushes and group deliveries in flight.
+    reports: Mutex<FxHashMap<u64, oneshot::Sender<Outcome>>>,
+    next_delivery: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    bytes: Vec<u8>,
+    closed: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(link: LinkId, shard: Owner) -> Self {
+        Self {
+            link,
+            shard,
+            out: Mutex::default(),
+            written: Notify::new(),
+            room: Notify::new(),
+            closed: Notify::new(),
+            reports: Mutex::default(),
+            next_delivery: AtomicU64::new(1),
+        }
+    }
+
+    /// Sends encoded records, waiting for room.
+    pub(crate) async fn send(&self, records: &[u8]) -> Result<(), PeerGone> {
+        self.when_room(|out| out.bytes.extend_from_slice(records)).await
+    }
+
+    /// Sends one record, waiting for room.
+    pub(crate) async fn send_record(&self, record: &ToGateway<'_>) -> Result<(), PeerGone> {
+        self.when_room(|out| record.encode(&mut out.bytes)).await
+    }
+
+    /// Sends without waiting: for settlements alone, which the link's window bounds.
+    pub(crate) fn send_at_once(&self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = self.out();
+        if !out.closed {
+            encode(&mut out.bytes);
+            drop(out);
+            self.written.notify_one();
+        }
+    }
+
+    /// Waits until the shard has read enough to be sent more.
+    pub(crate) async fn ready(&self) -> Result<(), PeerGone> {
+        self.when_room(|_| ()).await
+    }
+
+    async fn when_room(&self, write: impl FnOnce(&mut Out)) -> Result<(), PeerGone> {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            // Registered before looking, so that a writer that makes room in between is not missed.
+            room.as_mut().enable();
+            {
+                let mut out = self.out();
+                if out.closed {
+                    return Err(PeerGone);
+                }
+                if out.bytes.len() < OUT_BYTES_MAX {
+                    write(&mut out);
+                    drop(out);
+                    self.written.notify_one();
+                    return Ok(());
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// For the writer: waits for something to write and swaps it with `buffer`, which is empty. An error once the link is closed
+    /// and everything was given out.
+    pub(crate) async fn take(&self, buffer: &mut Vec<u8>) -> Result<(), PeerGone> {
+        loop {
+            {
+                let mut out = self.out();
+                if !out.bytes.is_empty() {
+                    std::mem::swap(&mut out.bytes, buffer);
+                    drop(out);
+                    self.room.notify_waiters();
+                    return Ok(());
+                }
+                if out.closed {
+                    return Err(PeerGone);
+                }
+            }
+            self.written.notified().await;
+        }
+    }
+
+    /// A delivery that is to be reported: its number, and where the outcome arrives. An error there means that the link was lost.
+    pub(crate) fn expect_report(&self) -> (u64, oneshot::Receiver<Outcome>) {
+        let delivery = self.next_delivery.fetch_add(1, Ordering::Relaxed);
+        let (report, reported) = oneshot::channel();
+        self.reports().insert(delivery, report);
+        if self.out().closed {
+            self.reports().clear();
+        }
+        (delivery, reported)
+    }
+
+    /// The shard reported; a number that nobody waits for does no harm.
+    pub(crate) fn reported(&self, delivery: u64, outcome: Outcome) {
+        if let Some(report) = self.reports().remove(&delivery) {
+            let _ = report.send(outcome);
+        }
+    }
+
+    /// Closes the link: nothing more is taken, what was taken may still be written, and whoever waits hears of it.
+    pub(crate) fn close(&self) {
+        self.out().closed = true;
+        self.reports().clear();
+        self.written.notify_one();
+        self.room.notify_waiters();
+        self.closed.notify_one();
+    }
+
+    /// Waits until someone closes the link; for its reader alone.
+    pub(crate) async fn until_closed(&self) {
+        self.closed.notified().await;
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reports(&self) -> MutexGuard<'_, FxHashMap<u64, oneshot::Sender<Outcome>>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

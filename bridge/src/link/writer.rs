@@ -1,0 +1,38 @@
+//! Writes what a link's shard is told, as much at once as there is.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::peer::{Peer, STUCK_AFTER};
+use super::stream::WriteHalf;
+use crate::metrics as names;
+
+/// A buffer that a burst has grown beyond this is not kept.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// Runs until the link is closed and everything before that is written, or the shard does not take it.
+pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf) {
+    let mut buffer = Vec::new();
+    while peer.take(&mut buffer).await.is_ok() {
+        let mut rest = &buffer[..];
+        while !rest.is_empty() {
+            match timeout(STUCK_AFTER, stream.write(rest)).await {
+                Ok(Ok(written)) if written > 0 => rest = &rest[written..],
+                Ok(_) => return peer.close(),
+                Err(_) => {
+                    tracing::warn!(node = %peer.shard.node, shard = %peer.shard.shard, "a shard takes nothing any more; its link is closed");
+                    metrics::counter!(names::LINKS_CLOSED, "reason" => "stuck").increment(1);
+                    return peer.close();
+                }
+            }
+        }
+        metrics::counter!(names::LINK_BYTES, "direction" => "out").increment(buffer.len() as u64);
+        buffer.clear();
+        if buffer.capacity() > BUFFER_BYTES_KEPT {
+            buffer = Vec::new();
+        }
+    }
+    let _ = timeout(STUCK_AFTER, stream.shutdown()).await;
+}

@@ -1,0 +1,126 @@
+//! One outcome for each id: remembered for a while, and waited for together while it is not known.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::request::{PushError, PushOutcome};
+use crate::config::PushConfig;
+
+/// None until it is known.
+pub(super) type Outcome = Option<Result<PushOutcome, PushError>>;
+
+/// Outcomes by id. At most [`PushConfig::outcomes_max`], none older than [`PushConfig::outcome_age_max`]; those in flight stay in any case, and
+/// [`PushConfig::in_flight_max`] bounds them.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    config: PushConfig,
+    by_id: HashMap<Box<str>, Known>,
+    /// Ids in the order they came; an id that was forgotten meanwhile does no harm.
+    order: VecDeque<(Instant, Box<str>)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    fingerprint: u64,
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// What is known of an id.
+pub(super) enum Entered {
+    /// Nothing: push, and tell the outcome.
+    First(watch::Sender<Outcome>, watch::Receiver<Outcome>),
+    /// It was pushed; this is where the outcome is or will be.
+    Known(watch::Receiver<Outcome>),
+}
+
+impl Outcomes {
+    pub(super) fn new(config: PushConfig) -> Self {
+        Self { config, by_id: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// A push came with this id.
+    pub(super) fn enter(&mut self, id: &str, fingerprint: u64, now: Instant) -> Result<Entered, PushError> {
+        self.forget_old(now);
+        if let Some(known) = self.by_id.get(id) {
+            if known.fingerprint != fingerprint {
+                return Err(PushError::IdReused(id.to_owned()));
+            }
+            return Ok(Entered::Known(known.outcome.clone()));
+        }
+        let (tell, outcome) = watch::channel(None);
+        self.by_id.insert(id.into(), Known { fingerprint, outcome: outcome.clone() });
+        self.order.push_back((now, id.into()));
+        Ok(Entered::First(tell, outcome))
+    }
+
+    /// Nothing came of it; the id may be used again.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.by_id.remove(id);
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        for _ in 0..self.order.len() {
+            let Some((since, _)) = self.order.front() else { return };
+            let aged = now.duration_since(*since) > self.config.outcome_age_max;
+            if !aged && self.order.len() < self.config.outcomes_max {
+                return;
+            }
+            let Some((since, id)) = self.order.pop_front() else { return };
+            let in_flight = self.by_id.get(&id).is_some_and(|known| known.outcome.borrow().is_none());
+            if in_flight {
+                self.order.push_back((since, id));
+            } else {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn outcomes(outcomes_max: usize) -> Outcomes {
+        Outcomes::new(PushConfig { outcomes_max, ..PushConfig::default() })
+    }
+
+    fn first(outcomes: &mut Outcomes, id: &str, now: Instant) -> watch::Sender<Outcome> {
+        let Ok(Entered::First(tell, _)) = outcomes.enter(id, 1, now) else { panic!("{id} is known") };
+        tell
+    }
+
+    fn is_known(outcomes: &mut Outcomes, id: &str, now: Instant) -> bool {
+        matches!(outcomes.enter(id, 1, now), Ok(Entered::Known(_)))
+    }
+
+    #[test]
+    fn an_id_has_one_outcome_and_is_not_for_another_push() {
+        let (mut outcomes, now) = (outcomes(10), Instant::now());
+        let tell = first(&mut outcomes, "a", now);
+        tell.send_replace(Some(Ok(PushOutcome::Queued)));
+        let Ok(Entered::Known(outcome)) = outcomes.enter("a", 1, now) else { panic!() };
+        assert_eq!(*outcome.borrow(), Some(Ok(PushOutcome::Queued)));
+        assert!(matches!(outcomes.enter("a", 2, now), Err(PushError::IdReused(_))));
+        outcomes.forget("a");
+        first(&mut outcomes, "a", now);
+    }
+
+    #[test]
+    fn outcomes_go_by_count_and_age_but_not_while_in_flight() {
+        let (mut outcomes, now) = (outcomes(3), Instant::now());
+        let _in_flight = first(&mut outcomes, "in flight", now);
+        for number in 0..10 {
+            first(&mut outcomes, &number.to_string(), now).send_replace(Some(Ok(PushOutcome::Delivered)));
+        }
+        assert!(outcomes.order.len() <= 3);
+        assert!(is_known(&mut outcomes, "in flight", now));
+        assert!(is_known(&mut outcomes, "9", now));
+        let later = now + PushConfig::default().outcome_age_max + Duration::from_secs(1);
+        assert!(is_known(&mut outcomes, "in flight", later));
+        first(&mut outcomes, "9", later);
+    }
+}

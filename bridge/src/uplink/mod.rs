@@ -1,0 +1,388 @@
+//! The way up: what one link's uplinks owe, to whom, and when they are settled (promise P1).
+//!
+//! A frame that nobody listens to goes straight into the batch of its turn; nothing is kept of it but its sequence. What matches filters or is
+//! to be retained also waits in `owed`. All that becomes of frames (stored by the sink, answered by the store, fanned out, joined to one that was
+//! pending) comes back as [`Event`]s in the link's [`Inbox`], so that this state has one owner and no lock.
+//!
+//! Start with [`Uplinks::handle`], then [`Uplinks::handle_events`].
+
+pub(crate) mod dedupe;
+pub(crate) mod inbox;
+mod owed;
+pub(crate) mod topic_map;
+mod window;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use holdfast_wire::ids::NodeId;
+use holdfast_wire::link::{Positions, Settled, ToGateway, Uplink};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Reply, Request, StoreError};
+use tokio::sync::mpsc;
+
+use crate::core::Core;
+use crate::fanout::{FanOutJob, Owes, device_stream};
+use crate::link::Peer;
+use crate::log::LogRecord;
+use crate::metrics as names;
+use crate::sink::{Lane, SinkClosed};
+use crate::store_requests::reason_code;
+use dedupe::{Dedupe, Frame, Seen, Ticket};
+use inbox::{Event, Inbox, Question};
+use owed::{Owed, OwedTicket, part};
+use topic_map::SinkName;
+use window::Window;
+
+/// An uplink that is not settled: what its settlement needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    sequence: u64,
+    /// Bytes of the record, for the window.
+    bytes: u32,
+    dedupe: Option<Ticket>,
+}
+
+/// Who waits for a pending frame that was sent again: an uplink of some link.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    inbox: Arc<Inbox>,
+    arrival: Arrival,
+}
+
+/// One link's uplinks, from their arrival to their settlement. Bounded by the link's window: [`Uplinks::has_room`] says whether to read on.
+pub(crate) struct Uplinks {
+    core: Arc<Core>,
+    node: NodeId,
+    inbox: Arc<Inbox>,
+    lane: Box<dyn Lane>,
+    /// Frames pushed into the lane and not sent off.
+    gathered: Vec<InBatch>,
+    batches: VecDeque<SentBatch>,
+    next_batch: u64,
+    /// Vectors of stored batches, to be used again; as many as were ever in flight at once.
+    spare: Vec<Vec<InBatch>>,
+    window: Window,
+    owed: Owed,
+    fan_out: mpsc::UnboundedSender<FanOutJob>,
+    unsettled: u64,
+    unsettled_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InBatch {
+    arrival: Arrival,
+    /// It owes more than the sink.
+    owed: Option<OwedTicket>,
+}
+
+#[derive(Debug)]
+struct SentBatch {
+    number: u64,
+    frames: Vec<InBatch>,
+    /// Frames that the sink has not spoken of.
+    left: usize,
+}
+
+impl Uplinks {
+    /// `fan_out` may be unbounded: what is in it is unsettled and counts in the window.
+    pub(crate) fn new(
+        core: Arc<Core>,
+        node: NodeId,
+        inbox: Arc<Inbox>,
+        fan_out: mpsc::UnboundedSender<FanOutJob>,
+    ) -> Self {
+        let lane = core.sink.lane();
+        Self {
+            core,
+            node,
+            inbox,
+            lane,
+            gathered: Vec::new(),
+            batches: VecDeque::new(),
+            next_batch: 0,
+            spare: Vec::new(),
+            window: Window::default(),
+            owed: Owed::default(),
+            fan_out,
+            unsettled: 0,
+            unsettled_bytes: 0,
+        }
+    }
+
+    /// Whether the shard is within its window. One that is not is not read from until something is settled.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unsettled_bytes < u64::from(self.core.config.window_bytes)
+    }
+
+    /// Whether everything that arrived is settled.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// An uplink arrived in a record of `bytes`.
+    pub(crate) fn handle(&mut self, uplink: &Uplink<'_>, bytes: usize, now_ms: u64) {
+        let mut message = uplink.message;
+        let mut arrival = Arrival { sequence: uplink.sequence, bytes: bytes as u32, dedupe: None };
+        self.unsettled += 1;
+        self.unsettled_bytes += u64::from(arrival.bytes);
+        if message.qos > QoS::AtMostOnce
+            && let Some(packet_id) = uplink.packet_id
+        {
+            let frame = Frame {
+                client: message.publisher,
+                packet_id,
+                again: uplink.dup || uplink.resent,
+                topic: message.topic,
+                payload: message.payload,
+            };
+            let waiter = || Waiter { inbox: Arc::clone(&self.inbox), arrival };
+            let seen = self.core.dedupe().arrived(frame, waiter);
+            match seen {
+                Seen::New(ticket) => arrival.dedupe = Some(ticket),
+                Seen::Settled(code) => {
+                    metrics::counter!(names::DEDUPE_HITS, "state" => "settled").increment(1);
+                    self.settled(arrival, code);
+                    return;
+                }
+                Seen::Joined => {
+                    metrics::counter!(names::DEDUPE_HITS, "state" => "pending").increment(1);
+                    return;
+                }
+            }
+        }
+        message.id = self.core.next_message_id(now_ms);
+        if message.published_at_ms == 0 {
+            message.published_at_ms = now_ms;
+        }
+        let to_sink = self.core.topic_map.sink(message.topic) == SinkName::Log;
+        let owes = self.core.owes(message.topic, message.qos);
+        let owed = self.owe(arrival, &message, owes, to_sink);
+        if to_sink {
+            self.lane.push(&LogRecord {
+                offset: 0,
+                node: self.node,
+                epoch: uplink.epoch,
+                packet_id: uplink.packet_id,
+                dup: uplink.dup,
+                resent: uplink.resent,
+                event_time_ms: uplink.event_time_ms,
+                message,
+            });
+            self.gathered.push(InBatch { arrival, owed });
+        } else if owed.is_none() {
+            self.finish(arrival, 0);
+        }
+    }
+
+    /// Sees to what a frame owes beside the sink; none if that is nothing.
+    fn owe(
+        &mut self,
+        arrival: Arrival,
+        message: &Message<'_>,
+        owes: Owes,
+        to_sink: bool,
+    ) -> Option<OwedTicket> {
+        let stored = message.qos > QoS::AtMostOnce;
+        let streams = !owes.streams.is_empty() || owes.device.is_some();
+        if !owes.live && !streams && !message.retain {
+            return None;
+        }
+        let shared = SharedMessage::new(message);
+        if message.retain && !stored {
+            // Nobody was promised that it is kept [MQTT-3.3.1-7].
+            self.core.store.submit(Request::Retain { message: shared.clone() }, Box::new(drop));
+        }
+        let flag = |owed: bool, part: u8| if owed { part } else { 0 };
+        let parts = flag(to_sink, part::SINK)
+            | flag(streams, part::STREAMS)
+            | flag(message.retain && stored, part::RETAIN)
+            | flag(owes.live, part::FANOUT);
+        if parts & !part::SINK == 0 {
+            return None;
+        }
+        let ticket = self.owed.insert(arrival, shared.clone(), parts, stored);
+        if !stored && owes.live {
+            self.fan_out(ticket, shared.clone(), Positions::new());
+        }
+        if let Some(client) = owes.device {
+            self.ask(ticket, Question::Device { client, streams: owes.streams }, &shared);
+        } else if streams {
+            self.ask(ticket, Question::Streams(owes.streams), &shared);
+        }
+        if parts & part::RETAIN != 0 {
+            self.ask(ticket, Question::Retain, &shared);
+        }
+        Some(ticket)
+    }
+
+    /// Sends off what was gathered in this turn.
+    pub(crate) async fn flush(&mut self) -> Result<(), SinkClosed> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let number = self.next_batch;
+        self.next_batch += 1;
+        let frames = std::mem::replace(&mut self.gathered, self.spare.pop().unwrap_or_default());
+        self.batches.push_back(SentBatch { number, left: frames.len(), frames });
+        let inbox = Arc::clone(&self.inbox);
+        let settled =
+            move |frames, reason_code| inbox.push(Event::Sink { batch: number, frames, reason_code });
+        self.lane.send(Box::new(settled)).await
+    }
+
+    /// Takes in what has become of frames.
+    pub(crate) fn handle_events(&mut self, events: &mut Vec<Event>) {
+        for event in events.drain(..) {
+            match event {
+                Event::Sink { batch, frames, reason_code } => self.handle_sink(batch, frames, reason_code),
+                Event::Store { ticket, question, answer } => self.handle_store(ticket, question, answer),
+                Event::FannedOut(ticket) => self.owed.done(ticket, part::FANOUT, 0),
+                Event::Joined(arrival, reason_code) => self.settled(arrival, reason_code),
+            }
+        }
+        while let Some((ticket, message, positions)) = self.owed.poll_release() {
+            self.fan_out(ticket, message, positions);
+        }
+        while let Some((arrival, reason_code)) = self.owed.poll_settled() {
+            self.finish(arrival, reason_code);
+        }
+    }
+
+    /// Tells the shard what was settled since the last time.
+    pub(crate) fn tell(&mut self, peer: &Peer) {
+        if self.window.is_empty() {
+            return;
+        }
+        let mut stored = 0;
+        let mut refused = 0;
+        peer.send_at_once(|out| {
+            self.window.take(|run: Settled| {
+                let count = run.last - run.first + 1;
+                if run.reason_code == 0 {
+                    stored += count
+                } else {
+                    refused += count
+                }
+                ToGateway::Settled(run).encode(out);
+            });
+        });
+        metrics::counter!(names::SETTLED, "result" => "stored").increment(stored);
+        if refused > 0 {
+            metrics::counter!(names::SETTLED, "result" => "refused").increment(refused);
+        }
+    }
+
+    fn handle_sink(&mut self, batch: u64, range: std::ops::Range<u32>, reason_code: u8) {
+        let Some(at) = self.batches.iter().position(|sent| sent.number == batch) else { return };
+        let frames = std::mem::take(&mut self.batches[at].frames);
+        let core = Arc::clone(&self.core);
+        let mut dedupe = core.dedupe();
+        let spoken_of = frames.get(range.start as usize..range.end as usize).unwrap_or_default();
+        for frame in spoken_of {
+            match frame.owed {
+                None => self.finish_with(&mut dedupe, frame.arrival, reason_code),
+                Some(ticket) => self.owed.done(ticket, part::SINK, reason_code),
+            }
+        }
+        drop(dedupe);
+        let sent = &mut self.batches[at];
+        sent.left -= spoken_of.len().min(sent.left);
+        if sent.left == 0 {
+            self.batches.remove(at);
+            let mut frames = frames;
+            frames.clear();
+            self.spare.push(frames);
+        } else {
+            sent.frames = frames;
+        }
+    }
+
+    fn handle_store(&mut self, ticket: OwedTicket, question: Question, answer: Result<Reply, StoreError>) {
+        let part = match question {
+            Question::Retain => part::RETAIN,
+            Question::Streams(_) | Question::Device { .. } => part::STREAMS,
+        };
+        let Some(message) = self.owed.message(ticket).cloned() else { return };
+        match (question, answer) {
+            (question, Err(StoreError::Unavailable(_))) => self.ask_again(ticket, question, message),
+            (_, Err(error)) => {
+                tracing::warn!(%error, "a frame is refused");
+                self.owed.done(ticket, part, reason_code(&error));
+            }
+            (Question::Device { client, mut streams }, Ok(Reply::Session(session))) => {
+                streams.extend(device_stream(&client, message.view().topic, session.as_ref(), &streams));
+                if streams.is_empty() {
+                    self.owed.done(ticket, part, 0);
+                } else {
+                    self.ask(ticket, Question::Streams(streams), &message);
+                }
+            }
+            (_, Ok(Reply::Appended(positions))) => {
+                self.owed.stands_at(ticket, positions);
+                self.owed.done(ticket, part, 0);
+            }
+            (_, Ok(_)) => self.owed.done(ticket, part, 0),
+        }
+    }
+
+    fn ask(&self, ticket: OwedTicket, question: Question, message: &SharedMessage) {
+        inbox::ask(&*self.core.store, &self.inbox, ticket, question, message.clone());
+    }
+
+    fn ask_again(&self, ticket: OwedTicket, question: Question, message: SharedMessage) {
+        metrics::counter!(names::STORE_RETRIES).increment(1);
+        let (core, inbox) = (Arc::clone(&self.core), Arc::clone(&self.inbox));
+        let retry_after = inbox.store_retry_after();
+        // As many as there are unsettled uplinks that owe the store something: the window bounds them.
+        tokio::spawn(async move {
+            tokio::time::sleep(retry_after).await;
+            inbox::ask(&*core.store, &inbox, ticket, question, message);
+        });
+    }
+
+    fn fan_out(&mut self, ticket: OwedTicket, message: SharedMessage, positions: Positions) {
+        let job = FanOutJob { ticket, message, positions };
+        if let Err(mpsc::error::SendError(job)) = self.fan_out.send(job) {
+            // The bridge is being torn down; nobody is left to hear it.
+            self.owed.done(job.ticket, part::FANOUT, 0);
+        }
+    }
+
+    fn finish(&mut self, arrival: Arrival, reason_code: u8) {
+        let core = Arc::clone(&self.core);
+        self.finish_with(&mut core.dedupe(), arrival, reason_code);
+    }
+
+    /// Settles an uplink, and those that are the same frame sent again.
+    fn finish_with(&mut self, dedupe: &mut Dedupe<Waiter>, arrival: Arrival, reason_code: u8) {
+        if let Some(ticket) = arrival.dedupe {
+            for waiter in dedupe.settle(ticket, reason_code) {
+                waiter.inbox.push(Event::Joined(waiter.arrival, reason_code));
+            }
+        }
+        self.settled(arrival, reason_code);
+    }
+
+    fn settled(&mut self, arrival: Arrival, reason_code: u8) {
+        self.window.settle(arrival.sequence, reason_code);
+        self.unsettled -= 1;
+        self.unsettled_bytes -= u64::from(arrival.bytes);
+    }
+}
+
+/// Streams that a store's question is about, for its request.
+fn request(question: &Question, message: SharedMessage) -> Request {
+    match question {
+        Question::Streams(streams) => Request::Append { streams: streams.clone(), message },
+        Question::Device { client, .. } => {
+            Request::Lookup { client: holdfast_wire::ids::ClientId::new(client) }
+        }
+        Question::Retain => Request::Retain { message },
+    }
+}
+
+/// Streams are named by what the interest table or the store said.
+pub(crate) type Streams = Vec<StreamKey>;

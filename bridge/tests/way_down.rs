@@ -1,0 +1,221 @@
+//! Conversations on the way down: who hears a message, in which order, and what becomes of those who are away.
+
+mod shard;
+
+use holdfast_bridge::BridgeConfig;
+use holdfast_wire::ids::Epoch;
+use holdfast_wire::link::{InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::StreamKey;
+use shard::*;
+
+const GROUP: InterestKind<'static> = InterestKind::Shared { group: "g", members: 1 };
+const PUSH: InterestKind<'static> = InterestKind::Personal { level: 1 };
+
+fn number(heard: &Heard) -> u64 {
+    match heard {
+        Heard::Deliver { delivery, .. } => *delivery,
+        other => panic!("no delivery: {other:?}"),
+    }
+}
+
+fn payload(heard: Heard) -> String {
+    match heard {
+        Heard::Deliver { payload, .. } => payload,
+        other => panic!("no delivery: {other:?}"),
+    }
+}
+
+#[test]
+fn a_message_reaches_each_interested_shard_once_and_in_order() {
+    let rig = Rig::start();
+    let (mut publisher, mut subscriber) = (rig.shard(1), rig.shard(2));
+    subscriber.announce(InterestKind::Filter, "a/+", false);
+    subscriber.announce(InterestKind::Filter, "a/#", false);
+    for sequence in 1..=200 {
+        publisher.publish(uplink(sequence, "a/b", &sequence.to_string()));
+    }
+    for sequence in 1..=200 {
+        assert_eq!(subscriber.hear(), Heard::deliver("subscribers", "a/b", &sequence.to_string()));
+    }
+    publisher.until_settled(200);
+    assert_eq!(rig.logged().len(), 200, "what subscribers heard is in the log");
+
+    subscriber.withdraw(InterestKind::Filter, "a/+");
+    subscriber.withdraw(InterestKind::Filter, "a/#");
+    publisher.publish(uplink(201, "a/b", "nobody"));
+    publisher.until_settled(1);
+    subscriber.announce(InterestKind::Filter, "b", false);
+}
+
+#[test]
+fn qos_0_is_heard_in_order_too_and_never_stored() {
+    let rig = Rig::start();
+    let (mut publisher, mut subscriber) = (rig.shard(1), rig.shard(2));
+    rig.session("reader", owner(2), &["a"]);
+    subscriber.announce(InterestKind::Filter, "a", true);
+    for sequence in 1..=50 {
+        let payload = sequence.to_string();
+        let message = message("a", QoS::AtMostOnce, &payload);
+        publisher.publish(Uplink { packet_id: None, message, ..uplink(sequence, "a", "") });
+    }
+    for sequence in 1..=50 {
+        assert_eq!(subscriber.hear(), Heard::deliver("subscribers", "a", &sequence.to_string()));
+    }
+    publisher.until_settled(50);
+    assert!(rig.stream(StreamKey::Filter("a".into())).is_empty());
+}
+
+#[test]
+fn filters_of_sessions_that_are_away_are_known_from_the_start() {
+    let store = memory_store();
+    let first = Rig::start_with(BridgeConfig::default(), store.clone());
+    let epoch = first.session("away", owner(9), &["alerts/#", "$share/g/jobs"]);
+    first.rest("away", epoch);
+    drop(first);
+    let rig = Rig::start_with(BridgeConfig::default(), store);
+    let mut shard = rig.shard(1);
+    shard.publish(uplink(1, "alerts/fire", "alert"));
+    shard.publish(uplink(2, "jobs", "job"));
+    shard.until_settled(2);
+    assert_eq!(rig.stream(StreamKey::Filter("alerts/#".into())), ["alert"]);
+    assert_eq!(rig.stream(StreamKey::Filter("$share/g/jobs".into())), ["job"]);
+}
+
+#[test]
+fn a_lost_link_takes_its_interests_with_it() {
+    let rig = Rig::start();
+    let (mut publisher, mut subscriber) = (rig.shard(1), rig.shard(2));
+    subscriber.announce(InterestKind::Filter, "a", false);
+    drop(subscriber);
+    let mut again = rig.shard(2);
+    again.announce(InterestKind::Filter, "b", false);
+    publisher.publish(uplink(1, "a", "gone"));
+    publisher.publish(uplink(2, "b", "here"));
+    assert_eq!(again.hear(), Heard::deliver("subscribers", "b", "here"));
+    publisher.until_settled(2);
+}
+
+#[test]
+fn retained_messages_are_read_by_those_who_come_later() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    for sequence in 1..=600 {
+        let (topic, text) = (format!("state/{sequence:04}"), sequence.to_string());
+        let mut uplink = uplink(sequence, &topic, &text);
+        uplink.message.retain = true;
+        shard.publish(uplink);
+    }
+    shard.until_settled(600);
+    shard.say(&ToBridge::RetainedRead(RetainedRead { token: 5, filter: "state/+" }));
+    for number in 1..=600 {
+        let (topic, payload) = (format!("state/{number:04}"), number.to_string());
+        assert_eq!(shard.hear(), Heard::Retained { token: 5, topic, payload });
+    }
+    assert_eq!(shard.hear(), Heard::RetainedEnd(5));
+}
+
+#[test]
+fn a_shared_subscription_is_served_by_weight_and_by_another_shard_if_one_cannot() {
+    let rig = Rig::start();
+    let (mut publisher, mut one, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+    one.announce(GROUP, "jobs", false);
+    other.announce(InterestKind::Shared { group: "g", members: 0 }, "jobs", false);
+    publisher.publish(uplink(1, "jobs", "job"));
+    let heard = one.hear();
+    assert!(matches!(&heard, Heard::Deliver { target, .. } if target == "g:jobs"), "{heard:?}");
+    publisher.until_settled(1);
+    other.announce(GROUP, "jobs", false);
+    one.report(number(&heard), Outcome::QueueFull);
+    let heard = other.hear();
+    other.report(number(&heard), Outcome::Delivered);
+    assert_eq!(payload(heard), "job");
+}
+
+#[test]
+fn a_durable_group_that_nobody_serves_keeps_its_messages() {
+    let rig = Rig::start();
+    let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
+    rig.session("member", owner(2), &["$share/g/jobs"]);
+    member.announce(GROUP, "jobs", true);
+    publisher.publish(uplink(1, "jobs", "first"));
+    let heard = member.hear();
+    assert_ne!(number(&heard), 0);
+    publisher.until_settled(1);
+    // The member's shard dies with the message.
+    drop(member);
+    let stream = || rig.stream(StreamKey::Filter("$share/g/jobs".into()));
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while stream() != ["first"] {
+        assert!(std::time::Instant::now() < deadline, "the message is gone");
+        std::thread::yield_now();
+    }
+    publisher.publish(uplink(2, "jobs", "second"));
+    publisher.until_settled(1);
+    assert_eq!(stream(), ["first", "second"]);
+}
+
+#[test]
+fn a_personal_topic_leads_to_the_owner_of_its_device() {
+    let rig = Rig::start();
+    let (mut publisher, mut shard) = (rig.shard(1), rig.shard(2));
+    shard.announce(PUSH, "devices/+/push", true);
+    rig.session("clean", owner(2), &[]);
+    publisher.publish(uplink(1, "devices/clean/push", "to clean"));
+    publisher.publish(uplink(2, "devices/nobody/push", "to nobody"));
+    assert_eq!(shard.hear(), Heard::deliver("clean", "devices/clean/push", "to clean"));
+
+    let epoch = rig.session("kept", owner(2), &["devices/kept/push"]);
+    publisher.publish(uplink(3, "devices/kept/push", "to kept"));
+    let Heard::Deliver { target, positions, .. } = shard.hear() else { panic!("no delivery") };
+    assert_eq!(target, "kept");
+    assert_eq!(positions[0].stream, StreamKey::Device("kept".into()));
+    rig.rest("kept", epoch);
+    publisher.publish(uplink(4, "devices/kept/push", "later"));
+    publisher.until_settled(4);
+    assert_eq!(rig.stream(StreamKey::Device("kept".into())), ["to kept", "later"]);
+}
+
+#[test]
+fn a_device_hears_its_own_topic_over_its_own_link() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    shard.announce(InterestKind::Personal { level: 0 }, "+/echo", false);
+    shard.publish(uplink(1, "publisher/echo", "me"));
+    // No session stands in the store: the link knows its own.
+    assert_eq!(shard.hear(), Heard::deliver("publisher", "publisher/echo", "me"));
+    shard.until_settled(1);
+}
+
+#[test]
+fn a_takeover_is_passed_on_to_the_former_owner() {
+    let rig = Rig::start();
+    let (mut former, mut new) = (rig.shard(1), rig.shard(2));
+    for former_owner in [owner(77), owner(1)] {
+        new.say(&ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: former_owner }));
+    }
+    assert_eq!(former.hear(), Heard::Takeover { client: "c".into(), epoch: Epoch(8) });
+}
+
+#[test]
+fn a_shard_that_does_not_read_holds_up_nobody_else() {
+    let rig = Rig::start();
+    let (mut publisher, mut deaf) = (rig.shard(1), rig.shard(2));
+    deaf.announce(InterestKind::Filter, "big", false);
+    let payload = "x".repeat(256 << 10);
+    // 28 MiB for someone who takes none of it: within the publisher's window there is room for a part of them.
+    for sequence in 1..=28 {
+        publisher.publish(uplink(sequence, "big", &payload));
+    }
+    let mut other = rig.shard(3);
+    other.publish(uplink(1, "accel", "1"));
+    other.until_settled(1);
+    for _ in 0..28 {
+        assert_eq!(payload_length(deaf.hear()), payload.len());
+    }
+    publisher.until_settled(28);
+}
+
+fn payload_length(heard: Heard) -> usize {
+    payload(heard).len()
+}

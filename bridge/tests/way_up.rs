@@ -1,0 +1,304 @@
+//! Conversations on the way up: frames are settled once they are where they have to be, and not before.
+
+mod shard;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use holdfast_bridge::log::LogRecord;
+use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink};
+use holdfast_bridge::{Bridge, BridgeConfig, SinkName, TopicRule};
+use holdfast_store::{ReplyTo, Store};
+use holdfast_wire::link::{Hello, InterestKind, LINK_VERSION, Settled, ToBridge, Uplink};
+use holdfast_wire::mqtt::{PacketId, QoS};
+use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Request, StoreError};
+use shard::*;
+
+#[test]
+fn a_settled_frame_is_in_the_log() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    for sequence in 1..=1_000 {
+        shard.publish(uplink(sequence, "accel", &sequence.to_string()));
+    }
+    shard.until_settled(1_000);
+    assert_eq!(rig.logged(), (1..=1_000).map(|sequence| sequence.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_link_of_another_version_or_with_another_secret_is_told_how_to_mend_it() {
+    let config = BridgeConfig { link_secret: b"secret".to_vec(), ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, memory_store());
+    for (version, secret) in
+        [(LINK_VERSION + 1, &b"secret"[..]), (LINK_VERSION, b"wrong!"), (LINK_VERSION, b"")]
+    {
+        let mut shard = Shard::dial(&rig.bridge, 1);
+        shard.say(&ToBridge::Hello(Hello { version, shard: owner(1), secret }));
+        let Heard::Refused(why) = shard.hear() else { panic!("not refused") };
+        assert!(why.contains("same release") || why.contains("link.secret"), "{why}");
+        assert_eq!(shard.hear(), Heard::Closed);
+    }
+}
+
+#[test]
+fn garbage_costs_only_its_own_link() {
+    let rig = Rig::start();
+    let mut good = rig.shard(1);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], &[1, 0, 0, 0, 99], &[2, 0, 0, 0, 2, 2]] {
+        let mut bad = rig.shard(2);
+        // What came before it is still seen through.
+        bad.publish(uplink(1, "t", "before"));
+        bad.stream.write_all(garbage).unwrap();
+        while bad.hear() != Heard::Closed {}
+    }
+    let mut early = Shard::dial(&rig.bridge, 3);
+    early.publish(uplink(1, "t", "before hello"));
+    assert_eq!(early.hear(), Heard::Closed);
+    good.publish(uplink(1, "t", "after"));
+    good.until_settled(1);
+    assert_eq!(rig.logged(), ["before", "before", "before", "before", "after"]);
+}
+
+#[test]
+fn a_frame_sent_again_is_not_stored_again_whatever_link_it_takes() {
+    let rig = Rig::start();
+    let mut first = rig.shard(1);
+    first.publish(uplink(1, "t", "x"));
+    first.until_settled(1);
+    first.publish(uplink(2, "t", "x"));
+    first.until_settled(1);
+
+    let mut second = rig.shard(2);
+    let again = |sequence, packet_id, dup, resent| {
+        let mut uplink = uplink(sequence, "t", "x");
+        uplink.packet_id = PacketId::new(packet_id);
+        (uplink.dup, uplink.resent) = (dup, resent);
+        uplink
+    };
+    second.publish(again(1, 1, true, false));
+    second.publish(again(2, 2, false, true));
+    second.until_settled(2);
+    assert_eq!(rig.logged(), ["x", "x"], "the packet ids 1 and 2, each once");
+    second.publish(again(3, 1, false, false));
+    second.until_settled(1);
+    assert_eq!(rig.logged().len(), 3, "without a mark it is a new frame");
+}
+
+#[test]
+fn traffic_between_devices_leaves_the_log_alone() {
+    let config = BridgeConfig {
+        topic_map: vec![TopicRule { filter: "chat/#".into(), sink: SinkName::None }],
+        ..BridgeConfig::default()
+    };
+    let rig = Rig::start_with(config, memory_store());
+    let mut shard = rig.shard(1);
+    shard.publish(uplink(1, "chat/1", "hello"));
+    shard.publish(uplink(2, "accel", "1"));
+    shard.until_settled(2);
+    assert_eq!(rig.logged(), ["1"]);
+}
+
+/// A store that answers with errors before it works.
+struct Flaky {
+    store: Arc<dyn Store>,
+    failures: AtomicU32,
+    error: StoreError,
+}
+
+impl Store for Flaky {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        let writes = matches!(request, Request::Append { .. } | Request::Retain { .. });
+        let fails = |left: u32| left.checked_sub(1);
+        if writes && self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+            return reply(Err(self.error.clone()));
+        }
+        self.store.submit(request, reply);
+    }
+}
+
+fn flaky(failures: u32, error: StoreError) -> Rig {
+    let store = Flaky { store: memory_store(), failures: failures.into(), error };
+    Rig::start_with(BridgeConfig::default(), Arc::new(store))
+}
+
+#[test]
+fn a_frame_for_persistent_sessions_is_settled_once_their_stream_has_it() {
+    let rig = flaky(3, StoreError::Unavailable("away".into()));
+    let mut shard = rig.shard(1);
+    rig.session("reader", owner(7), &["alerts/#"]);
+    shard.announce(InterestKind::Filter, "alerts/#", true);
+    shard.publish(uplink(1, "alerts/fire", "now"));
+    shard.publish(uplink(2, "accel", "1"));
+    // The frame that owes nothing to the store does not wait for the one that does.
+    assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)));
+    let Heard::Deliver { positions, .. } = shard.hear() else { panic!("no delivery") };
+    let stream = StreamKey::Filter("alerts/#".into());
+    assert_eq!(positions.len(), 1);
+    assert_eq!(positions[0].stream, stream);
+    assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
+    assert_eq!(rig.stream(stream), ["now"]);
+}
+
+#[test]
+fn what_the_store_refuses_for_good_is_told_to_the_publisher() {
+    let rig = flaky(1, StoreError::Full("disk".into()));
+    let mut shard = rig.shard(1);
+    let mut retained = uplink(1, "t", "x");
+    retained.message.retain = true;
+    shard.publish(retained);
+    assert_eq!(shard.hear(), Heard::Settled(Settled { first: 1, last: 1, reason_code: 0x97 }));
+}
+
+/// A sink that is told by the test what becomes of each frame.
+#[derive(Clone, Default)]
+struct Manual(Arc<Mutex<Vec<Held>>>);
+
+struct Held {
+    payload: String,
+    batch: Arc<Mutex<OnSettled>>,
+    at: u32,
+}
+
+#[derive(Default)]
+struct ManualLane {
+    gathered: Vec<String>,
+    sink: Manual,
+}
+
+impl Manual {
+    fn payloads(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|held| held.payload.clone()).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn settle(&self, frame: usize, reason_code: u8) {
+        let held = self.0.lock().unwrap();
+        let Held { batch, at, .. } = &held[frame];
+        batch.lock().unwrap()(*at..at + 1, reason_code);
+    }
+}
+
+impl Sink for Manual {
+    fn lane(&self) -> Box<dyn Lane> {
+        Box::new(ManualLane { sink: self.clone(), ..ManualLane::default() })
+    }
+}
+
+impl Lane for ManualLane {
+    fn push(&mut self, frame: &LogRecord<'_>) {
+        self.gathered.push(text(frame.message.payload));
+    }
+
+    fn send(&mut self, settled: OnSettled) -> Sent<'_> {
+        let batch = Arc::new(Mutex::new(settled));
+        let mut held = self.sink.0.lock().unwrap();
+        for (at, payload) in (0..).zip(self.gathered.drain(..)) {
+            held.push(Held { payload, batch: Arc::clone(&batch), at });
+        }
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_frame_sent_again_while_pending_is_settled_with_the_first_and_refusals_keep_their_code() {
+    let sink = Manual::default();
+    let bridge = Bridge::start(BridgeConfig::default(), memory_store(), Arc::new(sink.clone())).unwrap();
+    let mut first = Shard::open(&bridge, 1);
+    for sequence in 1..=3 {
+        first.publish(uplink(sequence, "t", &sequence.to_string()));
+    }
+    until("three frames reach the sink", || sink.count() == 3);
+    // The link is lost; the shard sends what is unsettled over a new one.
+    drop(first);
+    let mut second = Shard::open(&bridge, 1);
+    for sequence in 1..=3 {
+        second.publish(Uplink { resent: true, ..uplink(sequence, "t", &sequence.to_string()) });
+    }
+    second.publish(uplink(4, "t", "4"));
+    until("the new frame reaches the sink", || sink.count() == 4);
+    assert_eq!(sink.payloads(), ["1", "2", "3", "4"]);
+
+    sink.settle(3, 0);
+    assert_eq!(second.hear(), Heard::Settled(stored(4, 4)), "it does not wait for those before it");
+    sink.settle(0, 0x97);
+    assert_eq!(second.hear(), Heard::Settled(Settled { first: 1, last: 1, reason_code: 0x97 }));
+    sink.settle(2, 0);
+    assert_eq!(second.hear(), Heard::Settled(stored(3, 3)));
+    sink.settle(1, 0);
+    assert_eq!(second.hear(), Heard::Settled(stored(2, 2)));
+}
+
+#[test]
+fn a_shard_beyond_its_window_is_not_read_from() {
+    let sink = Manual::default();
+    let config = BridgeConfig { window_bytes: 64 << 10, ..BridgeConfig::default() };
+    let bridge = Bridge::start(config, memory_store(), Arc::new(sink.clone())).unwrap();
+    let mut shard = Shard::open(&bridge, 1);
+    let payload = "x".repeat(8 << 10);
+    let mut bytes = Vec::new();
+    for sequence in 1..=4_000 {
+        ToBridge::Uplink(uplink(sequence, "t", &payload)).encode(&mut bytes);
+    }
+    // 32 MiB: the socket pair takes some hundred KiB of it, the bridge its window and one read.
+    let mut stream = shard.stream.try_clone().unwrap();
+    let writer = std::thread::spawn(move || stream.write_all(&bytes));
+    until("the window is used up", || sink.count() >= 8);
+    // Each settled frame makes room for another one; nothing is taken but for what is settled.
+    let mut settled = 0;
+    while settled < 4_000 {
+        until("a frame reaches the sink", || sink.count() > settled);
+        assert!(sink.count() - settled <= 8 + 64 + 1, "more than the window and one read is held");
+        sink.settle(settled, 0);
+        settled += 1;
+    }
+    shard.until_settled(4_000);
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_drained_bridge_has_settled_and_told_everything_it_took() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    for sequence in 1..=100 {
+        shard.publish(uplink(sequence, "t", "x"));
+    }
+    let Heard::Settled(first) = shard.hear() else { panic!() };
+    assert!(rig.bridge.shutdown(DEADLINE));
+    let mut settled = first.last;
+    loop {
+        match shard.hear() {
+            Heard::Settled(run) => settled += run.last - run.first + 1,
+            Heard::Closed => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(rig.logged().len() as u64, settled);
+    let mut late = Shard::dial(&rig.bridge, 2);
+    assert_eq!(late.hear(), Heard::Closed);
+}
+
+#[test]
+fn frames_with_qos_0_are_settled_too() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    for sequence in 1..=3 {
+        let mut uplink = uplink(sequence, "t", "x");
+        (uplink.packet_id, uplink.message.qos) = (None, QoS::AtMostOnce);
+        shard.publish(uplink);
+    }
+    shard.until_settled(3);
+    assert_eq!(rig.logged().len(), 3);
+}

@@ -1,13 +1,12 @@
 //! `holdfast dev` as a child: started on free ports, awaited, killed, started again on the same directory.
 
 use std::fs::{self, File};
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
@@ -266,15 +265,4 @@ impl std::fmt::Display for StartFailure {
 
 fn free_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-/// Runs the binary with other arguments to its end.
-///
-/// # Panics
-/// When it does not end within `within`.
-pub fn run(arguments: &[&str], within: Duration) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let started = Instant::now();
-    let child = Command::new(find_binary()).args(arguments).stdin(Stdio::null()).output()?;
-    assert!(started.elapsed() < within, "`holdfast {}` took {:?}", arguments.join(" "), started.elapsed());
-    Ok((child.status, child.stdout, child.stderr))
 }

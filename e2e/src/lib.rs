@@ -18,7 +18,7 @@ pub mod wait;
 mod witness;
 
 pub use client::{Client, End};
-pub use gateway::{Gateway, Ready, Setup, StartFailure, run};
+pub use gateway::{Gateway, Ready, Setup, StartFailure};
 pub use http::{Response, request};
-pub use process::{find_binary, resident_bytes};
+pub use process::{Finished, find_binary, resident_bytes, run};
 pub use witness::Witness;

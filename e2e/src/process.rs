@@ -1,8 +1,13 @@
 //! The binary under test and what the kernel tells of its process.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::wait::until;
 
 /// `target/<profile>/holdfast`, beside the test that runs.
 ///
@@ -15,6 +20,49 @@ pub fn find_binary() -> PathBuf {
     test.ancestors().map(|folder| folder.join("holdfast")).find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("no binary `holdfast` beside {}: `cargo build --workspace --bins` makes it", test.display())
     })
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All it wrote there.
+    pub stdout: String,
+    /// All it wrote there.
+    pub stderr: String,
+}
+
+/// Runs the binary to its end.
+///
+/// # Panics
+/// When it does not end in time; then it is killed.
+pub fn run(arguments: &[&str], within: Duration) -> Finished {
+    let [mut stdout, mut stderr] = [(); 2].map(|()| tempfile::tempfile().expect("a temporary file"));
+    let output = |file: &File| Stdio::from(file.try_clone().expect("another handle"));
+    let mut command = Command::new(find_binary());
+    command.args(arguments).stdin(Stdio::null()).stdout(output(&stdout)).stderr(output(&stderr));
+    let mut child = Killed(command.spawn().expect("the binary can be started"));
+    let status = until(&format!("`holdfast {}` to end", arguments.join(" ")), within, || {
+        child.0.try_wait().expect("a child can be asked")
+    });
+    let text = |file: &mut File| {
+        let mut text = String::new();
+        file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("what it wrote is UTF-8");
+        text
+    };
+    Finished { status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
+}
+
+/// A child that does not outlive this value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail when it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Bytes of memory that a process holds.

@@ -62,20 +62,19 @@ fn a_configuration_file_is_checked_as_the_command_line_is() {
         ("[mqtt\n", &["holdfast.toml"]),
     ] {
         fs::write(&file, text).unwrap();
-        let (status, _, stderr) = run(&["config", "check", "--config", path], PATIENCE).unwrap();
-        assert!(!status.success(), "{text}");
-        assert_one_line(&String::from_utf8(stderr).unwrap(), words);
+        let check = run(&["config", "check", "--config", path], PATIENCE);
+        assert!(!check.status.success(), "{text}");
+        assert_one_line(&check.stderr, words);
     }
     fs::write(&file, "[mqtt]\nreceive_maximum = 7\n").unwrap();
-    assert!(run(&["config", "check", "--config", path], PATIENCE).unwrap().0.success());
-    let (status, stdout, _) = run(&["config", "print", "--config", path], PATIENCE).unwrap();
-    assert!(status.success());
-    assert!(String::from_utf8(stdout).unwrap().contains("receive_maximum = 7"));
+    assert!(run(&["config", "check", "--config", path], PATIENCE).status.success());
+    let print = run(&["config", "print", "--config", path], PATIENCE);
+    assert!(print.status.success());
+    assert!(print.stdout.contains("receive_maximum = 7"), "{}", print.stdout);
     let missing = folder.path().join("missing.toml");
-    let (status, _, stderr) =
-        run(&["config", "check", "--config", missing.to_str().unwrap()], PATIENCE).unwrap();
-    assert!(!status.success());
-    assert_one_line(&String::from_utf8(stderr).unwrap(), &["missing.toml"]);
+    let check = run(&["config", "check", "--config", missing.to_str().unwrap()], PATIENCE);
+    assert!(!check.status.success());
+    assert_one_line(&check.stderr, &["missing.toml"]);
 }
 
 #[test]
@@ -90,14 +89,10 @@ fn a_port_in_use_is_named_and_nothing_is_opened() {
         for listener in ["--mqtt", "--ws", "--admin"] {
             arguments.extend([listener, if listener == option { &address } else { free }]);
         }
-        let (status, stdout, stderr) = run(&arguments, PATIENCE).unwrap();
-        assert!(!status.success(), "{option}");
-        assert_one_line(&String::from_utf8(stderr).unwrap(), &[&address, option.trim_start_matches("--")]);
-        assert!(
-            stdout.is_empty(),
-            "{option}: it said where it listens: {}",
-            String::from_utf8_lossy(&stdout)
-        );
+        let dev = run(&arguments, PATIENCE);
+        assert!(!dev.status.success(), "{option}");
+        assert_one_line(&dev.stderr, &[&address, option.trim_start_matches("--")]);
+        assert_eq!(dev.stdout, "", "{option}: it said where it listens");
     }
 }
 
@@ -131,8 +126,7 @@ fn an_address_that_is_none_is_named() {
     let folder = TempDir::new().unwrap();
     let data = folder.path().join("data");
     let arguments = ["dev", "--mqtt", "here", "--data-dir", data.to_str().unwrap()];
-    let (status, _, stderr) = run(&arguments, PATIENCE).unwrap();
-    assert!(!status.success());
-    let stderr = String::from_utf8(stderr).unwrap();
-    assert!(stderr.contains("here") && stderr.contains("mqtt"), "{stderr}");
+    let dev = run(&arguments, PATIENCE);
+    assert!(!dev.status.success());
+    assert!(dev.stderr.contains("here") && dev.stderr.contains("mqtt"), "{}", dev.stderr);
 }

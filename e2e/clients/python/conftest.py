@@ -9,7 +9,7 @@ from device import Device
 
 
 def pytest_configure(config):
-    for name in ("E2E_MQTT",):
+    for name in ("E2E_MQTT", "E2E_WS"):
         if name not in os.environ:
             raise pytest.UsageError(f"{name}=host:port names the broker to judge; `make test-python` starts one")
 

@@ -12,7 +12,8 @@ from paho.mqtt.properties import Properties
 
 # What anything may take: generous, as a machine may be busy.
 PATIENCE = 15.0
-HOST, PORT = os.environ["E2E_MQTT"].rsplit(":", 1) if "E2E_MQTT" in os.environ else ("", "0")
+# Where each transport is spoken; conftest.py says so where one is missing.
+ADDRESSES = {"tcp": "E2E_MQTT", "websockets": "E2E_WS"}
 
 
 class Device:
@@ -23,8 +24,12 @@ class Device:
         protocol = {4: mqtt.MQTTv311, 5: mqtt.MQTTv5}[version]
         options = {} if version == 5 else {"clean_session": clean}
         self.version = version
+        host, port = os.environ[ADDRESSES[transport]].rsplit(":", 1)
+        self.address = {"host": host, "port": int(port)}
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol,
                                   transport=transport, manual_ack=manual_ack, reconnect_on_failure=reconnect, **options)
+        if transport == "websockets":
+            self.client.ws_set_options(path="/mqtt")
         self.clean = clean
         self.keepalive = keepalive
         self.properties = connect_properties or (Properties(PacketTypes.CONNECT) if version == 5 else None)
@@ -64,7 +69,7 @@ class Device:
         options = {}
         if self.version == 5:
             options = {"clean_start": self.clean if clean is None else clean, "properties": self.properties}
-        self.client.connect(HOST, int(PORT), keepalive=self.keepalive, **options)
+        self.client.connect(**self.address, keepalive=self.keepalive, **options)
         self.client.loop_start()
         return self.connects.get(timeout=PATIENCE)
 

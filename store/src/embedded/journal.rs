@@ -15,7 +15,7 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// How long a commit may take before those who wait for it are told that the disk does not answer. Seen with the next
 /// request of anyone; a gateway renews its lease each second.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What callers and the writer share.
 pub(super) struct Shared {
@@ -34,6 +34,7 @@ pub(super) struct Journal {
     /// Why nothing durable is taken at the moment.
     refusing: Option<StoreError>,
     stopping: bool,
+    commit_deadline: Duration,
 }
 
 /// An answer that waits for the disk.
@@ -56,7 +57,7 @@ pub(super) enum Work {
 }
 
 impl Shared {
-    pub(super) fn new(state: State) -> Self {
+    pub(super) fn new(state: State, commit_deadline: Duration) -> Self {
         let journal = Journal {
             state,
             changes: Vec::new(),
@@ -65,6 +66,7 @@ impl Shared {
             committing: None,
             refusing: None,
             stopping: false,
+            commit_deadline,
         };
         Self { journal: Mutex::new(journal), wake: Condvar::new() }
     }
@@ -134,8 +136,10 @@ impl Journal {
 
     /// Everyone who waits for a commit that is past its deadline; from now on, until it ends, nothing durable is taken.
     pub(super) fn take_overdue(&mut self) -> Vec<Pending> {
-        let overdue =
-            self.committing.as_ref().is_some_and(|committing| committing.since.elapsed() > COMMIT_DEADLINE);
+        let overdue = self
+            .committing
+            .as_ref()
+            .is_some_and(|committing| committing.since.elapsed() > self.commit_deadline);
         if !overdue {
             return Vec::new();
         }
@@ -183,5 +187,5 @@ impl Journal {
 
 /// The answer to those who waited too long.
 pub(super) fn deadline_passed() -> StoreError {
-    StoreError::Unavailable(format!("the disk has not answered for {} s", COMMIT_DEADLINE.as_secs()))
+    StoreError::Unavailable("the disk does not answer".to_owned())
 }

@@ -22,6 +22,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use self::directory::Directory;
 use self::disk::{Disk, Medium};
@@ -43,13 +44,18 @@ impl EmbeddedStore {
     pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
         let directory = Directory::lock(directory)?;
         let medium = directory.medium();
-        Self::on(medium, directory, options)
+        Self::on(medium, directory, options, journal::COMMIT_DEADLINE)
     }
 
-    fn on(medium: Box<dyn Medium>, directory: Directory, options: Options) -> Result<Self, OpenError> {
+    fn on(
+        medium: Box<dyn Medium>,
+        directory: Directory,
+        options: Options,
+        commit_deadline: Duration,
+    ) -> Result<Self, OpenError> {
         let (disk, state) =
             Disk::open(medium, options.bounds, (options.clock)()).map_err(|error| directory.blame(error))?;
-        let shared = Arc::new(Shared::new(state));
+        let shared = Arc::new(Shared::new(state, commit_deadline));
         let for_writer = Arc::clone(&shared);
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
@@ -12,6 +12,7 @@ use holdfast_wire::session_record::{StreamKey, SubscriptionRecord};
 use redb::{Database, DatabaseError, StorageBackend, backends::FileBackend};
 
 use super::disk::{Medium, builder};
+use super::journal::COMMIT_DEADLINE;
 use super::{Directory, EmbeddedStore};
 use crate::Options;
 use crate::contract::{Reply, Request, Store, StoreError};
@@ -26,10 +27,18 @@ struct Weather {
     broken: Arc<AtomicBool>,
     /// Writes that are still let through once it is full: the failure may come anywhere in a commit.
     grace: Arc<AtomicU64>,
+    /// Writes wait for as long as it is true.
+    stalled: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Weather {
+    fn stall(&self, stalled: bool) {
+        *self.stalled.0.lock().unwrap() = stalled;
+        self.stalled.1.notify_all();
+    }
+
     fn write_allowed(&self) -> io::Result<()> {
+        drop(self.stalled.1.wait_while(self.stalled.0.lock().unwrap(), |stalled| *stalled).unwrap());
         if self.broken.load(Ordering::SeqCst) {
             return Err(io::Error::other("the device does not answer"));
         }
@@ -93,8 +102,13 @@ impl Medium for WeatheredMedium {
 }
 
 fn store(directory: &std::path::Path, weather: &Weather) -> EmbeddedStore {
+    store_with_deadline(directory, weather, COMMIT_DEADLINE)
+}
+
+fn store_with_deadline(directory: &std::path::Path, weather: &Weather, deadline: Duration) -> EmbeddedStore {
     let medium = WeatheredMedium { file: directory.join("store.redb"), weather: weather.clone() };
-    EmbeddedStore::on(Box::new(medium), Directory::lock(directory).unwrap(), Options::default()).unwrap()
+    let directory = Directory::lock(directory).unwrap();
+    EmbeddedStore::on(Box::new(medium), directory, Options::default(), deadline).unwrap()
 }
 
 fn ask(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
@@ -104,11 +118,15 @@ fn ask(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
 }
 
 fn open(store: &dyn Store, client: &str, expiry_s: u32) -> Result<Epoch, StoreError> {
-    let client = ClientId::new(client);
-    match ask(store, Request::Open { client, owner: OWNER, clean_start: false, expiry_s, will: None })? {
+    match ask(store, open_request(client, expiry_s))? {
         Reply::Opened(opened) => Ok(opened.epoch),
         other => panic!("{other:?}"),
     }
+}
+
+fn open_request(client: &str, expiry_s: u32) -> Request {
+    let client = ClientId::new(client);
+    Request::Open { client, owner: OWNER, clean_start: false, expiry_s, will: None }
 }
 
 fn append(store: &dyn Store, text: &str) -> Result<Reply, StoreError> {
@@ -228,6 +246,51 @@ fn a_device_that_fails_is_not_mistaken_for_a_full_one() {
 }
 
 #[test]
+fn a_disk_that_stands_still_is_answered_for_and_taken_back_when_it_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let weather = Weather::default();
+    let embedded = store_with_deadline(directory.path(), &weather, Duration::from_millis(500));
+    subscribe(&embedded);
+    weather.stall(true);
+    let (answered, answers) = mpsc::sync_channel(1);
+    let open_kept = open_request("kept", 60);
+    embedded.submit(open_kept, Box::new(move |answer| answered.send(answer).unwrap()));
+    let give_up = Instant::now() + DEADLINE;
+    let answer = loop {
+        // Anyone's request sees that the deadline has passed.
+        open(&embedded, "clean", 0).unwrap();
+        if let Ok(answer) = answers.try_recv() {
+            break answer;
+        }
+        assert!(Instant::now() < give_up, "nobody answers for the disk");
+    };
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert!(matches!(append(&embedded, "meanwhile"), Err(StoreError::Unavailable(_))), "refused at once");
+    weather.stall(false);
+    append_once_there_is_room(&embedded, "after");
+}
+
+#[test]
+fn the_journal_is_bounded_and_refuses_at_once_when_it_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let weather = Weather::default();
+    let embedded = store(directory.path(), &weather);
+    weather.stall(true);
+    let refused = Arc::new(AtomicBool::new(false));
+    let mut submitted = 0;
+    while !refused.load(Ordering::SeqCst) {
+        let refused = Arc::clone(&refused);
+        embedded.submit(
+            open_request("kept", 60),
+            Box::new(move |answer| refused.store(answer.is_err(), Ordering::SeqCst)),
+        );
+        submitted += 1;
+        assert!(submitted < 1_000_000, "it grows without a bound");
+    }
+    weather.stall(false);
+}
+
+#[test]
 fn dropping_the_store_writes_what_waits() {
     let directory = tempfile::tempdir().unwrap();
     let weather = Weather::default();
@@ -237,9 +300,8 @@ fn dropping_the_store_writes_what_waits() {
     let (answered, answers) = mpsc::sync_channel(count);
     for number in 0..count {
         let answered = answered.clone();
-        let client = ClientId::new(&number.to_string());
         embedded.submit(
-            Request::Open { client, owner: OWNER, clean_start: false, expiry_s: 60, will: None },
+            open_request(&number.to_string(), 60),
             Box::new(move |answer| answered.send(answer.is_ok()).unwrap()),
         );
     }

@@ -43,10 +43,10 @@ pub(crate) fn requests_for_one_client_take_effect_in_order_of_submission(bench: 
         }
     }
     offsets.sort_unstable();
-    let each_twice_or_one: Vec<_> = std::iter::repeat_n(1, 40).chain(1..=40).collect();
-    let mut each_twice_or_one = each_twice_or_one;
-    each_twice_or_one.sort_unstable();
-    assert_eq!(offsets, each_twice_or_one, "the filter's stream begins anew each time, the device's goes on");
+    // The filter's stream begins anew each time, the device's goes on.
+    let mut expected_offsets: Vec<_> = std::iter::repeat_n(1, 40).chain(1..=40).collect();
+    expected_offsets.sort_unstable();
+    assert_eq!(offsets, expected_offsets);
     assert_eq!(bench.append(&[filter("a")], "x"), []);
     assert_eq!(bench.read(&device("d"), 40), (vec![], 40));
 }

@@ -81,9 +81,11 @@ impl Engine {
         let Some(session) = connection.session() else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
-        // A push is for any subscription of its device. A publication comes this way only for the personal ones: the others are
-        // reached as everyone's are.
-        let is_push = report.is_some();
+        // A push is for any subscription of its device; without a report it is one that was queued while the device came back. A
+        // publication comes this way only for the personal subscriptions: the others are reached as everyone's are.
+        let is_queued_push = deliver.message.publisher.is_empty()
+            && deliver.positions.iter().any(|position| matches!(position.stream, StreamKey::Device(_)));
+        let is_push = report.is_some() || is_queued_push;
         let mut identifiers = Vec::new();
         let mut merged: Option<(QoS, bool)> = None;
         for subscription in &session.subscriptions {

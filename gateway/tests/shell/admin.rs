@@ -48,3 +48,25 @@ fn an_operator_can_disconnect_a_device() {
     client.expect_end();
     wait_until("it is gone", || http::request(world.admin(), "DELETE", "/v1/devices/device").status == 404);
 }
+
+#[test]
+fn the_metrics_count_why_connections_ended() {
+    let world = World::start();
+    let mut client = world.connect("device");
+    // A second CONNECT is a protocol error (MQTT-3.1.0-2).
+    client.send(&crate::client::connect_311("device"));
+    client.expect_end();
+    let counted = |line: &str| {
+        line.strip_prefix("holdfast_connections_closed_total{reason=\"second_connect\"} ")
+            .is_some_and(|count| count != "0")
+    };
+    wait_until("it is counted", || http::get(world.admin(), "/metrics").body.lines().any(counted));
+    let text = http::get(world.admin(), "/metrics").body;
+    for name in [
+        "holdfast_connections{shard=\"1\"}",
+        "holdfast_links_up{shard=\"0\"}",
+        "# TYPE holdfast_sockets gauge",
+    ] {
+        assert!(text.contains(name), "{name} is missing in {text}");
+    }
+}

@@ -16,12 +16,14 @@ mod linking;
 mod publishing;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use holdfast_gateway::config::{GatewayConfig, ListenersConfig};
+use holdfast_gateway::metrics::install_recorder;
 use holdfast_gateway::{LinkTarget, Node, NodeConfig, NodeHandle};
 use holdfast_store::MemoryStore;
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use bridge::Bridge;
 use client::Client;
@@ -81,7 +83,15 @@ fn start_node(config: &GatewayConfig, links: Vec<LinkTarget>) -> NodeHandle {
     let options = holdfast_store::Options::default();
     let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
     let settings = config.validate().expect("the configuration is valid");
-    Node::start(NodeConfig::new(settings), store, links).expect("the node starts")
+    let config = NodeConfig { metrics: Some(recorder()), ..NodeConfig::new(settings) };
+    Node::start(config, store, links).expect("the node starts")
+}
+
+/// The process's one recorder, which the nodes of all tests share.
+fn recorder() -> PrometheusHandle {
+    static RECORDER: LazyLock<PrometheusHandle> =
+        LazyLock::new(|| install_recorder().expect("nobody else installs one"));
+    RECORDER.clone()
 }
 
 /// Asks again and again until `state` holds.

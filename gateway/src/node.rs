@@ -23,7 +23,6 @@ use crate::config::Settings;
 use crate::control::Control;
 use crate::drain::DrainTrigger;
 use crate::io::listener::{BindError, BoundGroup};
-use crate::io::open_files;
 use crate::lease::Lease;
 use crate::link::{Dialer, LinkTarget};
 use crate::mailbox::Mailbox;
@@ -83,8 +82,6 @@ impl Node {
     ) -> Result<NodeHandle, StartError> {
         let NodeConfig { settings, metrics, admin_extra } = config;
         let listeners = Listeners::bind(&settings)?;
-        let open_files = open_files::raise().map_err(system("its limit of open files"))?;
-        tracing::debug!(open_files, "each connection takes one file descriptor");
         let node = NodeId(random()?);
         let clock = Clock::start();
         let mut dialers = Dialers::new(links, settings.shards)?;

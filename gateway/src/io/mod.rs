@@ -5,7 +5,6 @@
 
 pub(crate) mod lingering;
 pub(crate) mod listener;
-pub(crate) mod open_files;
 mod send_buffer;
 pub(crate) mod socket;
 pub(crate) mod sockets;

@@ -1,2 +1,35 @@
-//! The one binary.
-fn main() {}
+//! The one binary: a table of contents.
+//!
+//! `command_line` says which commands there are, `commands` holds one file for each, `config` is where their options end up, and
+//! `assembly` puts gateway, bridge, store and log together into the process that `holdfast dev` is. What any of these does
+//! stands in its own crate; nothing here knows a packet or a socket of a device.
+
+#![forbid(unsafe_code)]
+
+mod assembly;
+mod command_line;
+mod commands;
+mod config;
+mod dev_process;
+#[cfg(test)]
+mod documentation;
+mod failure;
+mod open_files;
+mod ready_file;
+mod signals;
+mod upkeep;
+
+use std::process::ExitCode;
+
+use command_line::{Command, CommandLine};
+
+fn main() -> ExitCode {
+    let outcome = match CommandLine::read().command {
+        Command::Dev(arguments) => commands::dev::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Log(arguments) => commands::log::run(arguments),
+        Command::Config(arguments) => commands::config::run(&arguments),
+        Command::Loadgen(arguments) => commands::loadgen::run(arguments),
+    };
+    outcome.unwrap_or_else(|failure| failure.report())
+}

@@ -1,0 +1,38 @@
+//! `holdfast config print | check`: what the four layers come to, without starting anything.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::config::{ConfigFlags, load};
+use crate::failure::Failure;
+
+/// Arguments of `holdfast config`.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Prints every key as TOML, and who set those that are not defaults
+    Print(ConfigFlags),
+    /// Says whether `dev` would take it
+    Check(ConfigFlags),
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let (Action::Print(flags) | Action::Check(flags)) = &arguments.action;
+    let loaded = load(flags, std::env::vars_os()).map_err(Failure::refused)?;
+    loaded.validate().map_err(Failure::refused)?;
+    let text = match arguments.action {
+        Action::Print(_) => loaded.to_toml(),
+        Action::Check(_) => "the configuration is valid\n".to_owned(),
+    };
+    // A reader that has seen enough is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,7 @@
+//! One file for each command: its arguments, and `run`.
+
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod dev;
+pub(crate) mod loadgen;
+pub(crate) mod log;

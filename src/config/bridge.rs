@@ -1,0 +1,259 @@
+//! Keys of the bridge: its local log, its topic map, its links, pushes.
+
+use std::time::Duration;
+
+use holdfast_bridge::config::{DedupeConfig, PushConfig};
+use holdfast_bridge::log::LogConfig;
+use holdfast_bridge::{BridgeConfig, SinkName, TopicRule};
+use holdfast_gateway::config::ConfigError;
+use holdfast_wire::topic::{parse_shared, validate_filter};
+use serde::{Deserialize, Serialize};
+
+use super::values::{refuse, within};
+
+/// `[sink]`: the local log that frames go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SinkKeys {
+    /// A segment is closed before it grows beyond this many bytes. 64 KiB to 1 TiB. Default 64 MiB.
+    pub(crate) segment_bytes_max: u64,
+    /// Closed segments go, oldest first, while all together hold more than this many bytes. Default 4 GiB.
+    pub(crate) retention_bytes_max: u64,
+    /// Closed segments go once their last write is older than this, in seconds. Default 604,800 (7 days).
+    pub(crate) retention_age_s_max: u64,
+    /// Bytes of frames that wait for the disk. Full: acknowledgements wait, and devices are held back. 1 MiB to 1 GiB.
+    /// Default 32 MiB.
+    pub(crate) queue_bytes_max: u32,
+    /// How long a batch waits for company before it is written, in ms: fewer syncs for more latency. 0 to 1,000. Default 0.
+    pub(crate) linger_ms: u32,
+}
+
+impl Default for SinkKeys {
+    fn default() -> Self {
+        let log = LogConfig::default();
+        Self {
+            segment_bytes_max: log.segment_bytes_max,
+            retention_bytes_max: log.retention_bytes_max,
+            retention_age_s_max: log.retention_age_max.as_secs(),
+            queue_bytes_max: log.queue_bytes_max,
+            linger_ms: log.linger.as_millis() as u32,
+        }
+    }
+}
+
+impl SinkKeys {
+    pub(super) fn check(&self) -> Result<LogConfig, ConfigError> {
+        Ok(LogConfig {
+            segment_bytes_max: within("sink.segment_bytes_max", self.segment_bytes_max, 64 << 10..=1 << 40)?,
+            retention_bytes_max: within(
+                "sink.retention_bytes_max",
+                self.retention_bytes_max,
+                64 << 10..=1 << 50,
+            )?,
+            retention_age_max: Duration::from_secs(within(
+                "sink.retention_age_s_max",
+                self.retention_age_s_max,
+                1..=100 * 366 * 86_400,
+            )?),
+            queue_bytes_max: within("sink.queue_bytes_max", self.queue_bytes_max, 1 << 20..=1 << 30)?,
+            linger: Duration::from_millis(within("sink.linger_ms", self.linger_ms, 0..=1_000)?.into()),
+        })
+    }
+}
+
+/// One rule of `topic_map`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TopicRuleKeys {
+    /// An MQTT topic filter.
+    pub(crate) filter: String,
+    /// `log`, or `none` for traffic that is only between devices.
+    pub(crate) sink: String,
+}
+
+pub(super) fn check_topic_map(rules: &[TopicRuleKeys]) -> Result<Vec<TopicRule>, ConfigError> {
+    rules.iter().map(check_topic_rule).collect()
+}
+
+fn check_topic_rule(rule: &TopicRuleKeys) -> Result<TopicRule, ConfigError> {
+    if let Err(error) = validate_filter(&rule.filter) {
+        return Err(refuse(
+            "topic_map.filter",
+            &rule.filter,
+            format!("must be an MQTT topic filter ({error})"),
+        ));
+    }
+    if parse_shared(&rule.filter).is_some() {
+        return Err(refuse(
+            "topic_map.filter",
+            &rule.filter,
+            "must not be shared: write what follows the group",
+        ));
+    }
+    let sink = rule.sink.parse::<SinkName>();
+    let sink = sink.map_err(|_| refuse("topic_map.sink", &rule.sink, "must be \"log\" or \"none\""))?;
+    Ok(TopicRule { filter: rule.filter.clone(), sink })
+}
+
+/// `[bridge]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BridgeKeys {
+    /// Threads of the bridge, 1 to 64. Default 1.
+    pub(crate) worker_threads: u16,
+    /// Bytes of unsettled frames that one shard may have outstanding. Full: its devices are held back. 1 MiB to 1 GiB.
+    /// Default 8 MiB.
+    pub(crate) window_bytes: u32,
+    /// Deliveries to shared groups whose report is awaited. Full: further messages wait. Default 10,000.
+    pub(crate) group_deliveries_max: u32,
+    /// How often the filters of persistent sessions are compared with the store, in seconds. 1 to 86,400. Default 60.
+    pub(crate) durable_filters_every_s: u32,
+}
+
+impl Default for BridgeKeys {
+    fn default() -> Self {
+        let bridge = BridgeConfig::default();
+        Self {
+            worker_threads: bridge.worker_threads as u16,
+            window_bytes: bridge.window_bytes,
+            group_deliveries_max: bridge.group_deliveries_max,
+            durable_filters_every_s: bridge.durable_filters_every.as_secs() as u32,
+        }
+    }
+}
+
+impl BridgeKeys {
+    pub(super) fn check(
+        &self,
+        link_secret: Vec<u8>,
+        topic_map: Vec<TopicRule>,
+        dedupe: DedupeConfig,
+        push: PushConfig,
+    ) -> Result<BridgeConfig, ConfigError> {
+        Ok(BridgeConfig {
+            worker_threads: within("bridge.worker_threads", self.worker_threads, 1..=64)?.into(),
+            link_secret,
+            window_bytes: within("bridge.window_bytes", self.window_bytes, 1 << 20..=1 << 30)?,
+            topic_map,
+            dedupe,
+            push,
+            group_deliveries_max: within(
+                "bridge.group_deliveries_max",
+                self.group_deliveries_max,
+                1..=1 << 24,
+            )?,
+            durable_filters_every: Duration::from_secs(
+                within("bridge.durable_filters_every_s", self.durable_filters_every_s, 1..=86_400)?.into(),
+            ),
+        })
+    }
+}
+
+/// `[dedupe]`: at most `clients_max` times (150 bytes, the client id, and 16 bytes for each frame remembered).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DedupeKeys {
+    /// Acknowledged frames remembered for each client. 1 to 65,535. The default is the bridge's.
+    pub(crate) entries_per_client_max: u16,
+    /// Clients remembered. Full: one that has been quiet for long is forgotten. Default 262,144.
+    pub(crate) clients_max: u32,
+}
+
+impl Default for DedupeKeys {
+    fn default() -> Self {
+        let DedupeConfig { entries_per_client_max, clients_max } = DedupeConfig::default();
+        Self { entries_per_client_max, clients_max }
+    }
+}
+
+impl DedupeKeys {
+    pub(super) fn check(&self) -> Result<DedupeConfig, ConfigError> {
+        Ok(DedupeConfig {
+            entries_per_client_max: within(
+                "dedupe.entries_per_client_max",
+                self.entries_per_client_max,
+                1..=u16::MAX,
+            )?,
+            clients_max: within("dedupe.clients_max", self.clients_max, 1..=1 << 26)?,
+        })
+    }
+}
+
+/// `[push]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PushKeys {
+    /// Topic of a push that names only its device; `{client_id}` stands for that. Default `devices/{client_id}/push`.
+    pub(crate) topic: String,
+    /// Pushes whose outcome is awaited. Full: 503 with Retry-After. Default 10,000.
+    pub(crate) in_flight_max: u32,
+    /// Outcomes remembered by their idempotency key. Full: the oldest goes. Default 100,000.
+    pub(crate) outcomes_max: u32,
+    /// How long an outcome is remembered, in seconds. Default 600.
+    pub(crate) outcome_age_s_max: u32,
+    /// Longest time that a request may wait for its outcome, and the default, in ms. 1 to 300,000. Default 10,000.
+    pub(crate) wait_ms_max: u32,
+    /// Largest request body, in bytes. Default 2 MiB.
+    pub(crate) body_bytes_max: u32,
+}
+
+impl Default for PushKeys {
+    fn default() -> Self {
+        let push = PushConfig::default();
+        Self {
+            topic: push.topic,
+            in_flight_max: push.in_flight_max as u32,
+            outcomes_max: push.outcomes_max as u32,
+            outcome_age_s_max: push.outcome_age_max.as_secs() as u32,
+            wait_ms_max: push.wait_max.as_millis() as u32,
+            body_bytes_max: push.body_bytes_max as u32,
+        }
+    }
+}
+
+impl PushKeys {
+    pub(super) fn check(&self) -> Result<PushConfig, ConfigError> {
+        if self.topic.is_empty() || self.topic.len() > 1_024 || self.topic.contains(['+', '#', '\0']) {
+            let allowed = "must be a topic name of 1 to 1024 bytes without wildcards";
+            return Err(refuse("push.topic", &self.topic, allowed));
+        }
+        Ok(PushConfig {
+            topic: self.topic.clone(),
+            in_flight_max: within("push.in_flight_max", self.in_flight_max, 1..=1 << 24)? as usize,
+            outcomes_max: within("push.outcomes_max", self.outcomes_max, 1..=1 << 26)? as usize,
+            outcome_age_max: Duration::from_secs(
+                within("push.outcome_age_s_max", self.outcome_age_s_max, 1..=7 * 86_400)?.into(),
+            ),
+            wait_max: Duration::from_millis(
+                within("push.wait_ms_max", self.wait_ms_max, 1..=300_000)?.into(),
+            ),
+            body_bytes_max: within("push.body_bytes_max", self.body_bytes_max, 1_024..=1 << 28)? as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(filter: &str, sink: &str) -> TopicRuleKeys {
+        TopicRuleKeys { filter: filter.into(), sink: sink.into() }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_is_refused_by_key_value_and_what_is_allowed() {
+        let line = |filter, sink| check_topic_map(&[rule(filter, sink)]).unwrap_err().to_string();
+        assert!(line("a/#/b", "log").starts_with("topic_map.filter = a/#/b: must be an MQTT topic filter"));
+        assert!(line("$share/g/a", "log").starts_with("topic_map.filter = $share/g/a: must not be shared"));
+        assert_eq!(line("a/#", "kafka"), "topic_map.sink = kafka: must be \"log\" or \"none\"");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let sink = SinkKeys { queue_bytes_max: 1, ..SinkKeys::default() };
+        let allowed = "sink.queue_bytes_max = 1: must be between 1048576 and 1073741824";
+        assert_eq!(sink.check().unwrap_err().to_string(), allowed);
+        let push = PushKeys { topic: "a/+".into(), ..PushKeys::default() };
+        assert!(push.check().unwrap_err().to_string().starts_with("push.topic = a/+: must be a topic name"));
+    }
+}

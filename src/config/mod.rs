@@ -1,0 +1,130 @@
+//! Every configuration key of the process, from its four sources to working objects.
+//!
+//! [`load`] merges defaults, file, environment and command line key by key and remembers where each value came from; [`Config`] is
+//! the result; [`Config::validate`] turns it into [`Settings`], in which nothing can be wrong any more. Nothing is opened
+//! before that. The gateway's keys belong to the gateway; those of the bridge, its log and the store stand here.
+//!
+//! Start with [`load`], then `layers.rs`.
+
+mod bridge;
+mod error;
+mod flags;
+mod keys;
+mod layers;
+mod print;
+mod store;
+mod values;
+
+use std::path::PathBuf;
+
+use holdfast_bridge::BridgeConfig;
+use holdfast_bridge::config::{DedupeConfig, PushConfig};
+use holdfast_bridge::log::LogConfig;
+use holdfast_gateway::config::{GatewayConfig, Settings as GatewaySettings};
+use holdfast_store::Options as StoreOptions;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use error::ConfigError;
+pub(crate) use flags::ConfigFlags;
+pub(crate) use layers::{Loaded, load};
+
+use bridge::{BridgeKeys, DedupeKeys, PushKeys, SinkKeys, TopicRuleKeys};
+use store::StoreKeys;
+
+/// All keys of a `holdfast dev`. Unknown keys are refused by [`load`], not here: a flattened struct cannot do it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    /// Directory of everything that must survive a restart: `log/` holds the frames, `store/` the sessions. Made if it
+    /// is not there. Default `holdfast-data`, below the working directory.
+    pub(crate) data_dir: PathBuf,
+    /// File that gets the addresses really taken, as JSON, once devices are admitted. Default empty: none.
+    pub(crate) ready_file: PathBuf,
+    /// The gateway's keys.
+    #[serde(flatten)]
+    pub(crate) gateway: GatewayConfig,
+    /// The local log.
+    pub(crate) sink: SinkKeys,
+    /// Which frames go where; the first rule that matches decides, and what none matches goes to the log. Default: none.
+    pub(crate) topic_map: Vec<TopicRuleKeys>,
+    /// The bridge.
+    pub(crate) bridge: BridgeKeys,
+    /// What the bridge remembers to recognise frames that are sent again.
+    pub(crate) dedupe: DedupeKeys,
+    /// Pushes.
+    pub(crate) push: PushKeys,
+    /// The session store.
+    pub(crate) store: StoreKeys,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "holdfast-data".into(),
+            ready_file: PathBuf::new(),
+            gateway: GatewayConfig::default(),
+            sink: SinkKeys::default(),
+            topic_map: Vec::new(),
+            bridge: BridgeKeys::default(),
+            dedupe: DedupeKeys::default(),
+            push: PushKeys::default(),
+            store: StoreKeys::default(),
+        }
+    }
+}
+
+/// A configuration in which nothing is wrong, sorted by who needs it.
+pub(crate) struct Settings {
+    /// Directory of everything that must survive.
+    pub(crate) data_dir: PathBuf,
+    /// Where the ready file goes.
+    pub(crate) ready_file: Option<PathBuf>,
+    /// What is logged, and how.
+    pub(crate) log: holdfast_gateway::config::LogConfig,
+    /// For the node.
+    pub(crate) gateway: GatewaySettings,
+    /// For the local log.
+    pub(crate) sink: LogConfig,
+    /// For the bridge.
+    pub(crate) bridge: BridgeConfig,
+    /// For the session store.
+    pub(crate) store: StoreOptions,
+}
+
+impl Config {
+    /// Checks every key; the error names the first one that is wrong. Opens nothing but resolves host names of listeners.
+    pub(crate) fn validate(self) -> Result<Settings, holdfast_gateway::config::ConfigError> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(values::refuse("data_dir", "\"\"", "must name a directory"));
+        }
+        let gateway = self.gateway.validate()?;
+        let dedupe: DedupeConfig = self.dedupe.check()?;
+        let push: PushConfig = self.push.check()?;
+        let topic_map = bridge::check_topic_map(&self.topic_map)?;
+        Ok(Settings {
+            data_dir: self.data_dir,
+            ready_file: Some(self.ready_file).filter(|file| !file.as_os_str().is_empty()),
+            log: self.gateway.log,
+            sink: self.sink.check()?,
+            bridge: self.bridge.check(gateway.link_secret.clone(), topic_map, dedupe, push)?,
+            store: self.store.check()?,
+            gateway,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_are_the_parts_own() {
+        let settings = Config::default().validate().unwrap();
+        assert_eq!(settings.sink, LogConfig::default());
+        assert_eq!(settings.bridge.push, PushConfig::default());
+        assert_eq!(settings.bridge.dedupe, DedupeConfig::default());
+        assert_eq!(settings.bridge.window_bytes, BridgeConfig::default().window_bytes);
+        assert_eq!(settings.store.bounds, holdfast_store::Bounds::default());
+        assert_eq!(settings.ready_file, None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Holds `docs/operating.md` to the code.

@@ -1,0 +1,77 @@
+//! The ready file: where a process listens, for whoever started it. It is there once devices are admitted.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What stands in it; null where a listener is off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    /// MQTT over TCP.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// WebSocket.
+    pub(crate) ws: Option<SocketAddr>,
+    /// Metrics, health, device lookup.
+    pub(crate) admin: Option<SocketAddr>,
+    /// `POST /v1/push`; in `dev` the admin address.
+    pub(crate) push: Option<SocketAddr>,
+    /// The process.
+    pub(crate) pid: u32,
+    /// Its node id.
+    pub(crate) node: String,
+}
+
+impl Ready {
+    /// Reads it back; an error while it is not there.
+    pub(crate) fn read(file: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(file)?)?)
+    }
+}
+
+/// A ready file that exists as long as this value.
+#[derive(Debug)]
+pub(crate) struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// Writes it under another name and renames it, so that nobody sees half of it.
+    pub(crate) fn write(file: PathBuf, ready: &Ready) -> io::Result<Self> {
+        let mut half = file.clone().into_os_string();
+        half.push(".part");
+        fs::write(&half, serde_json::to_vec(ready)?)?;
+        fs::rename(&half, &file)?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        // Whoever started us may have taken it away.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_back_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        let ready = Ready {
+            mqtt: Some("127.0.0.1:1883".parse().unwrap()),
+            ws: None,
+            admin: Some("127.0.0.1:9090".parse().unwrap()),
+            push: Some("127.0.0.1:9090".parse().unwrap()),
+            pid: 7,
+            node: "00000000000000ab".to_owned(),
+        };
+        let file = ReadyFile::write(path.clone(), &ready).unwrap();
+        assert_eq!(Ready::read(&path).unwrap(), ready);
+        drop(file);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::config::BridgeConfig;
 use crate::core::Core;
+use crate::fanout::InterestTable;
 use crate::link::{LinkStream, converse};
 use crate::push::{PushAnswer, PushError, PushRequest, push};
 use crate::sink::Sink;
@@ -130,10 +131,15 @@ impl Drop for Running {
 
 /// Loads the filters of persistent sessions, lets links open, and compares with the store from time to time.
 async fn know_durable_filters(core: Arc<Core>) {
+    let mut known = Vec::new();
     loop {
         match ask_until_answered(&*core.store, Request::DurableFilters).await {
             Ok(Reply::Filters(filters)) => {
-                core.change_interests(|interests| interests.durable_filters(&filters))
+                // There may be one for each device; going through them all holds up the fan-out, so only for a reason.
+                if filters != known || core.read_interests(InterestTable::is_unconfirmed) {
+                    core.change_interests(|interests| interests.durable_filters(&filters));
+                }
+                known = filters;
             }
             Ok(_) => {}
             Err(error) => {

@@ -36,7 +36,7 @@ impl Default for BridgeConfig {
             dedupe: DedupeConfig::default(),
             push: PushConfig::default(),
             group_deliveries_max: 10_000,
-            durable_filters_every: Duration::from_secs(60),
+            durable_filters_every: Duration::from_mins(1),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Default for PushConfig {
             topic: "devices/{client_id}/push".into(),
             in_flight_max: 10_000,
             outcomes_max: 100_000,
-            outcome_age_max: Duration::from_secs(600),
+            outcome_age_max: Duration::from_mins(10),
             wait_max: Duration::from_secs(10),
             body_bytes_max: 2 << 20,
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure. Its size is that of the filters that shards announced and that persistent sessions hold; a shard's own limits bound the former.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use holdfast_wire::link::InterestKind;
@@ -18,6 +18,8 @@ pub(crate) struct LinkId(pub(crate) u64);
 #[derive(Debug, Default)]
 pub(crate) struct InterestTable {
     filters: FilterTree<Interests>,
+    /// Something was called durable that the store has not confirmed, or was missed once.
+    unconfirmed: bool,
 }
 
 /// What is known of one filter.
@@ -92,6 +94,7 @@ impl InterestTable {
 
     /// A shard announced an interest; announcing again changes its weight or makes it durable.
     pub(crate) fn announce(&mut self, link: LinkId, kind: InterestKind<'_>, filter: &str, durable: bool) {
+        self.unconfirmed |= durable;
         let interests = self.enter(filter);
         match kind {
             InterestKind::Filter => {
@@ -153,6 +156,11 @@ impl InterestTable {
         }
     }
 
+    /// Whether [`InterestTable::durable_filters`] would change something even for a list that is the same as before.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed
+    }
+
     /// What the store says persistent sessions hold, in place of what it said before.
     pub(crate) fn durable_filters(&mut self, filters: &[Box<str>]) {
         // Everything durable was missed, unless the list names it.
@@ -162,13 +170,15 @@ impl InterestTable {
                 touched.push(filter.to_owned());
             }
         });
-        let named: HashMap<&str, ()> = filters.iter().map(|filter| (&**filter, ())).collect();
-        let missed = |durable: &mut Durability, name: &str| {
+        let named: HashSet<&str> = filters.iter().map(|filter| &**filter).collect();
+        let mut unconfirmed = false;
+        let mut missed = |durable: &mut Durability, name: &str| {
             *durable = match *durable {
-                _ if named.contains_key(name) => Durability::Yes,
+                _ if named.contains(name) => Durability::Yes,
                 Durability::Yes => Durability::MissedOnce,
                 Durability::MissedOnce | Durability::No => Durability::No,
             };
+            unconfirmed |= *durable == Durability::MissedOnce;
         };
         for filter in touched {
             if let Some(interests) = self.filters.get_mut(&filter) {
@@ -179,6 +189,7 @@ impl InterestTable {
             }
             self.prune(&filter);
         }
+        self.unconfirmed = unconfirmed;
         for filter in filters {
             match parse_shared(filter) {
                 Some(shared) => self.enter(shared.filter).group(shared.group).durable = Durability::Yes,
@@ -387,12 +398,14 @@ mod tests {
         let streams = |table: &InterestTable| table.owes("a", QoS::AtLeastOnce).streams.len();
         assert_eq!(streams(&table), 2);
         table.durable_filters(&["a".into()]);
+        assert!(table.is_unconfirmed());
         assert_eq!(streams(&table), 2, "it may have been subscribed after the store was asked");
         table.announce(A, shared(0), "a", true);
         table.durable_filters(&["a".into()]);
         assert_eq!(streams(&table), 2);
         table.durable_filters(&["a".into()]);
         assert_eq!(streams(&table), 1);
+        assert!(!table.is_unconfirmed());
         table.durable_filters(&[]);
         table.durable_filters(&[]);
         assert!(table.is_empty());

@@ -170,6 +170,7 @@ impl Link {
             Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
+        #[expect(clippy::disallowed_methods, reason = "what is in it is unsettled: the link's window is its bound")]
         let (fan_out, jobs) = mpsc::unbounded_channel();
         let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
         let writer = tokio::spawn(writer::write(Arc::clone(&peer), write));
@@ -189,7 +190,7 @@ impl Link {
                 tracing::info!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed");
             }
             _ => {
-                tracing::warn!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed")
+                tracing::warn!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed");
             }
         }
         metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);

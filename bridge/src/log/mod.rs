@@ -53,7 +53,7 @@ impl Default for LogConfig {
         Self {
             segment_bytes_max: 64 << 20,
             retention_bytes_max: 4 << 30,
-            retention_age_max: Duration::from_secs(7 * 24 * 3_600),
+            retention_age_max: Duration::from_hours(7 * 24),
             queue_bytes_max: 32 << 20,
             linger: Duration::ZERO,
         }

@@ -262,9 +262,9 @@ impl Uplinks {
             self.window.take(|run: Settled| {
                 let count = run.last - run.first + 1;
                 if run.reason_code == 0 {
-                    stored += count
+                    stored += count;
                 } else {
-                    refused += count
+                    refused += count;
                 }
                 ToGateway::Settled(run).encode(out);
             });

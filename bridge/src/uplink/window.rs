@@ -16,7 +16,7 @@ impl Window {
         match self.runs.last_mut() {
             // The common case: batches are settled front to back.
             Some(run) if run.reason_code == reason_code && run.last.checked_add(1) == Some(sequence) => {
-                run.last = sequence
+                run.last = sequence;
             }
             _ => self.runs.push(Settled { first: sequence, last: sequence, reason_code }),
         }
@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn completions_out_of_order_become_one_run() {
         let mut window = Window::default();
-        [3, 1, 2, 5].into_iter().for_each(|sequence| window.settle(sequence, 0));
+        for sequence in [3, 1, 2, 5] {
+            window.settle(sequence, 0);
+        }
         window.settle(4, 0x97);
         let run = |first, last, reason_code| Settled { first, last, reason_code };
         assert_eq!(taken(&mut window), [run(1, 3, 0), run(4, 4, 0x97), run(5, 5, 0)]);
@@ -86,7 +88,9 @@ mod tests {
             let mut window = Window::default();
             let mut told = vec![None; codes.len()];
             for part in sequences.chunks(sequences.len().div_ceil(takes)) {
-                part.iter().for_each(|&sequence| window.settle(sequence, codes[sequence as usize - 1]));
+                for &sequence in part {
+                    window.settle(sequence, codes[sequence as usize - 1]);
+                }
                 let runs = taken(&mut window);
                 for pair in runs.windows(2) {
                     let joined = pair[0].last + 1 == pair[1].first && pair[0].reason_code == pair[1].reason_code;

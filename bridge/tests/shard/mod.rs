@@ -20,7 +20,7 @@ use holdfast_wire::link::{
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{PacketId, QoS};
 use holdfast_wire::session_record::{Cursor, SubscriptionRecord};
-use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
 /// Longer than anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -87,7 +87,7 @@ impl Rig {
     /// The session's connection ends; it rests.
     pub(crate) fn rest(&self, client: &str, epoch: Epoch) {
         let client = ClientId::new(client);
-        let close = Request::Close { client, epoch, expiry_s: 3_600, progress: Default::default() };
+        let close = Request::Close { client, epoch, expiry_s: 3_600, progress: Progress::default() };
         self.ask(close).unwrap();
     }
 
@@ -268,7 +268,7 @@ impl Shard {
 
     /// None once the bridge has closed the link.
     fn read_record<T>(&mut self, read: impl FnOnce(ToGateway<'_>) -> T) -> Option<T> {
-        let mut chunk = [0; 64 << 10];
+        let mut chunk = vec![0; 64 << 10];
         loop {
             let mut rest = &self.bytes[..];
             if let Some(raw) = next_record(&mut rest).unwrap() {

@@ -10,6 +10,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,16 +31,26 @@ pub(crate) enum StartError {
     #[error("data_dir = {}: {error}; it must be a directory that this process may write", directory.display())]
     DataDirectory {
         /// Which.
-        directory: std::path::PathBuf,
+        directory: PathBuf,
         /// What the system said.
         error: io::Error,
     },
     /// The store in it cannot be opened.
-    #[error("data_dir: {0}")]
-    Store(#[from] OpenError),
+    #[error("data_dir = {}: {error}", directory.display())]
+    Store {
+        /// Which data directory.
+        directory: PathBuf,
+        /// Why, and how to mend it.
+        error: OpenError,
+    },
     /// The log in it cannot be opened.
-    #[error("data_dir: {0}")]
-    Log(#[from] LogError),
+    #[error("data_dir = {}: {error}", directory.display())]
+    Log {
+        /// Which data directory.
+        directory: PathBuf,
+        /// Why, and how to mend it.
+        error: LogError,
+    },
     /// The bridge does not start.
     #[error(transparent)]
     Bridge(#[from] holdfast_bridge::StartError),
@@ -67,11 +78,14 @@ impl Assembly {
     /// Starts everything; once it returns, devices can connect.
     pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
         let Settings { data_dir, gateway, sink, bridge, store, .. } = settings;
+        let directory = || data_dir.clone();
         fs::create_dir_all(&data_dir)
-            .map_err(|error| StartError::DataDirectory { directory: data_dir.clone(), error })?;
-        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&data_dir.join("store"), store)?);
-        let (log, recovered) = Log::open(&data_dir.join("log"), sink)?;
-        tracing::info!(data_dir = %data_dir.display(), ?recovered, "the log is open");
+            .map_err(|error| StartError::DataDirectory { directory: directory(), error })?;
+        let store = EmbeddedStore::open(&data_dir.join("store"), store)
+            .map_err(|error| StartError::Store { directory: directory(), error })?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let (log, recovered) = Log::open(&data_dir.join("log"), sink)
+            .map_err(|error| StartError::Log { directory: directory(), error })?;
         let log = Arc::new(log);
 
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::new(LogSink::new(Arc::clone(&log))))?;
@@ -88,6 +102,13 @@ impl Assembly {
             admin_extra: push::router(bridge.clone()),
         };
         let node = Node::start(node, Arc::clone(&store), vec![LinkTarget::Pair(gateway_ends)])?;
+        // Only now: whoever's start is refused reads one line, the reason.
+        tracing::info!(
+            data_dir = %data_dir.display(),
+            records = recovered.records,
+            segments = recovered.segments,
+            "the log is open"
+        );
         Ok(Self { node, bridge, log, store, drain_within })
     }
 

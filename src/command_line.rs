@@ -44,12 +44,14 @@ impl CommandLine {
     }
 }
 
-/// What stands above the usage, without the word "error".
+/// What stands above the usage, its paragraphs one behind the other, without the word "error".
 fn one_line(text: &str) -> String {
     let above_usage = text.split("\nUsage:").next().unwrap_or(text);
     let above_usage = above_usage.split("\nFor more information").next().unwrap_or(above_usage);
-    let words: Vec<&str> = above_usage.split_whitespace().collect();
-    words.join(" ").trim_start_matches("error: ").to_owned()
+    let paragraph = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraphs: Vec<String> =
+        above_usage.trim().split("\n\n").map(paragraph).filter(|text| !text.is_empty()).collect();
+    paragraphs.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]
@@ -71,7 +73,7 @@ mod tests {
     #[test]
     fn an_argument_that_is_none_is_refused_in_one_line_with_the_nearest_one() {
         let line = refusal(&["holdfast", "dev", "--mqqt", "x"]);
-        assert_eq!(line, "unexpected argument '--mqqt' found tip: a similar argument exists: '--mqtt'");
+        assert_eq!(line, "unexpected argument '--mqqt' found; tip: a similar argument exists: '--mqtt'");
         let line = refusal(&["holdfast", "log", "cat"]);
         assert_eq!(line, "the following required arguments were not provided: <DIR>");
     }

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     }
     let connections_max =
         u64::from(settings.gateway.shards) * u64::from(settings.gateway.engine.limits.connections_max);
-    say_open_files(&loaded, connections_max);
+    let files = open_files::raise_limit();
     let recorder = metrics::install_recorder().map_err(Failure::failed)?;
     let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
     let (ready_file, push_topic) = (settings.ready_file.clone(), settings.bridge.push.topic.clone());
@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     let assembly = Assembly::start(settings, recorder).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     drain_on_signal(drain.clone()).map_err(Failure::failed)?;
+    say_open_files(files, &loaded, connections_max);
     announce(&assembly, &push_topic);
     let ready_file = ready_file.map(|file| write_ready_file(file, &assembly)).transpose()?;
 
@@ -72,8 +73,8 @@ fn end_with(parent: i32) -> Result<(), Failure> {
 }
 
 /// Connections are files. A bound that somebody chose and the system does not allow is worth a warning.
-fn say_open_files(loaded: &Loaded, connections_max: u64) {
-    let Some(files) = open_files::raise_limit() else { return };
+fn say_open_files(files: Option<u64>, loaded: &Loaded, connections_max: u64) {
+    let Some(files) = files else { return };
     if files >= connections_max {
         return;
     }

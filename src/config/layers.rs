@@ -60,8 +60,9 @@ pub(crate) fn load(
         loaded.lay_file(file)?;
     }
     loaded.lay_environment(environment)?;
-    for (option, key, value) in flags.shorthands()? {
-        loaded.lay(key, value, Source::CommandLine(option))?;
+    for (option, key, value) in flags.shorthands() {
+        let text = value.to_str().ok_or_else(|| ConfigError::NotUtf8(option.to_owned()))?;
+        loaded.lay_text(key, text, Source::CommandLine(option))?;
     }
     for pair in &flags.set {
         let (key, text) = pair.split_once('=').ok_or_else(|| ConfigError::NotAPair(pair.clone()))?;

@@ -31,11 +31,17 @@ fn main() {
     let root = argument.map_or_else(|| temporary.path().to_owned(), Into::into);
     println!("{:<40} {:>12} {:>14} {:>10} {:>10}", "", "frames/s", "CPU us/frame", "p50 us", "p99 us");
     for workers in [1, 2] {
-        row(&format!("flat out, {workers} worker(s)"), &root, workers, None, Duration::ZERO);
+        row(&format!("flat out, {workers} worker(s)"), &root, workers, None, LogConfig::default().linger);
     }
-    for linger_us in [0, 500, 1_000] {
+    for linger_us in [0, 1_000, 2_000] {
         let linger = Duration::from_micros(linger_us);
-        row(&format!("{PACED_PER_SECOND}/s, linger {linger_us} us"), &root, 1, Some(PACED_PER_SECOND), linger);
+        row(
+            &format!("{PACED_PER_SECOND}/s, linger {linger_us} us"),
+            &root,
+            1,
+            Some(PACED_PER_SECOND),
+            linger,
+        );
     }
     alone();
 }
@@ -46,7 +52,8 @@ fn row(name: &str, root: &Path, worker_threads: usize, pace: Option<u64>, linger
     let (log, _) = Log::open(&directory, config).expect("the log opens");
     let store = Arc::new(MemoryStore::new(clock::system(), Bounds::default()));
     let sink = Arc::new(LogSink::new(Arc::new(log)));
-    let bridge = Bridge::start(BridgeConfig { worker_threads, ..BridgeConfig::default() }, store, sink).expect("starts");
+    let bridge = Bridge::start(BridgeConfig { worker_threads, ..BridgeConfig::default() }, store, sink)
+        .expect("starts");
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
     bridge.accept(theirs);
     let mut bytes = Vec::new();

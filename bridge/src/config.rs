@@ -22,6 +22,8 @@ pub struct BridgeConfig {
     pub push: PushConfig,
     /// Deliveries with QoS > 0 to shared groups whose report is awaited, at most; beyond it the fan-out waits.
     pub group_deliveries_max: u32,
+    /// A shard that takes nothing of what it is told for so long is given up: its link is closed, and those who wait for it go on.
+    pub stuck_after: Duration,
     /// How often the filters of persistent sessions are compared with the store, so that those nobody holds any more go.
     pub durable_filters_every: Duration,
 }
@@ -36,6 +38,7 @@ impl Default for BridgeConfig {
             dedupe: DedupeConfig::default(),
             push: PushConfig::default(),
             group_deliveries_max: 10_000,
+            stuck_after: Duration::from_secs(10),
             durable_filters_every: Duration::from_mins(1),
         }
     }

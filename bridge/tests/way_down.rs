@@ -2,6 +2,8 @@
 
 mod shard;
 
+use std::time::Duration;
+
 use holdfast_bridge::BridgeConfig;
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink};
@@ -214,6 +216,20 @@ fn a_shard_that_does_not_read_holds_up_nobody_else() {
         assert_eq!(payload_length(deaf.hear()), payload.len());
     }
     publisher.until_settled(28);
+}
+
+#[test]
+fn a_shard_that_never_reads_is_given_up() {
+    let config = BridgeConfig { stuck_after: Duration::from_millis(200), ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, memory_store());
+    let (mut publisher, mut deaf) = (rig.shard(1), rig.shard(2));
+    deaf.announce(InterestKind::Filter, "big", false);
+    let payload = "x".repeat(256 << 10);
+    for sequence in 1..=100 {
+        publisher.publish(uplink(sequence, "big", &payload));
+    }
+    publisher.until_settled(100);
+    while deaf.hear() != Heard::Closed {}
 }
 
 fn payload_length(heard: Heard) -> usize {

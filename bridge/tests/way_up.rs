@@ -53,6 +53,11 @@ fn garbage_costs_only_its_own_link() {
         bad.stream.write_all(garbage).unwrap();
         while bad.hear() != Heard::Closed {}
     }
+    let mut endless = Shard::dial(&rig.bridge, 3);
+    // A record of 200 MiB is announced by someone who has not said who it is.
+    let _ = endless.stream.write_all(&(200_u32 << 20).to_le_bytes());
+    let _ = endless.stream.write_all(&vec![1; 1 << 20]);
+    assert_eq!(endless.hear(), Heard::Closed);
     let mut early = Shard::dial(&rig.bridge, 3);
     early.publish(uplink(1, "t", "before hello"));
     assert_eq!(early.hear(), Heard::Closed);

@@ -30,6 +30,8 @@ use crate::uplink::inbox::Inbox;
 
 /// A stream that has not said Hello by then is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes that a Hello may have: more than any secret.
+const HELLO_BYTES_MAX: usize = 64 << 10;
 /// Reads of retained messages that may wait; when full, the link is not read from.
 const RETAINED_READS_MAX: usize = 256;
 
@@ -121,7 +123,13 @@ async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
         if records.fill().await? == 0 {
             return Err(Ending::Closed);
         }
-        let Some((record, bytes)) = records.peek(0)? else { continue };
+        let Some((record, bytes)) = records.peek(0)? else {
+            // Whoever it is has not shown the secret yet and is given no memory.
+            if records.buffered() > HELLO_BYTES_MAX {
+                return Err(Ending::OutOfPlace);
+            }
+            continue;
+        };
         let ToBridge::Hello(hello) = record else { return Err(Ending::OutOfPlace) };
         check(core, &hello).map_err(Ending::Refused)?;
         let shard = hello.shard;
@@ -170,10 +178,13 @@ impl Link {
             Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
-        #[expect(clippy::disallowed_methods, reason = "what is in it is unsettled: the link's window is its bound")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what is in it is unsettled: the link's window is its bound"
+        )]
         let (fan_out, jobs) = mpsc::unbounded_channel();
         let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
-        let writer = tokio::spawn(writer::write(Arc::clone(&peer), write));
+        let writer = tokio::spawn(writer::write(Arc::clone(&peer), write, core.config.stuck_after));
         tokio::spawn(fanout::run(Arc::clone(core), peer.link, jobs, Arc::clone(&inbox)));
         tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
         let uplinks = Uplinks::new(Arc::clone(core), shard.node, Arc::clone(&inbox), fan_out);

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use holdfast_wire::ids::Owner;
 use holdfast_wire::link::{Outcome, ToGateway};
@@ -13,8 +12,6 @@ use crate::fanout::LinkId;
 
 /// Bytes that may wait for a shard that does not read; as many again may be with the writer. When full, senders wait.
 pub(crate) const OUT_BYTES_MAX: usize = 8 << 20;
-/// A shard that takes nothing for so long is given up: its link is closed, and those who wait for it go on.
-pub(crate) const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// The link is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,6 +28,11 @@ impl Records {
         self.read.read_buf(&mut self.buffer).await
     }
 
+    /// Bytes that were read and not let go of.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The first complete record, with its length in the stream. It stays until [`Records::drop_front`] is told that length.
     pub(super) fn peek(&self, passed: usize) -> Result<Option<(ToBridge<'_>, usize)>, LinkError> {
         let mut rest = &self.buffer[passed..];

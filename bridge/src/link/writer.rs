@@ -1,24 +1,25 @@
 //! Writes what a link's shard is told, as much at once as there is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::peer::{Peer, STUCK_AFTER};
+use super::peer::Peer;
 use super::stream::WriteHalf;
 use crate::metrics as names;
 
 /// A buffer that a burst has grown beyond this is not kept.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
-/// Runs until the link is closed and everything before that is written, or the shard does not take it.
-pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf) {
+/// Runs until the link is closed and everything before that is written, or the shard takes nothing for `stuck_after`.
+pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf, stuck_after: Duration) {
     let mut buffer = Vec::new();
     while peer.take(&mut buffer).await.is_ok() {
         let mut rest = &buffer[..];
         while !rest.is_empty() {
-            match timeout(STUCK_AFTER, stream.write(rest)).await {
+            match timeout(stuck_after, stream.write(rest)).await {
                 Ok(Ok(written)) if written > 0 => rest = &rest[written..],
                 Ok(_) => return peer.close(),
                 Err(_) => {
@@ -34,5 +35,5 @@ pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf) {
             buffer = Vec::new();
         }
     }
-    let _ = timeout(STUCK_AFTER, stream.shutdown()).await;
+    let _ = timeout(stuck_after, stream.shutdown()).await;
 }

@@ -31,6 +31,8 @@ use crate::metrics as names;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Most batches in one vectored write (the kernel takes 1,024 pieces).
 const GROUP_BATCHES_MAX: usize = 512;
+/// Less than this waits for company, see [`LogConfig::linger`].
+const LITTLE_BYTES: usize = 64 << 10;
 /// Bounds of the wait between two tries on a full or failing disk.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -93,22 +95,25 @@ impl Appender {
 
     pub(super) fn run(mut self, inbox: &Receiver<Order>) {
         self.drop_expired();
-        let mut group = Vec::new();
+        let mut group = Group::default();
+        let mut last_stored = Instant::now();
         loop {
-            let mut close = false;
             match inbox.recv_timeout(RETENTION_EVERY) {
-                Ok(Order::Append(waiting)) => {
-                    if !self.config.linger.is_zero() {
-                        std::thread::sleep(self.config.linger);
-                    }
-                    close = gather(inbox, waiting, &mut group);
-                }
+                Ok(Order::Append(waiting)) => group.add(waiting),
                 Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.drop_expired(),
             }
-            if !group.is_empty() && !self.store(&mut group) {
+            let mut close = gather(inbox, &mut group);
+            let early = self.config.linger.saturating_sub(last_stored.elapsed());
+            if !early.is_zero() && !close && (1..LITTLE_BYTES).contains(&group.bytes) {
+                std::thread::sleep(early);
+                close = gather(inbox, &mut group);
+            }
+            if !group.batches.is_empty() && !self.store(&mut group.batches) {
                 return;
             }
+            group.bytes = 0;
+            last_stored = Instant::now();
             if close {
                 return;
             }
@@ -233,16 +238,25 @@ impl Appender {
     }
 }
 
+/// What is written and synced at once.
+#[derive(Default)]
+struct Group {
+    batches: Vec<Waiting>,
+    bytes: usize,
+}
+
+impl Group {
+    fn add(&mut self, waiting: Waiting) {
+        self.bytes += waiting.batch.len();
+        self.batches.push(waiting);
+    }
+}
+
 /// Takes along what already waits, up to the bounds of a group; says whether the log is to close behind it.
-fn gather(inbox: &Receiver<Order>, first: Waiting, group: &mut Vec<Waiting>) -> bool {
-    let mut bytes = first.batch.len();
-    group.push(first);
-    while bytes < GROUP_BYTES_MAX && group.len() < GROUP_BATCHES_MAX {
+fn gather(inbox: &Receiver<Order>, group: &mut Group) -> bool {
+    while group.bytes < GROUP_BYTES_MAX && group.batches.len() < GROUP_BATCHES_MAX {
         match inbox.try_recv() {
-            Ok(Order::Append(waiting)) => {
-                bytes += waiting.batch.len();
-                group.push(waiting);
-            }
+            Ok(Order::Append(waiting)) => group.add(waiting),
             Ok(Order::Close) => return true,
             Err(_) => return false,
         }

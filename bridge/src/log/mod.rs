@@ -44,7 +44,8 @@ pub struct LogConfig {
     pub retention_age_max: Duration,
     /// Bytes of batches that may wait for the disk; when full, [`Log::append`] waits, and so do the devices behind it.
     pub queue_bytes_max: u32,
-    /// How long the appender waits for company once a batch has come: trades latency for fewer syncs.
+    /// Least time between two syncs while little waits (64 KiB); a batch that comes sooner waits for company. A sync costs some 150 us of CPU
+    /// however little it stores. After a pause a batch is synced at once.
     pub linger: Duration,
 }
 
@@ -55,7 +56,7 @@ impl Default for LogConfig {
             retention_bytes_max: 4 << 30,
             retention_age_max: Duration::from_hours(7 * 24),
             queue_bytes_max: 32 << 20,
-            linger: Duration::ZERO,
+            linger: Duration::from_millis(1),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Stamp {
         };
         let run = field(8);
         Ok(Self {
-            direction: if run & 0xFF == 0 { Direction::Up } else { Direction::Down },
+            direction: if run as u8 == 0 { Direction::Up } else { Direction::Down },
             run: run >> 8,
             device: field(4) as u32,
             sequence: field(8),

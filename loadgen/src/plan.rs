@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::payload::BINARY_BYTES_MIN;
-use crate::schedule::{RateCurve, Surge};
+use crate::schedule::{RateCurve, Surge, whole};
 
 /// A fleet and its work. Field by field with a default: `FleetPlan::default()` is the demo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -295,7 +295,7 @@ impl FleetPlan {
 }
 
 fn ns(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
+    whole(seconds * 1e9)
 }
 
 #[cfg(test)]

@@ -60,7 +60,10 @@ pub fn read(mut lines: impl BufRead, mut observe: impl FnMut(ObservedRecord<'_>)
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> io::Result<Vec<(String, Vec<u8>, bool, u64)>> {
+    /// Client id, payload, resent, offset.
+    type Parsed = (String, Vec<u8>, bool, u64);
+
+    fn parse(text: &str) -> io::Result<Vec<Parsed>> {
         let mut records = Vec::new();
         read(text.as_bytes(), |record| {
             let payload = record.payload.to_vec();

@@ -60,7 +60,7 @@ impl RateCurve {
         let piece = &self.pieces[index];
         (piece.frames_per_s > 0.0).then(|| {
             let within_s = (frames - piece.frames_before) / piece.frames_per_s;
-            piece.start_ns.saturating_add((within_s * NS_PER_S) as u64)
+            piece.start_ns.saturating_add(whole(within_s * NS_PER_S))
         })
     }
 }
@@ -110,6 +110,12 @@ impl Schedule {
     pub fn end_at(&mut self, end_ns: u64) {
         self.end_ns = self.end_ns.min(end_ns);
     }
+}
+
+/// The whole part; 0 for what is negative or not a number, the largest number for what is larger.
+#[expect(clippy::cast_sign_loss, reason = "the cast saturates, and that is what is wanted")]
+pub(crate) fn whole(value: f64) -> u64 {
+    value as u64
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ mod tests {
         for sequence in 0..10_000 {
             assert!(set.insert(sequence));
         }
-        assert_eq!(set.ranges(), [0..10_000]);
+        assert_eq!((set.ranges().len(), set.len()), (1, 10_000));
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
         for sequence in [0, 2, 1] {
             assert!(set.insert(sequence));
         }
-        assert_eq!(set.ranges(), [0..3]);
+        assert_eq!((set.ranges().len(), set.len()), (1, 3));
         assert!(!set.insert(1));
     }
 

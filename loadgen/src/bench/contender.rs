@@ -144,7 +144,7 @@ impl Reexec {
 impl Running {
     fn wait_for_port(&mut self) -> io::Result<()> {
         let address = self.target.mqtt;
-        self.wait_until(|| Ok(TcpStream::connect(address).is_ok().then_some(()))).map(|()| ())
+        self.wait_until(|| Ok(TcpStream::connect(address).is_ok().then_some(())))
     }
 
     fn wait_for_file(&mut self, file: &Path) -> io::Result<()> {

@@ -56,7 +56,12 @@ pub fn run(plan: &BenchPlan, target: &Target, mut say: impl FnMut(&str)) -> Tabl
         }
         say(&format!("{}: {}", target.name, measure.title()));
         match measures::run(*measure, plan, target) {
-            Ok(figures) => table.extend(figures),
+            Ok(figures) => {
+                for figure in &figures {
+                    say(&format!("  {:.2} {}", figure.value, figure.title));
+                }
+                table.extend(figures);
+            }
             Err(error) => table.failed(*measure, &error),
         }
     }

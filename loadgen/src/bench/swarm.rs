@@ -29,7 +29,7 @@ const SCRATCH_BYTES: usize = 256 << 10;
 const PER_SOURCE: usize = 10_000;
 
 /// Patience for anything that must come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One connection.
 pub(super) struct Link {
@@ -133,7 +133,7 @@ impl Swarm {
     pub(super) fn pace(&mut self, period: Duration) -> Result<(), BenchError> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)
             .map_err(|error| BenchError::io("timer")(error.into()))?;
-        let spec = Timespec { tv_sec: period.as_secs() as i64, tv_nsec: period.subsec_nanos().into() };
+        let spec = Timespec { tv_sec: period.as_secs().cast_signed(), tv_nsec: period.subsec_nanos().into() };
         timerfd_settime(
             &timer,
             TimerfdTimerFlags::empty(),
@@ -307,7 +307,7 @@ impl Link {
         Ok(())
     }
 
-    /// A reset: no TIME_WAIT keeps the port from the next attempt.
+    /// A reset: no `TIME_WAIT` keeps the port from the next attempt.
     fn close(&mut self) {
         self.stream = None;
         self.phase = Phase::Closed;

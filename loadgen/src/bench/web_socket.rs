@@ -1,6 +1,9 @@
 //! The client side of WebSocket, as far as idle connections need it: one upgrade, whole packets in single frames.
 //! The fleet's devices, which have to be right in everything, use tokio-tungstenite instead.
 
+const MASKED: u8 = 0x80;
+const TWO_BYTE_LENGTH: u8 = 0x7E;
+
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
@@ -32,9 +35,9 @@ pub(super) fn upgraded(bytes: &[u8]) -> Result<Option<usize>, ()> {
 pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0x82];
     match payload.len() {
-        length @ 0..126 => out.push(0x80 | length as u8),
+        length @ 0..126 => out.push(MASKED | length as u8),
         length => {
-            out.push(0x80 | 126);
+            out.push(MASKED | TWO_BYTE_LENGTH);
             out.extend_from_slice(&(length as u16).to_be_bytes());
         }
     }

@@ -217,7 +217,7 @@ impl Device {
                     }
                     Turn::Text(text) => {
                         keep_alive.heard();
-                        let heard = self.speech.hear_message(&text)?;
+                        let heard = Speech::hear_message(&text)?;
                         if let Some(end) = self.handle(heard, connection)? {
                             return Ok(end);
                         }
@@ -427,6 +427,6 @@ impl KeepAlive {
 
     fn next(period: Option<Duration>) -> Instant {
         // Without a keep alive the timer still needs a moment: a day, and then nothing happens.
-        Instant::now() + period.unwrap_or(Duration::from_secs(86_400))
+        Instant::now() + period.unwrap_or(Duration::from_hours(24))
     }
 }

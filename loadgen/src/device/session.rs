@@ -62,7 +62,7 @@ pub(crate) struct Session {
     /// The gateway's receive maximum on this connection.
     receive_maximum: u16,
     next_packet_id: PacketId,
-    session_kept: bool,
+    was_kept: bool,
     record: DeviceRecord,
 }
 
@@ -85,7 +85,7 @@ impl Session {
             on_wire: 0,
             receive_maximum: u16::MAX,
             next_packet_id: PacketId::MIN,
-            session_kept: false,
+            was_kept: false,
             record: DeviceRecord::default(),
         }
     }
@@ -94,7 +94,7 @@ impl Session {
     pub(crate) fn handle_admitted(&mut self, session_present: bool, receive_maximum: Option<u16>) {
         self.on_wire = 0;
         self.receive_maximum = receive_maximum.unwrap_or(u16::MAX);
-        self.session_kept = session_present;
+        self.was_kept = session_present;
         if !session_present {
             // What the gateway had received in full is done; there is no state left to release.
             self.inflight.retain(|inflight| !inflight.released);
@@ -241,7 +241,7 @@ impl Session {
         if inflight.released {
             return Sending::Release(inflight.packet_id);
         }
-        let dup = self.session_kept && inflight.sent;
+        let dup = self.was_kept && inflight.sent;
         if dup {
             self.record.frames.resent();
         } else {

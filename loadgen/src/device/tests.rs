@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use holdfast_wire::mqtt::{
-    ConnAck, ConnAckProperties, FixedHeader, Packet, PacketType, ProtocolVersion, PubAck, Publish,
-    ReasonCode, SubAck,
+    AckProperties, ConnAck, ConnAckProperties, FixedHeader, Packet, PacketType, ProtocolVersion, PubAck,
+    Publish, PublishProperties, ReasonCode, SubAck,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,8 +88,12 @@ impl Gateway {
                 other => panic!("{other:?}"),
             })
             .await;
-        peer.say(&Packet::SubAck(SubAck { packet_id, properties: Default::default(), reason_codes: &[1] }))
-            .await;
+        peer.say(&Packet::SubAck(SubAck {
+            packet_id,
+            properties: AckProperties::default(),
+            reason_codes: &[1],
+        }))
+        .await;
         peer
     }
 }
@@ -221,7 +225,7 @@ async fn a_push_is_acknowledged_and_written_down() {
         retain: false,
         topic: "devices/device-0/push",
         packet_id,
-        properties: Default::default(),
+        properties: PublishProperties::default(),
         payload: &payload,
     }))
     .await;

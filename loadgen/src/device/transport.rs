@@ -111,10 +111,8 @@ impl Transport {
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, inbound: &mut Vec<u8>) -> Poll<io::Result<Turn>> {
-        if let Poll::Ready(written) = self.poll_write(context)? {
-            if written {
-                return Poll::Ready(Ok(Turn::Written));
-            }
+        if let Poll::Ready(true) = self.poll_write(context)? {
+            return Poll::Ready(Ok(Turn::Written));
         }
         match self {
             Self::Tcp { stream, .. } => {

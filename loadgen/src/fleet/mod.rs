@@ -29,6 +29,7 @@ use crate::device::{Control, Device};
 use crate::ledger::{DeviceRecord, Ledger, ObservedRecord};
 use crate::plan::{FleetPlan, PlanError};
 use crate::random::Random;
+use crate::schedule::whole;
 use crate::verdict::{Latencies, Verdict};
 
 /// How often the fleet looks whether everything owed has come, while it drains.
@@ -149,13 +150,13 @@ impl Fleet {
         for index in 0..plan.devices {
             let device = Device::new(index, &plan, curve.clone(), shared.clone(), control.subscribe());
             let ramp_ns = plan.first_frame_ns() as f64 * f64::from(index) / f64::from(plan.devices);
-            let first_connect = shared.clock.instant(ramp_ns as u64);
+            let first_connect = shared.clock.instant(whole(ramp_ns));
             devices.spawn(async move { (index, device.run(first_connect).await) });
         }
         let notifier = targets
             .http
             .filter(|_| plan.pushes_per_s > 0.0)
-            .map(|address| Notifier::start(&plan, address, shared.clone(), control.subscribe()));
+            .map(|address| Notifier::start(&plan, address, &shared, &control.subscribe()));
         Ok(Self { plan, shared, control, devices, notifier })
     }
 

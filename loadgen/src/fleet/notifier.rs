@@ -21,7 +21,7 @@ use crate::ledger::{PushOutcome, PushRecord, client_id};
 use crate::payload::{Direction, Form, Stamp};
 use crate::plan::FleetPlan;
 use crate::random::Random;
-use crate::schedule::{RateCurve, Schedule, Surge};
+use crate::schedule::{RateCurve, Schedule, Surge, whole};
 
 /// From the first attempt to giving up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,11 +63,11 @@ impl Notifier {
     pub(super) fn start(
         plan: &FleetPlan,
         address: SocketAddr,
-        shared: Arc<Shared>,
-        control: watch::Receiver<Control>,
+        shared: &Arc<Shared>,
+        control: &watch::Receiver<Control>,
     ) -> Self {
         // One for each push of a second, so that a second's delay of every answer does not yet make any late.
-        let count = (plan.pushes_per_s.ceil() as u32).clamp(1, plan.push_requests_max);
+        let count = (whole(plan.pushes_per_s.ceil()) as u32).clamp(1, plan.push_requests_max);
         let ramp = Surge { start_ns: 0, length_ns: plan.first_frame_ns(), factor: 0.0 };
         let curve = RateCurve::new(plan.pushes_per_s / f64::from(count), &[ramp]);
         let records = Arc::new(Mutex::new(vec![PushRecord::default(); plan.devices as usize]));

@@ -134,9 +134,8 @@ impl Ledger {
             return;
         };
         match frames.found(stamp.sequence, record.resent) {
-            frames::Found::First => {}
+            frames::Found::First | frames::Found::Again { explained: true } => {}
             frames::Found::Reordered => self.note(FindingKind::Reordered, &record, Some(stamp.sequence)),
-            frames::Found::Again { explained: true } => {}
             frames::Found::Again { explained: false } => {
                 self.note(FindingKind::Duplicated, &record, Some(stamp.sequence));
             }

@@ -18,12 +18,12 @@ const BLOCK: usize = 64;
 pub(super) fn qos1(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, BenchError> {
     let mut swarm = open(plan, target)?;
     let mut frames = frames(plan, QoS::AtLeastOnce);
-    for index in 0..plan.flat_out_connections {
+    for (link, frame) in swarm.links.iter_mut().zip(&mut frames) {
         for packet_id in 1..=plan.inflight {
-            packets::set_packet_id(&mut frames[index], packet_id);
-            swarm.links[index].queue(&frames[index]);
+            packets::set_packet_id(frame, packet_id);
+            link.queue(frame);
         }
-        swarm.links[index].flush()?;
+        link.flush()?;
     }
     let mut acked = 0_u64;
     let mut sending = true;

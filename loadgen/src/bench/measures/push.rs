@@ -10,6 +10,7 @@ use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
 use crate::random::Random;
+use crate::schedule::whole;
 
 /// Short, as each push is to leave at its own time and not in bunches.
 const TICK: Duration = Duration::from_micros(200);
@@ -32,7 +33,7 @@ pub(super) fn run(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, Benc
             measured_from = Some((target.processes.cpu()?, run.sent));
             run.latencies.reset();
         }
-        let due = (elapsed.as_secs_f64() * plan.push_rate) as u64;
+        let due = whole(elapsed.as_secs_f64() * plan.push_rate);
         while run.sent < due {
             let publisher = plan.connections + run.sent as usize % publishers;
             let packet_id = run.sent / publishers as u64 % 60_000 + 1;

@@ -9,6 +9,7 @@ use super::{cpu_each, frame_topic, payload};
 use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
+use crate::schedule::whole;
 
 const TICK: Duration = Duration::from_millis(1);
 
@@ -32,7 +33,7 @@ pub(super) fn run(plan: &BenchPlan, target: &Target, qos: QoS) -> Result<Vec<Fig
             measured_from = Some((target.processes.cpu()?, sent));
             latencies.reset();
         }
-        let due = (elapsed.as_secs_f64() * plan.rate) as u64;
+        let due = whole(elapsed.as_secs_f64() * plan.rate);
         while sent < due {
             let index = sent as usize % plan.connections;
             let round = sent / plan.connections as u64;

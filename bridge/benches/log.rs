@@ -56,7 +56,7 @@ fn record(number: u64) -> LogRecord<'static> {
 
 fn segmented(root: &Path, records: u64) {
     let directory = root.join(format!("segmented-{records}"));
-    let config = LogConfig { retention_bytes_max: 512 << 20, ..LogConfig::default() };
+    let config = LogConfig { retention_bytes_max: 512 << 20, linger: Duration::ZERO, ..LogConfig::default() };
     let (log, _) = Log::open(&directory, config).expect("the log opens");
     let (done, completed) = mpsc::channel();
     let (mut stored, mut bytes, mut in_flight) = (0u64, 0u64, 0);

@@ -33,6 +33,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_BATCHES_MAX: usize = 512;
 /// Less than this waits for company, see [`LogConfig::linger`].
 const LITTLE_BYTES: usize = 64 << 10;
+/// How often it looks whether enough has come meanwhile.
+const LINGER_SLICE: Duration = Duration::from_micros(250);
 /// Bounds of the wait between two tries on a full or failing disk.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -104,9 +106,13 @@ impl Appender {
                 Err(RecvTimeoutError::Timeout) => self.drop_expired(),
             }
             let mut close = gather(inbox, &mut group);
-            let early = self.config.linger.saturating_sub(last_stored.elapsed());
-            if !early.is_zero() && !close && (1..LITTLE_BYTES).contains(&group.bytes) {
-                std::thread::sleep(early);
+            while !close && (1..LITTLE_BYTES).contains(&group.bytes) {
+                let early = self.config.linger.saturating_sub(last_stored.elapsed());
+                if early.is_zero() {
+                    break;
+                }
+                // In slices rather than on the queue, where each batch would wake the thread for nothing.
+                std::thread::sleep(early.min(LINGER_SLICE));
                 close = gather(inbox, &mut group);
             }
             if !group.batches.is_empty() && !self.store(&mut group.batches) {

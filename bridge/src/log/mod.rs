@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
-pub use reader::{Damage, Entry, LogReader, Verdict, verify};
+pub use reader::{Damage, Entry, LogReader, Verdict, next_offset, verify};
 pub use record::{Batch, LogRecord};
 pub use recovery::Recovered;
 

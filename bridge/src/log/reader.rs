@@ -213,3 +213,16 @@ pub fn verify(directory: &Path) -> Result<Verdict, LogError> {
     }
     Ok(verdict)
 }
+
+/// Offset that the next record will have: where `log tail` begins to count back from. Reads the last segment only.
+pub fn next_offset(directory: &Path) -> Result<u64, LogError> {
+    let Some(last) = segment::list(directory)?.pop() else { return Ok(1) };
+    let mut reader = LogReader::open_from(directory, last)?;
+    let mut next = last;
+    while let Some(entry) = reader.next_entry()? {
+        if let Entry::Record(record) = entry {
+            next = record.offset + 1;
+        }
+    }
+    Ok(next)
+}

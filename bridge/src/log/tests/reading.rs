@@ -47,6 +47,7 @@ fn a_reader_starts_at_any_offset() {
         let Some(Entry::Record(record)) = reader.next_entry().unwrap() else { panic!("no record {offset}") };
         assert_eq!(record.offset, offset);
     }
+    assert_eq!(next_offset(directory.path()).unwrap(), 51);
     let mut reader = LogReader::open_from(directory.path(), 51).unwrap();
     assert_eq!(reader.next_entry().unwrap(), None);
     store(&log, 50..51);
@@ -57,6 +58,7 @@ fn a_reader_starts_at_any_offset() {
 fn an_empty_directory_is_an_empty_log() {
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(verify(directory.path()).unwrap(), Verdict::default());
+    assert_eq!(next_offset(directory.path()).unwrap(), 1);
 }
 
 #[test]

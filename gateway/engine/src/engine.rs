@@ -226,8 +226,12 @@ impl Engine {
                 }
                 self.end_if_fenced(id, &result, now);
             }
-            Asked::Read(id, stream) => {
+            Asked::Read(id, stream, read) => {
                 let Some(connection) = self.connections.find_mut(id) else { return };
+                let durable = connection.session_mut().and_then(|session| session.durable.as_ref());
+                if durable.is_none_or(|durable| durable.reads != read) {
+                    return;
+                }
                 match result {
                     Ok(Reply::Messages { messages, end }) => {
                         deliver::take_read(connection, id, &mut self.shared, stream, messages, end, now);

@@ -16,8 +16,8 @@ pub(crate) enum Asked {
     Subscribe(u64),
     /// A persistent session's UNSUBSCRIBE, and the answer that it is owed.
     Unsubscribe(ConnectionId, UnsubscribeAnswer),
-    /// The stream with this index is read on.
-    Read(ConnectionId, u16),
+    /// The stream with this index is read on, for the so-many-th time.
+    Read(ConnectionId, u16, u32),
     /// Progress of a connected session.
     Save(ConnectionId),
     /// A connection ended.

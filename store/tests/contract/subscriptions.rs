@@ -30,6 +30,13 @@ pub(crate) fn a_filter_with_qos_zero_has_no_stream(bench: &Bench) {
     assert_eq!(bench.lookup("d").unwrap().subscriptions.len(), 1);
 }
 
+pub(crate) fn a_filter_of_the_devices_own_is_read_from_its_own_stream(bench: &Bench) {
+    let epoch = bench.open("d", ALICE, 60).epoch;
+    assert_eq!(bench.subscribe("d", epoch, &[("devices/d/push", AtLeastOnce)]), []);
+    assert!(bench.durable_filters().is_empty());
+    assert_eq!(bench.append(&[device("d")], "1"), [at(device("d"), 1)]);
+}
+
 pub(crate) fn lowering_the_qos_to_zero_drops_the_cursor(bench: &Bench) {
     let epoch = bench.subscriber("d", "a");
     bench.subscribe("d", epoch, &[("a", AtMostOnce)]);

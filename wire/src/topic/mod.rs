@@ -10,12 +10,14 @@ mod filter_tree;
 #[doc(hidden)]
 pub mod fuzzing;
 mod name;
+mod personal;
 mod topic_tree;
 mod trie;
 
 pub use filter::{SharedFilter, matches, parse_shared, validate_filter};
 pub use filter_tree::FilterTree;
 pub use name::validate_name;
+pub use personal::{personal_level, personal_shape};
 pub use topic_tree::TopicTree;
 
 /// The most levels that a topic name or filter may have. The specification sets no limit; this one bounds the

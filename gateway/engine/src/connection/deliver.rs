@@ -193,8 +193,9 @@ pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shar
     let Some(durable) = &mut session.durable else { return };
     let Some((stream, after)) = durable.next_read() else { return };
     let durable::Phase::Reading { stream: index, .. } = durable.phase else { return };
+    let asked = Asked::Read(id, index, durable.reads);
     shared.ask(
-        Asked::Read(id, index),
+        asked,
         Request::Read { stream, after, messages_max: room.min(READ_MESSAGES_MAX), bytes_max: READ_BYTES_MAX },
     );
 }

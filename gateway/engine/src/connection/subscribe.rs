@@ -14,13 +14,13 @@ use holdfast_wire::mqtt::{
 };
 use holdfast_wire::session_record::{Cursor, StreamKey};
 use holdfast_wire::store::Request;
-use holdfast_wire::topic::parse_shared;
+use holdfast_wire::topic::{parse_shared, personal_level};
 
 use super::transport::Framing;
 use super::{Connection, Phase};
 use crate::input::ConnectionId;
 use crate::requests::{Asked, PendingSubscribe, RetainedRead, UnsubscribeAnswer};
-use crate::session::subscription::{Options, Subscription, personal_level};
+use crate::session::subscription::{Options, Subscription};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::topics::interest::Waiter;
@@ -309,7 +309,10 @@ pub(crate) fn unsubscribe<'a>(
         let subscription = session.subscriptions.swap_remove(index);
         woken.extend(release(&subscription, &session.client, session.durable.is_some(), id.slot, shared));
         if let Some(durable) = &mut session.durable {
-            durable.close_stream(&StreamKey::Filter(subscription.filter.clone()));
+            durable.close_stream(
+                &StreamKey::Filter(subscription.filter.clone()),
+                session.sending.as_deref_mut(),
+            );
         }
         removed.push(subscription.filter);
         codes.push(u8::from(ReasonCode::Success));

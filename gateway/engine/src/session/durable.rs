@@ -23,6 +23,8 @@ pub(crate) struct Durable {
     pub(crate) unsaved: bool,
     /// Nobody has told yet how far the streams reach: all are to be read once before going live.
     pub(crate) ask_all: bool,
+    /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
+    pub(crate) reads: u32,
     /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by the streams' bounds;
     /// empty while `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
@@ -47,7 +49,7 @@ pub(crate) struct StreamState {
     pub(crate) delivered: Offset,
     /// The last offset heard of.
     pub(crate) seen: Offset,
-    /// Its subscription is gone; the place is kept so that indexes stay.
+    /// Its subscription is gone; the place is kept so that indexes stay, until another stream takes it.
     pub(crate) closed: bool,
 }
 
@@ -68,6 +70,7 @@ impl Durable {
             phase: Phase::Live,
             unsaved: false,
             ask_all: false,
+            reads: 0,
             read_ids: HashSet::default(),
         }
     }
@@ -78,19 +81,32 @@ impl Durable {
 
     /// Reads this stream from now on, behind `acked`.
     pub(crate) fn open_stream(&mut self, cursor: Cursor) {
-        match self.streams.iter_mut().find(|stream| stream.key == cursor.stream) {
-            Some(stream) if !stream.closed => {
-                stream.delivered = stream.delivered.max(cursor.acked);
-                stream.seen = stream.seen.max(cursor.acked);
-            }
-            Some(stream) => *stream = StreamState::new(cursor.stream, cursor.acked),
-            None => self.streams.push(StreamState::new(cursor.stream, cursor.acked)),
+        let StreamState { key, delivered, .. } = StreamState::new(cursor.stream, cursor.acked);
+        if let Some(stream) = self.streams.iter_mut().find(|stream| !stream.closed && stream.key == key) {
+            stream.delivered = stream.delivered.max(delivered);
+            stream.seen = stream.seen.max(delivered);
+            return;
+        }
+        let stream = StreamState::new(key, delivered);
+        match self.streams.iter_mut().find(|stream| stream.closed) {
+            Some(place) => *place = stream,
+            None => self.streams.push(stream),
         }
     }
 
-    pub(crate) fn close_stream(&mut self, key: &StreamKey) {
-        if let Some(index) = self.find(key) {
-            self.streams[usize::from(index)].closed = true;
+    /// Reads it no more. Its place may be given to another stream, or to the same one in a later life with offsets that begin anew, so nothing
+    /// may point at it any longer: neither what is queued nor a read that is under way.
+    pub(crate) fn close_stream(&mut self, key: &StreamKey, sending: Option<&mut Sending>) {
+        let Some(index) = self.find(key) else { return };
+        self.streams[usize::from(index)].closed = true;
+        if let Some(sending) = sending {
+            sending.forget_stream(index);
+        }
+        if let Phase::Reading { stream, asked: true } = self.phase
+            && stream == index
+        {
+            self.reads += 1;
+            self.phase = Phase::Reading { stream, asked: false };
         }
     }
 
@@ -142,6 +158,7 @@ impl Durable {
         while usize::from(stream) < self.streams.len() {
             let state = &self.streams[usize::from(stream)];
             if !state.closed && (self.ask_all || state.seen > state.delivered) {
+                self.reads += 1;
                 self.phase = Phase::Reading { stream, asked: true };
                 return Some((state.key.clone(), state.delivered));
             }
@@ -151,6 +168,7 @@ impl Durable {
         let behind = self.streams.iter().position(|stream| !stream.closed && stream.seen > stream.delivered);
         if let Some(behind) = behind {
             let state = &self.streams[behind];
+            self.reads += 1;
             self.phase = Phase::Reading { stream: behind as u16, asked: true };
             return Some((state.key.clone(), state.delivered));
         }
@@ -226,6 +244,21 @@ mod tests {
         assert_eq!(durable.judge_live(&[(0, 1)]), Live::Leave);
         durable.phase = Phase::Reading { stream: 2, asked: false };
         assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), 0)));
+    }
+
+    #[test]
+    fn the_place_of_a_closed_stream_is_used_again_without_its_past() {
+        let mut durable = live();
+        durable.phase = Phase::Reading { stream: 1, asked: false };
+        durable.ask_all = true;
+        assert!(durable.next_read().is_some());
+        let read = durable.reads;
+        let key = StreamKey::Filter("a/#".into());
+        durable.close_stream(&key, None);
+        assert_ne!(durable.reads, read, "the answer to the read that is under way counts no more");
+        durable.open_stream(Cursor { stream: key.clone(), acked: 0 });
+        assert_eq!((durable.streams.len(), durable.find(&key)), (2, Some(1)));
+        assert_eq!(durable.streams[1].delivered, 0);
     }
 
     #[test]

@@ -75,6 +75,14 @@ impl Sending {
         Some(item)
     }
 
+    /// No message settles a place in this stream any longer.
+    pub(crate) fn forget_stream(&mut self, stream: u16) {
+        let inflight = self.inflight.iter_mut().filter_map(|inflight| inflight.item.as_mut());
+        for item in inflight.chain(&mut self.pending) {
+            item.positions = item.positions.iter().copied().filter(|(place, _)| *place != stream).collect();
+        }
+    }
+
     /// The inflight messages as the store keeps them.
     pub(crate) fn inflight_records(&self, streams: &[StreamState]) -> Vec<InflightRecord> {
         self.inflight

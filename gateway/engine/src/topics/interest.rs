@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 
 use holdfast_wire::link::{Interest, InterestKind, ToBridge};
-use holdfast_wire::topic::parse_shared;
+use holdfast_wire::topic::{parse_shared, personal_level, personal_shape};
 
 use crate::input::{ConnectionId, LinkIndex};
-use crate::session::subscription::{personal_level, personal_shape};
 use crate::uplink::Uplinks;
 
 /// Links whose answers one interest can wait for: one bit each.

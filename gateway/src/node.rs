@@ -111,9 +111,11 @@ impl Node {
             let (settings, ended) = (Arc::clone(&settings), ended.clone());
             let shard = setup.owner.shard;
             let thread = Builder::new().name(format!("shard-{shard}")).spawn(move || {
+                // Its lines say which shard speaks.
+                let _span = tracing::info_span!("shard", %shard).entered();
                 let end = Shard::new(setup, &settings).run();
                 if let Err(error) = &end {
-                    tracing::error!(%shard, %error, "a shard ended");
+                    tracing::error!(%error, "a shard ended");
                 }
                 // Nobody listens any more once the handle is gone.
                 let _ = ended.send(end);

@@ -1,6 +1,6 @@
 //! How connections begin, and how a node does.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use holdfast_gateway::{Node, NodeConfig, StartError};
@@ -77,6 +77,27 @@ fn a_connect_behind_which_the_device_half_closes_is_still_answered() {
     client.stream.shutdown(Shutdown::Write).unwrap();
     wait_until("it is gone", || client.read_or_end().is_none());
     wait_until("its place is free again", || world.connections() == 0);
+}
+
+#[test]
+fn a_websocket_upgrade_is_answered_on_its_own_listener() {
+    let world = World::start();
+    let mut stream = std::net::TcpStream::connect(world.node.addresses().ws.unwrap()).unwrap();
+    stream.set_read_timeout(Some(crate::DEADLINE)).unwrap();
+    let request = "GET /mqtt HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    // Key and answer are the example of RFC 6455, section 1.3.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod shard;
 
+use std::io::Write;
 use std::time::Duration;
 
 use holdfast_bridge::BridgeConfig;
@@ -216,6 +217,45 @@ fn a_shard_that_does_not_read_holds_up_nobody_else() {
         assert_eq!(payload_length(deaf.hear()), payload.len());
     }
     publisher.until_settled(28);
+}
+
+#[test]
+fn shards_that_flood_each_other_all_come_through() {
+    const FRAMES: u64 = 4_000;
+    let rig = Rig::start();
+    let mut shards: Vec<_> = (1..=3).map(|node| rig.shard(node)).collect();
+    for shard in &mut shards {
+        shard.announce(InterestKind::Filter, "#", false);
+    }
+    let floods: Vec<_> = shards
+        .into_iter()
+        .map(|mut shard| {
+            let mut stream = shard.stream.try_clone().unwrap();
+            let topic = format!("from/{}", shard.owner.node);
+            let writer = std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let payload = "x".repeat(1_000);
+                for sequence in 1..=FRAMES {
+                    ToBridge::Uplink(uplink(sequence, &topic, &payload)).encode(&mut bytes);
+                }
+                stream.write_all(&bytes).unwrap();
+            });
+            std::thread::spawn(move || {
+                let (mut heard, mut settled) = (0, 0);
+                while heard < 3 * FRAMES || settled < FRAMES {
+                    match shard.hear() {
+                        Heard::Deliver { .. } => heard += 1,
+                        Heard::Settled(run) => settled += run.last - run.first + 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                writer.join().unwrap();
+            })
+        })
+        .collect();
+    for flood in floods {
+        flood.join().unwrap();
+    }
 }
 
 #[test]

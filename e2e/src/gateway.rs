@@ -124,6 +124,8 @@ impl Setup {
         command.arg("dev").arg("--mqtt").arg(mqtt.to_string()).arg("--ws").arg(ws.to_string());
         command.arg("--admin").arg(admin.to_string());
         command.arg("--data-dir").arg(&self.data_dir).arg("--ready-file").arg(self.ready_file());
+        // Even a test that is killed leaves nothing behind.
+        command.arg("--end-with").arg(std::process::id().to_string());
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }

@@ -60,6 +60,20 @@ fn a_push_that_the_device_acknowledges_is_delivered() {
 }
 
 #[test]
+fn a_push_may_name_the_topic_that_its_device_listens_to() {
+    let gateway = Gateway::start();
+    let mut client = Client::open(gateway.mqtt(), Version::V5, "d");
+    assert_eq!(client.subscribe("devices/d/commands", 1), 1);
+    let body = json!({"device": "d", "topic": "devices/d/commands", "payload": "go"});
+    let (response, ()) = push_while(&gateway, &body, || {
+        let heard = client.receive_publish();
+        assert_eq!(heard.topic, "devices/d/commands");
+        client.send(&acknowledge(kind::PUBACK, heard.id));
+    });
+    assert_outcome(&response, "delivered", None);
+}
+
+#[test]
 fn a_push_to_nobody_is_refused() {
     let gateway = Gateway::start();
     let response = push(&gateway, &json!({"device": "nobody", "payload": 1}));
@@ -193,7 +207,6 @@ fn a_request_that_makes_no_sense_is_told_why() {
     let cases = [
         "not JSON",
         "{}",
-        r#"{"device":"d","topic":"t"}"#,
         r#"{"payload":1}"#,
         r#"{"device":"d","payload":1,"payload_base64":"AA=="}"#,
         r#"{"device":"d","payload_base64":"not base64"}"#,

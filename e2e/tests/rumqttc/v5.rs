@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnAck, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish,
     PublishProperties, RetainForwardRule, SubscribeProperties, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, StateError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -16,7 +16,8 @@ use super::{Broker, EVENTS_MAX, soon};
 struct Device {
     client: AsyncClient,
     packets: mpsc::Receiver<Packet>,
-    event_loop: JoinHandle<()>,
+    /// Ends with its connection, so that two with one client id do not chase each other away.
+    event_loop: JoinHandle<ConnectionError>,
 }
 
 impl Device {
@@ -33,12 +34,12 @@ impl Device {
         let (client, mut event_loop) = AsyncClient::new(options, 64);
         let (into, packets) = mpsc::channel(EVENTS_MAX);
         let event_loop = tokio::spawn(async move {
-            // Ends with its connection, so that two with one client id do not chase each other away.
-            while let Ok(event) = event_loop.poll().await {
-                if let Event::Incoming(packet) = event
-                    && into.send(packet).await.is_err()
-                {
-                    return;
+            loop {
+                match event_loop.poll().await {
+                    // A device that is gone hears no more; its event loop is aborted with it.
+                    Ok(Event::Incoming(packet)) => drop(into.send(packet).await),
+                    Ok(Event::Outgoing(_)) => {}
+                    Err(end) => return end,
                 }
             }
         });
@@ -181,9 +182,12 @@ async fn the_loser_of_a_takeover_hears_why() {
     let broker = Broker::start();
     let mut first = Device::connect(&broker, "v5-takeover").await;
     let _second = Device::connect(&broker, "v5-takeover").await;
-    let code =
-        first.receive(|packet| if let Packet::Disconnect(it) = packet { Some(it.reason_code) } else { None });
-    assert_eq!(code.await, DisconnectReasonCode::SessionTakenOver);
+    // A DISCONNECT from the server is an error of the event loop.
+    let end = soon("the end of the first connection", &mut first.event_loop).await.unwrap();
+    let ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) = end else {
+        panic!("{end}")
+    };
+    assert_eq!(reason_code, DisconnectReasonCode::SessionTakenOver);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub(crate) struct SinkKeys {
     /// Bytes of frames that wait for the disk. Full: acknowledgements wait, and devices are held back. 1 MiB to 1 GiB.
     /// Default 32 MiB.
     pub(crate) queue_bytes_max: u32,
-    /// How long a batch waits for company before it is written, in ms: fewer syncs for more latency. 0 to 1,000. Default 0.
+    /// How long a batch waits for company before it is written, in ms: fewer syncs for more latency. 0 to 1,000. Default 1.
     pub(crate) linger_ms: u32,
 }
 
@@ -108,6 +108,8 @@ pub(crate) struct BridgeKeys {
     pub(crate) group_deliveries_max: u32,
     /// How often the filters of persistent sessions are compared with the store, in seconds. 1 to 86,400. Default 60.
     pub(crate) durable_filters_every_s: u32,
+    /// A shard that owes its reading for so long, in seconds, is given up: its link is closed. 1 to 3,600. Default 10.
+    pub(crate) stuck_after_s: u32,
 }
 
 impl Default for BridgeKeys {
@@ -118,6 +120,7 @@ impl Default for BridgeKeys {
             window_bytes: bridge.window_bytes,
             group_deliveries_max: bridge.group_deliveries_max,
             durable_filters_every_s: bridge.durable_filters_every.as_secs() as u32,
+            stuck_after_s: bridge.stuck_after.as_secs() as u32,
         }
     }
 }
@@ -142,8 +145,12 @@ impl BridgeKeys {
                 self.group_deliveries_max,
                 1..=1 << 24,
             )?,
+            stuck_after: BridgeConfig::default().stuck_after,
             durable_filters_every: Duration::from_secs(
                 within("bridge.durable_filters_every_s", self.durable_filters_every_s, 1..=86_400)?.into(),
+            ),
+            stuck_after: Duration::from_secs(
+                within("bridge.stuck_after_s", self.stuck_after_s, 1..=3_600)?.into(),
             ),
         })
     }

@@ -108,7 +108,7 @@ pub(crate) struct BridgeKeys {
     pub(crate) group_deliveries_max: u32,
     /// How often the filters of persistent sessions are compared with the store, in seconds. 1 to 86,400. Default 60.
     pub(crate) durable_filters_every_s: u32,
-    /// A shard that owes its reading for so long, in seconds, is given up: its link is closed. 1 to 3,600. Default 10.
+    /// A shard that takes nothing for so long, in seconds, is given up: its link is closed. 1 to 3,600. Default 10.
     pub(crate) stuck_after_s: u32,
 }
 
@@ -145,7 +145,6 @@ impl BridgeKeys {
                 self.group_deliveries_max,
                 1..=1 << 24,
             )?,
-            stuck_after: BridgeConfig::default().stuck_after,
             durable_filters_every: Duration::from_secs(
                 within("bridge.durable_filters_every_s", self.durable_filters_every_s, 1..=86_400)?.into(),
             ),

@@ -113,6 +113,12 @@ impl Config {
     }
 }
 
+/// Every key with its default, as it stands in TOML.
+#[cfg(test)]
+pub(crate) fn default_values() -> Vec<(String, String)> {
+    keys::defaults().into_iter().map(|(key, value)| (key, value.to_string())).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

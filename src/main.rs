@@ -22,6 +22,7 @@ mod upkeep;
 use std::process::ExitCode;
 
 use command_line::{Command, CommandLine};
+use failure::Failure;
 
 fn main() -> ExitCode {
     let outcome = match CommandLine::read().command {
@@ -31,5 +32,5 @@ fn main() -> ExitCode {
         Command::Config(arguments) => commands::config::run(&arguments),
         Command::Loadgen(arguments) => commands::loadgen::run(arguments),
     };
-    outcome.unwrap_or_else(|failure| failure.report())
+    outcome.unwrap_or_else(Failure::report)
 }

@@ -1,6 +1,5 @@
 //! `holdfast log cat | tail | verify`: reads the local log, also while a gateway writes it.
 
-use std::collections::VecDeque;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use holdfast_bridge::log::{Damage, Entry, LogError, LogReader, LogRecord, verify};
+use holdfast_bridge::log::{Damage, Entry, LogError, LogReader, LogRecord, next_offset, verify};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -36,7 +35,7 @@ enum Action {
         log: LogDirectory,
         /// Records to begin with
         #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
-        lines: usize,
+        lines: u64,
     },
     /// Reads every record, checks it, and says what is damaged; exits with 1 if anything is
     Verify {
@@ -125,21 +124,10 @@ fn cat(log: &LogDirectory, from: u64, out: &mut dyn Write) -> Result<ExitCode, S
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tail(log: &LogDirectory, lines: usize, out: &mut dyn Write) -> Result<ExitCode, Stop> {
+fn tail(log: &LogDirectory, lines: u64, out: &mut dyn Write) -> Result<ExitCode, Stop> {
     let directory = log.find()?;
-    let mut reader = LogReader::open(&directory)?;
-    let mut last = VecDeque::new();
-    while let Some(entry) = reader.next_entry()? {
-        let mut line = Vec::new();
-        print(&entry, log.json, &directory, &mut line)?;
-        last.push_back(line);
-        if last.len() > lines {
-            last.pop_front();
-        }
-    }
-    for line in last {
-        out.write_all(&line)?;
-    }
+    let first = next_offset(&directory)?.saturating_sub(lines);
+    let mut reader = LogReader::open_from(&directory, first)?;
     loop {
         while let Some(entry) = reader.next_entry()? {
             print(&entry, log.json, &directory, out)?;
@@ -193,15 +181,26 @@ fn print_record(record: &LogRecord<'_>, out: &mut dyn Write) -> io::Result<()> {
         "{:>10}  {}  {}  {}  qos {}{again}  ",
         record.offset,
         message.published_at_ms,
-        // Whatever a device calls itself must not move the terminal's cursor.
-        message.publisher.escape_debug(),
-        message.topic.escape_debug(),
+        printable(message.publisher),
+        printable(message.topic),
         u8::from(message.qos),
     )?;
     match std::str::from_utf8(message.payload) {
-        Ok(text) if text.len() <= PAYLOAD_SHOWN_MAX => writeln!(out, "{}", text.escape_debug()),
+        Ok(text) if text.len() <= PAYLOAD_SHOWN_MAX => writeln!(out, "{}", printable(text)),
         _ => writeln!(out, "({} bytes)", message.payload.len()),
     }
+}
+
+/// Text of a device, which must not move the terminal's cursor.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
 }
 
 fn damage_line(damage: &Damage) -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// Each but `--config` and `--set` is a shorter name for one key, and its value is read as that key's.
+#[expect(clippy::doc_markdown, reason = "the command line's help prints these comments as they stand")]
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ConfigFlags {
     /// Reads configuration keys from a TOML file

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::values::within;
 
 /// `[store]`: what the embedded store keeps at most. The defaults are the store's.
+#[expect(clippy::struct_field_names, reason = "every one is a bound, and its key says so")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreKeys {

@@ -264,6 +264,9 @@ fn bench(args: &BenchArgs) -> ExitCode {
 }
 
 fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
+    // A comparison that is killed leaves no broker behind.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .map_err(|error| error.to_string())?;
     let served = match broker {
         Served::Floor => bench::serve_floor(mqtt, |_| ()),
         #[cfg(feature = "rumqttd")]

@@ -10,6 +10,7 @@ mod storm;
 use std::thread::sleep;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use holdfast_wire::mqtt::QoS;
 
 use super::web_socket::Carrier;
@@ -41,6 +42,11 @@ fn cpu_each(spent: CpuTime, count: u64) -> f64 {
     spent.us as f64 / count.max(1) as f64
 }
 
+/// Up to a minute in us. With bounds of its own: one that grows by itself does not grow on a saturating record.
+fn latencies_us() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds are valid")
+}
+
 fn frame_topic(index: usize) -> String {
     format!("devices/bench-{index:06}/frames")
 }
@@ -56,6 +62,13 @@ fn payload(plan: &BenchPlan) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_latency_of_seconds_is_kept_as_it_is() {
+        let mut latencies = latencies_us();
+        latencies.saturating_record(5_000_000);
+        assert!(latencies.max() >= 5_000_000);
+    }
 
     #[test]
     fn cpu_is_shared_among_what_it_was_spent_on() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use holdfast_wire::mqtt::{PacketType, QoS};
 
-use super::{cpu_each, payload, push_topic};
+use super::{cpu_each, latencies_us, payload, push_topic};
 use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
@@ -22,8 +22,13 @@ pub(super) fn run(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, Benc
     swarm.subscribe(0..plan.connections, push_topic, QoS::AtLeastOnce)?;
     swarm.pace(TICK)?;
 
-    let mut run =
-        Run { random: Random::new(1), start: Instant::now(), sent: 0, received: 0, latencies: histogram() };
+    let mut run = Run {
+        random: Random::new(1),
+        start: Instant::now(),
+        sent: 0,
+        received: 0,
+        latencies: latencies_us(),
+    };
     let mut body = payload(plan);
     body.resize(body.len().max(8), 0);
     let mut measured_from = None;
@@ -83,8 +88,4 @@ impl Run {
             Ok(())
         })
     }
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are valid")
 }

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use holdfast_wire::mqtt::{PacketType, QoS};
 
-use super::{cpu_each, frame_topic, payload};
+use super::{cpu_each, frame_topic, latencies_us, payload};
 use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
@@ -21,7 +20,7 @@ pub(super) fn run(plan: &BenchPlan, target: &Target, qos: QoS) -> Result<Vec<Fig
         (0..plan.connections).map(|index| packets::publish(&frame_topic(index), qos, &payload)).collect();
     swarm.pace(TICK)?;
 
-    let mut latencies = Histogram::<u64>::new(3).expect("three digits are valid");
+    let mut latencies = latencies_us();
     let mut acked = 0_u64;
     let mut sent = 0_u64;
     let start = Instant::now();

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use holdfast_e2e::wait::PATIENCE;
+use holdfast_e2e::wait::{PATIENCE, until_true};
 use holdfast_e2e::{Gateway, Setup, StartFailure, run};
 use tempfile::TempDir;
 
@@ -118,7 +118,7 @@ fn a_data_directory_in_use_by_another_process_is_named() {
     let data_dir = gateway.data_dir().to_owned();
     assert_refused(Setup::new().data_dir(&data_dir), &[data_dir.to_str().unwrap()]);
     // The first goes on undisturbed.
-    assert_eq!(gateway.http("GET", "/readyz", &[], b"").status, 200);
+    until_true("the first to be ready", PATIENCE, || gateway.http("GET", "/readyz", &[], b"").status == 200);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn sessions_are_there_after_an_orderly_restart() {
 #[test]
 fn a_drain_can_be_asked_for_over_http() {
     let mut gateway = gateway();
-    assert_eq!(gateway.http("GET", "/readyz", &[], b"").status, 200);
+    until_true("the node to be ready", PATIENCE, || gateway.http("GET", "/readyz", &[], b"").status == 200);
     assert_eq!(gateway.http("GET", "/livez", &[], b"").status, 200);
     let mut client = Client::open(gateway.mqtt(), Version::V5, "device");
     assert_eq!(gateway.http("POST", "/drain", &[], b"").status / 100, 2);

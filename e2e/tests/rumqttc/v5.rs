@@ -49,16 +49,20 @@ impl Device {
     }
 
     async fn receive_packet(&mut self) -> Packet {
-        soon("a packet", self.packets.recv()).await.expect("the connection stands")
+        self.receive(Some).await
     }
 
     /// The next that `choose` wants; the others pass.
     async fn receive<T>(&mut self, choose: impl Fn(Packet) -> Option<T>) -> T {
-        loop {
-            if let Some(chosen) = choose(self.receive_packet().await) {
-                return chosen;
+        // One deadline for all: answered pings come for ever.
+        soon("a packet", async {
+            loop {
+                if let Some(chosen) = choose(self.packets.recv().await.expect("the event loop runs")) {
+                    return chosen;
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn receive_publish(&mut self) -> Publish {

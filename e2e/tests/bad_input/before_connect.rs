@@ -102,7 +102,7 @@ fn a_connect_against_the_rules_of_mqtt_5_hears_why() {
             Hears::Code(0x81),
             MALFORMED,
         ),
-        case("no client id at all", connect(2, &[], &[]), Hears::Code(0x81), MALFORMED),
+        case("half the length of a client id", connect(2, &[], &[0]), Hears::Code(0x81), MALFORMED),
         case("a user name that is not there", connect(0x82, &[], &id), Hears::Code(0x81), MALFORMED),
         case(
             "bytes after the payload",

@@ -286,12 +286,12 @@ fn unreadable(text: &str, error: &serde_json::Error) -> Error {
     struct OnlyId {
         id: Option<Id>,
     }
-    let code = if error.is_data() && text.trim_start().starts_with('{') {
-        ErrorCode::InvalidMessage
-    } else {
-        ErrorCode::MalformedJson
-    };
-    let id = serde_json::from_str::<OnlyId>(text).ok().and_then(|message| message.id);
+    let is_object = text.trim_start().starts_with('{');
+    let code =
+        if error.is_data() && is_object { ErrorCode::InvalidMessage } else { ErrorCode::MalformedJson };
+    // An array would be read as a struct too.
+    let id =
+        is_object.then(|| serde_json::from_str::<OnlyId>(text).ok()).flatten().and_then(|message| message.id);
     Error::new(code, id, error.to_string())
 }
 

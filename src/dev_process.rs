@@ -81,6 +81,12 @@ impl DevProcess {
         Some(kilobytes * 1_024)
     }
 
+    /// How it ended, with its last words; none while it runs.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("the gateway ended with {status}\n{}", last_words(&self.folder)))
+    }
+
     /// Drains it and waits for its end. The error says how it ended instead, with its last words.
     pub(crate) fn stop(mut self, within: Duration) -> Result<(), String> {
         // Fails only if it is gone, which the wait below tells better.

@@ -1,4 +1,5 @@
-//! The ready file: where a process listens, for whoever started it. It is there once devices are admitted.
+//! The ready file: where a process listens, for whoever started it. It is there once devices are admitted, and goes
+//! when the process drains.
 
 use std::fs;
 use std::io;
@@ -31,25 +32,40 @@ impl Ready {
     }
 }
 
-/// A ready file that exists as long as this value.
+/// A ready file that will be: its place was tried before anything was opened.
 #[derive(Debug)]
-pub(crate) struct ReadyFile(PathBuf);
+pub(crate) struct ReadyFile {
+    file: PathBuf,
+    half: PathBuf,
+}
 
 impl ReadyFile {
-    /// Writes it under another name and renames it, so that nobody sees half of it.
-    pub(crate) fn write(file: PathBuf, ready: &Ready) -> io::Result<Self> {
+    /// Tries the place, and takes away what a former process that was killed may have left there.
+    pub(crate) fn prepare(file: PathBuf) -> io::Result<Self> {
         let mut half = file.clone().into_os_string();
         half.push(".part");
-        fs::write(&half, serde_json::to_vec(ready)?)?;
-        fs::rename(&half, &file)?;
-        Ok(Self(file))
+        let half = PathBuf::from(half);
+        fs::write(&half, "")?;
+        // From here on dropping it tidies up.
+        let prepared = Self { file, half };
+        match fs::remove_file(&prepared.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(prepared),
+        }
+    }
+
+    /// Writes it under another name and renames it, so that nobody sees half of it.
+    pub(crate) fn publish(&self, ready: &Ready) -> io::Result<()> {
+        fs::write(&self.half, serde_json::to_vec(ready)?)?;
+        fs::rename(&self.half, &self.file)
     }
 }
 
 impl Drop for ReadyFile {
     fn drop(&mut self) {
-        // Whoever started us may have taken it away.
-        let _ = fs::remove_file(&self.0);
+        // One of them is there, unless whoever started us took it away.
+        let _ = fs::remove_file(&self.half);
+        let _ = fs::remove_file(&self.file);
     }
 }
 
@@ -69,7 +85,10 @@ mod tests {
             pid: 7,
             node: "00000000000000ab".to_owned(),
         };
-        let file = ReadyFile::write(path.clone(), &ready).unwrap();
+        fs::write(&path, "left by a process that was killed").unwrap();
+        let file = ReadyFile::prepare(path.clone()).unwrap();
+        assert!(!path.exists());
+        file.publish(&ready).unwrap();
         assert_eq!(Ready::read(&path).unwrap(), ready);
         drop(file);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

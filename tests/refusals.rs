@@ -99,6 +99,14 @@ fn a_data_directory_that_is_a_file_is_refused() {
 }
 
 #[test]
+fn a_ready_file_that_cannot_be_written_is_refused_before_anything_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = refusal(folder.path(), &["dev", "--ready-file", "nowhere/ready.json"], &[]);
+    assert!(line.starts_with("holdfast: ready_file = nowhere/ready.json: No such file"), "{line}");
+    assert!(!folder.path().join("holdfast-data").exists());
+}
+
+#[test]
 fn the_printed_configuration_can_be_used_as_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let output = holdfast(

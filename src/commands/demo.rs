@@ -16,6 +16,7 @@ use holdfast_loadgen::plan::FleetPlan;
 use holdfast_loadgen::verdict::Verdict;
 use serde::Serialize;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::dev_process::DevProcess;
 use crate::failure::Failure;
@@ -44,6 +45,8 @@ const PUSHES_PER_S: f64 = 100.0;
 const CONNECTS_PER_S: f64 = 1_000.0;
 /// Files of either process beside one for each device.
 const FILES_BESIDE_DEVICES: u64 = 256;
+/// How often it is seen whether the gateway still runs.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// From SIGTERM to the gateway's end: its own deadline and some room.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 
@@ -51,12 +54,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(40);
 pub(crate) fn run(arguments: &DemoArgs) -> Result<ExitCode, Failure> {
     let plan = plan(arguments)?;
     let folder = tempfile::Builder::new().prefix("holdfast-demo-").tempdir().map_err(Failure::failed)?;
-    let gateway = DevProcess::start(folder.path()).map_err(Failure::failed)?;
-    if !arguments.json {
-        say_plan(&plan, gateway.ready().pid);
-    }
+    let mut gateway = DevProcess::start(folder.path()).map_err(Failure::failed)?;
     let progress = if arguments.json { Progress::Silent } else { Progress::Auto };
-    let mut result = drive(plan, &gateway, progress)?;
+    let mut result = drive(plan, &mut gateway, progress)?;
     let usage = Usage::of(&gateway);
     let log = gateway.log_directory();
     gateway.stop(STOP_WITHIN).map_err(Failure::failed)?;
@@ -101,19 +101,46 @@ fn say_plan(plan: &FleetPlan, pid: u32) {
     );
 }
 
-/// The fleet's whole life. An interrupt ends it without a verdict.
-fn drive(plan: FleetPlan, gateway: &DevProcess, progress: Progress) -> Result<FleetResult, Failure> {
+/// The fleet's whole life. An interrupt ends it without a verdict, and so does the end of the gateway.
+fn drive(plan: FleetPlan, gateway: &mut DevProcess, progress: Progress) -> Result<FleetResult, Failure> {
     let ready = gateway.ready();
     let (Some(mqtt), Some(ws)) = (ready.mqtt, ready.ws) else {
         return Err(Failure::failed("the gateway opened no listeners"));
     };
-    let targets = Targets { mqtt, ws, http: ready.push };
+    let (targets, pid) = (Targets { mqtt, ws, http: ready.push }, ready.pid);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(async {
+        let told_to_end = told_to_end().map_err(Failure::failed)?;
+        if progress != Progress::Silent {
+            say_plan(&plan, pid);
+        }
         tokio::select! {
             result = fleet::run(plan, targets, progress) => result.map_err(Failure::refused),
-            _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted; nothing was judged")),
+            how = ended(gateway) => Err(Failure::failed(how)),
+            () = told_to_end => Err(Failure::failed("interrupted; nothing was judged")),
+        }
+    })
+}
+
+/// Says how the gateway ended, which it should not.
+async fn ended(gateway: &mut DevProcess) -> String {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        looks.tick().await;
+        if let Some(how) = gateway.ended() {
+            return how;
+        }
+    }
+}
+
+/// SIGINT or SIGTERM, which from this call on no longer end the process by themselves.
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
     })
 }

@@ -39,14 +39,17 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     let files = open_files::raise_limit();
     let recorder = metrics::install_recorder().map_err(Failure::failed)?;
     let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
-    let (ready_file, push_topic) = (settings.ready_file.clone(), settings.bridge.push.topic.clone());
+    let ready_file = settings.ready_file.clone().map(prepare_ready_file).transpose()?;
+    let push_topic = settings.bridge.push.topic.clone();
 
     let assembly = Assembly::start(settings, recorder).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     drain_on_signal(drain.clone()).map_err(Failure::failed)?;
     say_open_files(files, &loaded, connections_max);
     announce(&assembly, &push_topic);
-    let ready_file = ready_file.map(|file| write_ready_file(file, &assembly)).transpose()?;
+    if let Some(file) = &ready_file {
+        file.publish(&ready(&assembly)).map_err(Failure::failed)?;
+    }
 
     drain.wait();
     tracing::info!("draining");
@@ -89,14 +92,18 @@ fn say_open_files(files: Option<u64>, loaded: &Loaded, connections_max: u64) {
     }
 }
 
-fn write_ready_file(file: PathBuf, assembly: &Assembly) -> Result<ReadyFile, Failure> {
-    let Addresses { mqtt, ws, admin } = assembly.addresses();
-    let ready =
-        Ready { mqtt, ws, admin, push: admin, pid: std::process::id(), node: assembly.node().to_string() };
+fn prepare_ready_file(file: PathBuf) -> Result<ReadyFile, Failure> {
     let shown = file.display().to_string();
-    ReadyFile::write(file, &ready).map_err(|error| {
-        Failure::failed(format!("ready_file = {shown}: {error}; its directory must be writable"))
+    ReadyFile::prepare(file).map_err(|error| {
+        Failure::refused(format!(
+            "ready_file = {shown}: {error}; it must be a file that this process may write"
+        ))
     })
+}
+
+fn ready(assembly: &Assembly) -> Ready {
+    let Addresses { mqtt, ws, admin } = assembly.addresses();
+    Ready { mqtt, ws, admin, push: admin, pid: std::process::id(), node: assembly.node().to_string() }
 }
 
 /// The device of the `curl` line.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_wire::ids::Epoch;
-use holdfast_wire::link::{InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink};
+use holdfast_wire::link::{Handover, InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
 use shard::*;
@@ -191,13 +191,20 @@ fn a_device_hears_its_own_topic_over_its_own_link() {
 }
 
 #[test]
-fn a_takeover_is_passed_on_to_the_former_owner() {
+fn a_takeover_is_passed_on_and_what_the_former_owner_knows_comes_back() {
     let rig = Rig::start();
     let (mut former, mut new) = (rig.shard(1), rig.shard(2));
-    for former_owner in [owner(77), owner(1)] {
-        new.say(&ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: former_owner }));
-    }
+    let takeover = |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2) };
+    new.say(&ToBridge::Takeover(takeover(owner(1))));
     assert_eq!(former.hear(), Heard::Takeover { client: "c".into(), epoch: Epoch(8) });
+    let handover = Handover { client: "c", epoch: Epoch(8), owner: owner(2), session: b"known" };
+    former.say(&ToBridge::Handover(handover));
+    let heard =
+        |session: &[u8]| Heard::Handover { client: "c".into(), epoch: Epoch(8), session: session.to_vec() };
+    assert_eq!(new.hear(), heard(b"known"));
+    // A former owner that is gone knows nothing, and nobody waits for it.
+    new.say(&ToBridge::Takeover(takeover(owner(77))));
+    assert_eq!(new.hear(), heard(b""));
 }
 
 #[test]

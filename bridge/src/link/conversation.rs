@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_wire::ids::Owner;
-use holdfast_wire::link::{Hello, Interest, LINK_VERSION, LinkError, ToBridge, ToGateway, Welcome};
+use holdfast_wire::link::{
+    Handover, Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome,
+};
 use holdfast_wire::topic::{TopicError, validate_filter};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
@@ -267,10 +269,11 @@ impl Link {
                     self.retained_reads.send(read).await.map_err(|_| Ending::Gone)?;
                 }
                 ToBridge::Report(report) => self.peer.reported(report.delivery, report.outcome),
-                ToBridge::Takeover(takeover) => {
-                    if let Some(former) = self.core.peers.of_shard(takeover.former) {
-                        // If its link is lost, its epoch fences it all the same.
-                        let _ = former.send_record(&ToGateway::Takeover(takeover)).await;
+                ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover).await?,
+                ToBridge::Handover(handover) => {
+                    if let Some(owner) = self.core.peers.of_shard(handover.owner) {
+                        // An owner that is lost has nobody waiting.
+                        let _ = owner.send_record(&ToGateway::Handover(handover)).await;
                     }
                 }
                 ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
@@ -283,6 +286,18 @@ impl Link {
         }
         Ok(())
     }
+}
+
+/// Tells the former owner. If it cannot be reached its epoch fences it, and the new owner need not wait for it.
+async fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) -> Result<(), Ending> {
+    if let Some(former) = core.peers.of_shard(takeover.former)
+        && former.send_record(&ToGateway::Takeover(takeover)).await.is_ok()
+    {
+        return Ok(());
+    }
+    let Takeover { client, epoch, owner, .. } = takeover;
+    let nothing = Handover { client, epoch, owner, session: &[] };
+    Ok(peer.send_record(&ToGateway::Handover(nothing)).await?)
 }
 
 async fn until_true(flag: &mut watch::Receiver<bool>) {

@@ -162,6 +162,7 @@ pub(crate) enum Heard {
     RetainedEnd(u64),
     Deliver { delivery: u64, target: String, positions: Vec<Cursor>, topic: String, payload: String },
     Takeover { client: String, epoch: Epoch },
+    Handover { client: String, epoch: Epoch, session: Vec<u8> },
     Closed,
 }
 
@@ -251,6 +252,11 @@ impl Shard {
             ToGateway::Takeover(takeover) => {
                 Heard::Takeover { client: takeover.client.into(), epoch: takeover.epoch }
             }
+            ToGateway::Handover(handover) => Heard::Handover {
+                client: handover.client.into(),
+                epoch: handover.epoch,
+                session: handover.session.to_vec(),
+            },
             other => panic!("{other:?}"),
         })
         .unwrap_or(Heard::Closed)

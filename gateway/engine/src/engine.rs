@@ -8,11 +8,12 @@ pub(crate) mod view;
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
-use holdfast_wire::ids::{Epoch, Owner};
+use holdfast_wire::ids::Owner;
 use holdfast_wire::json::Downlink;
-use holdfast_wire::link::{Outcome, ToGateway, Welcome};
+use holdfast_wire::link::{Handover, Outcome, Takeover, ToBridge, ToGateway, Welcome};
 use holdfast_wire::mqtt::{Disconnect, FixedHeader, PacketType, ProtocolVersion, ReasonCode};
-use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::session_record::SessionRecord;
+use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 use holdfast_wire::ws;
 
 use crate::connection::close::CloseReason;
@@ -33,6 +34,17 @@ use crate::topics::fan_out::FanOut;
 use crate::topics::interest::{LINKS_MAX, Waiter};
 use crate::uplink::Moved;
 use crate::will::{self, DelayedWill};
+
+/// What becomes of the session when its connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It is written to the store, to rest there or to end.
+    Saved,
+    /// Another owner has it and was told what the store does not know; the store takes no more writes from here.
+    HandedOver,
+    /// Another owner has it.
+    Lost,
+}
 
 /// The brain of one shard.
 #[derive(Debug)]
@@ -116,7 +128,7 @@ impl Engine {
                 SocketEnd::Overflowed => CloseReason::SlowConsumer,
             };
             self.shared.stats.closed.add(reason);
-            self.tear_down(id, reason, true, now);
+            self.tear_down(id, reason, Leaving::Saved, now);
         }
         self.shared.outbox.discard(id.slot);
         self.connections.release(id);
@@ -144,6 +156,10 @@ impl Engine {
         let Self { connections, shared, .. } = self;
         shared.uplinks.up(link, welcome, |moved| follow(connections, moved));
         shared.interests.link_up(link, &mut shared.uplinks);
+        for takeover in std::mem::take(&mut self.shared.takeovers) {
+            // Nobody waits for what its former owner knows any more.
+            let _ = self.shared.say_takeover(takeover);
+        }
         self.ask_retained_again(None);
         self.resume_waiting(now);
     }
@@ -176,13 +192,9 @@ impl Engine {
                 self.shared.retained_reads.remove(token);
             }
             ToGateway::Takeover(takeover) => {
-                if let Some(id) = self.find_client(takeover.client)
-                    && self.epoch_of(id).is_some_and(|epoch| epoch < takeover.epoch)
-                {
-                    self.shared.stats.takeovers += 1;
-                    self.end_as(id, CloseReason::SessionTakenOver, false, now);
-                }
+                self.handle_takeover(link, takeover, now);
             }
+            ToGateway::Handover(handover) => self.handle_handover(handover, now),
             ToGateway::Disconnect(client) => {
                 self.disconnect(client, now);
             }
@@ -287,6 +299,7 @@ impl Engine {
             let request = Request::Lookup { client: delayed.client.clone() };
             self.shared.ask(Asked::WillLookup(delayed), request);
         }
+        self.handle_late_handovers(now);
         self.go_on_draining(now);
     }
 
@@ -333,7 +346,8 @@ impl Engine {
             .map(|(since_ms, _)| since_ms + self.shared.config.limits.save_interval_ms);
         let wills = self.shared.delayed_wills.keys().next().map(|(due_ms, _)| *due_ms);
         let drain = self.drain_step_ms(now.monotonic_ms);
-        [self.shared.timers.next_ms(), saves, wills, drain].into_iter().flatten().min()
+        let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
+        [self.shared.timers.next_ms(), saves, wills, drain, handovers].into_iter().flatten().min()
     }
 
     /// A fan-out is under way: call [`Engine::handle_work`], and do not read links meanwhile.
@@ -472,14 +486,21 @@ impl Engine {
     /// Lets connections go on that wait for their links, as long as there is room.
     fn resume_waiting(&mut self, now: Now) {
         while let Some(id) = self.shared.uplinks.next_waiting() {
-            let Some(connection) = self.connections.find_mut(id) else { continue };
-            connection.waiting = false;
-            connection.stalled = false;
-            connection.hear(now.monotonic_ms);
-            self.go_on(id, now);
-            if self.connections.find(id).is_some_and(|connection| !connection.stalled) {
-                self.shared.actions.push_back(Action::ResumeRead(id));
+            if let Some(connection) = self.connections.find_mut(id) {
+                connection.waiting = false;
+                self.let_go_on(id, now);
             }
+        }
+    }
+
+    /// Ends a stall: what was kept is taken, and unless that stalls again the socket is read again.
+    fn let_go_on(&mut self, id: ConnectionId, now: Now) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.stalled = false;
+        connection.hear(now.monotonic_ms);
+        self.go_on(id, now);
+        if self.connections.find(id).is_some_and(|connection| !connection.stalled) {
+            self.shared.actions.push_back(Action::ResumeRead(id));
         }
     }
 
@@ -489,6 +510,7 @@ impl Engine {
         let Self { connections, shared, .. } = self;
         let Shared { uplinks, outbox, stats, .. } = shared;
         let mut refused = Vec::new();
+        let mut held_back = Vec::new();
         uplinks.settle(link, settled, |frame| {
             let Some(connection) = connections.find_mut(frame.connection) else { return };
             let Some(session) = connection.session_mut() else { return };
@@ -497,10 +519,15 @@ impl Engine {
             session.receiving.settle(packet_id, frame.reason_code);
             if let Err(reason) = publish::acknowledge(connection, frame.connection, outbox, stats) {
                 refused.push((frame.connection, reason));
+            } else if connection.stalled && !connection.waiting {
+                held_back.push(frame.connection);
             }
         });
         for (id, reason) in refused {
             self.end(id, reason, now);
+        }
+        for id in held_back {
+            self.let_go_on(id, now);
         }
         self.resume_waiting(now);
     }
@@ -590,6 +617,30 @@ impl Engine {
         }
     }
 
+    /// A session has another owner. If its connection is here it is closed, and what the store does not know is handed over.
+    fn handle_takeover(&mut self, link: LinkIndex, takeover: &Takeover<'_>, now: Now) {
+        let mut known = Vec::new();
+        let found = self.find_client(takeover.client);
+        match found.and_then(|id| self.connections.find_mut(id).map(|connection| (id, &mut connection.phase)))
+        {
+            Some((id, Phase::Established(session))) if session.epoch < takeover.epoch => {
+                if session.durable.is_some() {
+                    let Progress { cursors, received, inflight } = session.progress();
+                    SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
+                        .encode(&mut known);
+                }
+                self.shared.stats.takeovers += 1;
+                self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
+            }
+            // The store has answered both, and the later answer was heard of first.
+            Some((_, Phase::Opening(opening))) => opening.newest = opening.newest.max(Some(takeover.epoch)),
+            _ => {}
+        }
+        let Takeover { client, epoch, owner, .. } = *takeover;
+        let handover = Handover { client, epoch, owner, session: &known };
+        self.shared.uplinks.say(link, &ToBridge::Handover(handover));
+    }
+
     // ---- time ----
 
     fn handle_due(&mut self, id: ConnectionId, tick: u32, now: Now) {
@@ -638,7 +689,8 @@ impl Engine {
 
     /// Closes a connection for `reason`: says what the peer is to hear, and gives up its session.
     pub(crate) fn end(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
-        self.end_as(id, reason, reason != CloseReason::Fenced, now);
+        let leaving = if reason == CloseReason::Fenced { Leaving::Lost } else { Leaving::Saved };
+        self.end_as(id, reason, leaving, now);
     }
 
     /// Closes an older connection because its client has connected again, here.
@@ -650,17 +702,17 @@ impl Engine {
             // The session ends with it, so there is nothing to delay the will for (MQTT-3.1.3-9).
             will.delay_s = 0;
         }
-        self.end_as(id, CloseReason::SessionTakenOver, true, now);
+        self.end_as(id, CloseReason::SessionTakenOver, Leaving::Saved, now);
     }
 
-    fn end_as(&mut self, id: ConnectionId, reason: CloseReason, is_ours: bool, now: Now) {
+    pub(crate) fn end_as(&mut self, id: ConnectionId, reason: CloseReason, leaving: Leaving, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if matches!(connection.phase, Phase::Closing) {
             return;
         }
         self.shared.stats.closed.add(reason);
         say_goodbye(connection, id, &mut self.shared, reason);
-        self.tear_down(id, reason, is_ours, now);
+        self.tear_down(id, reason, leaving, now);
         self.shared.actions.push_back(Action::Close { id, reason });
     }
 
@@ -670,8 +722,8 @@ impl Engine {
         }
     }
 
-    /// Takes everything of a connection out of the shard's tables. `is_ours`: the store still takes writes of its session from us.
-    fn tear_down(&mut self, id: ConnectionId, reason: CloseReason, is_ours: bool, now: Now) {
+    /// Takes everything of a connection out of the shard's tables.
+    fn tear_down(&mut self, id: ConnectionId, reason: CloseReason, leaving: Leaving, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.partial = None;
         if let Some(websocket) = &mut connection.websocket {
@@ -679,13 +731,25 @@ impl Engine {
         }
         self.half_open -= u32::from(connection.is_half_open());
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
-            Phase::Opening(opening) => self.leave_client(&opening.session.client, id.slot),
-            Phase::Established(session) => self.give_up(&session, id, reason, is_ours, now),
+            Phase::Opening(opening) => {
+                self.leave_client(&opening.session.client, id.slot);
+                if let Some(opened) = opening.opened {
+                    self.close_unclaimed(opening.session.client.clone(), opening.session.expiry_s, opened);
+                }
+            }
+            Phase::Established(session) => self.give_up(&session, id, reason, leaving, now),
             Phase::Free | Phase::Upgrading | Phase::Greeting | Phase::Closing => {}
         }
     }
 
-    fn give_up(&mut self, session: &Session, id: ConnectionId, reason: CloseReason, is_ours: bool, now: Now) {
+    fn give_up(
+        &mut self,
+        session: &Session,
+        id: ConnectionId,
+        reason: CloseReason,
+        leaving: Leaving,
+        now: Now,
+    ) {
         self.leave_client(&session.client, id.slot);
         let persistent = session.durable.is_some();
         let mut woken = Vec::new();
@@ -698,7 +762,7 @@ impl Engine {
                 &mut self.shared,
             ));
         }
-        let is_kept = persistent && is_ours && session.expiry_s > 0;
+        let is_kept = persistent && leaving != Leaving::Lost && session.expiry_s > 0;
         if let Some(sending) = &session.sending {
             for item in sending.inflight.iter().filter_map(|inflight| inflight.item.as_ref()) {
                 let outcome = if is_kept { Outcome::Kept } else { Outcome::ConnectionLost };
@@ -728,7 +792,7 @@ impl Engine {
                 self.shared.delayed_wills.insert((due_ms, number), delayed);
             }
         }
-        if is_ours {
+        if leaving == Leaving::Saved {
             let request = Request::Close {
                 client: session.client.clone(),
                 epoch: session.epoch,
@@ -760,10 +824,6 @@ impl Engine {
         if let Ok(entry) = self.clients.find_entry(hash(client), |entered| *entered == slot) {
             entry.remove();
         }
-    }
-
-    fn epoch_of(&self, id: ConnectionId) -> Option<Epoch> {
-        self.connections.find(id).and_then(Connection::session).map(|session| session.epoch)
     }
 }
 

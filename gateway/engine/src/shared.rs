@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use holdfast_wire::ids::Owner;
+use holdfast_wire::ids::{ClientId, Epoch, Owner};
+use holdfast_wire::link::{Takeover, ToBridge};
 use holdfast_wire::store::Request;
 use rustc_hash::FxBuildHasher;
 
@@ -41,11 +42,23 @@ pub(crate) struct Shared {
     pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
     pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
+    /// Sessions taken over while no link was up to tell their former owners. At most the sessions opened in that time.
+    pub(crate) takeovers: Vec<OwnTakeover>,
+    /// Connections whose session waits for what its former owner knows, and until when; in that order.
+    pub(crate) handovers: VecDeque<(u64, ConnectionId)>,
     pub(crate) stats: Stats,
     /// Room for a publication's properties while it is handled; empty in between.
     pub(crate) scratch: Vec<u8>,
     last_number: u64,
     random: u64,
+}
+
+/// A session that this shard took from another owner.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnTakeover {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) former: Owner,
 }
 
 impl Shared {
@@ -64,6 +77,8 @@ impl Shared {
             retained_reads: BTreeMap::new(),
             delayed_wills: BTreeMap::new(),
             unsaved: VecDeque::new(),
+            takeovers: Vec::new(),
+            handovers: VecDeque::new(),
             stats: Stats::default(),
             scratch: Vec::new(),
             last_number: 0,
@@ -84,6 +99,18 @@ impl Shared {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Tells a session's former owner: now (true), or once there is a link.
+    pub(crate) fn say_takeover(&mut self, takeover: OwnTakeover) -> bool {
+        let Some(link) = self.uplinks.choose(&takeover.client) else {
+            self.takeovers.push(takeover);
+            return false;
+        };
+        let OwnTakeover { client, epoch, former } = &takeover;
+        let record = Takeover { client, epoch: *epoch, former: *former, owner: self.owner };
+        self.uplinks.say(link, &ToBridge::Takeover(record));
+        true
     }
 
     /// Asks the store; `asked` comes back with the answer.

@@ -23,6 +23,9 @@ pub struct TcpConfig {
     /// Bytes per connection that wait in the gateway because the device does not read, beyond one packet of
     /// `mqtt.maximum_packet_size`. More than that closes the connection as a slow consumer. Default 1 MiB.
     pub unsent_bytes_max: u32,
+    /// How long a shard that is woken often for little waits for more to come before it looks again, in us, at most
+    /// 10,000; 0 never waits. Saves CPU time at the price of as much latency under load; an unhurried shard never waits. Default 200.
+    pub batch_us: u32,
 }
 
 impl Default for TcpConfig {
@@ -33,6 +36,7 @@ impl Default for TcpConfig {
             receive_buffer_bytes: 0,
             backlog: 0,
             unsent_bytes_max: 1 << 20,
+            batch_us: 200,
         }
     }
 }
@@ -50,6 +54,8 @@ pub struct TcpOptions {
     pub backlog: Option<u32>,
     /// Bound of a connection's send buffer in bytes.
     pub unsent_bytes_max: usize,
+    /// How long a shard rests that is woken often for little.
+    pub batch: Duration,
 }
 
 impl TcpConfig {
@@ -70,6 +76,7 @@ impl TcpConfig {
             backlog: optional("tcp.backlog", self.backlog, 1, 1 << 20)?,
             unsent_bytes_max: within("tcp.unsent_bytes_max", self.unsent_bytes_max, 4_096..=1 << 30)?
                 as usize,
+            batch: Duration::from_micros(u64::from(within("tcp.batch_us", self.batch_us, 0..=10_000)?)),
         })
     }
 }

@@ -56,6 +56,7 @@ impl Shard {
         self.sleep(events)?;
         let now = self.clock.now();
         self.stats.turns += 1;
+        self.pace.note_turn(events.iter().count(), now.monotonic_ms);
         self.unsettled = false;
         for event in &*events {
             self.handle_event(event, now);
@@ -76,7 +77,11 @@ impl Shard {
     }
 
     fn sleep(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = if self.is_restless() || !self.mailbox.leave() {
+        let is_restless = self.is_restless();
+        if let Some(rest) = self.pace.rest().filter(|_| !is_restless) {
+            std::thread::sleep(rest);
+        }
+        let timeout = if is_restless || !self.mailbox.leave() {
             Duration::ZERO
         } else {
             let now = self.clock.now();

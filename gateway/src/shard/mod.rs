@@ -8,6 +8,7 @@ mod accepting;
 pub(crate) mod clock;
 mod event_loop;
 mod letter;
+mod pace;
 mod reading;
 mod sending;
 mod token;
@@ -32,6 +33,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::{ShardMetrics, ShellStats};
 use crate::store_client::StoreClient;
 use clock::Clock;
+use pace::Pace;
 use token::Source;
 
 pub(crate) use event_loop::ShardEnd;
@@ -60,6 +62,7 @@ pub(crate) struct Shard {
     /// The engine may have something to do or say that no event will tell of.
     unsettled: bool,
     phase: Phase,
+    pace: Pace,
     drain: DrainPlan,
     tick_due_ms: u64,
     lag_ms_max: u64,
@@ -162,6 +165,7 @@ impl Shard {
             closes: Vec::new(),
             unsettled: true,
             phase: Phase::Serving,
+            pace: Pace::new(settings.tcp.batch),
             drain: settings.drain,
             tick_due_ms: 0,
             lag_ms_max: 0,

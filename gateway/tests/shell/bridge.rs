@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::link::{
-    Deliver, LINK_VERSION, Settled, Target, ToBridge, ToGateway, Welcome, next_record,
+    Deliver, Handover, LINK_VERSION, Settled, Takeover, Target, ToBridge, ToGateway, Welcome, next_record,
 };
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::QoS;
@@ -135,7 +135,13 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                     });
                     seen.changed.notify_all();
                 }
-                ToBridge::Report(_) | ToBridge::Takeover(_) => {}
+                // A bridge that cannot reach the former owner says so.
+                ToBridge::Takeover(takeover) => {
+                    let Takeover { client, epoch, owner, .. } = takeover;
+                    let nothing = Handover { client, epoch, owner, session: &[] };
+                    ToGateway::Handover(nothing).encode(&mut answers);
+                }
+                ToBridge::Report(_) | ToBridge::Handover(_) => {}
             }
         }
         let left = rest.len();

@@ -152,21 +152,65 @@ pub struct Takeover<'a> {
     pub epoch: Epoch,
     /// Who owned it before.
     pub former: Owner,
+    /// Who owns it now, and is told by a [`Handover`] what the former owner knows beyond the store.
+    pub owner: Owner,
 }
 
 impl<'a> Takeover<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.put_text(self.client);
         out.put_u64(self.epoch.0);
-        out.put_u64(self.former.node.0);
-        out.put_u16(self.former.shard.0);
+        write_owner(self.former, out);
+        write_owner(self.owner, out);
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
         Ok(Self {
             client: reader.text()?,
             epoch: Epoch(reader.u64()?),
-            former: Owner { node: NodeId(reader.u64()?), shard: ShardId(reader.u16()?) },
+            former: read_owner(reader)?,
+            owner: read_owner(reader)?,
         })
     }
+}
+
+/// What a former owner knows of a session beyond what it has saved. It cannot write to the store any more, so it tells the new owner, which waits for it
+/// a moment before it resumes the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handover<'a> {
+    /// Whose session.
+    pub client: &'a str,
+    /// The new owner's epoch, as the [`Takeover`] named it.
+    pub epoch: Epoch,
+    /// The new owner.
+    pub owner: Owner,
+    /// Cursors, received QoS 2 ids and inflight messages as an encoded `SessionRecord`; empty if the store knows all there is.
+    pub session: &'a [u8],
+}
+
+impl<'a> Handover<'a> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_text(self.client);
+        out.put_u64(self.epoch.0);
+        write_owner(self.owner, out);
+        out.put_bytes(self.session);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        Ok(Self {
+            client: reader.text()?,
+            epoch: Epoch(reader.u64()?),
+            owner: read_owner(reader)?,
+            session: reader.bytes()?,
+        })
+    }
+}
+
+fn write_owner(owner: Owner, out: &mut Vec<u8>) {
+    out.put_u64(owner.node.0);
+    out.put_u16(owner.shard.0);
+}
+
+fn read_owner(reader: &mut Reader<'_>) -> Result<Owner, CodingError> {
+    Ok(Owner { node: NodeId(reader.u64()?), shard: ShardId(reader.u16()?) })
 }

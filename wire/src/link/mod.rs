@@ -12,7 +12,7 @@ mod hello;
 mod interest;
 mod uplink;
 
-pub use downlink::{Deliver, Outcome, Positions, Report, Takeover, Target};
+pub use downlink::{Deliver, Handover, Outcome, Positions, Report, Takeover, Target};
 pub use hello::{Hello, LINK_VERSION, Welcome};
 pub use interest::{Interest, InterestKind, RetainedRead};
 pub use uplink::{Settled, Uplink};
@@ -90,6 +90,8 @@ pub enum ToBridge<'a> {
     Report(Report),
     /// A session moved here; its former owner is to be told.
     Takeover(Takeover<'a>),
+    /// A session moved away; this is what its new owner should know.
+    Handover(Handover<'a>),
 }
 
 /// What a bridge says to a shard.
@@ -118,6 +120,8 @@ pub enum ToGateway<'a> {
     Deliver(Deliver<'a>),
     /// A session of this shard has a new owner.
     Takeover(Takeover<'a>),
+    /// What the former owner of a session of this shard knows of it.
+    Handover(Handover<'a>),
     /// An operator disconnects a client (MQTT 5 reason 0x98).
     Disconnect(&'a str),
 }
@@ -128,6 +132,7 @@ const INTEREST: u8 = 3;
 const RETAINED_READ: u8 = 4;
 const REPORT: u8 = 5;
 const TAKEOVER: u8 = 6;
+const HANDOVER: u8 = 7;
 const WELCOME: u8 = 16;
 const REFUSED: u8 = 17;
 const SETTLED: u8 = 18;
@@ -159,6 +164,7 @@ impl<'a> ToBridge<'a> {
             RETAINED_READ => read_body(record, RetainedRead::read).map(Self::RetainedRead),
             REPORT => read_body(record, Report::read).map(Self::Report),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
+            HANDOVER => read_body(record, Handover::read).map(Self::Handover),
             other => Err(LinkError::Kind(other)),
         }
     }
@@ -172,6 +178,7 @@ impl<'a> ToBridge<'a> {
             Self::RetainedRead(read) => write_record(out, RETAINED_READ, |out| read.write(out)),
             Self::Report(report) => write_record(out, REPORT, |out| report.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
+            Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
         }
     }
 }
@@ -191,6 +198,7 @@ impl<'a> ToGateway<'a> {
             RETAINED_END => read_body(record, Reader::u64).map(Self::RetainedEnd),
             DELIVER => read_body(record, Deliver::read).map(Self::Deliver),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
+            HANDOVER => read_body(record, Handover::read).map(Self::Handover),
             DISCONNECT => read_body(record, Reader::text).map(Self::Disconnect),
             other => Err(LinkError::Kind(other)),
         }
@@ -211,6 +219,7 @@ impl<'a> ToGateway<'a> {
             Self::RetainedEnd(token) => write_record(out, RETAINED_END, |out| out.put_u64(*token)),
             Self::Deliver(deliver) => write_record(out, DELIVER, |out| deliver.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
+            Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
             Self::Disconnect(client) => write_record(out, DISCONNECT, |out| out.put_text(client)),
         }
     }

@@ -17,6 +17,8 @@ const MESSAGE: Message<'static> = Message {
     payload: b"x",
 };
 const OWNER: Owner = Owner { node: NodeId(1), shard: ShardId(2) };
+const HANDOVER: Handover<'static> =
+    Handover { client: "c", epoch: Epoch(8), owner: OWNER, session: b"state" };
 
 fn to_bridge() -> Vec<ToBridge<'static>> {
     let interest =
@@ -37,7 +39,8 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
         interest(InterestKind::Personal { level: 1 }),
         ToBridge::RetainedRead(RetainedRead { token: 8, filter: "#" }),
         ToBridge::Report(Report { delivery: 9, outcome: Outcome::QueueFull }),
-        ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER }),
+        ToBridge::Handover(HANDOVER),
+        ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
     ]
 }
 
@@ -55,7 +58,8 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         deliver(Target::Subscribers, vec![]),
         deliver(Target::Device("c"), vec![Cursor { stream: StreamKey::Device("c".into()), acked: 4 }]),
         deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
-        ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER }),
+        ToGateway::Handover(HANDOVER),
+        ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
         ToGateway::Disconnect("c"),
     ]
 }

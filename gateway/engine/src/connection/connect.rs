@@ -4,7 +4,7 @@
 //! session takes up its subscriptions and sends again what it had inflight.
 
 use holdfast_wire::ids::ClientId;
-use holdfast_wire::link::{Takeover, ToBridge};
+use holdfast_wire::link::Handover;
 use holdfast_wire::mqtt::{
     ConnAck, ConnAckProperties, Connect, DecodeError, FixedHeader, ProtocolVersion, QoS, ReasonCode,
 };
@@ -13,7 +13,7 @@ use holdfast_wire::store::{Opened, Progress, Request};
 
 use super::close::CloseReason;
 use super::{Opening, Phase, deliver, json, subscribe};
-use crate::engine::Engine;
+use crate::engine::{Engine, Leaving};
 use crate::input::{ConnectionId, Now};
 use crate::output::Action;
 use crate::requests::Asked;
@@ -21,8 +21,12 @@ use crate::session::durable::{self, Durable};
 use crate::session::sending::{Inflight, Item};
 use crate::session::subscription::Subscription;
 use crate::session::{Protocol, Session};
+use crate::shared::OwnTakeover;
 use crate::topics::interest::Waiter;
 use crate::will::Will;
+
+/// How long a new owner waits for what the former one knows, in ms. Then the device is served from what the store knows: some messages may come twice.
+const HANDOVER_MS_MAX: u64 = 500;
 
 /// What a client asks of its session, whatever protocol it came by.
 pub(crate) struct OpenRequest {
@@ -156,30 +160,80 @@ impl Engine {
         self.shared.ask(Asked::Open(id, client.clone(), session.expiry_s), request);
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.protocol = session.protocol;
-        connection.phase =
-            Phase::Opening(Box::new(Opening { session, assigned_id, changed_expiry, changed_keep_alive }));
+        connection.phase = Phase::Opening(Box::new(Opening {
+            session,
+            assigned_id,
+            changed_expiry,
+            changed_keep_alive,
+            newest: None,
+            opened: None,
+        }));
         connection.hear(now.monotonic_ms);
         self.half_open -= 1;
         self.enter_client(&client, id.slot);
     }
 
-    /// The store opened the session.
+    /// The store opened the session. If another shard holds its connection, that one is told, and asked what it knows beyond the store.
     pub(crate) fn handle_opened(&mut self, id: ConnectionId, opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
+        let Phase::Opening(opening) = &mut connection.phase else { return };
+        let Some(former) = opened.former.filter(|former| *former != self.shared.owner) else {
+            return self.establish(id, opened, now);
+        };
+        let client = opening.session.client.clone();
+        let is_told = self.shared.say_takeover(OwnTakeover { client, epoch: opened.epoch, former });
+        if !is_told || opened.session.is_none() {
+            return self.establish(id, opened, now);
+        }
+        opening.opened = Some(opened);
+        self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, id));
+    }
+
+    /// The former owner of a session has told what it knows.
+    pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
+        let Some(id) = self.find_client(handover.client) else { return };
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let Phase::Opening(opening) = &mut connection.phase else { return };
+        let Some(mut opened) = opening.opened.take_if(|opened| opened.epoch == handover.epoch) else {
+            return;
+        };
+        if let (Some(record), Ok(newer)) = (&mut opened.session, SessionRecord::decode(handover.session)) {
+            *record = SessionRecord { subscriptions: std::mem::take(&mut record.subscriptions), ..newer };
+        }
+        self.establish(id, opened, now);
+    }
+
+    /// A former owner has been waited for long enough: what the store knows has to do.
+    pub(crate) fn handle_late_handovers(&mut self, now: Now) {
+        while let Some((due_ms, id)) = self.shared.handovers.front().copied()
+            && due_ms <= now.monotonic_ms
+        {
+            self.shared.handovers.pop_front();
+            if let Some(connection) = self.connections.find_mut(id)
+                && let Phase::Opening(opening) = &mut connection.phase
+                && let Some(opened) = opening.opened.take()
+            {
+                self.establish(id, opened, now);
+            }
+        }
+    }
+
+    /// The session stands: CONNACK, and everything that waited for it.
+    fn establish(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if let Phase::Opening(opening) = &connection.phase
+            && opening.newest > Some(opened.epoch)
+        {
+            return self.end_as(id, CloseReason::SessionTakenOver, Leaving::Lost, now);
+        }
         let Phase::Opening(opening) = std::mem::replace(&mut connection.phase, Phase::Closing) else {
             return;
         };
-        let Opening { mut session, assigned_id, changed_expiry, changed_keep_alive } = *opening;
+        let Opening { mut session, assigned_id, changed_expiry, changed_keep_alive, .. } = *opening;
         session.epoch = opened.epoch;
         session.connected_at_unix_ms = now.unix_ms;
         session.link = self.shared.uplinks.choose(&session.client);
         session.links_version = self.shared.uplinks.version;
-        if let (Some(former), Some(link)) = (opened.former, session.link)
-            && former != self.shared.owner
-        {
-            let takeover = Takeover { client: &session.client, epoch: session.epoch, former };
-            self.shared.uplinks.say(link, &ToBridge::Takeover(takeover));
-        }
         if session.expiry_s > 0 {
             session.durable = Some(Box::new(Durable::new(&session.client)));
         }

@@ -26,6 +26,8 @@ pub(crate) mod websocket;
 
 use crate::session::{Protocol, Session};
 use crate::timers::TICK_MS;
+use holdfast_wire::ids::Epoch;
+use holdfast_wire::store::Opened;
 use transport::Framing;
 use websocket::WebSocket;
 
@@ -76,6 +78,10 @@ pub(crate) struct Opening {
     pub(crate) assigned_id: bool,
     pub(crate) changed_expiry: bool,
     pub(crate) changed_keep_alive: bool,
+    /// An epoch of this session that another owner was given meanwhile.
+    pub(crate) newest: Option<Epoch>,
+    /// The store's answer, while the former owner is waited for.
+    pub(crate) opened: Option<Opened>,
 }
 
 impl Connection {

@@ -113,13 +113,20 @@ pub(crate) fn take(
     let framing = connection.framing();
     let Phase::Established(session) = &mut connection.phase else { return Ok(Taken::Yes) };
     if let Some(packet_id) = publication.packet_id {
-        match session.receiving.judge(packet_id, shared.config.mqtt.receive_maximum) {
+        let knows_no_maximum = session.protocol == Protocol::V311;
+        match session.receiving.judge(packet_id, shared.config.mqtt.receive_maximum, knows_no_maximum) {
             Arrival::New => {}
             Arrival::Pending => return Ok(Taken::Yes),
             Arrival::Received => {
                 let version = session.protocol.version();
                 framing.send(&mut shared.outbox, id, |out| PubRec::success(packet_id).encode(version, out));
                 return Ok(Taken::Yes);
+            }
+            // 3.1.1 cannot be told of the bound, so it is held back until an answer is out.
+            Arrival::TooMany if knows_no_maximum => {
+                shared.stats.paused += 1;
+                connection.stalled = true;
+                return Ok(Taken::Stalled);
             }
             Arrival::TooMany => return Err(CloseReason::ReceiveMaximumExceeded),
         }

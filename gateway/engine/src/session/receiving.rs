@@ -49,13 +49,16 @@ pub(crate) enum Arrival {
 }
 
 impl Receiving {
-    /// Judges a PUBLISH before it is passed on.
-    pub(crate) fn judge(&self, packet_id: PacketId, maximum: u16) -> Arrival {
+    /// Judges a PUBLISH before it is passed on. `maximum` bounds what has no final answer; for 3.1.1, which knows no receive maximum, only what
+    /// is owed its first answer (`first_half_only`), as its PUBREL may stand behind the PUBLISH that would be held back.
+    pub(crate) fn judge(&self, packet_id: PacketId, maximum: u16, first_half_only: bool) -> Arrival {
         if self.received.contains(&packet_id) {
             Arrival::Received
         } else if self.owed.iter().any(|owed| owed.packet_id == packet_id) {
             Arrival::Pending
-        } else if self.owed.len() + self.received.len() >= usize::from(maximum) {
+        } else if self.owed.len() + if first_half_only { 0 } else { self.received.len() }
+            >= usize::from(maximum)
+        {
             Arrival::TooMany
         } else {
             Arrival::New
@@ -143,13 +146,13 @@ mod tests {
     fn a_qos_2_id_is_held_until_it_is_released() {
         let mut receiving = Receiving::default();
         receiving.owe(id(7), true);
-        assert_eq!(receiving.judge(id(7), 10), Arrival::Pending);
+        assert_eq!(receiving.judge(id(7), 10, false), Arrival::Pending);
         receiving.settle(id(7), 0);
         receiving.next_due();
-        assert_eq!(receiving.judge(id(7), 10), Arrival::Received);
+        assert_eq!(receiving.judge(id(7), 10, false), Arrival::Received);
         assert!(receiving.release(id(7)));
         assert!(!receiving.release(id(7)));
-        assert_eq!(receiving.judge(id(7), 10), Arrival::New);
+        assert_eq!(receiving.judge(id(7), 10, false), Arrival::New);
     }
 
     #[test]
@@ -158,7 +161,7 @@ mod tests {
         receiving.owe(id(7), true);
         receiving.settle(id(7), 0x97);
         receiving.next_due();
-        assert_eq!(receiving.judge(id(7), 10), Arrival::New);
+        assert_eq!(receiving.judge(id(7), 10, false), Arrival::New);
     }
 
     #[test]
@@ -168,7 +171,9 @@ mod tests {
         receiving.settle(id(1), 0);
         receiving.next_due();
         receiving.owe(id(2), false);
-        assert_eq!(receiving.judge(id(3), 2), Arrival::TooMany);
-        assert_eq!(receiving.judge(id(3), 3), Arrival::New);
+        assert_eq!(receiving.judge(id(3), 2, false), Arrival::TooMany);
+        assert_eq!(receiving.judge(id(3), 3, false), Arrival::New);
+        assert_eq!(receiving.judge(id(3), 2, true), Arrival::New, "3.1.1 may still release the first one");
+        assert_eq!(receiving.judge(id(3), 1, true), Arrival::TooMany);
     }
 }

@@ -27,7 +27,7 @@ use crate::limits::EngineConfig;
 use crate::output::{Action, RequestId};
 use crate::requests::Asked;
 use crate::session::{Protocol, Session, durable};
-use crate::shared::Shared;
+use crate::shared::{OwnTakeover, Shared};
 use crate::stats::Stats;
 use crate::timers::TICK_MS;
 use crate::topics::fan_out::FanOut;
@@ -216,7 +216,14 @@ impl Engine {
                 {
                     self.handle_opened(id, opened, now);
                 }
-                Ok(Reply::Opened(opened)) => self.close_unclaimed(client, expiry_s, opened),
+                Ok(Reply::Opened(opened)) => {
+                    // The former owner is told all the same: the store names it to nobody else.
+                    if let Some(former) = opened.former.filter(|former| *former != self.shared.owner) {
+                        let takeover = OwnTakeover { client: client.clone(), epoch: opened.epoch, former };
+                        let _ = self.shared.say_takeover(takeover);
+                    }
+                    self.close_unclaimed(client, expiry_s, opened);
+                }
                 Ok(_) | Err(_) => self.end(id, CloseReason::StoreUnavailable, now),
             },
             Asked::Subscribe(ticket) => self.handle_subscribed(ticket, &result, now),

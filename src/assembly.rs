@@ -77,7 +77,10 @@ const BRIDGE_STOP_WITHIN: Duration = Duration::from_secs(5);
 impl Assembly {
     /// Starts everything; once it returns, devices can connect.
     pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
-        let Settings { data_dir, gateway, sink, bridge, store, .. } = settings;
+        let Settings { data_dir, gateway, sink, mut bridge, store, .. } = settings;
+        // A device may send again everything it was not acknowledged (promise P4).
+        let in_doubt_max = gateway.engine.mqtt.receive_maximum;
+        bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
         let directory = || data_dir.clone();
         fs::create_dir_all(&data_dir)
             .map_err(|error| StartError::DataDirectory { directory: directory(), error })?;

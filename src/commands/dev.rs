@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     let push_topic = settings.bridge.push.topic.clone();
 
     let assembly = Assembly::start(settings, recorder).map_err(Failure::refused)?;
+    end_on_panic();
     let drain = assembly.drain_trigger();
     drain_on_signal(drain.clone()).map_err(Failure::failed)?;
     say_open_files(files, &loaded, connections_max);
@@ -65,6 +66,19 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit status after a panic (`EX_SOFTWARE` of sysexits).
+const PANICKED: i32 = 70;
+
+/// A part that has panicked would be missed by the others for ever: the process ends, and whoever supervises it starts a whole one. Nothing
+/// that was acknowledged is lost by that.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
 }
 
 /// So that a gateway that was started for somebody does not outlive them, however they end.

@@ -58,7 +58,7 @@ pub struct MqttConfig {
 impl Default for MqttConfig {
     fn default() -> Self {
         Self {
-            receive_maximum: 256,
+            receive_maximum: 32,
             topic_alias_maximum: 16,
             topic_alias_maximum_outbound: 16,
             maximum_packet_size: 1024 * 1024,

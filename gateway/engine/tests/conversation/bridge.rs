@@ -1,0 +1,247 @@
+//! A bridge: hears what the shard says on its link, and says what the story wants.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use holdfast_engine::LinkIndex;
+use holdfast_wire::ids::{Epoch, Owner};
+use holdfast_wire::link::{
+    Deliver, Interest, InterestKind, Outcome, Settled, Target, ToBridge, ToGateway, next_record,
+};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::PacketId;
+use holdfast_wire::session_record::Cursor;
+
+use crate::stage::Shard;
+
+/// A bridge, by its link.
+pub(crate) struct Bridge {
+    shard: Shard,
+    link: LinkIndex,
+}
+
+/// The bridge's end of the link.
+#[derive(Default)]
+pub(crate) struct LinkEnd {
+    heard: VecDeque<Heard>,
+    /// Announcements are written down and answered when the story says so; otherwise they are answered at once and forgotten.
+    holds_answers: bool,
+}
+
+/// A record that came.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Heard {
+    Uplink(SeenUplink),
+    /// Token, and the announcement in short: `+filter`, `-filter`, with ` group x members`, ` @level`, ` durable`.
+    Interest(u64, String),
+    RetainedRead(u64, String),
+    Report(u64, Outcome),
+    Takeover {
+        client: String,
+        epoch: Epoch,
+        former: Owner,
+    },
+    Handover {
+        client: String,
+        session: Vec<u8>,
+    },
+}
+
+/// An uplink that outlives its record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SeenUplink {
+    pub(crate) sequence: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) packet_id: Option<u16>,
+    pub(crate) dup: bool,
+    pub(crate) resent: bool,
+    pub(crate) event_time_ms: u64,
+    pub(crate) message: SharedMessage,
+}
+
+impl LinkEnd {
+    /// Takes what the shard wrote; gives the tokens of announcements to be answered at once.
+    pub(crate) fn hear(&mut self, mut bytes: &[u8]) -> Vec<u64> {
+        let mut tokens = Vec::new();
+        while let Some(raw) = next_record(&mut bytes).expect("the engine writes records") {
+            let record = ToBridge::decode(raw).expect("the engine writes records that a bridge takes");
+            if let ToBridge::Interest(interest) = &record
+                && !self.holds_answers
+            {
+                tokens.extend((interest.token != 0 && interest.wanted).then_some(interest.token));
+                continue;
+            }
+            self.heard.push_back(Heard::from(record));
+        }
+        assert!(bytes.is_empty(), "the engine writes whole records");
+        tokens
+    }
+}
+
+impl From<ToBridge<'_>> for Heard {
+    fn from(record: ToBridge<'_>) -> Self {
+        match record {
+            ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),
+            ToBridge::Uplink(uplink) => Self::Uplink(SeenUplink {
+                sequence: uplink.sequence,
+                epoch: uplink.epoch,
+                packet_id: uplink.packet_id.map(PacketId::get),
+                dup: uplink.dup,
+                resent: uplink.resent,
+                event_time_ms: uplink.event_time_ms,
+                message: SharedMessage::new(&uplink.message),
+            }),
+            ToBridge::Interest(interest) => Self::Interest(interest.token, in_short(&interest)),
+            ToBridge::RetainedRead(read) => Self::RetainedRead(read.token, read.filter.to_owned()),
+            ToBridge::Report(report) => Self::Report(report.delivery, report.outcome),
+            ToBridge::Takeover(takeover) => Self::Takeover {
+                client: takeover.client.to_owned(),
+                epoch: takeover.epoch,
+                former: takeover.former,
+            },
+            ToBridge::Handover(handover) => {
+                Self::Handover { client: handover.client.to_owned(), session: handover.session.to_vec() }
+            }
+        }
+    }
+}
+
+fn in_short(interest: &Interest<'_>) -> String {
+    let sign = if interest.wanted { '+' } else { '-' };
+    let kind = match interest.kind {
+        InterestKind::Filter => String::new(),
+        InterestKind::Shared { group, members } => format!(" {group} x {members}"),
+        InterestKind::Personal { level } => format!(" @{level}"),
+    };
+    let durable = if interest.durable { " durable" } else { "" };
+    format!("{sign}{}{kind}{durable}", interest.filter)
+}
+
+impl Bridge {
+    pub(crate) fn new(shard: Shard, link: LinkIndex) -> Self {
+        Self { shard, link }
+    }
+
+    pub(crate) fn comes_up(&self) {
+        self.shard.stage().link_comes_up(self.link, None);
+    }
+
+    /// Comes up and allows so many bytes of unsettled uplinks.
+    pub(crate) fn comes_up_with_window(&self, bytes: u32) {
+        self.shard.stage().link_comes_up(self.link, Some(bytes));
+    }
+
+    /// The link is lost, with whatever was on it.
+    pub(crate) fn goes_down(&self) {
+        let link = self.link;
+        self.shard.input(|engine, now| engine.handle_link_down(link, now));
+        self.shard.stage().links[usize::from(link.0)].heard.clear();
+    }
+
+    /// From now on announcements of filters wait for [`Bridge::knows`].
+    pub(crate) fn holds_answers(&self) {
+        self.shard.stage().links[usize::from(self.link.0)].holds_answers = true;
+    }
+
+    pub(crate) fn says(&self, record: &ToGateway<'_>) {
+        let link = self.link;
+        self.shard.input(|engine, now| engine.handle_link_record(link, record, now));
+    }
+
+    pub(crate) fn knows(&self, token: u64) {
+        self.says(&ToGateway::InterestKnown(token));
+    }
+
+    pub(crate) fn settles(&self, sequences: RangeInclusive<u64>) {
+        self.refuses(sequences, 0);
+    }
+
+    /// Settles with a reason code.
+    pub(crate) fn refuses(&self, sequences: RangeInclusive<u64>, reason_code: u8) {
+        let (first, last) = sequences.into_inner();
+        self.says(&ToGateway::Settled(Settled { first, last, reason_code }));
+    }
+
+    /// Delivers to everyone who holds a matching filter.
+    pub(crate) fn publishes(&self, message: &Message<'_>) {
+        self.publishes_at(message, Vec::new());
+    }
+
+    /// The same for a message that stands in streams.
+    pub(crate) fn publishes_at(&self, message: &Message<'_>, positions: Vec<Cursor>) {
+        self.delivers(0, Target::Subscribers, message, positions);
+    }
+
+    /// Pushes to one device and asks for a report by this number.
+    pub(crate) fn pushes(&self, delivery: u64, client: &str, message: &Message<'_>) {
+        self.delivers(delivery, Target::Device(client), message, Vec::new());
+    }
+
+    pub(crate) fn delivers(
+        &self,
+        delivery: u64,
+        target: Target<'_>,
+        message: &Message<'_>,
+        positions: Vec<Cursor>,
+    ) {
+        self.says(&ToGateway::Deliver(Deliver { delivery, target, positions, message: *message }));
+    }
+
+    #[track_caller]
+    pub(crate) fn hears(&self) -> Heard {
+        let heard = self.shard.stage().links[usize::from(self.link.0)].heard.pop_front();
+        heard.expect("the bridge hears nothing")
+    }
+
+    /// The next record is an uplink with this topic and payload.
+    #[track_caller]
+    pub(crate) fn hears_uplink(&self, topic: &str, payload: &str) -> SeenUplink {
+        match self.hears() {
+            Heard::Uplink(uplink) => {
+                let view = uplink.message.view();
+                assert_eq!((view.topic, view.payload), (topic, payload.as_bytes()));
+                uplink
+            }
+            other => panic!("the bridge hears {other:?}, not an uplink"),
+        }
+    }
+
+    /// The next record announces or withdraws this; gives its token.
+    #[track_caller]
+    pub(crate) fn hears_interest(&self, expected: &str) -> u64 {
+        match self.hears() {
+            Heard::Interest(token, announcement) => {
+                assert_eq!(announcement, expected);
+                token
+            }
+            other => panic!("the bridge hears {other:?}, not an announcement"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn hears_report(&self, delivery: u64, outcome: Outcome) {
+        assert_eq!(self.hears(), Heard::Report(delivery, outcome));
+    }
+
+    #[track_caller]
+    pub(crate) fn hears_retained_read(&self, filter: &str) -> u64 {
+        match self.hears() {
+            Heard::RetainedRead(token, read) => {
+                assert_eq!(read, filter);
+                token
+            }
+            other => panic!("the bridge hears {other:?}, not a read of retained messages"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn hears_nothing(&self) {
+        let heard = &self.shard.stage().links[usize::from(self.link.0)].heard;
+        assert!(heard.is_empty(), "the bridge hears {heard:?}");
+    }
+
+    /// Whatever it heard is of no interest.
+    pub(crate) fn forgets(&self) {
+        self.shard.stage().links[usize::from(self.link.0)].heard.clear();
+    }
+}

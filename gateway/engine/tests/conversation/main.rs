@@ -1,0 +1,29 @@
+//! Transcripts: what a shard hears, and what it says to whom.
+//!
+//! One engine stands between clients, bridges and a store, all on a virtual clock. A test is one short story, told as
+//! `client.sends(…)`, `bridge.settles(1..=3)`, `client.hears(…)`; nothing happens that it does not tell, but for answers of the store and
+//! of bridges to announced filters, which come at once unless the story holds them back.
+//!
+//! Start with `stage`; each of the other files is one chapter of the protocol.
+
+mod bridge;
+mod client;
+mod packets;
+mod stage;
+mod store;
+
+mod backpressure;
+mod bad_input;
+mod connecting;
+mod draining;
+mod json;
+mod keep_alive;
+mod links;
+mod publishing;
+mod receiving;
+mod resuming;
+mod retained;
+mod subscribing;
+mod takeover;
+mod websocket;
+mod wills;

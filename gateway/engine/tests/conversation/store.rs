@@ -1,0 +1,135 @@
+//! The store of a story: a memory store that answers at once, or when it is told to, or not at all.
+
+use std::collections::VecDeque;
+use std::sync::mpsc;
+
+use holdfast_engine::{Engine, RequestId};
+use holdfast_store::{MemoryStore, Store};
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::session_record::{Cursor, StreamKey};
+use holdfast_wire::store::{Opened, Reply, Request, StoreError};
+
+use crate::stage::Shard;
+
+type Answer = Result<Reply, StoreError>;
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Answers,
+    Holds,
+    Away,
+}
+
+/// The store.
+pub(crate) struct ScriptedStore {
+    memory: MemoryStore,
+    mood: Mood,
+    /// Asked while it held its answers.
+    held: VecDeque<(RequestId, Request)>,
+    /// Everything it was asked, as far as the story has not looked.
+    asked: Vec<Request>,
+}
+
+impl ScriptedStore {
+    pub(crate) fn new(memory: MemoryStore) -> Self {
+        Self { memory, mood: Mood::Answers, held: VecDeque::new(), asked: Vec::new() }
+    }
+
+    /// A question of the engine; none if the answer comes later.
+    pub(crate) fn take(&mut self, request: RequestId, body: Request) -> Option<Answer> {
+        self.asked.push(body.clone());
+        match self.mood {
+            Mood::Answers => Some(self.answer(body)),
+            Mood::Away => Some(Err(StoreError::Unavailable("it is away".to_owned()))),
+            Mood::Holds => {
+                self.held.push_back((request, body));
+                None
+            }
+        }
+    }
+
+    /// Asks the memory store, whatever the mood.
+    pub(crate) fn answer(&self, body: Request) -> Answer {
+        let (reply, answer) = mpsc::channel();
+        self.memory.submit(body, Box::new(move |result| reply.send(result).expect("it is waited for")));
+        answer.try_recv().expect("a memory store answers at once")
+    }
+}
+
+impl Shard {
+    /// From now on the store keeps its answers to itself.
+    pub(crate) fn store_holds(&self) {
+        self.stage().store.mood = Mood::Holds;
+    }
+
+    /// From now on it cannot be reached.
+    pub(crate) fn store_goes_away(&self) {
+        self.stage().store.mood = Mood::Away;
+    }
+
+    /// It gives the answers that it held, in order, and further ones at once.
+    pub(crate) fn store_answers(&self) {
+        let mut stage = self.stage();
+        stage.store.mood = Mood::Answers;
+        while let Some((request, body)) = stage.store.held.pop_front() {
+            let result = stage.store.answer(body);
+            let now = stage.now;
+            stage.engine.handle_store_reply(request, result, now);
+        }
+        stage.turn();
+    }
+
+    /// What the store was asked since the last look.
+    pub(crate) fn store_was_asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.stage().store.asked)
+    }
+
+    /// Somebody else asks the store.
+    #[track_caller]
+    pub(crate) fn store_is_asked(&self, request: Request) -> Reply {
+        self.stage().store.answer(request).expect("the memory store takes it")
+    }
+
+    /// A bridge appends a message to the streams of these filters (or of the device, after `@`).
+    #[track_caller]
+    pub(crate) fn appends(&self, streams: &[&str], message: &Message<'_>) -> Vec<Cursor> {
+        let streams = streams
+            .iter()
+            .map(|name| match name.strip_prefix('@') {
+                Some(client) => StreamKey::Device(client.into()),
+                None => StreamKey::Filter((*name).into()),
+            })
+            .collect();
+        let request = Request::Append { streams, message: SharedMessage::new(message) };
+        match self.store_is_asked(request) {
+            Reply::Appended(positions) => positions,
+            other => panic!("an append is answered with {other:?}"),
+        }
+    }
+
+    /// Another shard opens a client's session.
+    #[track_caller]
+    pub(crate) fn opened_elsewhere(&self, client: &str, expiry_s: u32) -> Opened {
+        let request = Request::Open {
+            client: ClientId::new(client),
+            owner: Self::OTHER,
+            clean_start: false,
+            expiry_s,
+            will: None,
+        };
+        match self.store_is_asked(request) {
+            Reply::Opened(opened) => opened,
+            other => panic!("an open is answered with {other:?}"),
+        }
+    }
+
+    /// The epoch under which a client is connected here.
+    #[track_caller]
+    pub(crate) fn epoch_of(&self, client: &str) -> Epoch {
+        let stage = self.stage();
+        let engine: &Engine = &stage.engine;
+        engine.device(client).expect("it is connected here").epoch
+    }
+}

@@ -8,42 +8,55 @@ use tokio::sync::oneshot;
 
 use crate::metrics as names;
 
-/// Bounds of the wait before a request is tried again on a store that is unavailable.
+/// Bounds of the wait before a request is tried again on a store that could not answer it.
 pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// Whether the same request may be answered later: the store is away, or has no room until something is read or expires.
+pub(crate) fn is_temporary(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_) | StoreError::Full(_))
+}
+
 /// Asks once.
 pub(crate) async fn ask(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
-    let (reply, replied) = oneshot::channel();
+    let (reply, mut replied) = oneshot::channel();
     store.submit(
         request,
         Box::new(move |answer| {
             let _ = reply.send(answer);
         }),
     );
+    // A store in this process has answered a question by now.
+    if let Ok(answer) = replied.try_recv() {
+        return answer;
+    }
     replied.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it closed without an answer".to_owned())))
 }
 
-/// Asks until the store is there to answer, for as long as the caller waits.
+/// Asks until the store is there to answer, for as long as the caller waits; that it is full is an answer.
 pub(crate) async fn ask_until_answered(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
+    ask_while(store, request, |error| matches!(error, StoreError::Unavailable(_))).await
+}
+
+/// Asks until the store is there and has room, for as long as the caller waits.
+pub(crate) async fn ask_until_taken(store: &dyn Store, request: Request) -> Result<Reply, StoreError> {
+    ask_while(store, request, is_temporary).await
+}
+
+async fn ask_while(
+    store: &dyn Store,
+    request: Request,
+    is_worth_waiting: impl Fn(&StoreError) -> bool,
+) -> Result<Reply, StoreError> {
     let mut retry_after = RETRY_MIN;
     loop {
         match ask(store, request.clone()).await {
-            Err(StoreError::Unavailable(_)) => {
+            Err(error) if is_worth_waiting(&error) => {
                 metrics::counter!(names::STORE_RETRIES).increment(1);
                 tokio::time::sleep(retry_after).await;
                 retry_after = (retry_after * 2).min(RETRY_MAX);
             }
             answer => return answer,
         }
-    }
-}
-
-/// The MQTT 5 reason code that a publisher hears when the store refuses its message for good.
-pub(crate) fn reason_code(error: &StoreError) -> u8 {
-    use holdfast_wire::mqtt::ReasonCode;
-    match error {
-        StoreError::Full(_) => ReasonCode::QuotaExceeded as u8,
-        _ => ReasonCode::ImplementationSpecificError as u8,
     }
 }

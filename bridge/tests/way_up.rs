@@ -13,7 +13,7 @@ use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::link::{Hello, InterestKind, LINK_VERSION, Settled, ToBridge, Uplink};
 use holdfast_wire::mqtt::{PacketId, QoS};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Request, StoreError};
+use holdfast_wire::store::{Reply, Request, StoreError};
 use shard::*;
 
 #[test]
@@ -105,6 +105,22 @@ fn traffic_between_devices_leaves_the_log_alone() {
     assert_eq!(rig.logged(), ["1"]);
 }
 
+#[test]
+fn traffic_between_devices_is_heard_and_settled_though_no_sink_speaks_of_it() {
+    let config = BridgeConfig {
+        topic_map: vec![TopicRule { filter: "chat/#".into(), sink: SinkName::None }],
+        ..BridgeConfig::default()
+    };
+    let rig = Rig::start_with(config, memory_store());
+    let mut shard = rig.shard(1);
+    shard.announce(InterestKind::Filter, "chat/#", false);
+    for sequence in 1..=3 {
+        shard.publish(uplink(sequence, "chat/1", "hello"));
+        assert_eq!(shard.hear(), Heard::deliver("subscribers", "chat/1", "hello"));
+        assert_eq!(shard.hear(), Heard::Settled(stored(sequence, sequence)));
+    }
+}
+
 /// A store that answers with errors before it works.
 struct Flaky {
     store: Arc<dyn Store>,
@@ -148,12 +164,48 @@ fn a_frame_for_persistent_sessions_is_settled_once_their_stream_has_it() {
 
 #[test]
 fn what_the_store_refuses_for_good_is_told_to_the_publisher() {
-    let rig = flaky(1, StoreError::Full("disk".into()));
+    let rig = flaky(1, StoreError::Unreadable("damage".into()));
     let mut shard = rig.shard(1);
     let mut retained = uplink(1, "t", "x");
     retained.message.retain = true;
     shard.publish(retained);
-    assert_eq!(shard.hear(), Heard::Settled(Settled { first: 1, last: 1, reason_code: 0x97 }));
+    assert_eq!(shard.hear(), Heard::Settled(Settled { first: 1, last: 1, reason_code: 0x83 }));
+}
+
+#[test]
+fn a_full_store_holds_frames_back_and_refuses_none() {
+    let rig = flaky(3, StoreError::Full("disk".into()));
+    let mut shard = rig.shard(1);
+    rig.session("reader", owner(7), &["alerts/#"]);
+    shard.announce(InterestKind::Filter, "alerts/#", true);
+    let mut retained = uplink(1, "alerts/fire", "kept");
+    retained.message.retain = true;
+    shard.publish(retained);
+    shard.until_settled(1);
+    assert_eq!(rig.stream(StreamKey::Filter("alerts/#".into())), ["kept"]);
+    let page = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let Ok(Reply::Retained(kept)) = rig.ask(page) else { panic!("retained messages are read") };
+    assert_eq!(kept.len(), 1);
+}
+
+#[test]
+fn a_frame_that_the_store_is_asked_for_again_keeps_its_place() {
+    // The store is back as soon as it has refused once: whatever asks next would be first.
+    let rig = flaky(1, StoreError::Unavailable("away".into()));
+    let mut shard = rig.shard(1);
+    rig.session("reader", owner(7), &["alerts/#"]);
+    shard.announce(InterestKind::Filter, "alerts/#", true);
+    let payloads: Vec<_> = (1..=200).map(|sequence| sequence.to_string()).collect();
+    for (sequence, payload) in (1..).zip(&payloads) {
+        let mut uplink = uplink(sequence, "alerts/fire", payload);
+        uplink.message.retain = true;
+        shard.publish(uplink);
+    }
+    shard.until_settled(200);
+    assert_eq!(rig.stream(StreamKey::Filter("alerts/#".into())), payloads);
+    let page = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let Ok(Reply::Retained(kept)) = rig.ask(page) else { panic!("retained messages are read") };
+    assert_eq!(text(kept[0].view().payload), "200", "the last one is kept");
 }
 
 /// A sink that is told by the test what becomes of each frame.

@@ -1,6 +1,8 @@
 //! Sends one message to all that hear it live.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{Deliver, Positions, Target, ToGateway};
@@ -12,46 +14,65 @@ use tokio::sync::mpsc;
 use super::group;
 use super::interest::{LinkId, share};
 use crate::core::Core;
+use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::inbox::{Event, Inbox};
 
-/// A message that may be heard now.
-#[derive(Debug)]
-pub(crate) struct FanOutJob {
-    /// The uplink, which is told when everyone was sent it.
-    pub(crate) ticket: u64,
-    pub(crate) message: SharedMessage,
-    /// Where it stands in streams.
-    pub(crate) positions: Positions,
-}
-
-/// Jobs taken at once.
-const JOBS_AT_ONCE: usize = 64;
-
-/// Fans out one link's messages, in their order, until its uplinks are no more. A task of its own, so that a shard which does not read holds up
-/// only what it is to hear.
-pub(crate) async fn run(
+/// Fans out one link's messages, in their order. Mostly within [`FanOut::send`]; a message that has to wait, for a shard that does not read or
+/// a store that is far away, goes on in a task of its own, and the later ones behind it: so it holds up only what is to be heard.
+pub(crate) struct FanOut {
     core: Arc<Core>,
     origin: LinkId,
-    mut jobs: mpsc::UnboundedReceiver<FanOutJob>,
-    inbox: Arc<Inbox>,
-) {
-    let mut taken = Vec::with_capacity(JOBS_AT_ONCE);
-    let mut scratch = Vec::new();
-    while jobs.recv_many(&mut taken, JOBS_AT_ONCE).await > 0 {
-        for job in taken.drain(..) {
-            fan_out(&core, &job.message, &job.positions, Some(origin), &mut scratch).await;
-            inbox.push(Event::FannedOut(job.ticket));
+    waiting: mpsc::UnboundedSender<Job>,
+    /// Messages with the task, until their news is handled.
+    unsent: usize,
+}
+
+/// An uplink whose message is on its way to those who hear it.
+struct Job {
+    ticket: u64,
+    sending: Pin<Box<dyn Future<Output = usize> + Send>>,
+}
+
+impl FanOut {
+    /// For the link `origin`; what has to wait is told to its `inbox` when it is done.
+    pub(crate) fn new(core: &Arc<Core>, origin: LinkId, inbox: &Arc<Inbox>) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what is in it is unsettled: the link's window is its bound"
+        )]
+        let (waiting, jobs) = mpsc::unbounded_channel();
+        tokio::spawn(see_through(jobs, Arc::clone(inbox)));
+        Self { core: Arc::clone(core), origin, waiting, unsent: 0 }
+    }
+
+    /// Sends `message` to everyone who hears it; `positions` say where it stands in streams. If not everyone has it when this returns `false`,
+    /// [`Event::FannedOut`] follows, for [`FanOut::handle_sent`].
+    pub(crate) fn send(&mut self, ticket: u64, message: SharedMessage, positions: Positions) -> bool {
+        let (core, origin) = (Arc::clone(&self.core), Some(self.origin));
+        let mut sending = Box::pin(async move { fan_out(&core, &message, &positions, origin).await });
+        // Whoever it waits for wakes nobody here; the task asks again.
+        if self.unsent == 0 && sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return true;
         }
-        if scratch.capacity() > SCRATCH_BYTES_KEPT {
-            scratch = Vec::new();
-        }
+        self.unsent += 1;
+        // An error would mean that the bridge is being torn down; nobody is left to hear it.
+        self.waiting.send(Job { ticket, sending }).is_err()
+    }
+
+    /// A message that had to wait has been sent to everyone.
+    pub(crate) fn handle_sent(&mut self) {
+        self.unsent -= 1;
     }
 }
 
-/// A scratch buffer that one large message has grown beyond this is not kept.
-const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+async fn see_through(mut jobs: mpsc::UnboundedReceiver<Job>, inbox: Arc<Inbox>) {
+    while let Some(job) = jobs.recv().await {
+        job.sending.await;
+        inbox.push(Event::FannedOut(job.ticket));
+    }
+}
 
 /// Sends `message` to every shard that hears it, waiting for those that read slowly; says how many shards that were. `origin` is the link that
 /// brought it.
@@ -60,7 +81,6 @@ pub(crate) async fn fan_out(
     message: &SharedMessage,
     positions: &Positions,
     origin: Option<LinkId>,
-    scratch: &mut Vec<u8>,
 ) -> usize {
     let view = message.view();
     let hearers = core.read_interests(|interests| interests.hearers(view.topic));
@@ -69,11 +89,11 @@ pub(crate) async fn fan_out(
         ToGateway::Deliver(Deliver { delivery: 0, target, positions: positions.clone(), message: view })
     };
     if !hearers.links.is_empty() {
-        scratch.clear();
-        deliver(Target::Subscribers).encode(scratch);
+        let mut record = Vec::new();
+        deliver(Target::Subscribers).encode(&mut record);
         for link in hearers.links {
             let Some(peer) = core.peers.of_link(link) else { continue };
-            if peer.send(scratch).await.is_ok() {
+            if peer.send(&record).await.is_ok() {
                 shards += 1;
             }
         }
@@ -105,7 +125,7 @@ pub(crate) async fn fan_out(
 
 /// The link to the shard that holds this client's connection. Asked of the store each time: a remembered owner, or a remembered absence, could
 /// miss a device whose SUBACK has already left.
-async fn owner(core: &Core, client: &str) -> Option<Arc<crate::link::Peer>> {
+async fn owner(core: &Core, client: &str) -> Option<Arc<Peer>> {
     let request = Request::Lookup { client: ClientId::new(client) };
     match ask_until_answered(&*core.store, request).await {
         Ok(Reply::Session(Some(session))) => core.peers.of_shard(session.owner?),

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::metrics as names;
-use crate::store_requests::ask_until_answered;
+use crate::store_requests::ask_until_taken;
 
 /// A message with QoS > 0 on its way to a member.
 struct Way {
@@ -101,7 +101,7 @@ impl Way {
         if self.core.read_interests(durable) {
             let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
             let request = Request::Append { streams: vec![stream], message: self.message.clone() };
-            if ask_until_answered(&*self.core.store, request).await.is_ok() {
+            if ask_until_taken(&*self.core.store, request).await.is_ok() {
                 return;
             }
         }

@@ -10,7 +10,7 @@ mod interest;
 mod publish;
 mod retained;
 
-pub(crate) use deliver::{FanOutJob, run};
+pub(crate) use deliver::FanOut;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
 pub(crate) use publish::{device_stream, publish};
 pub(crate) use retained::answer_reads;

@@ -42,7 +42,7 @@ pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result
     if view.retain {
         ask(&*core.store, Request::Retain { message: message.clone() }).await?;
     }
-    let shards = fan_out(core, message, &positions, None, &mut Vec::new()).await;
+    let shards = fan_out(core, message, &positions, None).await;
     Ok(Published { shards, streams: positions.len() })
 }
 

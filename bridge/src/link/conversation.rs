@@ -180,16 +180,10 @@ impl Link {
             Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "what is in it is unsettled: the link's window is its bound"
-        )]
-        let (fan_out, jobs) = mpsc::unbounded_channel();
         let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
         let writer = tokio::spawn(writer::write(Arc::clone(&peer), write, core.config.stuck_after));
-        tokio::spawn(fanout::run(Arc::clone(core), peer.link, jobs, Arc::clone(&inbox)));
         tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
-        let uplinks = Uplinks::new(Arc::clone(core), shard.node, Arc::clone(&inbox), fan_out);
+        let uplinks = Uplinks::new(Arc::clone(core), shard.node, peer.link, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
         tracing::info!(node = %shard.node, shard = %shard.shard, "a link is open");
         Self { core: Arc::clone(core), peer, records, uplinks, inbox, retained_reads, writer }

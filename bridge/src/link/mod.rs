@@ -1,6 +1,6 @@
 //! Links to gateway shards: accepting them, reading what they say, writing what they are told.
 //!
-//! A link is four tasks: `conversation` reads and owns its uplinks, `writer` writes, one fans its messages out, one answers its reads of
+//! A link is four tasks: `conversation` reads and owns its uplinks, `writer` writes, one fans out the messages that have to wait, one answers reads of
 //! retained messages. Each waits for a slow shard without holding up the others. Everybody else knows a link as a [`Peer`].
 //!
 //! Start with `conversation`.

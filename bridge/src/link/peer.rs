@@ -10,7 +10,8 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::fanout::LinkId;
 
-/// Bytes that may wait for a shard that does not read; as many again may be with the writer. When full, senders wait.
+/// Bytes that may wait for a shard that does not read, and one record more of each sender; as many again may be with the writer. When full,
+/// senders wait.
 pub(crate) const OUT_BYTES_MAX: usize = 8 << 20;
 
 /// The link is closed.
@@ -55,49 +56,54 @@ impl Peer {
 
     /// Sends encoded records, waiting for room.
     pub(crate) async fn send(&self, records: &[u8]) -> Result<(), PeerGone> {
-        self.when_room(|out| out.bytes.extend_from_slice(records)).await
+        self.ready().await?;
+        self.write(|out| out.extend_from_slice(records))
     }
 
     /// Sends one record, waiting for room.
     pub(crate) async fn send_record(&self, record: &ToGateway<'_>) -> Result<(), PeerGone> {
-        self.when_room(|out| record.encode(&mut out.bytes)).await
+        self.ready().await?;
+        self.write(|out| record.encode(out))
     }
 
     /// Sends without waiting: for settlements alone, which the link's window bounds.
     pub(crate) fn send_at_once(&self, encode: impl FnOnce(&mut Vec<u8>)) {
-        let mut out = self.out();
-        if !out.closed {
-            encode(&mut out.bytes);
-            drop(out);
-            self.written.notify_one();
-        }
+        // A shard that is gone has no use for them.
+        let _ = self.write(encode);
     }
 
     /// Waits until the shard has read enough to be sent more.
     pub(crate) async fn ready(&self) -> Result<(), PeerGone> {
-        self.when_room(|_| ()).await
-    }
-
-    async fn when_room(&self, write: impl FnOnce(&mut Out)) -> Result<(), PeerGone> {
-        loop {
+        while !self.has_room()? {
             let room = self.room.notified();
             tokio::pin!(room);
-            // Registered before looking, so that a writer that makes room in between is not missed.
+            // Registered before looking again, so that a writer that makes room in between is not missed.
             room.as_mut().enable();
-            {
-                let mut out = self.out();
-                if out.closed {
-                    return Err(PeerGone);
-                }
-                if out.bytes.len() < OUT_BYTES_MAX {
-                    write(&mut out);
-                    drop(out);
-                    self.written.notify_one();
-                    return Ok(());
-                }
+            if !self.has_room()? {
+                room.await;
             }
-            room.await;
         }
+        Ok(())
+    }
+
+    fn has_room(&self) -> Result<bool, PeerGone> {
+        let out = self.out();
+        if out.closed { Err(PeerGone) } else { Ok(out.bytes.len() < OUT_BYTES_MAX) }
+    }
+
+    fn write(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), PeerGone> {
+        let mut out = self.out();
+        if out.closed {
+            return Err(PeerGone);
+        }
+        // The writer takes all there is; it was told when there was nothing.
+        let is_first = out.bytes.is_empty();
+        encode(&mut out.bytes);
+        drop(out);
+        if is_first {
+            self.written.notify_one();
+        }
+        Ok(())
     }
 
     /// For the writer: waits for something to write and swaps it with `buffer`, which is empty. An error once the link is closed

@@ -9,6 +9,7 @@
 pub(crate) mod dedupe;
 pub(crate) mod inbox;
 mod owed;
+mod questions;
 pub(crate) mod topic_map;
 mod window;
 
@@ -18,21 +19,20 @@ use std::sync::Arc;
 use holdfast_wire::ids::NodeId;
 use holdfast_wire::link::{Positions, Settled, ToGateway, Uplink};
 use holdfast_wire::message::{Message, SharedMessage};
-use holdfast_wire::mqtt::QoS;
-use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::store::{Reply, Request, StoreError};
-use tokio::sync::mpsc;
 
 use crate::core::Core;
-use crate::fanout::{FanOutJob, Owes, device_stream};
+use crate::fanout::{FanOut, LinkId, Owes, device_stream};
 use crate::link::Peer;
 use crate::log::LogRecord;
 use crate::metrics as names;
 use crate::sink::{Lane, SinkClosed};
-use crate::store_requests::reason_code;
+use crate::store_requests::is_temporary;
 use dedupe::{Dedupe, Frame, Seen, Ticket};
-use inbox::{Event, Inbox, Question};
+use inbox::{Event, Inbox};
 use owed::{Owed, OwedTicket, part};
+use questions::{Question, Questions};
 use topic_map::SinkName;
 use window::Window;
 
@@ -66,7 +66,8 @@ pub(crate) struct Uplinks {
     spare: Vec<Vec<InBatch>>,
     window: Window,
     owed: Owed,
-    fan_out: mpsc::UnboundedSender<FanOutJob>,
+    questions: Questions,
+    fan_out: FanOut,
     unsettled: u64,
     unsettled_bytes: u64,
 }
@@ -87,28 +88,23 @@ struct SentBatch {
 }
 
 impl Uplinks {
-    /// `fan_out` may be unbounded: what is in it is unsettled and counts in the window.
-    pub(crate) fn new(
-        core: Arc<Core>,
-        node: NodeId,
-        inbox: Arc<Inbox>,
-        fan_out: mpsc::UnboundedSender<FanOutJob>,
-    ) -> Self {
-        let lane = core.sink.lane();
+    /// For the link `origin` of a shard on `node`. Within the runtime.
+    pub(crate) fn new(core: Arc<Core>, node: NodeId, origin: LinkId, inbox: Arc<Inbox>) -> Self {
         Self {
-            core,
             node,
-            inbox,
-            lane,
+            lane: core.sink.lane(),
+            questions: Questions::new(Arc::clone(&core.store), Arc::clone(&inbox)),
+            fan_out: FanOut::new(&core, origin, &inbox),
             gathered: Vec::new(),
             batches: VecDeque::new(),
             next_batch: 0,
             spare: Vec::new(),
             window: Window::default(),
             owed: Owed::default(),
-            fan_out,
             unsettled: 0,
             unsettled_bytes: 0,
+            core,
+            inbox,
         }
     }
 
@@ -204,22 +200,24 @@ impl Uplinks {
             return None;
         }
         let ticket = self.owed.insert(arrival, shared.clone(), parts, stored);
-        if !stored && owes.live {
-            self.fan_out(ticket, shared.clone(), Positions::new());
-        }
         if let Some(client) = owes.device {
-            self.ask(ticket, Question::Device { client, streams: owes.streams }, &shared);
+            let question = Question::Device { client, streams: owes.streams };
+            self.questions.ask(ticket, question, shared.clone());
         } else if streams {
-            self.ask(ticket, Question::Streams(owes.streams), &shared);
+            self.questions.ask(ticket, Question::Streams(owes.streams), shared.clone());
         }
         if parts & part::RETAIN != 0 {
-            self.ask(ticket, Question::Retain, &shared);
+            self.questions.ask(ticket, Question::Retain, shared.clone());
+        }
+        if !stored && owes.live {
+            self.fan_out(ticket, shared, Positions::new());
         }
         Some(ticket)
     }
 
-    /// Sends off what was gathered in this turn.
+    /// Sends off what was gathered in this turn, and sees to those that owe the sink nothing.
     pub(crate) async fn flush(&mut self) -> Result<(), SinkClosed> {
+        self.advance();
         if self.gathered.is_empty() {
             return Ok(());
         }
@@ -239,10 +237,18 @@ impl Uplinks {
             match event {
                 Event::Sink { batch, frames, reason_code } => self.handle_sink(batch, frames, reason_code),
                 Event::Store { ticket, question, answer } => self.handle_store(ticket, question, answer),
-                Event::FannedOut(ticket) => self.owed.done(ticket, part::FANOUT, 0),
+                Event::FannedOut(ticket) => {
+                    self.fan_out.handle_sent();
+                    self.owed.done(ticket, part::FANOUT, 0);
+                }
                 Event::Joined(arrival, reason_code) => self.settled(arrival, reason_code),
             }
         }
+        self.advance();
+    }
+
+    /// Fans out what may be heard now, and settles what owes nothing any more.
+    fn advance(&mut self) {
         while let Some((ticket, message, positions)) = self.owed.poll_release() {
             self.fan_out(ticket, message, positions);
         }
@@ -301,23 +307,22 @@ impl Uplinks {
     }
 
     fn handle_store(&mut self, ticket: OwedTicket, question: Question, answer: Result<Reply, StoreError>) {
-        let part = match question {
-            Question::Retain => part::RETAIN,
-            Question::Streams(_) | Question::Device { .. } => part::STREAMS,
-        };
+        let part = question.part();
         let Some(message) = self.owed.message(ticket).cloned() else { return };
         match (question, answer) {
-            (question, Err(StoreError::Unavailable(_))) => self.ask_again(ticket, question, message),
+            (question, Err(error)) if is_temporary(&error) => {
+                return self.questions.handle_refused(ticket, question, message, &error);
+            }
             (_, Err(error)) => {
                 tracing::warn!(%error, "a frame is refused");
-                self.owed.done(ticket, part, reason_code(&error));
+                self.owed.done(ticket, part, ReasonCode::ImplementationSpecificError as u8);
             }
             (Question::Device { client, mut streams }, Ok(Reply::Session(session))) => {
                 streams.extend(device_stream(&client, message.view().topic, session.as_ref(), &streams));
                 if streams.is_empty() {
                     self.owed.done(ticket, part, 0);
                 } else {
-                    self.ask(ticket, Question::Streams(streams), &message);
+                    self.questions.ask(ticket, Question::Streams(streams), message);
                 }
             }
             (_, Ok(Reply::Appended(positions))) => {
@@ -326,28 +331,12 @@ impl Uplinks {
             }
             (_, Ok(_)) => self.owed.done(ticket, part, 0),
         }
-    }
-
-    fn ask(&self, ticket: OwedTicket, question: Question, message: &SharedMessage) {
-        inbox::ask(&*self.core.store, &self.inbox, ticket, question, message.clone());
-    }
-
-    fn ask_again(&self, ticket: OwedTicket, question: Question, message: SharedMessage) {
-        metrics::counter!(names::STORE_RETRIES).increment(1);
-        let (core, inbox) = (Arc::clone(&self.core), Arc::clone(&self.inbox));
-        let retry_after = inbox.store_retry_after();
-        // As many as there are unsettled uplinks that owe the store something: the window bounds them.
-        tokio::spawn(async move {
-            tokio::time::sleep(retry_after).await;
-            inbox::ask(&*core.store, &inbox, ticket, question, message);
-        });
+        self.questions.handle_answered(ticket, part);
     }
 
     fn fan_out(&mut self, ticket: OwedTicket, message: SharedMessage, positions: Positions) {
-        let job = FanOutJob { ticket, message, positions };
-        if let Err(mpsc::error::SendError(job)) = self.fan_out.send(job) {
-            // The bridge is being torn down; nobody is left to hear it.
-            self.owed.done(job.ticket, part::FANOUT, 0);
+        if self.fan_out.send(ticket, message, positions) {
+            self.owed.done(ticket, part::FANOUT, 0);
         }
     }
 
@@ -372,17 +361,3 @@ impl Uplinks {
         self.unsettled_bytes -= u64::from(arrival.bytes);
     }
 }
-
-/// Streams that a store's question is about, for its request.
-fn request(question: &Question, message: SharedMessage) -> Request {
-    match question {
-        Question::Streams(streams) => Request::Append { streams: streams.clone(), message },
-        Question::Device { client, .. } => {
-            Request::Lookup { client: holdfast_wire::ids::ClientId::new(client) }
-        }
-        Question::Retain => Request::Retain { message },
-    }
-}
-
-/// Streams are named by what the interest table or the store said.
-pub(crate) type Streams = Vec<StreamKey>;

@@ -1,0 +1,160 @@
+//! One link's questions to the store, in the order in which its uplinks arrived.
+//!
+//! ```text
+//! open ── the store is unavailable or full ──> held ──(after a while)──> trying the oldest ── answered ──> open, all held ones follow
+//!                                                ^                              │
+//!                                                └──────── once more ───────────┘
+//! ```
+//!
+//! While one question is tried again, later ones wait behind it: a stream keeps the order of its publishers, and the last retained message
+//! is the latest. Only what was under way when the first refusal came may overtake it.
+//!
+//! Bounded by the link's window: whatever is in here is owed by an unsettled uplink, at most two questions by each. So a store that is full holds
+//! the devices back, and nothing is refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_store::Store;
+use holdfast_wire::ids::ClientId;
+use holdfast_wire::message::SharedMessage;
+use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Request, StoreError};
+
+use super::inbox::{Event, Inbox};
+use super::owed::{OwedTicket, part};
+use crate::metrics as names;
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
+
+/// What the store is asked about an uplink.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// To append it to these streams.
+    Streams(Vec<StreamKey>),
+    /// Whether this client's session holds a filter that these streams do not cover.
+    Device { client: Box<str>, streams: Vec<StreamKey> },
+    /// To keep it as its topic's retained message.
+    Retain,
+}
+
+impl Question {
+    /// The [`part`] of the uplink's debt that the answer pays.
+    pub(super) fn part(&self) -> u8 {
+        match self {
+            Self::Streams(_) | Self::Device { .. } => part::STREAMS,
+            Self::Retain => part::RETAIN,
+        }
+    }
+
+    fn request(&self, message: SharedMessage) -> Request {
+        match self {
+            Self::Streams(streams) => Request::Append { streams: streams.clone(), message },
+            Self::Device { client, .. } => Request::Lookup { client: ClientId::new(client) },
+            Self::Retain => Request::Retain { message },
+        }
+    }
+}
+
+/// A question's place: of an uplink, its part. An uplink asks one question about each at a time.
+type Place = (OwedTicket, u8);
+
+/// The questions that wait, and how to ask.
+pub(super) struct Questions {
+    store: Arc<dyn Store>,
+    inbox: Arc<Inbox>,
+    held: BTreeMap<Place, (Question, SharedMessage)>,
+    trying: Option<Place>,
+    retry_after: Duration,
+    held_since: Option<Instant>,
+}
+
+impl Questions {
+    pub(super) fn new(store: Arc<dyn Store>, inbox: Arc<Inbox>) -> Self {
+        Self { store, inbox, held: BTreeMap::new(), trying: None, retry_after: RETRY_MIN, held_since: None }
+    }
+
+    /// Asks the store, or waits for its turn. The answer arrives as [`Event::Store`].
+    pub(super) fn ask(&mut self, ticket: OwedTicket, question: Question, message: SharedMessage) {
+        // A refusal that nobody has handled yet may lie in the inbox.
+        if self.trying.is_some() || !self.held.is_empty() || self.inbox.is_store_refusing() {
+            self.held.insert((ticket, question.part()), (question, message));
+        } else {
+            submit(&*self.store, &self.inbox, ticket, question, message);
+        }
+    }
+
+    /// The store cannot answer now: the question waits, and is asked again.
+    pub(super) fn handle_refused(
+        &mut self,
+        ticket: OwedTicket,
+        question: Question,
+        message: SharedMessage,
+        error: &StoreError,
+    ) {
+        let place = (ticket, question.part());
+        if self.held_since.is_none() {
+            tracing::error!(%error, "the session store takes nothing; frames that are owed to it wait, and their devices with them");
+            self.held_since = Some(Instant::now());
+        }
+        self.held.insert(place, (question, message));
+        if self.trying == Some(place) {
+            self.trying = None;
+            self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+        }
+        if self.trying.is_none() {
+            self.try_oldest();
+        }
+    }
+
+    /// The store answered. To be called behind what follows from the answer, which comes before what is held.
+    pub(super) fn handle_answered(&mut self, ticket: OwedTicket, part: u8) {
+        if self.trying != Some((ticket, part)) {
+            return;
+        }
+        self.trying = None;
+        self.retry_after = RETRY_MIN;
+        while !self.inbox.is_store_refusing()
+            && let Some(((ticket, _), (question, message))) = self.held.pop_first()
+        {
+            submit(&*self.store, &self.inbox, ticket, question, message);
+        }
+        if self.held.is_empty()
+            && !self.inbox.is_store_refusing()
+            && let Some(since) = self.held_since.take()
+        {
+            let held_ms = since.elapsed().as_millis() as u64;
+            tracing::info!(held_ms, "the session store answers again");
+        }
+    }
+
+    fn try_oldest(&mut self) {
+        let Some((place, (question, message))) = self.held.pop_first() else { return };
+        self.trying = Some(place);
+        metrics::counter!(names::STORE_RETRIES).increment(1);
+        let (store, inbox, retry_after) =
+            (Arc::clone(&self.store), Arc::clone(&self.inbox), self.retry_after);
+        tokio::spawn(async move {
+            tokio::time::sleep(retry_after).await;
+            submit(&*store, &inbox, place.0, question, message);
+        });
+    }
+}
+
+fn submit(
+    store: &dyn Store,
+    inbox: &Arc<Inbox>,
+    ticket: OwedTicket,
+    question: Question,
+    message: SharedMessage,
+) {
+    let request = question.request(message);
+    let inbox = Arc::clone(inbox);
+    store.submit(
+        request,
+        Box::new(move |answer| {
+            inbox.note_store(!answer.as_ref().is_err_and(is_temporary));
+            inbox.push(Event::Store { ticket, question, answer });
+        }),
+    );
+}

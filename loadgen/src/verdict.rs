@@ -93,6 +93,8 @@ pub struct Frames {
 pub struct Pushes {
     /// Requested.
     pub sent: u64,
+    /// Due and not requested before the end.
+    pub unsent: u64,
     /// Answered `delivered`.
     pub delivered: u64,
     /// Answered `queued`.
@@ -239,6 +241,7 @@ fn sum_frames(ledger: &Ledger) -> Frames {
 fn sum_pushes(ledger: &Ledger) -> Pushes {
     ledger.devices().iter().map(|device| &device.pushes).fold(Pushes::default(), |sum, pushes| Pushes {
         sent: sum.sent + pushes.sent_count(),
+        unsent: sum.unsent + pushes.unsent_count(),
         delivered: sum.delivered + pushes.outcome_count(PushOutcome::Delivered),
         queued: sum.queued + pushes.outcome_count(PushOutcome::Queued),
         expired: sum.expired + pushes.outcome_count(PushOutcome::Expired),
@@ -283,6 +286,7 @@ fn remarks(devices: &Devices, frames: &Frames, pushes: &Pushes, own_lag: Percent
         (frames.refused, "frames were refused by the gateway"),
         (frames.duplicated_recognisable, "frames are recorded again, recognisable as sent again"),
         (pushes.unknown, "push requests got no outcome"),
+        (pushes.unsent, "pushes were due and not requested before the end"),
         (pushes.duplicated, "pushes came more than once (QoS 1 allows it after a lost acknowledgement)"),
         (devices.connects_failed, "connection attempts failed"),
     ]

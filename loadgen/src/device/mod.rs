@@ -134,16 +134,15 @@ impl Device {
     /// One connection from dialling to its end, and whether it was admitted.
     async fn live(&mut self) -> (bool, End) {
         let shared = self.shared.clone();
-        let Ok(permit) = shared.connects.acquire().await else { return (false, End::Closed) };
-        let deadline = Instant::now() + ADMISSION;
-        let mut connection = match timeout_at(deadline, self.dial()).await {
-            Ok(Ok(transport)) => {
-                Connection { transport, inbound: Vec::new(), admitted: false, deadline, permit: Some(permit) }
-            }
-            Ok(Err(_)) | Err(_) => {
-                self.failed_to_connect();
-                return (false, End::Lost { retry_after: None });
-            }
+        let mut control = self.control.clone();
+        let opened = tokio::select! {
+            // Nobody who waits for a place or for an upgrade holds up the end of the fleet.
+            _ = control.wait_for(|control| control.closing) => return (false, End::Closed),
+            opened = self.open(&shared) => opened,
+        };
+        let Some(mut connection) = opened else {
+            self.failed_to_connect();
+            return (false, End::Lost { retry_after: None });
         };
         let end = self.serve(&mut connection).await.unwrap_or_else(|fault| {
             if matches!(fault, Fault::Protocol) {
@@ -164,6 +163,14 @@ impl Device {
         self.shared.counters.connects_failed.add(1);
     }
 
+    /// Waits for a place among the connects on their way and dials; `None`: nobody is there.
+    async fn open<'a>(&self, shared: &'a Shared) -> Option<Connection<'a>> {
+        let permit = Some(shared.connects.acquire().await.ok()?);
+        let deadline = Instant::now() + ADMISSION;
+        let transport = timeout_at(deadline, self.dial()).await.ok()?.ok()?;
+        Some(Connection { transport, inbound: Vec::new(), admitted: false, deadline, permit })
+    }
+
     async fn dial(&self) -> io::Result<Transport> {
         match self.speech.dialect {
             Dialect::Mqtt311 | Dialect::Mqtt5 => Transport::tcp(self.address).await,
@@ -180,7 +187,8 @@ impl Device {
         let mut words = Vec::new();
         self.speech.hello(&mut words);
         connection.transport.queue(&words);
-        let cuts = self.control.borrow_and_update().cuts;
+        // Only looked at: what changed while it dialled is still to be handled below.
+        let cuts = self.control.borrow().cuts;
         // A timer that is set again instead of made again: most turns end by hearing something.
         let timer = sleep_until(connection.deadline);
         tokio::pin!(timer);

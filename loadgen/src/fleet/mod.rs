@@ -11,6 +11,8 @@ mod counters;
 mod http;
 mod notifier;
 mod progress;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -176,15 +178,17 @@ impl Fleet {
         self.control.send_modify(|control| control.end_ns = control.end_ns.min(now_ns));
     }
 
-    /// Waits for the end of the hold, drains, closes all devices and gathers what they wrote down.
+    /// Waits for the end of the hold, drains, closes all devices and gathers what they wrote down. Takes no longer
+    /// than the plan's duration, its drain and a goodbye, even if the gateway is gone for good.
     pub async fn finish(mut self) -> FleetResult {
         self.hold().await;
-        // The notifier ends by itself: its schedule ends with the hold, and each request has a deadline.
+        // One patience for all: a gateway that is gone must not be waited for by each push and each device in turn.
+        let deadline = Instant::now() + self.plan.drain();
         let pushes = match self.notifier.take() {
-            Some(notifier) => notifier.finish().await,
+            Some(notifier) => notifier.finish(deadline).await,
             None => Vec::new(),
         };
-        self.drain(&pushes).await;
+        self.drain(&pushes, deadline).await;
         self.control.send_modify(|control| control.closing = true);
         let mut records = vec![DeviceRecord::default(); self.plan.devices as usize];
         while let Some(joined) = self.devices.join_next().await {
@@ -225,11 +229,10 @@ impl Fleet {
     }
 
     /// Until every frame is answered and every promised push has come, or the plan's patience is over.
-    async fn drain(&self, pushes: &[crate::ledger::PushRecord]) {
+    async fn drain(&self, pushes: &[crate::ledger::PushRecord], deadline: Instant) {
         use crate::ledger::PushOutcome::{Delivered, Queued};
         let promised: u64 =
             pushes.iter().map(|push| push.outcome_count(Delivered) + push.outcome_count(Queued)).sum();
-        let deadline = Instant::now() + self.plan.drain();
         loop {
             let now = self.snapshot();
             let settled = now.settled >= u64::from(self.plan.devices) && now.pushes_received >= promised;

@@ -2,7 +2,8 @@
 //!
 //! Open loop like the devices: each of a fixed number of requesters has its own schedule. A request that fails is
 //! repeated under the same idempotency key, as an honest sender would do it, until it has an outcome or its time is
-//! over; then its outcome is unknown.
+//! over; then its outcome is unknown. A requester has one request at a time, so pushes fall behind while the other
+//! end is away; those that are still behind when the fleet's drain is over are counted as not sent.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const PUSH_BYTES: usize = 200;
 
 pub(super) struct Notifier {
+    stop: watch::Sender<bool>,
     requesters: JoinSet<()>,
     records: Arc<Mutex<Vec<PushRecord>>>,
 }
@@ -43,6 +45,8 @@ struct Requester {
     client_id_prefix: String,
     random: Random,
     schedule: Schedule,
+    /// Device and sequence of the push that is requested and has no outcome yet.
+    unanswered: Option<(u32, u64)>,
 }
 
 #[derive(Serialize)]
@@ -72,6 +76,7 @@ impl Notifier {
         let curve = RateCurve::new(plan.pushes_per_s / f64::from(count), &[ramp]);
         let records = Arc::new(Mutex::new(vec![PushRecord::default(); plan.devices as usize]));
         let mut requesters = JoinSet::new();
+        let (stop, stopped) = watch::channel(false);
         for index in 0..count {
             let phase = (f64::from(index) + 0.5) / f64::from(count);
             let requester = Requester {
@@ -81,21 +86,46 @@ impl Notifier {
                 client_id_prefix: plan.client_id_prefix.clone(),
                 random: Random::child(!plan.seed, index.into()),
                 schedule: Schedule::new(curve.clone(), phase, plan.end_ns()),
+                unanswered: None,
             };
-            requesters.spawn(requester.run(plan.devices, control.clone()));
+            requesters.spawn(requester.run(plan.devices, control.clone(), stopped.clone()));
         }
-        Self { requesters, records }
+        Self { stop, requesters, records }
     }
 
-    /// Waits until each request has its outcome; by device.
-    pub(super) async fn finish(mut self) -> Vec<PushRecord> {
+    /// Waits until each push has its outcome, no longer than to the deadline; by device.
+    pub(super) async fn finish(mut self, deadline: Instant) -> Vec<PushRecord> {
+        let all = async { while self.requesters.join_next().await.is_some() {} };
+        let _ = timeout_at(deadline, all).await;
+        self.stop.send_replace(true);
         while self.requesters.join_next().await.is_some() {}
         std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Requester {
-    async fn run(mut self, devices: u32, mut control: watch::Receiver<Control>) {
+    async fn run(
+        mut self,
+        devices: u32,
+        control: watch::Receiver<Control>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let end = control.clone();
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+            () = self.request_all(devices, control) => {}
+        }
+        if let Some((device, sequence)) = self.unanswered.take() {
+            self.with_record(device, |record| record.answered(sequence, PushOutcome::Unknown));
+        }
+        self.schedule.end_at(end.borrow().end_ns);
+        while self.schedule.take().is_some() {
+            let device = self.random.below(devices);
+            self.with_record(device, PushRecord::not_requested);
+        }
+    }
+
+    async fn request_all(&mut self, devices: u32, mut control: watch::Receiver<Control>) {
         while let Some(due_ns) = self.schedule.next_due_ns() {
             let due = self.shared.clock.instant(due_ns);
             tokio::select! {
@@ -116,6 +146,7 @@ impl Requester {
 
     async fn push(&mut self, device: u32, due_ns: u64) {
         let sequence = self.with_record(device, PushRecord::requested);
+        self.unanswered = Some((device, sequence));
         self.shared.counters.pushes_sent.add(1);
         let clock = self.shared.clock;
         let stamp = Stamp {
@@ -139,6 +170,7 @@ impl Requester {
         let json = serde_json::to_vec(&request).expect("plain fields always serialise");
         let deadline = Instant::now() + PATIENCE;
         let outcome = timeout_at(deadline, self.until_outcome(&json)).await.unwrap_or(PushOutcome::Unknown);
+        self.unanswered = None;
         self.with_record(device, |record| record.answered(sequence, outcome));
     }
 

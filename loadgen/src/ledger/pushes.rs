@@ -27,6 +27,7 @@ impl PushOutcome {
 #[derive(Debug, Clone, Default)]
 pub struct PushRecord {
     sent: u64,
+    unsent: u64,
     outcomes: [SequenceSet; PushOutcome::COUNT],
     received: SequenceSet,
     received_again: u64,
@@ -38,6 +39,11 @@ impl PushRecord {
     pub fn requested(&mut self) -> u64 {
         self.sent += 1;
         self.sent - 1
+    }
+
+    /// A push was due and the run ended before it could be requested.
+    pub fn not_requested(&mut self) {
+        self.unsent += 1;
     }
 
     /// A push was requested and answered.
@@ -61,12 +67,18 @@ impl PushRecord {
     /// Joins what the notifier knows with what the device knows.
     pub fn join(&mut self, notifier: Self) {
         self.sent = notifier.sent;
+        self.unsent = notifier.unsent;
         self.outcomes = notifier.outcomes;
     }
 
     /// Requests made.
     pub fn sent_count(&self) -> u64 {
         self.sent
+    }
+
+    /// Pushes that were due and never requested.
+    pub fn unsent_count(&self) -> u64 {
+        self.unsent
     }
 
     /// Requests that were answered so.

@@ -263,18 +263,17 @@ fn answer_subscribe(
     packet_id: u16,
     codes: &[u8],
 ) {
-    framing.send(&mut shared.outbox, id, |out| match (protocol, PacketId::new(packet_id)) {
-        (Protocol::Json, _) => {
-            if let Some(id) = Id::new(packet_id) {
-                Downlink::Subscribed { id, codes: Cow::Borrowed(codes) }.encode(out);
-            }
+    // The subscription that every JSON device begins with has no request to be answered.
+    let Some(packet_id) = PacketId::new(packet_id) else { return };
+    framing.send(&mut shared.outbox, id, |out| match protocol {
+        Protocol::Json => {
+            let id = Id::new(packet_id.get()).expect("a packet id is not zero");
+            Downlink::Subscribed { id, codes: Cow::Borrowed(codes) }.encode(out);
         }
-        (_, Some(packet_id)) => {
+        Protocol::V311 | Protocol::V5 => {
             let properties = AckProperties::default();
             SubAck { packet_id, properties, reason_codes: codes }.encode(protocol.version(), out);
         }
-        // The subscription that every JSON device begins with has no request to be answered.
-        (_, None) => {}
     });
 }
 

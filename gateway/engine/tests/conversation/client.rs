@@ -2,9 +2,9 @@
 
 use holdfast_engine::{CloseReason, ConnectionId, DeviceView, SocketEnd};
 use holdfast_wire::mqtt::{
-    Auth, ConnAck, Connect, Disconnect, FixedHeader, Packet, PacketId, ProtocolVersion, PubAck, PubComp,
-    PubRec, PubRel, Publish, ReasonCode, SubAck, Subscribe, SubscribeProperties, SubscriptionOptions,
-    UnsubAck, Unsubscribe,
+    Auth, ConnAck, Connect, Disconnect, FixedHeader, Packet, ProtocolVersion, PubAck, PubComp, PubRec,
+    PubRel, Publish, ReasonCode, SubAck, Subscribe, SubscribeProperties, SubscriptionOptions, UnsubAck,
+    Unsubscribe,
 };
 
 use crate::packets::{goodbye, id, suback};
@@ -33,7 +33,18 @@ macro_rules! sayable {
 }
 
 sayable!(
-    Auth, ConnAck, Connect, Disconnect, PubAck, PubComp, PubRec, PubRel, Publish, SubAck, Subscribe, UnsubAck,
+    Auth,
+    ConnAck,
+    Connect,
+    Disconnect,
+    PubAck,
+    PubComp,
+    PubRec,
+    PubRel,
+    Publish,
+    SubAck,
+    Subscribe,
+    UnsubAck,
     Unsubscribe
 );
 
@@ -48,6 +59,7 @@ impl Client {
         Self { shard, id, version }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a story reads better without references")]
     pub(crate) fn sends(&self, packet: impl Sayable) {
         self.sends_bytes(&self.bytes_of(&packet));
     }
@@ -69,6 +81,7 @@ impl Client {
 
     /// The next packet that it hears is this one.
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "a story reads better without references")]
     pub(crate) fn hears(&self, expected: impl Sayable) {
         let bytes = self.hears_packet();
         assert_eq!(decode(&bytes, self.version), expected.packet());
@@ -99,7 +112,7 @@ impl Client {
         let stage = self.shard.stage();
         let socket = &stage.sockets[&self.id];
         assert_eq!(socket.closed, None);
-        assert_eq!(socket.heard, [], "nothing should be heard");
+        assert_eq!(socket.heard, b"", "nothing should be heard");
     }
 
     /// The connection ends with this reason and no further word.
@@ -107,7 +120,7 @@ impl Client {
     pub(crate) fn hears_the_end(&self, reason: CloseReason) {
         let stage = self.shard.stage();
         let socket = &stage.sockets[&self.id];
-        assert_eq!(socket.heard, [], "nothing more should be heard before the end");
+        assert_eq!(socket.heard, b"", "nothing more should be heard before the end");
         assert_eq!(socket.closed, Some(reason));
     }
 
@@ -191,4 +204,3 @@ fn decode(bytes: &[u8], version: ProtocolVersion) -> Packet<'_> {
     let body = &bytes[usize::from(header.header_length)..];
     Packet::decode(header, body, version).expect("the engine writes packets that a client takes")
 }
-

@@ -1,12 +1,14 @@
 //! Packets and messages as most stories want them; what matters to a story it changes by struct update.
 
-use holdfast_engine::CloseReason;
+use holdfast_engine::{CloseReason, MqttConfig};
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{
     AckProperties, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, PacketId,
     ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, SubAck, Subscribe, SubscribeProperties,
     SubscriptionOptions, UnsubAck, Unsubscribe, UnsubscribeProperties, Will, WillProperties,
 };
+
+use crate::stage::EPOCH_UNIX_MS;
 
 /// MQTT 5, clean start, no keep alive, session ends with the connection.
 pub(crate) fn connect(client_id: &str) -> Connect<'_> {
@@ -38,18 +40,16 @@ pub(crate) fn resume_311(client_id: &str) -> Connect<'_> {
 }
 
 pub(crate) fn expiring(session_expiry_s: u32) -> ConnectProperties<'static> {
-    ConnectProperties {
-        session_expiry_interval_s: Some(session_expiry_s),
-        ..ConnectProperties::default()
-    }
+    ConnectProperties { session_expiry_interval_s: Some(session_expiry_s), ..ConnectProperties::default() }
 }
 
 /// What an MQTT 5 client hears that gets what it asked for.
 pub(crate) fn accepted() -> ConnAck<'static> {
+    let announced = MqttConfig::default();
     let properties = ConnAckProperties {
-        receive_maximum: Some(256),
-        maximum_packet_size: Some(1 << 20),
-        topic_alias_maximum: Some(16),
+        receive_maximum: Some(announced.receive_maximum),
+        maximum_packet_size: Some(announced.maximum_packet_size),
+        topic_alias_maximum: Some(announced.topic_alias_maximum),
         ..ConnAckProperties::default()
     };
     ConnAck { session_present: false, reason_code: ReasonCode::Success, properties }
@@ -121,7 +121,7 @@ pub(crate) fn message<'a>(topic: &'a str, payload: &'a str) -> Message<'a> {
         qos: QoS::AtLeastOnce,
         retain: false,
         publisher: "somebody",
-        published_at_ms: 1,
+        published_at_ms: EPOCH_UNIX_MS,
         expires_at_ms: 0,
         properties: &[],
         payload: payload.as_bytes(),
@@ -142,10 +142,7 @@ pub(crate) const AT_MOST_ONCE: SubscriptionOptions = SubscriptionOptions::at(QoS
 pub(crate) const AT_LEAST_ONCE: SubscriptionOptions = SubscriptionOptions::at(QoS::AtLeastOnce);
 pub(crate) const EXACTLY_ONCE: SubscriptionOptions = SubscriptionOptions::at(QoS::ExactlyOnce);
 
-pub(crate) fn subscribe<'a>(
-    packet_id: u16,
-    filters: &'a [(&'a str, SubscriptionOptions)],
-) -> Subscribe<'a> {
+pub(crate) fn subscribe<'a>(packet_id: u16, filters: &'a [(&'a str, SubscriptionOptions)]) -> Subscribe<'a> {
     Subscribe {
         packet_id: id(packet_id),
         properties: SubscribeProperties::default(),

@@ -4,7 +4,7 @@
 //! ([`Action::ResumeRead`]), drains all outputs after each input, and frees a connection once it is closed.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use crate::client::Client;
 use crate::store::ScriptedStore;
 
 /// Where the virtual clock begins, in ms of Unix time.
-const EPOCH_UNIX_MS: u64 = 1_700_000_000_000;
+pub(crate) const EPOCH_UNIX_MS: u64 = 1_700_000_000_000;
 /// Bytes of unsettled uplinks that a bridge allows unless the story says otherwise.
 const WINDOW_BYTES: u32 = 1 << 20;
 

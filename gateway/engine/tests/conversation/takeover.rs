@@ -1,0 +1,234 @@
+//! The same client connects again: here, or on another shard.
+
+use holdfast_engine::CloseReason;
+use holdfast_wire::ids::Epoch;
+use holdfast_wire::link::{Handover, Takeover, ToGateway};
+use holdfast_wire::mqtt::{Connect, PubAck, PubRec, Publish};
+use holdfast_wire::session_record::SessionRecord;
+use holdfast_wire::store::Request;
+
+use crate::bridge::Heard;
+use crate::packets::{
+    AT_LEAST_ONCE, accepted, accepted_311, connect, connect_311, expiring, goodbye, id, message, qos1, qos2,
+    resume, resumed, will,
+};
+use crate::stage::Shard;
+
+/// Word of a new owner elsewhere.
+fn taken_over(client: &str, epoch: Epoch) -> ToGateway<'_> {
+    ToGateway::Takeover(Takeover { client, epoch, former: Shard::OWNER, owner: Shard::OTHER })
+}
+
+#[test]
+fn a_new_connection_closes_the_old_one_and_takes_the_session() {
+    let shard = Shard::new();
+    let first = shard.connects(&resume("c"));
+    first.subscribes("a", AT_LEAST_ONCE);
+    let second = shard.client();
+    second.sends(resume("c"));
+    first.hears_goodbye(CloseReason::SessionTakenOver);
+    second.hears(resumed());
+    shard.bridge(0).publishes(&message("a", "x"));
+    second.hears(qos1(1, "a", "x"));
+    assert_eq!((shard.stats().takeovers, shard.stage().engine.connections()), (1, 1));
+}
+
+#[test]
+fn a_takeover_is_quick_enough_while_the_first_session_is_still_opened() {
+    let shard = Shard::new();
+    shard.store_holds();
+    let first = shard.client_311();
+    first.sends(connect_311("c"));
+    let second = shard.client_311();
+    second.sends(connect_311("c"));
+    first.hears_the_end(CloseReason::SessionTakenOver);
+    second.hears_nothing();
+    shard.store_answers();
+    second.hears(accepted_311(false));
+    assert_eq!(shard.device("c").connection, second.id);
+}
+
+#[test]
+fn what_the_old_connection_did_not_acknowledge_the_new_one_hears_again() {
+    let shard = Shard::new();
+    let first = shard.connects(&resume("c"));
+    first.subscribes("a", AT_LEAST_ONCE);
+    let positions = shard.appends(&["a"], &message("a", "x"));
+    shard.bridge(0).publishes_at(&message("a", "x"), positions);
+    first.hears(qos1(1, "a", "x"));
+    let second = shard.client();
+    second.sends(resume("c"));
+    second.hears(resumed());
+    second.hears(Publish { dup: true, ..qos1(1, "a", "x") });
+    second.hears_nothing();
+}
+
+#[test]
+fn an_uplink_of_the_old_connection_is_not_acknowledged_to_the_new_one() {
+    let shard = Shard::new();
+    let first = shard.connects(&resume("c"));
+    first.sends(qos1(1, "t", "x"));
+    let second = shard.connects(&resume("c"));
+    second.sends(Publish { dup: true, ..qos1(1, "t", "x") });
+    shard.bridge(0).settles(1..=1);
+    second.hears_nothing();
+    shard.bridge(0).settles(2..=2);
+    second.hears(PubAck::success(id(1)));
+}
+
+#[test]
+fn word_of_another_owner_closes_the_connection_and_hands_over_what_only_this_shard_knows() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    shard.bridge(0).forgets();
+    client.sends(qos2(7, "t", "x"));
+    shard.bridge(0).hears_uplink("t", "x");
+    shard.bridge(0).settles(1..=1);
+    client.hears(PubRec::success(id(7)));
+    let positions = shard.appends(&["a"], &message("a", "x"));
+    shard.bridge(0).publishes_at(&message("a", "x"), positions);
+    client.hears(qos1(1, "a", "x"));
+    let opened = shard.opened_elsewhere("c", 3_600);
+    assert_eq!(opened.former, Some(Shard::OWNER));
+    shard.store_was_asked();
+    shard.bridge(0).says(&taken_over("c", opened.epoch));
+    client.hears_goodbye(CloseReason::SessionTakenOver);
+    let Heard::Handover { client: name, session } = shard.bridge(0).hears() else {
+        panic!("the new owner waits for a handover")
+    };
+    let known = SessionRecord::decode(&session).expect("a session record");
+    assert_eq!(name, "c");
+    assert_eq!(known.received, [id(7)]);
+    assert_eq!(known.inflight.len(), 1);
+    assert_eq!(shard.store_was_asked(), [], "the store takes no more writes from here");
+}
+
+#[test]
+fn word_of_an_owner_that_was_before_us_is_no_word() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    shard.bridge(0).says(&taken_over("c", shard.epoch_of("c")));
+    client.hears_nothing();
+    // Whoever asked is told that there is nothing to wait for.
+    assert_eq!(shard.bridge(0).hears(), Heard::Handover { client: "c".to_owned(), session: Vec::new() });
+    shard.bridge(0).says(&taken_over("nobody", Epoch(u64::MAX)));
+    assert!(matches!(shard.bridge(0).hears(), Heard::Handover { .. }));
+}
+
+#[test]
+fn a_new_owner_waits_a_moment_for_what_the_former_one_knows() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears_nothing();
+    let Heard::Takeover { client: name, epoch, former } = shard.bridge(0).hears() else {
+        panic!("the former owner is to be told")
+    };
+    assert_eq!((&*name, former), ("c", Shard::OTHER));
+    let mut session = Vec::new();
+    SessionRecord { received: vec![id(7)], ..SessionRecord::default() }.encode(&mut session);
+    let handover = |epoch| Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    // One of another takeover is not the one that is waited for.
+    shard.bridge(0).says(&ToGateway::Handover(handover(Epoch(epoch.0 - 1))));
+    client.hears_nothing();
+    shard.bridge(0).says(&ToGateway::Handover(handover(epoch)));
+    client.hears(resumed());
+    client.sends(Publish { dup: true, ..qos2(7, "t", "x") });
+    client.hears(PubRec::success(id(7)));
+    shard.bridge(0).says(&ToGateway::Handover(handover(epoch)));
+    client.hears_nothing();
+}
+
+#[test]
+fn a_former_owner_that_says_nothing_is_not_waited_for_any_longer() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    shard.clock_advances_ms(499);
+    client.hears_nothing();
+    shard.clock_advances_ms(1);
+    client.hears(resumed());
+}
+
+#[test]
+fn a_session_without_a_past_waits_for_nobody() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 0);
+    let client = shard.client();
+    client.sends(connect("c"));
+    client.hears(accepted());
+    assert!(matches!(shard.bridge(0).hears(), Heard::Takeover { .. }));
+}
+
+#[test]
+fn a_connection_that_ends_while_it_waits_leaves_its_session_resting() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    shard.store_was_asked();
+    client.vanishes();
+    assert!(matches!(&shard.store_was_asked()[..], [Request::Close { expiry_s: 3_600, .. }]));
+    shard.clock_advances_ms(1_000);
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+}
+
+#[test]
+fn a_takeover_is_told_to_each_new_bridge_until_the_former_owner_has_answered() {
+    let shard = Shard::without_links(holdfast_engine::EngineConfig::default(), 1);
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    for _ in 0..2 {
+        shard.bridge(0).comes_up();
+        assert!(matches!(shard.bridge(0).hears(), Heard::Takeover { .. }));
+        shard.bridge(0).goes_down();
+    }
+    let handover = Handover { client: "c", epoch: shard.epoch_of("c"), owner: Shard::OWNER, session: &[] };
+    shard.bridge(0).comes_up();
+    shard.bridge(0).says(&ToGateway::Handover(handover));
+    shard.bridge(0).goes_down();
+    shard.bridge(0).comes_up();
+    shard.bridge(0).hears_nothing();
+    client.hears_nothing();
+}
+
+#[test]
+fn a_stale_owner_is_found_out_by_the_store() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.sends(Connect { ..connect("x") });
+    client.hears(goodbye(CloseReason::SecondConnect));
+    let client = shard.connects(&resume("c"));
+    shard.opened_elsewhere("c", 3_600);
+    client.sends(crate::packets::subscribe(1, &[("a", AT_LEAST_ONCE)]));
+    client.hears_goodbye(CloseReason::Fenced);
+}
+
+#[test]
+fn an_open_that_lost_to_another_shard_meanwhile_is_closed() {
+    let shard = Shard::new();
+    shard.store_holds();
+    let client = shard.client();
+    client.sends(Connect { properties: expiring(60), ..connect("c") });
+    shard.bridge(0).says(&taken_over("c", Epoch(u64::MAX)));
+    client.hears_nothing();
+    shard.store_answers();
+    client.hears_the_end(CloseReason::SessionTakenOver);
+}
+
+#[test]
+fn an_operator_may_disconnect_a_client() {
+    let shard = Shard::new();
+    let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..connect("c") });
+    shard.bridge(0).says(&ToGateway::Disconnect("c"));
+    client.hears_goodbye(CloseReason::AdministrativeAction);
+    shard.bridge(0).hears_uplink("gone", "c");
+    assert!(!shard.input(|engine, now| engine.disconnect("c", now)));
+}

@@ -20,14 +20,14 @@ use crate::connection::close::CloseReason;
 use crate::connection::deliver::{self, Copy, Outgoing};
 use crate::connection::publish::{self, Taken};
 use crate::connection::table::Connections;
-use crate::connection::{Connection, Phase, json, subscribe};
+use crate::connection::{Connection, Phase, Successor, json, subscribe};
 use crate::drain::Drain;
 use crate::input::{AcceptRefused, ConnectionId, LinkIndex, Listener, Now, SocketEnd};
 use crate::limits::EngineConfig;
 use crate::output::{Action, RequestId};
 use crate::requests::Asked;
 use crate::session::{Protocol, Session, durable};
-use crate::shared::{OwnTakeover, Shared};
+use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::timers::TICK_MS;
 use crate::topics::fan_out::FanOut;
@@ -156,10 +156,7 @@ impl Engine {
         let Self { connections, shared, .. } = self;
         shared.uplinks.up(link, welcome, |moved| follow(connections, moved));
         shared.interests.link_up(link, &mut shared.uplinks);
-        for takeover in std::mem::take(&mut self.shared.takeovers) {
-            // Nobody waits for what its former owner knows any more.
-            let _ = self.shared.say_takeover(takeover);
-        }
+        self.shared.say_takeovers_again();
         self.ask_retained_again(None);
         self.resume_waiting(now);
     }
@@ -219,8 +216,7 @@ impl Engine {
                 Ok(Reply::Opened(opened)) => {
                     // The former owner is told all the same: the store names it to nobody else.
                     if let Some(former) = opened.former.filter(|former| *former != self.shared.owner) {
-                        let takeover = OwnTakeover { client: client.clone(), epoch: opened.epoch, former };
-                        let _ = self.shared.say_takeover(takeover);
+                        let _ = self.shared.say_takeover(&client, opened.epoch, former);
                     }
                     self.close_unclaimed(client, expiry_s, opened);
                 }
@@ -639,8 +635,14 @@ impl Engine {
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
             }
-            // The store has answered both, and the later answer was heard of first.
-            Some((_, Phase::Opening(opening))) => opening.newest = opening.newest.max(Some(takeover.epoch)),
+            // It hears once the store has answered us, and the owner before us too.
+            Some((_, Phase::Opening(opening))) => {
+                let Takeover { epoch, owner, .. } = *takeover;
+                if opening.successor.is_none_or(|successor| successor.epoch < epoch) {
+                    opening.successor = Some(Successor { owner, epoch });
+                }
+                return;
+            }
             _ => {}
         }
         let Takeover { client, epoch, owner, .. } = *takeover;
@@ -740,6 +742,9 @@ impl Engine {
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
+                if let (Some(successor), None) = (opening.successor, &opening.opened) {
+                    self.pass_on(&opening.session.client, successor, None);
+                }
                 if let Some(opened) = opening.opened {
                     self.close_unclaimed(opening.session.client.clone(), opening.session.expiry_s, opened);
                 }

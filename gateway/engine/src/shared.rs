@@ -42,8 +42,9 @@ pub(crate) struct Shared {
     pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
     pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
-    /// Sessions taken over while no link was up to tell their former owners. At most the sessions opened in that time.
-    pub(crate) takeovers: Vec<OwnTakeover>,
+    /// Sessions taken over whose former owner has not answered: said again when a link comes up. At most the sessions opened since a link was last up for long
+    /// enough to be answered.
+    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), Owner>,
     /// Connections whose session waits for what its former owner knows, and until when; in that order.
     pub(crate) handovers: VecDeque<(u64, ConnectionId)>,
     pub(crate) stats: Stats,
@@ -51,14 +52,6 @@ pub(crate) struct Shared {
     pub(crate) scratch: Vec<u8>,
     last_number: u64,
     random: u64,
-}
-
-/// A session that this shard took from another owner.
-#[derive(Clone, Debug)]
-pub(crate) struct OwnTakeover {
-    pub(crate) client: ClientId,
-    pub(crate) epoch: Epoch,
-    pub(crate) former: Owner,
 }
 
 impl Shared {
@@ -77,7 +70,7 @@ impl Shared {
             retained_reads: BTreeMap::new(),
             delayed_wills: BTreeMap::new(),
             unsaved: VecDeque::new(),
-            takeovers: Vec::new(),
+            takeovers: BTreeMap::new(),
             handovers: VecDeque::new(),
             stats: Stats::default(),
             scratch: Vec::new(),
@@ -101,16 +94,20 @@ impl Shared {
         mixed ^ (mixed >> 31)
     }
 
-    /// Tells a session's former owner: now (true), or once there is a link.
-    pub(crate) fn say_takeover(&mut self, takeover: OwnTakeover) -> bool {
-        let Some(link) = self.uplinks.choose(&takeover.client) else {
-            self.takeovers.push(takeover);
-            return false;
-        };
-        let OwnTakeover { client, epoch, former } = &takeover;
-        let record = Takeover { client, epoch: *epoch, former: *former, owner: self.owner };
+    /// Tells a session's former owner, now (true) or once there is a link. It answers with a handover.
+    pub(crate) fn say_takeover(&mut self, client: &ClientId, epoch: Epoch, former: Owner) -> bool {
+        self.takeovers.insert((client.clone(), epoch), former);
+        let Some(link) = self.uplinks.choose(client) else { return false };
+        let record = Takeover { client, epoch, former, owner: self.owner };
         self.uplinks.say(link, &ToBridge::Takeover(record));
         true
+    }
+
+    /// Tells those former owners again who have not answered: what was said to them may be lost with a link.
+    pub(crate) fn say_takeovers_again(&mut self) {
+        for ((client, epoch), former) in std::mem::take(&mut self.takeovers) {
+            let _ = self.say_takeover(&client, epoch, former);
+        }
     }
 
     /// Asks the store; `asked` comes back with the answer.

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 
 use holdfast_wire::ids::{BridgeId, Epoch};
-use holdfast_wire::link::{Settled, ToBridge, Uplink, Welcome};
+use holdfast_wire::link::{Outcome, Report, Settled, ToBridge, Uplink, Welcome};
 use holdfast_wire::mqtt::{PacketId, QoS};
 
 use crate::input::{ConnectionId, LinkIndex};
@@ -32,6 +32,8 @@ pub(crate) struct Uplinks {
 #[derive(Debug)]
 struct Link {
     bridge: Option<BridgeId>,
+    /// Counts how often it came up.
+    life: u32,
     window: Window,
     /// Encoded records that the shell has not taken yet. Uplinks in it are bounded by the window; reports, interests and the like by what causes
     /// them.
@@ -44,6 +46,14 @@ struct Link {
 struct Orphan {
     entry: Entry,
     record: Vec<u8>,
+}
+
+/// A delivery whose outcome somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReportTo {
+    link: LinkIndex,
+    life: u32,
+    delivery: u64,
 }
 
 /// The bridges take no more now.
@@ -71,8 +81,13 @@ pub(crate) struct Moved {
 
 impl Uplinks {
     pub(crate) fn new(links: u16) -> Self {
-        let link =
-            || Link { bridge: None, window: Window::new(), output: Vec::new(), waiting: VecDeque::new() };
+        let link = || Link {
+            bridge: None,
+            life: 0,
+            window: Window::new(),
+            output: Vec::new(),
+            waiting: VecDeque::new(),
+        };
         Self { links: (0..links).map(|_| link()).collect(), version: 1, orphans: VecDeque::new() }
     }
 
@@ -129,6 +144,18 @@ impl Uplinks {
         self.orphans.push_back(Orphan { entry: Entry::unplaced(connection, frame.packet_id, kind), record });
     }
 
+    /// Whom to tell what becomes of a delivery that came over this link.
+    pub(crate) fn report_to(&self, link: LinkIndex, delivery: u64) -> ReportTo {
+        ReportTo { link, life: self.links[usize::from(link.0)].life, delivery }
+    }
+
+    /// Tells it, unless the link has been lost since: its bridge has given the delivery up, and the number means something else by now.
+    pub(crate) fn report(&mut self, to: ReportTo, outcome: Outcome) {
+        if self.links[usize::from(to.link.0)].life == to.life {
+            self.say(to.link, &ToBridge::Report(Report { delivery: to.delivery, outcome }));
+        }
+    }
+
     /// Appends a record to a link that is up; one that is down hears it another way when it comes back, or need not.
     pub(crate) fn say(&mut self, link: LinkIndex, record: &ToBridge<'_>) {
         let link = &mut self.links[usize::from(link.0)];
@@ -167,6 +194,7 @@ impl Uplinks {
     pub(crate) fn up(&mut self, link: LinkIndex, welcome: Welcome, mut moved: impl FnMut(Moved)) {
         let state = &mut self.links[usize::from(link.0)];
         state.bridge = Some(welcome.bridge);
+        state.life += 1;
         state.window.bytes_max = welcome.window_bytes as usize;
         state.output.clear();
         self.version = self.version.wrapping_add(1);

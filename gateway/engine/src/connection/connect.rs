@@ -3,8 +3,8 @@
 //! CONNECT is judged, an older connection of the same client is closed, the store opens the session, and CONNACK says what was granted. A resumed
 //! session takes up its subscriptions and sends again what it had inflight.
 
-use holdfast_wire::ids::ClientId;
-use holdfast_wire::link::Handover;
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::link::{Handover, ToBridge};
 use holdfast_wire::mqtt::{
     ConnAck, ConnAckProperties, Connect, DecodeError, FixedHeader, ProtocolVersion, QoS, ReasonCode,
 };
@@ -12,7 +12,7 @@ use holdfast_wire::session_record::{InflightState, SessionRecord};
 use holdfast_wire::store::{Opened, Progress, Request};
 
 use super::close::CloseReason;
-use super::{Opening, Phase, deliver, json, subscribe};
+use super::{Opening, Phase, Successor, deliver, json, subscribe};
 use crate::engine::{Engine, Leaving};
 use crate::input::{ConnectionId, Now};
 use crate::output::Action;
@@ -21,7 +21,6 @@ use crate::session::durable::{self, Durable};
 use crate::session::sending::{Inflight, Item};
 use crate::session::subscription::Subscription;
 use crate::session::{Protocol, Session};
-use crate::shared::OwnTakeover;
 use crate::topics::interest::Waiter;
 use crate::will::Will;
 
@@ -146,8 +145,10 @@ impl Engine {
     pub(crate) fn open_session(&mut self, id: ConnectionId, open: OpenRequest, now: Now) {
         let OpenRequest { session, clean_start, assigned_id, changed_expiry, changed_keep_alive } = open;
         let client = session.client.clone();
+        let mut inherited = None;
         if let Some(former) = self.find_client(&client) {
             self.shared.stats.takeovers += 1;
+            inherited = self.awaited_epoch(former);
             self.end_taken_over(former, clean_start, now);
         }
         let request = Request::Open {
@@ -165,7 +166,8 @@ impl Engine {
             assigned_id,
             changed_expiry,
             changed_keep_alive,
-            newest: None,
+            successor: None,
+            inherited,
             opened: None,
         }));
         connection.hear(now.monotonic_ms);
@@ -178,23 +180,52 @@ impl Engine {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
         let Some(former) = opened.former.filter(|former| *former != self.shared.owner) else {
-            return self.establish(id, opened, now);
+            return match opening.inherited {
+                Some(_) => self.await_handover(id, opened, now),
+                None => self.establish(id, opened, now),
+            };
         };
+        opening.inherited = None;
         let client = opening.session.client.clone();
-        let is_told = self.shared.say_takeover(OwnTakeover { client, epoch: opened.epoch, former });
-        if !is_told || opened.session.is_none() {
+        let is_told = self.shared.say_takeover(&client, opened.epoch, former);
+        if is_told {
+            self.await_handover(id, opened, now);
+        } else {
+            self.establish(id, opened, now);
+        }
+    }
+
+    /// Waits a moment for what the former owner knows, if there is a session to know something of.
+    fn await_handover(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        let Phase::Opening(opening) = &mut connection.phase else { return };
+        if opened.session.is_none() {
             return self.establish(id, opened, now);
         }
         opening.opened = Some(opened);
         self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, id));
     }
 
+    /// The epoch under which a connection waits for its former owner, if it does.
+    fn awaited_epoch(&self, id: ConnectionId) -> Option<Epoch> {
+        match &self.connections.find(id)?.phase {
+            Phase::Opening(opening) => {
+                opening.inherited.or(opening.opened.as_ref().map(|opened| opened.epoch))
+            }
+            _ => None,
+        }
+    }
+
     /// The former owner of a session has told what it knows.
     pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
+        self.shared.takeovers.remove(&(ClientId::new(handover.client), handover.epoch));
         let Some(id) = self.find_client(handover.client) else { return };
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
-        let Some(mut opened) = opening.opened.take_if(|opened| opened.epoch == handover.epoch) else {
+        let Some(mut opened) = opening
+            .opened
+            .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
+        else {
             return;
         };
         if let (Some(record), Ok(newer)) = (&mut opened.session, SessionRecord::decode(handover.session)) {
@@ -218,12 +249,32 @@ impl Engine {
         }
     }
 
+    /// Tells the next owner what the owners before us knew.
+    pub(crate) fn pass_on(
+        &mut self,
+        client: &ClientId,
+        successor: Successor,
+        session: Option<SessionRecord>,
+    ) {
+        let mut known = Vec::new();
+        if let Some(session) = session {
+            SessionRecord { subscriptions: Vec::new(), ..session }.encode(&mut known);
+        }
+        let Some(link) = self.shared.uplinks.choose(client) else { return };
+        let Successor { owner, epoch } = successor;
+        self.shared
+            .uplinks
+            .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known }));
+    }
+
     /// The session stands: CONNACK, and everything that waited for it.
     fn establish(&mut self, id: ConnectionId, opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if let Phase::Opening(opening) = &connection.phase
-            && opening.newest > Some(opened.epoch)
+            && let Some(successor) = opening.successor.filter(|successor| successor.epoch > opened.epoch)
         {
+            let client = opening.session.client.clone();
+            self.pass_on(&client, successor, opened.session);
             return self.end_as(id, CloseReason::SessionTakenOver, Leaving::Lost, now);
         }
         let Phase::Opening(opening) = std::mem::replace(&mut connection.phase, Phase::Closing) else {

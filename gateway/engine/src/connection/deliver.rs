@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use holdfast_wire::json::{Data, Id, PushBody, write_push_head};
-use holdfast_wire::link::{Outcome, Report, ToBridge};
+use holdfast_wire::link::Outcome;
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::{PacketId, PubRel, PublishProperties, QoS, ReasonCode, publish};
 use holdfast_wire::session_record::{InflightState, Offset, StreamKey};
@@ -13,7 +13,7 @@ use holdfast_wire::topic;
 use super::publish::EVENT_TIME;
 use super::transport::Framing;
 use super::{Connection, Phase};
-use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::input::{ConnectionId, Now};
 use crate::outbox::{Outbox, Run};
 use crate::requests::Asked;
 use crate::session::aliases::Outbound;
@@ -21,6 +21,7 @@ use crate::session::durable::{self, Live};
 use crate::session::sending::{Inflight, Item};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
+use crate::uplink::ReportTo;
 
 /// Streams are read on in pieces of at most this many messages ...
 const READ_MESSAGES_MAX: u32 = 128;
@@ -36,7 +37,7 @@ pub(crate) struct Copy<'a> {
     pub(crate) subscription_ids: &'a [u32],
     /// Places in the session's own streams.
     pub(crate) positions: &'a [(u16, Offset)],
-    pub(crate) report: Option<(LinkIndex, u64)>,
+    pub(crate) report: Option<ReportTo>,
 }
 
 /// A message that is delivered to one or many, with what is made of it only once.
@@ -81,10 +82,10 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Tells the link that asked what became of a delivery.
-pub(crate) fn report(shared: &mut Shared, to: Option<(LinkIndex, u64)>, outcome: Outcome) {
-    if let Some((link, delivery)) = to {
-        shared.uplinks.say(link, &ToBridge::Report(Report { delivery, outcome }));
+/// Tells who asked what became of a delivery.
+pub(crate) fn report(shared: &mut Shared, to: Option<ReportTo>, outcome: Outcome) {
+    if let Some(to) = to {
+        shared.uplinks.report(to, outcome);
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) mod websocket;
 
 use crate::session::{Protocol, Session};
 use crate::timers::TICK_MS;
-use holdfast_wire::ids::Epoch;
+use holdfast_wire::ids::{Epoch, Owner};
 use holdfast_wire::store::Opened;
 use transport::Framing;
 use websocket::WebSocket;
@@ -78,10 +78,19 @@ pub(crate) struct Opening {
     pub(crate) assigned_id: bool,
     pub(crate) changed_expiry: bool,
     pub(crate) changed_keep_alive: bool,
-    /// An epoch of this session that another owner was given meanwhile.
-    pub(crate) newest: Option<Epoch>,
+    /// Another owner was given the session meanwhile, and waits to hear what its former owners know.
+    pub(crate) successor: Option<Successor>,
+    /// The epoch of an older connection here, which this one replaced while it waited for what the former owner knows: that answer is this one's.
+    pub(crate) inherited: Option<Epoch>,
     /// The store's answer, while the former owner is waited for.
     pub(crate) opened: Option<Opened>,
+}
+
+/// Who owns a session after us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Successor {
+    pub(crate) owner: Owner,
+    pub(crate) epoch: Epoch,
 }
 
 impl Connection {

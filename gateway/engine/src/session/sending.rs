@@ -14,7 +14,7 @@ use holdfast_wire::mqtt::{PacketId, QoS};
 use holdfast_wire::session_record::{Cursor, InflightRecord, InflightState, Offset};
 
 use super::durable::StreamState;
-use crate::input::LinkIndex;
+use crate::uplink::ReportTo;
 
 /// A message for one client, with what that client's subscriptions make of it. QoS > 0.
 #[derive(Clone, Debug)]
@@ -23,8 +23,8 @@ pub(crate) struct Item {
     pub(crate) qos: QoS,
     pub(crate) retain: bool,
     pub(crate) subscription_ids: Box<[u32]>,
-    /// Whom to tell the outcome: the link it came by and the delivery's number.
-    pub(crate) report: Option<(LinkIndex, u64)>,
+    /// Whom to tell the outcome.
+    pub(crate) report: Option<ReportTo>,
     /// Its places in the session's streams: index into `Durable::streams`, and offset.
     pub(crate) positions: Box<[(u16, Offset)]>,
 }

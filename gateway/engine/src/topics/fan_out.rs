@@ -19,6 +19,7 @@ use crate::session::Session;
 use crate::session::subscription::{Options, Subscription};
 use crate::shared::Shared;
 use crate::topics::subscribers::Subscriber;
+use crate::uplink::ReportTo;
 
 /// Messages on their way to many.
 #[derive(Debug, Default)]
@@ -57,7 +58,7 @@ const POSITIONS_MAX: usize = 63;
 impl Engine {
     /// A bridge delivers a message.
     pub(crate) fn handle_deliver(&mut self, link: LinkIndex, deliver: &Deliver<'_>, now: Now) {
-        let report = (deliver.delivery != 0).then_some((link, deliver.delivery));
+        let report = (deliver.delivery != 0).then(|| self.shared.uplinks.report_to(link, deliver.delivery));
         match deliver.target {
             Target::Subscribers => self.deliver_to_subscribers(deliver, now),
             Target::Device(client) => self.deliver_to_device(client, deliver, report, now),
@@ -65,13 +66,7 @@ impl Engine {
         }
     }
 
-    fn deliver_to_device(
-        &mut self,
-        client: &str,
-        deliver: &Deliver<'_>,
-        report: Option<(LinkIndex, u64)>,
-        now: Now,
-    ) {
+    fn deliver_to_device(&mut self, client: &str, deliver: &Deliver<'_>, report: Option<ReportTo>, now: Now) {
         let found = self.find_client(client);
         let connection =
             found.and_then(|id| self.connections.find_mut(id).map(|connection| (id, connection)));
@@ -109,7 +104,7 @@ impl Engine {
         group: &str,
         filter: &str,
         deliver: &Deliver<'_>,
-        report: Option<(LinkIndex, u64)>,
+        report: Option<ReportTo>,
         now: Now,
     ) {
         let key = format!("$share/{group}/{filter}");

@@ -105,7 +105,11 @@ impl Swarm {
         while self.open < target_open {
             while target_open - self.open - waiting.len() < in_flight {
                 let Some(index) = waiting.pop() else { break };
-                self.dial(index)?;
+                if let Err(error) = self.dial(index) {
+                    // On the loopback interface a refusal may come at once; it is no more final than a later one.
+                    self.failed.push(index);
+                    self.last_failure = Some(error);
+                }
             }
             self.turn(Some(Duration::from_millis(100)), |_, _, _| Ok(()))?;
             waiting.append(&mut self.failed);
@@ -284,10 +288,6 @@ impl Link {
 
     pub(super) fn outbound(&mut self) -> &mut Vec<u8> {
         &mut self.outbound
-    }
-
-    pub(super) fn has_outbound(&self) -> bool {
-        !self.outbound.is_empty()
     }
 
     /// Writes what is queued, as far as the socket takes it.

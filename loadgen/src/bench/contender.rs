@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,26 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use super::{BenchError, Processes, Target};
+use super::{BenchError, Processes, Target, packets};
 
 /// From start to the first connection.
 const START: Duration = Duration::from_secs(30);
 
 /// From SIGTERM to SIGKILL.
 const STOP: Duration = Duration::from_secs(10);
+
+/// Of one attempt to be admitted.
+const ADMISSION: Duration = Duration::from_secs(1);
+
+/// Ports of contenders. The system takes ports for outgoing connections from 32,768 on, so that neither a connection
+/// of the driver nor the look whether somebody listens yet can hold one of these.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Threads of Holdfast that serve devices; the others are bridge, log and store.
+pub(crate) const HOLDFAST_GATEWAY_THREADS: &str = "shard-";
+
+/// Pushes go from device to device here. Other brokers keep no log, and this one is to do no more than they.
+const HOLDFAST_PUSH_RULE: &str = "topic_map=[{filter=\"devices/+/push\",sink=\"none\"}]";
 
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -103,23 +117,27 @@ impl Contender {
                 command.args(arguments).args(["--mqtt", "127.0.0.1:0", "--ws", "127.0.0.1:0"]);
                 command.args(["--admin", "127.0.0.1:0"]);
                 command.arg("--data-dir").arg(directory.path().join("data"));
-                command.arg("--ready-file").arg(&ready_file);
+                command.arg("--ready-file").arg(&ready_file).args(["--set", HOLDFAST_PUSH_RULE]);
                 command
             }
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn()?;
+        let mut processes = Processes::new(vec![child.id()]);
+        if matches!(self, Self::Holdfast { .. }) {
+            processes = processes.with_gateway_threads(HOLDFAST_GATEWAY_THREADS);
+        }
         let target = Target {
             name: self.name().to_owned(),
             mqtt,
             ws: (!matches!(self, Self::Floor)).then_some(ws),
             json: matches!(self, Self::Holdfast { .. }),
-            processes: Processes::new(vec![child.id()]),
+            processes,
         };
         let mut running = Running { target, child, _directory: directory };
         match self {
             Self::Holdfast { .. } => running.wait_for_file(&ready_file)?,
-            _ => running.wait_for_port()?,
+            _ => running.wait_for_admission()?,
         }
         Ok(running)
     }
@@ -142,9 +160,18 @@ impl Reexec {
 }
 
 impl Running {
-    fn wait_for_port(&mut self) -> io::Result<()> {
-        let address = self.target.mqtt;
-        self.wait_until(|| Ok(TcpStream::connect(address).is_ok().then_some(())))
+    /// How it ended, if it did by itself.
+    pub(super) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Listening is not enough: a broker may have opened one of its listeners and not yet the other.
+    fn wait_for_admission(&mut self) -> io::Result<()> {
+        let (mqtt, ws) = (self.target.mqtt, self.target.ws);
+        self.wait_until(|| {
+            let listens = ws.is_none_or(|ws| TcpStream::connect_timeout(&ws, ADMISSION).is_ok());
+            Ok((listens && admits(mqtt).is_ok()).then_some(()))
+        })
     }
 
     fn wait_for_file(&mut self, file: &Path) -> io::Result<()> {
@@ -192,6 +219,17 @@ impl Drop for Running {
     }
 }
 
+/// A device is admitted and leaves.
+fn admits(mqtt: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&mqtt, ADMISSION)?;
+    stream.set_read_timeout(Some(ADMISSION))?;
+    stream.write_all(&packets::connect(0))?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    stream.write_all(&packets::disconnect())?;
+    if answer == packets::CONNACK { Ok(()) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+}
+
 /// The configuration that the budgets name.
 fn mosquitto_config(mqtt: SocketAddr, ws: SocketAddr) -> String {
     format!(
@@ -204,10 +242,20 @@ fn mosquitto_config(mqtt: SocketAddr, ws: SocketAddr) -> String {
     )
 }
 
-/// Free at this moment; both are held until both are known.
+/// Free at this moment; both are held until both are known. Where the search begins differs between processes and
+/// calls, so that two comparisons at once do not meet.
 fn free_addresses() -> io::Result<(SocketAddr, SocketAddr)> {
-    let any = (Ipv4Addr::LOCALHOST, 0);
-    let (first, second) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    let first = (std::process::id().wrapping_mul(97) + CALLS.fetch_add(2, Relaxed)) % count;
+    let free = |index: u32| {
+        let port = PORTS.start + ((first + index) % count) as u16;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+    };
+    let mut free = (0..count).filter_map(free);
+    let (Some(first), Some(second)) = (free.next(), free.next()) else {
+        return Err(io::ErrorKind::AddrInUse.into());
+    };
     Ok((first.local_addr()?, second.local_addr()?))
 }
 
@@ -221,6 +269,26 @@ mod tests {
         let error =
             Contender::Mosquitto { binary: "/nowhere/mosquitto".into() }.start(&reexec).err().unwrap();
         assert_eq!(error.to_string(), "mosquitto did not start: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn ports_are_free_and_not_those_of_outgoing_connections() {
+        let (first, second) = free_addresses().unwrap();
+        assert_ne!(first, second);
+        assert!(PORTS.contains(&first.port()) && PORTS.contains(&second.port()));
+        assert!(TcpListener::bind(first).is_ok() && TcpListener::bind(second).is_ok());
+    }
+
+    #[test]
+    fn a_broker_is_ready_once_it_admits_a_device_and_not_when_it_only_listens() {
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(admits(silent.local_addr().unwrap()).is_err());
+        let (told, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let any = (Ipv4Addr::LOCALHOST, 0).into();
+            crate::bench::serve_floor(any, |address| told.send(address).unwrap())
+        });
+        admits(address.recv().unwrap()).unwrap();
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum BenchError {
     /// The broker's process is gone, or is not ours to look at.
     #[error("cannot read /proc of process {0}")]
     Process(u32),
+    /// A process has none of the threads that are to be told apart.
+    #[error("no thread is named {0}*")]
+    Threads(&'static str),
     /// A broker did not start.
     #[error("{name} did not start: {why}")]
     Start {

@@ -23,11 +23,12 @@ mod web_socket;
 use std::net::SocketAddr;
 
 pub use self::compare::compare;
+pub(crate) use self::contender::HOLDFAST_GATEWAY_THREADS;
 pub use self::contender::{Contender, Reexec};
 pub use self::error::BenchError;
 pub use self::floor::serve as serve_floor;
 pub use self::plan::{BenchPlan, Measure};
-pub use self::process::{CpuTime, Memory, Processes};
+pub use self::process::{CpuTime, Memory, Processes, Spent};
 #[cfg(feature = "rumqttd")]
 pub use self::reference::serve as serve_rumqttd;
 pub use self::table::{Better, Figure, Table};

@@ -77,6 +77,14 @@ pub(super) fn pingreq() -> Vec<u8> {
     out
 }
 
+/// CONNACK with success and without a session.
+pub(super) const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+
+/// A goodbye, so that nobody waits for this client.
+pub(super) fn disconnect() -> Vec<u8> {
+    vec![0xE0, 0]
+}
+
 /// The packet id in a PUBACK or SUBACK.
 pub(super) fn ack_packet_id(packet: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]))

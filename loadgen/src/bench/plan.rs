@@ -25,8 +25,10 @@ pub enum Measure {
     FlatOutQos0,
     /// One publisher, all subscribe.
     FanOut,
-    /// To random devices, each with its own topic.
+    /// To random devices, each with its own topic, at `QoS` 0.
     Push,
+    /// ... at `QoS` 1.
+    PushQos1,
     /// All connections are cut and return; also CPU per connect.
     Storm,
 }
@@ -109,7 +111,7 @@ impl BenchPlan {
 
 impl Measure {
     /// All, in the order of the table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Idle,
         Self::IdleSubscribed,
         Self::IdleWebSocket,
@@ -120,6 +122,7 @@ impl Measure {
         Self::FlatOutQos1,
         Self::FlatOutQos0,
         Self::Push,
+        Self::PushQos1,
         Self::Storm,
     ];
 
@@ -135,7 +138,8 @@ impl Measure {
             Self::FlatOutQos1 => "QoS 1 flat out",
             Self::FlatOutQos0 => "QoS 0 flat out",
             Self::FanOut => "fan-out",
-            Self::Push => "push to random devices",
+            Self::Push => "push to random devices at QoS 0",
+            Self::PushQos1 => "push to random devices at QoS 1",
             Self::Storm => "return of all connections",
         }
     }

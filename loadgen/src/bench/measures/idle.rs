@@ -27,7 +27,7 @@ pub(super) fn run(
     let grown = after.resident_bytes as f64 - before.resident_bytes as f64;
     let bytes = grown / (plan.idle_to - plan.idle_from).max(1) as f64;
     let (key, title) = match (carrier, subscribed) {
-        (Carrier::Tcp, false) => ("idle_bytes", "bytes per idle MQTT connection"),
+        (Carrier::Tcp, false) => ("idle_bytes", "user-space bytes per idle MQTT connection"),
         (Carrier::Tcp, true) => ("idle_subscribed_bytes", "... with one subscription"),
         (Carrier::WebSocketMqtt, _) => ("idle_websocket_bytes", "... MQTT over WebSocket"),
         (Carrier::WebSocketJson, _) => ("idle_json_bytes", "... JSON over WebSocket"),

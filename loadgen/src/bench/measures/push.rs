@@ -1,4 +1,5 @@
-//! Pushes to random devices, each on its own topic, `QoS` 1 on both ways: CPU and latency of each.
+//! Pushes to random devices, each on its own topic, at one `QoS` on both ways: CPU and latency of each. The devices
+//! subscribe at `QoS` 1 in either case.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::schedule::whole;
 /// Short, as each push is to leave at its own time and not in bunches.
 const TICK: Duration = Duration::from_micros(200);
 
-pub(super) fn run(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, BenchError> {
+pub(super) fn run(plan: &BenchPlan, target: &Target, qos: QoS) -> Result<Vec<Figure>, BenchError> {
     let publishers = plan.push_publishers.max(1);
     let mut swarm = Swarm::new(target, Carrier::Tcp)?;
     swarm.connect(plan.connections + publishers, plan.connects_in_flight)?;
@@ -44,8 +45,10 @@ pub(super) fn run(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, Benc
             let packet_id = run.sent / publishers as u64 % 60_000 + 1;
             let device = run.random.below(plan.connections as u32) as usize;
             body[..8].copy_from_slice(&(run.start.elapsed().as_nanos() as u64).to_be_bytes());
-            let mut push = packets::publish(&push_topic(device), QoS::AtLeastOnce, &body);
-            packets::set_packet_id(&mut push, packet_id as u16);
+            let mut push = packets::publish(&push_topic(device), qos, &body);
+            if qos == QoS::AtLeastOnce {
+                packets::set_packet_id(&mut push, packet_id as u16);
+            }
             swarm.send(publisher, &push)?;
             run.sent += 1;
         }
@@ -58,11 +61,19 @@ pub(super) fn run(plan: &BenchPlan, target: &Target) -> Result<Vec<Figure>, Benc
         run.turn(&mut swarm, Some(TICK))?;
     }
     let each = cpu_each(target.processes.cpu()? - cpu, run.sent - sent_before);
-    Ok(vec![
-        Figure::less("push_cpu_us", "CPU us per push to a random device", each),
-        Figure::less("push_p50_us", "... p50 us", run.latencies.value_at_quantile(0.5) as f64),
-        Figure::less("push_p99_us", "... p99 us", run.latencies.value_at_quantile(0.99) as f64),
-    ])
+    let (p50, p99) = (run.latencies.value_at_quantile(0.5), run.latencies.value_at_quantile(0.99));
+    Ok(match qos {
+        QoS::AtMostOnce => vec![
+            Figure::less("push_cpu_us", "CPU us per push to a random device, QoS 0", each),
+            Figure::less("push_p50_us", "... p50 us", p50 as f64),
+            Figure::less("push_p99_us", "... p99 us", p99 as f64),
+        ],
+        _ => vec![
+            Figure::less("push_qos1_cpu_us", "CPU us per push to a random device, QoS 1", each),
+            Figure::less("push_qos1_p50_us", "... p50 us", p50 as f64),
+            Figure::less("push_qos1_p99_us", "... p99 us", p99 as f64),
+        ],
+    })
 }
 
 struct Run {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_wire::mqtt::{PacketType, QoS};
 
-use super::{cpu_each, frame_topic, latencies_us, payload};
+use super::{cpu_figures, frame_topic, latencies_us, payload};
 use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target, packets};
@@ -29,7 +29,7 @@ pub(super) fn run(plan: &BenchPlan, target: &Target, qos: QoS) -> Result<Vec<Fig
     while start.elapsed() < end {
         let elapsed = start.elapsed();
         if measured_from.is_none() && elapsed >= plan.warm_up {
-            measured_from = Some((target.processes.cpu()?, sent));
+            measured_from = Some((target.processes.spent()?, sent));
             latencies.reset();
         }
         let due = whole(elapsed.as_secs_f64() * plan.rate);
@@ -53,19 +53,21 @@ pub(super) fn run(plan: &BenchPlan, target: &Target, qos: QoS) -> Result<Vec<Fig
             Ok(())
         })?;
     }
-    let (cpu, sent_before) = measured_from.ok_or(BenchError::Protocol)?;
+    let (before, sent_before) = measured_from.ok_or(BenchError::Protocol)?;
     settle(&mut swarm, qos, sent, &mut acked)?;
-    let each = cpu_each(target.processes.cpu()? - cpu, sent - sent_before);
-    Ok(match qos {
-        QoS::AtMostOnce => {
-            vec![Figure::less("qos0_cpu_us", "CPU us per QoS 0 message at a fixed rate", each)]
-        }
-        _ => vec![
-            Figure::less("qos1_cpu_us", "CPU us per QoS 1 message at a fixed rate", each),
-            Figure::less("qos1_ack_p50_us", "... ack p50 us", latencies.value_at_quantile(0.5) as f64),
-            Figure::less("qos1_ack_p99_us", "... ack p99 us", latencies.value_at_quantile(0.99) as f64),
-        ],
-    })
+    let spent = target.processes.spent()? - before;
+    let count = sent - sent_before;
+    if qos == QoS::AtMostOnce {
+        let gateway = ("qos0_gateway_cpu_us", "CPU us per QoS 0 message at a fixed rate, gateway alone");
+        return Ok(cpu_figures(spent, count, gateway, "qos0_cpu_us"));
+    }
+    let gateway = ("qos1_gateway_cpu_us", "CPU us per QoS 1 message at a fixed rate, gateway alone");
+    let mut figures = cpu_figures(spent, count, gateway, "qos1_cpu_us");
+    figures.extend([
+        Figure::less("qos1_ack_p50_us", "... ack p50 us", latencies.value_at_quantile(0.5) as f64),
+        Figure::less("qos1_ack_p99_us", "... ack p99 us", latencies.value_at_quantile(0.99) as f64),
+    ]);
+    Ok(figures)
 }
 
 /// Until the broker has read all of it: by its acknowledgements, or by its answers to a ping behind the last message.
@@ -85,7 +87,7 @@ fn settle(swarm: &mut Swarm, qos: QoS, sent: u64, acked: &mut u64) -> Result<(),
 }
 
 /// A PINGREQ on each connection, and all answers: everything before it was read.
-pub(super) fn ping_all(swarm: &mut Swarm) -> Result<(), BenchError> {
+fn ping_all(swarm: &mut Swarm) -> Result<(), BenchError> {
     let ping = packets::pingreq();
     for index in 0..swarm.links.len() {
         swarm.send(index, &ping)?;

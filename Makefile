@@ -54,9 +54,10 @@ licences: ## Each dependency's licence and source against deny.toml.
 	python3 -m unittest discover --start-directory .ci --pattern '*_test.py'
 	python3 .ci/licences.py
 
-bench: build ## The table of SPECIFICATION.md on this machine: Holdfast beside Mosquitto and rumqttd.
-	command -v mosquitto > /dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -y --no-install-recommends mosquitto
-	target/release/holdfast loadgen compare
+bench: ## The table of SPECIFICATION.md on this machine: Holdfast beside Mosquitto and rumqttd.
+	PATH="$$PATH:/usr/sbin" command -v mosquitto > /dev/null || apt-get install -y --no-install-recommends mosquitto
+	cargo build --release --locked --bin holdfast --features rumqttd
+	PATH="$$PATH:/usr/sbin" target/release/holdfast loadgen compare --markdown
 
 clean: ## Everything that was built or fetched here.
 	cargo clean

@@ -111,6 +111,9 @@ struct CompareArgs {
     /// Holdfast's binary; this program by default
     #[arg(long)]
     holdfast: Option<PathBuf>,
+    /// Print a Markdown table with the goals and whether they are reached; the plain one goes to standard error
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
     #[command(flatten)]
     plan: PlanArgs,
 }
@@ -245,18 +248,24 @@ fn compare(args: &CompareArgs, reexec: &Reexec) -> ExitCode {
         })
         .collect();
     let comparison = bench::compare(&args.plan.to_plan(), &contenders, reexec, say);
-    print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
+    if args.markdown {
+        say(&comparison.to_text());
+        print(&comparison.to_markdown());
+    } else {
+        print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
+    }
     ExitCode::from(u8::from(!comparison.is_complete()))
 }
 
 fn bench(args: &BenchArgs) -> ExitCode {
-    let target = Target {
-        name: args.mqtt.to_string(),
-        mqtt: args.mqtt,
-        ws: args.ws,
-        json: args.with_json,
-        processes: Processes::new(args.pid.clone()),
+    let processes = Processes::new(args.pid.clone());
+    let processes = if args.with_json {
+        processes.with_gateway_threads(bench::HOLDFAST_GATEWAY_THREADS)
+    } else {
+        processes
     };
+    let target =
+        Target { name: args.mqtt.to_string(), mqtt: args.mqtt, ws: args.ws, json: args.with_json, processes };
     let table = bench::run(&args.plan.to_plan(), &target, say);
     let comparison = bench::compare::Comparison { tables: vec![table], absent: Vec::new() };
     print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
@@ -333,6 +342,8 @@ mod tests {
         assert_eq!(args.brokers, [Broker::Floor, Broker::Mosquitto]);
         assert_eq!(args.plan.to_plan().measures, [Measure::Idle, Measure::Push]);
         assert!(parse("compare --only nothing").is_err());
+        assert!(parse("compare --markdown --only push-qos1").is_ok());
+        assert!(parse("compare --markdown --json").is_err());
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The same plan on several brokers, one after the other.
 
+use std::fmt::Write as _;
+
+use super::markdown::markdown;
 use super::table::side_by_side;
 use super::{BenchPlan, Contender, Reexec, Table, run};
 
@@ -26,6 +29,11 @@ impl Comparison {
         text
     }
 
+    /// For a document: the same with the goals and whether they are reached, as a Markdown table and its notes.
+    pub fn to_markdown(&self) -> String {
+        markdown(&self.tables, &self.absent)
+    }
+
     /// For programs.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain fields always serialise")
@@ -50,9 +58,13 @@ pub fn compare(
         let mut table = Table::new(contender.name());
         for measure in &plan.measures {
             match contender.start(reexec) {
-                Ok(running) => {
+                Ok(mut running) => {
                     let one = BenchPlan { measures: vec![*measure], ..plan.clone() };
-                    let measured = run(&one, &running.target, &mut say);
+                    let mut measured = run(&one, &running.target, &mut say);
+                    if let (Some(status), Some(failure)) = (running.ended(), measured.failures.last_mut()) {
+                        // Writing into a `String` does not fail.
+                        let _ = write!(failure, "; its process ended with {status}");
+                    }
                     table.figures.extend(measured.figures);
                     table.failures.extend(measured.failures);
                 }

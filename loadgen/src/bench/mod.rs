@@ -10,6 +10,8 @@ pub mod compare;
 mod contender;
 mod error;
 mod floor;
+mod goals;
+mod markdown;
 mod measures;
 mod packets;
 mod plan;

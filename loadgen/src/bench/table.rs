@@ -69,10 +69,9 @@ impl Table {
     }
 }
 
-/// Several brokers in columns; each cell with its ratio to `reference`, if that one has the figure.
-pub(super) fn side_by_side(tables: &[Table], reference: &str) -> String {
+/// One figure of each key that any of them has. The fullest table gives the order; what only others have comes below.
+pub(super) fn rows(tables: &[Table]) -> Vec<&Figure> {
     let mut rows: Vec<&Figure> = Vec::new();
-    // The fullest table gives the order; what only others have comes below.
     let mut by_size: Vec<&Table> = tables.iter().collect();
     by_size.sort_by_key(|table| std::cmp::Reverse(table.figures.len()));
     for figure in by_size.iter().flat_map(|table| &table.figures) {
@@ -80,6 +79,12 @@ pub(super) fn side_by_side(tables: &[Table], reference: &str) -> String {
             rows.push(figure);
         }
     }
+    rows
+}
+
+/// Several brokers in columns; each cell with its ratio to `reference`, if that one has the figure.
+pub(super) fn side_by_side(tables: &[Table], reference: &str) -> String {
+    let rows = rows(tables);
     let width = rows.iter().map(|row| row.title.len()).max().unwrap_or(0);
     let mut out = String::new();
     // Writing into a `String` does not fail.
@@ -104,7 +109,8 @@ pub(super) fn side_by_side(tables: &[Table], reference: &str) -> String {
     out
 }
 
-fn cell(table: &Table, reference: Option<&Table>, key: &str) -> String {
+/// The figure with its ratio to the reference's.
+pub(super) fn cell(table: &Table, reference: Option<&Table>, key: &str) -> String {
     let Some(figure) = table.figure(key) else { return "-".to_owned() };
     let ratio = reference
         .filter(|reference| reference.name != table.name)

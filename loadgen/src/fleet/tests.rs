@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::{Fleet, FleetResult, Targets};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, PushRecord};
 use crate::plan::{FleetPlan, Mix};
 
 /// Far more than hold and drain of [`plan`] together, far less than any patience that is not the plan's.
@@ -36,7 +36,7 @@ async fn run(plan: FleetPlan, address: SocketAddr) -> FleetResult {
 
 fn pushes(ledger: &Ledger) -> (u64, u64) {
     let pushes = || ledger.devices().iter().map(|device| &device.pushes);
-    (pushes().map(|push| push.sent_count()).sum(), pushes().map(|push| push.unsent_count()).sum())
+    (pushes().map(PushRecord::sent_count).sum(), pushes().map(PushRecord::unsent_count).sum())
 }
 
 #[tokio::test]

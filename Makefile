@@ -57,7 +57,7 @@ licences: ## Each dependency's licence and source against deny.toml.
 bench: ## The table of SPECIFICATION.md on this machine: Holdfast beside Mosquitto and rumqttd.
 	PATH="$$PATH:/usr/sbin" command -v mosquitto > /dev/null || apt-get install -y --no-install-recommends mosquitto
 	cargo build --release --locked --bin holdfast --features rumqttd
-	PATH="$$PATH:/usr/sbin" target/release/holdfast loadgen compare --markdown
+	PATH="$$PATH:/usr/sbin" target/release/holdfast loadgen compare --brokers mosquitto,rumqttd,holdfast --markdown
 
 clean: ## Everything that was built or fetched here.
 	cargo clean

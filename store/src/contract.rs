@@ -13,8 +13,15 @@
 //!    offsets. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
 //!    never from the retained ones.
 //! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
-//!    not read is passed over. A shared subscription's cursor belongs to its group; any member's progress moves it.
-//! 7. **A takeover of a session without expiry** finds nothing: the session ended with its connection
+//!    not read is passed over.
+//! 7. **A shared subscription's group** divides its stream among its members, so each member has a mark of its own, which only
+//!    its own progress moves: saving says "of what I was given up to here, nothing needs to be read again", and nothing
+//!    of what the others hold. What `Open` and `Subscribe` answer as the cursor is the group's: the lowest mark. A new
+//!    member's mark is the stream's end. A member that rests, leaves or ends below the end leaves behind what
+//!    it had not settled: to whoever opens next, which must read everything from the cursor on, since its mark is there from
+//!    then on and those at rest count no more. So a message may reach two members and never none, and a
+//!    member that stays away makes the others read again once, not at each resume.
+//! 8. **A takeover of a session without expiry** finds nothing: the session ended with its connection
 //!    (MQTT-3.1.2.11.2). One that is opened again with an expiry of 0 keeps what it had until it is closed.
 
 pub use holdfast_wire::store::*;

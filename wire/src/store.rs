@@ -121,7 +121,7 @@ pub enum Request {
 /// How far a session has come, apart from its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Streams whose cursor moved.
+    /// Streams whose cursor moved. In a shared subscription's group this speaks for the session itself, not for other members.
     pub cursors: Vec<Cursor>,
     /// QoS 2 packet ids received and not released.
     pub received: Vec<PacketId>,
@@ -143,7 +143,8 @@ pub struct WillRecord {
 pub enum Reply {
     /// To [`Request::Open`].
     Opened(Opened),
-    /// To [`Request::Subscribe`]: for each stream that the subscriptions read, where the session stands; a new one begins at the stream's end.
+    /// To [`Request::Subscribe`]: for each stream that the subscriptions read, where the session stands; a new one begins at the stream's end,
+    /// a member of a shared subscription's group where its group stands.
     Subscribed(Vec<Cursor>),
     /// To [`Request::Lookup`].
     Session(Option<SessionInfo>),

@@ -3,7 +3,7 @@
 //! ```text
 //! meta      name              -> number                        "format", "epochs" (none above it was ever issued)
 //! sessions  client id         -> session row
-//! streams   stream key        -> (id, end, group's cursor)
+//! streams   stream key        -> (id, end, what a group's members left behind)
 //! messages  (stream id, offset) -> message
 //! retained  topic             -> message
 //! ```
@@ -151,8 +151,8 @@ fn load(database: &Database, bounds: Bounds, epochs: Range<u64>, now_ms: u64) ->
         let mut reader = Reader::new(key.value());
         let key =
             StreamKey::read(&mut reader).map_err(|why| RestoreError::Row { what: "stream's key", why })?;
-        let (id, end, group_acked) = row.value();
-        restore.stream(key, StreamRow { id, end, group_acked });
+        let (id, end, left_behind) = row.value();
+        restore.stream(key, StreamRow { id, end, left_behind });
     }
     for row in transaction.open_table(MESSAGES)?.iter()? {
         let (place, message) = row?;
@@ -205,7 +205,7 @@ impl<'t> Tables<'t> {
             Change::Session(client, row) => drop(self.sessions.insert(client.as_str(), row.as_slice())?),
             Change::SessionGone(client) => drop(self.sessions.remove(client.as_str())?),
             Change::Stream(key, row) => {
-                drop(self.streams.insert(encode(key).as_slice(), (row.id, row.end, row.group_acked))?);
+                drop(self.streams.insert(encode(key).as_slice(), (row.id, row.end, row.left_behind))?);
             }
             Change::StreamGone(key) => drop(self.streams.remove(encode(key).as_slice())?),
             Change::Message(id, offset, message) => {

@@ -72,6 +72,6 @@ pub(crate) struct StreamRow {
     pub(crate) id: StreamId,
     /// Its last offset when this was written; messages behind it say better.
     pub(crate) end: Offset,
-    /// The cursor of a shared group; 0 for other streams.
-    pub(crate) group_acked: Offset,
+    /// Behind this a shared group's members that rest or are gone have left something; 0 for other streams.
+    pub(crate) left_behind: Offset,
 }

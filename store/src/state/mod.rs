@@ -6,6 +6,7 @@
 mod change;
 mod deadlines;
 mod nodes;
+mod readers;
 mod restore;
 mod retained;
 pub(crate) mod session_row;
@@ -173,9 +174,10 @@ impl State {
 
         let mut resumed = None;
         if let Some(details) = &mut details {
+            let rested = details.rests_until_ms.is_some();
             self.clear_deadline(&client, details.rests_until_ms.take());
-            for cursor in &mut details.record.cursors {
-                cursor.acked = self.streams.stands_at(&cursor.stream, cursor.acked);
+            for Cursor { stream, acked } in &mut details.record.cursors {
+                *acked = self.streams.resume(stream, *acked, rested, expiry_s > 0, journal);
             }
             resumed = Some(details.record.clone());
         } else if expiry_s > 0 || will.is_some() {
@@ -212,6 +214,7 @@ impl State {
         let Some(details) = session.details.as_mut().filter(|details| details.expiry_s > 0) else {
             return Ok(Reply::Subscribed(Vec::new()));
         };
+        let rests = details.rests_until_ms.is_some();
         let mut stands = Vec::new();
         for subscription in subscriptions {
             let stream = StreamKey::Filter(subscription.filter.clone());
@@ -228,11 +231,11 @@ impl State {
                 }
                 Ok(at) => {
                     let left = details.record.cursors.remove(at);
-                    self.streams.leave(&left.stream, left.acked, &mut self.deadlines, journal);
+                    self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
                 }
                 Err(at) if reads => {
-                    let acked = self.streams.join(&stream, journal);
-                    details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked });
+                    let (mark, acked) = self.streams.join(&stream, rests, journal);
+                    details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked: mark });
                     stands.push(Cursor { stream, acked });
                 }
                 Err(_) => {}
@@ -253,12 +256,13 @@ impl State {
         let session = fenced(&mut self.sessions, client, epoch, now_ms)?;
         let persistent = session.is_persistent();
         let Some(details) = &mut session.details else { return Ok(Reply::Done) };
+        let rests = details.rests_until_ms.is_some();
         for filter in filters {
             if let Ok(at) = details.find_subscription(filter) {
                 details.record.subscriptions.remove(at);
             }
             if let Some(left) = details.take_cursor(&StreamKey::Filter(filter.clone())) {
-                self.streams.leave(&left.stream, left.acked, &mut self.deadlines, journal);
+                self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
             }
         }
         if persistent {
@@ -305,6 +309,11 @@ impl State {
         advance(details, progress, &mut self.streams, &mut self.deadlines, journal);
         let until = rest_ends_ms(now_ms, expiry_s);
         let former = details.rests_until_ms.replace(until);
+        if former.is_none() {
+            for cursor in &details.record.cursors {
+                self.streams.rest(&cursor.stream, cursor.acked, journal);
+            }
+        }
         details.expiry_s = expiry_s;
         details.will = None;
         record_session(client, epoch.0, details, journal);
@@ -399,7 +408,8 @@ impl State {
         let Some(details) = session.details else { return };
         self.clear_deadline(client, details.rests_until_ms);
         for cursor in &details.record.cursors {
-            self.streams.leave(&cursor.stream, cursor.acked, &mut self.deadlines, journal);
+            let rests = details.rests_until_ms.is_some();
+            self.streams.leave(&cursor.stream, cursor.acked, rests, &mut self.deadlines, journal);
         }
         if details.expiry_s > 0 {
             journal.record(|| Change::SessionGone(client.clone()));
@@ -445,10 +455,12 @@ fn advance(
     deadlines: &mut Deadlines,
     journal: &mut impl Journal,
 ) {
+    let rests = details.rests_until_ms.is_some();
     for moved in progress.cursors {
         if let Ok(at) = details.find_cursor(&moved.stream) {
             let cursor = &mut details.record.cursors[at];
-            cursor.acked = streams.advance(&cursor.stream, cursor.acked, moved.acked, deadlines, journal);
+            cursor.acked =
+                streams.advance(&cursor.stream, cursor.acked, moved.acked, rests, deadlines, journal);
         }
     }
     details.record.received = progress.received;

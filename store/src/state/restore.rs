@@ -67,8 +67,9 @@ impl Restore {
         let (epoch, mut details) =
             session_row::decode(row).map_err(|why| RestoreError::Row { what: "session", why })?;
         let client = ClientId::new(client);
+        let rested = details.rests_until_ms.is_some();
         for cursor in &details.record.cursors {
-            if !self.state.streams.restore_reader(&cursor.stream, cursor.acked) {
+            if !self.state.streams.restore_reader(&cursor.stream, cursor.acked, rested) {
                 let what = format!("session {client} reads {:?}, which does not exist", cursor.stream);
                 return Err(RestoreError::Contradiction(what));
             }

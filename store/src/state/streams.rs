@@ -4,13 +4,14 @@
 //! device's stream belongs to its session and exists here only while it holds messages or has lost some; otherwise its
 //! session's cursor is all there is to know. Messages go from the front: once everyone has read them, or a bound cuts.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::session_record::{Offset, StreamKey};
 
 use super::change::{Change, Journal, StreamId, StreamRow};
 use super::deadlines::{Deadlines, Ending};
+use super::readers::{Group, Marks, Readers};
 use crate::contract::StreamBounds;
 
 /// All streams. What each may hold is in `bounds`; how many there are is bounded by the sessions that hold them.
@@ -32,14 +33,6 @@ struct Stream {
     /// than when it was set.
     deadline_ms: u64,
     readers: Readers,
-}
-
-enum Readers {
-    /// How many sessions stand at each offset: the lowest one is found without asking them all. Never longer than
-    /// the number of sessions, nor of offsets.
-    Each(BTreeMap<Offset, u32>),
-    /// A shared subscription's group, which stands in one place.
-    Group { acked: Offset, members: u32 },
 }
 
 impl Streams {
@@ -69,66 +62,78 @@ impl Streams {
         filters
     }
 
-    /// One more session reads a filter's stream, from its end on (a group's member from where the group stands).
-    /// Gives the cursor to begin with.
-    pub(crate) fn join(&mut self, key: &StreamKey, journal: &mut impl Journal) -> Offset {
+    /// One more session reads a filter's stream, from its end on. Gives the session's mark and where it is told to stand, which
+    /// for a group's member is where the group stands.
+    pub(crate) fn join(
+        &mut self,
+        key: &StreamKey,
+        rests: bool,
+        journal: &mut impl Journal,
+    ) -> (Offset, Offset) {
         let stream = match self.by_key.get_mut(key) {
             Some(stream) => stream,
             None => self.create(key, 0, journal),
         };
         let end = stream.end();
         match &mut stream.readers {
-            Readers::Each(cursors) => {
-                *cursors.entry(end).or_default() += 1;
-                end
+            Readers::Each(marks) => {
+                marks.add(end);
+                (end, end)
             }
-            Readers::Group { acked, members } => {
-                *members += 1;
-                *acked
+            Readers::Group(group) => {
+                group.join(end, rests);
+                stream.record_row(key, journal);
+                (end, stream.cursor())
             }
         }
     }
 
-    /// A session that stands at `acked` reads no longer; the last one takes the stream with it.
+    /// A session whose mark is `mark` reads no longer; the last one takes the stream with it.
     pub(crate) fn leave(
         &mut self,
         key: &StreamKey,
-        acked: Offset,
+        mark: Offset,
+        rests: bool,
         deadlines: &mut Deadlines,
         journal: &mut impl Journal,
     ) {
         let Some(stream) = self.by_key.get_mut(key) else { return };
-        stream.readers.remove(acked);
-        if stream.readers.is_empty() {
-            self.drop_stream(key, deadlines, journal);
-        } else {
-            self.bytes -= stream.trim_settled(key, journal);
+        let end = stream.end();
+        match &mut stream.readers {
+            Readers::Each(marks) => marks.remove(mark),
+            Readers::Group(group) => group.leave(mark, end, rests),
         }
+        if stream.readers.is_empty() {
+            return self.drop_stream(key, deadlines, journal);
+        }
+        stream.record_group(key, journal);
+        self.bytes -= stream.trim_settled(key, journal);
     }
 
-    /// Moves a reader, forward and within the stream. Gives where it stands then.
+    /// Moves a reader's mark, forward and within the stream. Gives where it is then.
     pub(crate) fn advance(
         &mut self,
         key: &StreamKey,
         from: Offset,
         to: Offset,
+        rests: bool,
         deadlines: &mut Deadlines,
         journal: &mut impl Journal,
     ) -> Offset {
         let Some(stream) = self.by_key.get_mut(key) else { return from };
         let end = stream.end();
         let to = to.min(end);
+        if to <= from {
+            return from;
+        }
         match &mut stream.readers {
-            Readers::Each(_) if to <= from => return from,
-            Readers::Each(_) => {
-                stream.readers.remove(from);
-                stream.readers.add(to);
+            Readers::Each(marks) => {
+                marks.remove(from);
+                marks.add(to);
             }
-            Readers::Group { acked, .. } if to <= *acked => return *acked,
-            Readers::Group { acked, .. } => {
-                *acked = to;
-                stream.record_row(key, journal);
-            }
+            // What it left behind may be another's by now.
+            Readers::Group(_) if rests => return from,
+            Readers::Group(group) => group.advance(from, to),
         }
         self.bytes -= stream.trim_settled(key, journal);
         if matches!(key, StreamKey::Device(_)) && to == end {
@@ -137,11 +142,38 @@ impl Streams {
         to
     }
 
-    /// Where a reader of the stream stands: a group's cursor is the group's, whatever the member remembers.
-    pub(crate) fn stands_at(&self, key: &StreamKey, acked: Offset) -> Offset {
-        match self.by_key.get(key).map(|stream| &stream.readers) {
-            Some(Readers::Group { acked, .. }) => *acked,
-            _ => acked,
+    /// A session's connection has ended, and the session rests.
+    pub(crate) fn rest(&mut self, key: &StreamKey, mark: Offset, journal: &mut impl Journal) {
+        let Some(stream) = self.by_key.get_mut(key) else { return };
+        let end = stream.end();
+        if let Readers::Group(group) = &mut stream.readers {
+            group.rest(mark, end);
+            stream.record_row(key, journal);
+        }
+    }
+
+    /// A session was opened again. Gives where it reads on from, which is its mark from now on.
+    pub(crate) fn resume(
+        &mut self,
+        key: &StreamKey,
+        mark: Offset,
+        rested: bool,
+        persistent: bool,
+        journal: &mut impl Journal,
+    ) -> Offset {
+        let Some(stream) = self.by_key.get_mut(key) else { return mark };
+        let cursor = stream.cursor();
+        let Readers::Group(group) = &mut stream.readers else { return mark };
+        group.resume(mark, cursor, rested, persistent);
+        stream.record_row(key, journal);
+        cursor
+    }
+
+    /// Where a reader of the stream is told to stand: a member where its group does, any other at its mark.
+    pub(crate) fn stands_at(&self, key: &StreamKey, mark: Offset) -> Offset {
+        match self.by_key.get(key) {
+            Some(stream) if matches!(stream.readers, Readers::Group(_)) => stream.cursor(),
+            _ => mark,
         }
     }
 
@@ -158,8 +190,9 @@ impl Streams {
     ) -> Option<Offset> {
         if let Some(acked) = reader_at
             && !self.contains(key)
+            && let Readers::Each(marks) = &mut self.create(key, acked, journal).readers
         {
-            self.create(key, acked, journal).readers.add(acked);
+            marks.add(acked);
         }
         let bounds = self.bounds;
         let stream = self.by_key.get_mut(key)?;
@@ -216,8 +249,8 @@ impl Streams {
     /// Puts a stream back that a disk kept. Its messages and readers follow.
     pub(crate) fn restore(&mut self, key: StreamKey, row: StreamRow) {
         let mut stream = Stream::new(row.id, row.end, &key);
-        if let Readers::Group { acked, .. } = &mut stream.readers {
-            *acked = row.group_acked;
+        if let Readers::Group(group) = &mut stream.readers {
+            *group = Group::left_behind(row.left_behind);
         }
         self.next_id = self.next_id.max(row.id + 1);
         self.by_key.insert(key, stream);
@@ -243,10 +276,11 @@ impl Streams {
     }
 
     /// Puts a reader back where it stood. False if a filter's stream is not there.
-    pub(crate) fn restore_reader(&mut self, key: &StreamKey, acked: Offset) -> bool {
-        match self.by_key.get_mut(key) {
-            Some(stream) => stream.readers.add(acked),
-            None => return matches!(key, StreamKey::Device(_)),
+    pub(crate) fn restore_reader(&mut self, key: &StreamKey, mark: Offset, rested: bool) -> bool {
+        let Some(stream) = self.by_key.get_mut(key) else { return matches!(key, StreamKey::Device(_)) };
+        match &mut stream.readers {
+            Readers::Each(marks) => marks.add(mark),
+            Readers::Group(group) => group.restore(mark, rested),
         }
         true
     }
@@ -290,10 +324,8 @@ impl Streams {
 impl Stream {
     fn new(id: StreamId, end: Offset, key: &StreamKey) -> Self {
         let readers = match key {
-            StreamKey::Filter(filter) if filter.starts_with("$share/") => {
-                Readers::Group { acked: end, members: 0 }
-            }
-            _ => Readers::Each(BTreeMap::new()),
+            StreamKey::Filter(filter) if filter.starts_with("$share/") => Readers::Group(Group::new()),
+            _ => Readers::Each(Marks::default()),
         };
         Self { id, first: end + 1, log: VecDeque::new(), bytes: 0, deadline_ms: 0, readers }
     }
@@ -302,12 +334,14 @@ impl Stream {
         self.first + self.log.len() as u64 - 1
     }
 
+    /// Where a group stands. A mark from before a cut stands where the cut ended.
+    fn cursor(&self) -> Offset {
+        self.readers.settled().unwrap_or_default().max(self.first - 1)
+    }
+
     /// Cuts what everyone has read. Gives the bytes that are free again.
     fn trim_settled(&mut self, key: &StreamKey, journal: &mut impl Journal) -> u64 {
-        let settled = match &self.readers {
-            Readers::Each(cursors) => cursors.keys().next().copied().unwrap_or_default(),
-            Readers::Group { acked, .. } => *acked,
-        };
+        let settled = self.readers.settled().unwrap_or_default();
         self.trim(key, (settled + 1).saturating_sub(self.first) as usize, journal)
     }
 
@@ -352,12 +386,14 @@ impl Stream {
         }
     }
 
+    fn record_group(&self, key: &StreamKey, journal: &mut impl Journal) {
+        if matches!(self.readers, Readers::Group(_)) {
+            self.record_row(key, journal);
+        }
+    }
+
     fn record_row(&self, key: &StreamKey, journal: &mut impl Journal) {
-        let group_acked = match self.readers {
-            Readers::Group { acked, .. } => acked,
-            Readers::Each(_) => 0,
-        };
-        let row = StreamRow { id: self.id, end: self.end(), group_acked };
+        let row = StreamRow { id: self.id, end: self.end(), left_behind: self.readers.to_keep() };
         journal.record(|| Change::Stream(key.clone(), row));
     }
 }
@@ -365,34 +401,4 @@ impl Stream {
 /// When a message has reached the age that a stream allows; never 0.
 fn ends_ms(message: &SharedMessage, bounds: &StreamBounds) -> u64 {
     message.view().published_at_ms.saturating_add(bounds.age_ms_max).max(1)
-}
-
-impl Readers {
-    fn add(&mut self, acked: Offset) {
-        match self {
-            Self::Each(cursors) => *cursors.entry(acked).or_default() += 1,
-            Self::Group { members, .. } => *members += 1,
-        }
-    }
-
-    fn remove(&mut self, acked: Offset) {
-        match self {
-            Self::Each(cursors) => {
-                if let Some(count) = cursors.get_mut(&acked) {
-                    *count -= 1;
-                    if *count == 0 {
-                        cursors.remove(&acked);
-                    }
-                }
-            }
-            Self::Group { members, .. } => *members = members.saturating_sub(1),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Each(cursors) => cursors.is_empty(),
-            Self::Group { members, .. } => *members == 0,
-        }
-    }
 }

@@ -6,6 +6,7 @@
 mod bounds;
 mod expiry;
 mod fencing;
+mod groups;
 mod leases;
 mod order;
 mod progress;
@@ -66,9 +67,18 @@ every_store! {
         a_device_stream_goes_on_where_it_was_read_to,
         reading_keeps_to_its_limits_and_the_first_message_always_comes,
         an_expired_message_is_still_read_from_a_stream,
-        a_shared_group_has_one_cursor,
         durable_filters_are_all_filters_that_have_a_stream,
         many_readers_keep_a_message_until_the_slowest_has_it;
+    groups:
+        a_group_stands_where_its_slowest_member_does,
+        one_members_save_settles_nothing_that_another_holds,
+        a_member_whose_node_died_leaves_what_it_held_to_whoever_opens_first,
+        a_new_member_is_told_where_the_group_stands_and_holds_nothing_back,
+        what_a_resting_member_has_not_settled_passes_to_the_next_that_opens,
+        a_member_that_has_settled_everything_leaves_nothing_behind,
+        what_a_leaving_member_has_not_settled_stays_for_the_others,
+        a_resting_member_that_saves_moves_nobody,
+        a_group_ends_with_its_last_member;
     progress:
         a_resume_gives_back_what_was_saved,
         cursors_only_move_forward_and_never_beyond_the_end,

@@ -129,23 +129,6 @@ pub(crate) fn an_expired_message_is_still_read_from_a_stream(bench: &Bench) {
     assert_eq!(bench.offsets(&filter("a")), [1]);
 }
 
-pub(crate) fn a_shared_group_has_one_cursor(bench: &Bench) {
-    const GROUP: &str = "$share/g/a";
-    let first = bench.subscriber("first", GROUP);
-    for text in ["1", "2", "3"] {
-        bench.append(&[filter(GROUP)], text);
-    }
-    let second = bench.open("second", BOB, 60).epoch;
-    assert_eq!(bench.subscribe("second", second, &[(GROUP, AtLeastOnce)]), [at(filter(GROUP), 0)]);
-    bench.save("second", second, vec![at(filter(GROUP), 2)]);
-    assert_eq!(bench.offsets(&filter(GROUP)), [3]);
-    bench.close("first", first, 60);
-    let cursors = bench.open("first", ALICE, 60).session.unwrap().cursors;
-    assert!(cursors.contains(&at(filter(GROUP), 2)), "{cursors:?}");
-    bench.close("second", second, 0);
-    assert_eq!(bench.offsets(&filter(GROUP)), [3], "the group lives on with its other member");
-}
-
 pub(crate) fn durable_filters_are_all_filters_that_have_a_stream(bench: &Bench) {
     let epoch = bench.open("d", ALICE, 60).epoch;
     bench.subscribe("d", epoch, &[("b", AtLeastOnce), ("a/#", ExactlyOnce), ("c", AtMostOnce)]);

@@ -39,6 +39,28 @@ fn sessions_streams_cursors_and_retained_messages_are_there_again() {
 }
 
 #[test]
+fn what_a_groups_member_held_when_the_process_died_is_there_for_either_of_them() {
+    const GROUP: &str = "$share/g/a";
+    for first_back in ["a", "b"] {
+        let mut bench = Bench::embedded();
+        let saves = bench.subscriber("a", GROUP);
+        bench.subscriber("b", GROUP);
+        for _ in 0..40 {
+            bench.append(&[filter(GROUP)], "x");
+        }
+        bench.save("a", saves, vec![at(filter(GROUP), 40)]);
+        bench.reopen();
+        let opened = bench.open(first_back, BOB, 60);
+        assert!(opened.session.unwrap().cursors.contains(&at(filter(GROUP), 0)), "{first_back}");
+        assert_eq!(bench.offsets(&filter(GROUP)).len(), 40);
+        // Whoever took it over settles it for the one that never comes back.
+        bench.save(first_back, opened.epoch, vec![at(filter(GROUP), 40)]);
+        bench.reopen();
+        assert!(bench.offsets(&filter(GROUP)).is_empty());
+    }
+}
+
+#[test]
 fn epochs_grow_across_restarts() {
     let mut bench = Bench::embedded();
     let mut last = bench.open("d", ALICE, 60).epoch;

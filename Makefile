@@ -54,6 +54,7 @@ licences: ## Each dependency's licence and source against deny.toml.
 	python3 -m unittest discover --start-directory .ci --pattern '*_test.py'
 	python3 .ci/licences.py
 
+# Without the floor: with it a comparison took 11.3 minutes on two busy cores, too near to the twelve it may take.
 bench: ## The table of SPECIFICATION.md on this machine: Holdfast beside Mosquitto and rumqttd.
 	PATH="$$PATH:/usr/sbin" command -v mosquitto > /dev/null || apt-get install -y --no-install-recommends mosquitto
 	cargo build --release --locked --bin holdfast --features rumqttd

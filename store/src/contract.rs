@@ -10,7 +10,8 @@
 //!    [`StoreError::Unavailable`]. After `Unavailable` and `Full` the request may or may not have taken effect, now or
 //!    later, so whoever asked asks again or gives up its claim; it never assumes.
 //! 5. **Bounds.** A stream keeps at most [`StreamBounds`]; the oldest messages go first and leave a gap in the
-//!    offsets. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
+//!    offsets. When the whole store is full they go from the stream that holds most, so that who lets messages
+//!    pile up loses its own and nobody's new ones are refused. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
 //!    never from the retained ones.
 //! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
 //!    not read is passed over.
@@ -58,8 +59,9 @@ impl Default for StreamBounds {
 pub struct Bounds {
     /// Each stream.
     pub stream: StreamBounds,
-    /// Bytes of encoded messages in all streams and of all retained messages. Beyond it an append and a retain answer
-    /// [`StoreError::Full`]: nothing that was acknowledged gives way to what is new.
+    /// Bytes of encoded messages in all streams and of all retained messages. Beyond it the stream that holds most gives
+    /// way, its oldest messages first, which is counted and logged. [`StoreError::Full`] is left for what would not
+    /// fit beside the retained messages even if all streams were empty, and for retained messages beyond a half of it.
     pub message_bytes_max: u64,
     /// Sessions, connected and resting. Beyond it an open of a new one answers [`StoreError::Full`].
     pub sessions_max: u32,

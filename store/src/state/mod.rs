@@ -12,6 +12,7 @@ mod retained;
 pub(crate) mod session_row;
 mod sessions;
 mod streams;
+mod weights;
 
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::message::SharedMessage;
@@ -19,6 +20,7 @@ use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::{Cursor, StreamKey, SubscriptionRecord};
 use holdfast_wire::store::{Opened, Progress, Reply, Request, SessionInfo, StoreError, WillRecord};
 use holdfast_wire::topic::personal_level;
+use tracing::warn;
 
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
 use self::deadlines::{Deadlines, Ending};
@@ -41,6 +43,8 @@ pub(crate) struct State {
     streams: Streams,
     retained: RetainedMessages,
     deadlines: Deadlines,
+    /// Messages that gave way to newer ones because the store was full.
+    cut_for_room: u64,
     next_epoch: u64,
     epoch_end: u64,
 }
@@ -55,6 +59,7 @@ impl State {
             streams: Streams::new(bounds.stream),
             retained: RetainedMessages::default(),
             deadlines: Deadlines::default(),
+            cut_for_room: 0,
             next_epoch: epochs.start,
             epoch_end: epochs.end,
         }
@@ -366,7 +371,19 @@ impl State {
                 "a message of {bytes} bytes is more than a stream may hold"
             )));
         }
-        self.make_room(bytes * targets.len() as u64)?;
+        let room_max = self.bounds.message_bytes_max.saturating_sub(self.retained.bytes());
+        let Some(rest_max) = room_max.checked_sub(bytes * targets.len() as u64) else {
+            return Err(StoreError::Full(format!(
+                "a message of {bytes} bytes for {} streams does not fit into {room_max} bytes",
+                targets.len()
+            )));
+        };
+        for (stream, _) in &targets {
+            self.streams.make_way(stream, bytes, now_ms, journal);
+        }
+        if !targets.is_empty() {
+            self.cut_to(rest_max, journal);
+        }
         let mut appended = Vec::with_capacity(targets.len());
         for (stream, reader_at) in targets {
             let offset =
@@ -381,18 +398,28 @@ impl State {
     fn retain(&mut self, message: SharedMessage, journal: &mut impl Journal) -> Result<Reply, StoreError> {
         let view = message.view();
         if !view.payload.is_empty() {
-            self.make_room(message.as_bytes().len() as u64)?;
+            let others = self.retained.bytes() - self.retained.bytes_of(view.topic);
+            let bytes = others + message.as_bytes().len() as u64;
+            if bytes > self.bounds.message_bytes_max / 2 {
+                return Err(StoreError::Full(format!("it holds {others} bytes of other retained messages")));
+            }
+            self.cut_to(self.bounds.message_bytes_max - bytes, journal);
         }
         self.retained.retain(message, &mut self.deadlines, journal);
         Ok(Reply::Done)
     }
 
-    fn make_room(&self, bytes: u64) -> Result<(), StoreError> {
-        let held = self.streams.bytes() + self.retained.bytes();
-        if held + bytes > self.bounds.message_bytes_max {
-            return Err(StoreError::Full(format!("it holds {held} bytes of messages")));
+    /// Cuts streams, the heaviest first, until they weigh no more than this together.
+    fn cut_to(&mut self, bytes_max: u64, journal: &mut impl Journal) {
+        let before = self.cut_for_room;
+        self.cut_for_room += self.streams.cut_to(bytes_max, journal);
+        // Anyone can fill the store, so it is said at the first message, the second, the fourth, and so on.
+        if before.checked_ilog2() != self.cut_for_room.checked_ilog2() {
+            warn!(
+                messages = self.cut_for_room,
+                "the store is full; its largest streams have lost their oldest messages"
+            );
         }
-        Ok(())
     }
 
     /// A device's stream that holds nothing ends where its reader stands.

@@ -57,7 +57,7 @@ impl Restore {
         let key = self.streams.get(&id).ok_or_else(|| {
             RestoreError::Contradiction(format!("messages of a stream {id} that does not exist"))
         })?;
-        if !self.state.streams.restore_message(key, offset, message) {
+        if !self.state.streams.restore_message(key, offset, &message) {
             return Err(RestoreError::Contradiction(format!("message {offset} of {key:?} is out of line")));
         }
         Ok(())

@@ -22,6 +22,11 @@ impl RetainedMessages {
         self.bytes
     }
 
+    /// Bytes of one topic's message, as encoded; 0 if there is none.
+    pub(crate) fn bytes_of(&self, topic: &str) -> u64 {
+        self.by_topic.get(topic).map_or(0, |message| message.as_bytes().len() as u64)
+    }
+
     /// Keeps `message` in place of its topic's former one; an empty payload only removes that (MQTT-3.3.1-6).
     pub(crate) fn retain(
         &mut self,

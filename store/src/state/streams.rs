@@ -12,14 +12,14 @@ use holdfast_wire::session_record::{Offset, StreamKey};
 use super::change::{Change, Journal, StreamId, StreamRow};
 use super::deadlines::{Deadlines, Ending};
 use super::readers::{Group, Marks, Readers};
+use super::weights::Weights;
 use crate::contract::StreamBounds;
 
 /// All streams. What each may hold is in `bounds`; how many there are is bounded by the sessions that hold them.
 pub(crate) struct Streams {
     by_key: HashMap<StreamKey, Stream>,
     bounds: StreamBounds,
-    /// Bytes of encoded messages in all of them.
-    bytes: u64,
+    weights: Weights,
     next_id: StreamId,
 }
 
@@ -37,11 +37,12 @@ struct Stream {
 
 impl Streams {
     pub(crate) fn new(bounds: StreamBounds) -> Self {
-        Self { by_key: HashMap::new(), bounds, bytes: 0, next_id: 1 }
+        Self { by_key: HashMap::new(), bounds, weights: Weights::default(), next_id: 1 }
     }
 
+    /// Bytes of encoded messages in all of them.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.weights.total()
     }
 
     pub(crate) fn contains(&self, key: &StreamKey) -> bool {
@@ -107,7 +108,7 @@ impl Streams {
             return self.drop_stream(key, deadlines, journal);
         }
         stream.record_group(key, journal);
-        self.bytes -= stream.trim_settled(key, journal);
+        stream.trim_settled(key, &mut self.weights, journal);
     }
 
     /// Moves a reader's mark, forward and within the stream. Gives where it is then.
@@ -135,7 +136,7 @@ impl Streams {
             Readers::Group(_) if rests => return from,
             Readers::Group(group) => group.advance(from, to),
         }
-        self.bytes -= stream.trim_settled(key, journal);
+        stream.trim_settled(key, &mut self.weights, journal);
         if matches!(key, StreamKey::Device(_)) && to == end {
             self.drop_stream(key, deadlines, journal);
         }
@@ -177,8 +178,38 @@ impl Streams {
         }
     }
 
-    /// Appends, then cuts what is beyond the bounds. `reader_at` is where the device stands whose stream this is, to make
-    /// the stream if there is none; other streams must exist. The message must fit the stream's bytes.
+    /// Cuts what the bounds of a stream do not let stand beside one more message of `length` bytes.
+    pub(crate) fn make_way(&mut self, key: &StreamKey, length: u64, now_ms: u64, journal: &mut impl Journal) {
+        let bounds = StreamBounds {
+            messages_max: self.bounds.messages_max.saturating_sub(1),
+            bytes_max: self.bounds.bytes_max.saturating_sub(length),
+            ..self.bounds
+        };
+        if let Some(stream) = self.by_key.get_mut(key) {
+            let cut = stream.count_beyond(&bounds, now_ms);
+            stream.trim(key, cut, &mut self.weights, journal);
+        }
+    }
+
+    /// Cuts the oldest messages of whichever stream is the heaviest until all weigh no more than `bytes_max` together. Gives
+    /// how many messages went.
+    pub(crate) fn cut_to(&mut self, bytes_max: u64, journal: &mut impl Journal) -> u64 {
+        let mut gone = 0;
+        while let Some(excess) = self.bytes().checked_sub(bytes_max).filter(|excess| *excess > 0)
+            && let Some((key, next)) = self.weights.heaviest()
+        {
+            let key = key.clone();
+            let Some(stream) = self.by_key.get_mut(&key) else { break };
+            let enough = excess.min((stream.bytes - next).max(1));
+            let cut = stream.count_weighing(enough);
+            stream.trim(&key, cut, &mut self.weights, journal);
+            gone += cut as u64;
+        }
+        gone
+    }
+
+    /// Appends. `reader_at` is where the device stands whose stream this is, to make the stream if there is none; other streams
+    /// must exist. Room for it was made with [`Self::make_way`]; a message that is too old to be kept is gone at once.
     pub(crate) fn append(
         &mut self,
         key: &StreamKey,
@@ -196,13 +227,11 @@ impl Streams {
         }
         let bounds = self.bounds;
         let stream = self.by_key.get_mut(key)?;
-        stream.log.push_back(message.clone());
-        let (id, offset, length) = (stream.id, stream.end(), message.as_bytes().len() as u64);
-        stream.bytes += length;
-        self.bytes += length;
+        stream.push(key, message, &mut self.weights);
+        let (id, offset) = (stream.id, stream.end());
         journal.record(|| Change::Message(id, offset, message.clone()));
         let cut = stream.count_beyond(&bounds, now_ms);
-        self.bytes -= stream.trim(key, cut, journal);
+        stream.trim(key, cut, &mut self.weights, journal);
         stream.watch_age(key, &bounds, deadlines);
         Some(offset)
     }
@@ -242,7 +271,7 @@ impl Streams {
         let Some(stream) = self.by_key.get_mut(key) else { return };
         stream.deadline_ms = 0;
         let cut = stream.count_beyond(&bounds, now_ms);
-        self.bytes -= stream.trim(key, cut, journal);
+        stream.trim(key, cut, &mut self.weights, journal);
         stream.watch_age(key, &bounds, deadlines);
     }
 
@@ -261,7 +290,7 @@ impl Streams {
         &mut self,
         key: &StreamKey,
         offset: Offset,
-        message: SharedMessage,
+        message: &SharedMessage,
     ) -> bool {
         let Some(stream) = self.by_key.get_mut(key) else { return false };
         if stream.log.is_empty() {
@@ -269,9 +298,7 @@ impl Streams {
         } else if offset != stream.end() + 1 {
             return false;
         }
-        stream.bytes += message.as_bytes().len() as u64;
-        self.bytes += message.as_bytes().len() as u64;
-        stream.log.push_back(message);
+        stream.push(key, message, &mut self.weights);
         true
     }
 
@@ -310,7 +337,7 @@ impl Streams {
 
     fn drop_stream(&mut self, key: &StreamKey, deadlines: &mut Deadlines, journal: &mut impl Journal) {
         let Some(stream) = self.by_key.remove(key) else { return };
-        self.bytes -= stream.bytes;
+        self.weights.change(stream.id, key, stream.bytes, 0);
         if stream.deadline_ms != 0 {
             deadlines.clear(stream.deadline_ms, Ending::OldestOf(key.clone()));
         }
@@ -339,10 +366,17 @@ impl Stream {
         self.readers.settled().unwrap_or_default().max(self.first - 1)
     }
 
-    /// Cuts what everyone has read. Gives the bytes that are free again.
-    fn trim_settled(&mut self, key: &StreamKey, journal: &mut impl Journal) -> u64 {
+    fn push(&mut self, key: &StreamKey, message: &SharedMessage, weights: &mut Weights) {
+        let before = self.bytes;
+        self.bytes += message.as_bytes().len() as u64;
+        self.log.push_back(message.clone());
+        weights.change(self.id, key, before, self.bytes);
+    }
+
+    /// Cuts what everyone has read.
+    fn trim_settled(&mut self, key: &StreamKey, weights: &mut Weights, journal: &mut impl Journal) {
         let settled = self.readers.settled().unwrap_or_default();
-        self.trim(key, (settled + 1).saturating_sub(self.first) as usize, journal)
+        self.trim(key, (settled + 1).saturating_sub(self.first) as usize, weights, journal);
     }
 
     /// How many messages at the front are beyond the bounds.
@@ -357,15 +391,26 @@ impl Stream {
         self.log.iter().enumerate().map(beyond).take_while(|goes| *goes).count()
     }
 
-    fn trim(&mut self, key: &StreamKey, count: usize, journal: &mut impl Journal) -> u64 {
+    /// How many messages at the front it takes to free `bytes`.
+    fn count_weighing(&self, bytes: u64) -> usize {
+        let mut freed = 0;
+        let more = |message: &&SharedMessage| {
+            let goes = freed < bytes;
+            freed += message.as_bytes().len() as u64;
+            goes
+        };
+        self.log.iter().take_while(more).count()
+    }
+
+    fn trim(&mut self, key: &StreamKey, count: usize, weights: &mut Weights, journal: &mut impl Journal) {
         let count = count.min(self.log.len());
         if count == 0 {
-            return 0;
+            return;
         }
-        let (id, from) = (self.id, self.first);
-        let freed = self.log.drain(..count).map(|message| message.as_bytes().len() as u64).sum();
+        let (id, from, before) = (self.id, self.first, self.bytes);
+        self.bytes -= self.log.drain(..count).map(|message| message.as_bytes().len() as u64).sum::<u64>();
         self.first += count as u64;
-        self.bytes -= freed;
+        weights.change(id, key, before, self.bytes);
         journal.record(|| Change::Trimmed(id, from, from + count as u64 - 1));
         if self.log.is_empty() {
             // The offsets must go on where they were although no message shows where that was.
@@ -374,7 +419,6 @@ impl Stream {
         if self.log.capacity() > 64 && self.log.len() * 4 < self.log.capacity() {
             self.log.shrink_to(self.log.len() * 2);
         }
-        freed
     }
 
     fn watch_age(&mut self, key: &StreamKey, bounds: &StreamBounds, deadlines: &mut Deadlines) {

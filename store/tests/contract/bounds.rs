@@ -1,8 +1,8 @@
 //! Nothing grows without a bound (promise P7).
 
-use holdfast_store::contract::{Reply, Request, StoreError};
+use holdfast_store::contract::{Request, StoreError};
 use holdfast_wire::ids::ClientId;
-use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::mqtt::QoS;
 
 use crate::world::{ALICE, BOUNDS, Bench, at, device, filter};
 
@@ -33,23 +33,94 @@ pub(crate) fn a_stream_forgets_messages_that_are_too_old(bench: &Bench) {
     assert_eq!(bench.append(&[filter("a"), device("d")], "new"), [at(filter("a"), 3), at(device("d"), 2)]);
 }
 
-pub(crate) fn a_full_store_refuses_and_takes_again_once_there_is_room(bench: &Bench) {
-    let epochs: Vec<_> =
-        (0..4).map(|number| bench.subscriber(&format!("c{number}"), &number.to_string())).collect();
-    let append = |stream: StreamKey| {
-        bench.ask(Request::Append { streams: vec![stream], message: bench.message("t", &"x".repeat(900)) })
-    };
+/// A kilobyte, more or less: eight fill a stream, and twenty the store.
+fn kilobyte() -> String {
+    "x".repeat(940)
+}
+
+/// A session that holds `filter`, with messages of a kilobyte in the filter's stream.
+fn fill(bench: &Bench, name: &str, messages: u32) {
+    bench.subscriber(&format!("reader of {name}"), name);
+    for _ in 0..messages {
+        bench.append(&[filter(name)], &kilobyte());
+    }
+}
+
+pub(crate) fn a_full_store_takes_on_and_cuts_the_stream_that_holds_most(bench: &Bench) {
+    for (name, messages) in [("small", 5), ("large", 8), ("middle", 7), ("new", 0)] {
+        fill(bench, name, messages);
+    }
+    for offset in 1..=4 {
+        assert_eq!(bench.append(&[filter("new")], &kilobyte()), [at(filter("new"), offset)]);
+    }
+    let held = ["small", "large", "middle", "new"].map(|name| bench.offsets(&filter(name)).len());
+    assert_eq!((held[0], held[3]), (5, 4), "the smaller ones keep all they have: {held:?}");
+    assert_eq!(held[1] + held[2], 11, "no more goes than must: {held:?}");
+    assert!(held[1].abs_diff(held[2]) <= 1, "the larger ones share in it: {held:?}");
+    assert_eq!(bench.offsets(&filter("large")).last(), Some(&8), "the oldest go first");
+}
+
+pub(crate) fn a_stream_at_its_own_bound_makes_its_own_room(bench: &Bench) {
+    for (name, messages) in [("a", 8), ("b", 8), ("c", 4)] {
+        fill(bench, name, messages);
+    }
+    for _ in 0..20 {
+        bench.append(&[filter("a")], &kilobyte());
+    }
+    assert_eq!(bench.offsets(&filter("a")), (21..=28).collect::<Vec<_>>());
+    assert_eq!(bench.offsets(&filter("b")).len(), 8);
+    assert_eq!(bench.offsets(&filter("c")).len(), 4);
+}
+
+pub(crate) fn who_lets_messages_pile_up_costs_only_itself(bench: &Bench) {
+    let greedy = bench.open("greedy", ALICE, 60).epoch;
+    let filters = ["1", "2", "3", "4"];
+    bench.subscribe("greedy", greedy, &filters.map(|filter| (filter, QoS::AtLeastOnce)));
+    bench.close("greedy", greedy, 60);
+    for _ in 0..10 {
+        bench.append(&filters.map(filter), &kilobyte());
+    }
+    let active = bench.subscriber("active", "a");
+    for offset in 1..=50 {
+        assert_eq!(bench.append(&[filter("a")], &kilobyte()), [at(filter("a"), offset)]);
+        if offset > 2 {
+            assert_eq!(bench.offsets(&filter("a")), [offset - 2, offset - 1, offset]);
+            bench.save("active", active, vec![at(filter("a"), offset - 2)]);
+        }
+    }
+    bench.append(&[device("greedy")], "small");
+    assert_eq!(bench.offsets(&device("greedy")), [1]);
+}
+
+pub(crate) fn retained_messages_take_at_most_half_of_the_store(bench: &Bench) {
+    bench.subscriber("d", "a");
+    let retain = |topic: &str| bench.ask(Request::Retain { message: bench.message(topic, &kilobyte()) });
     let mut taken = 0;
-    while taken < 100 && append(filter(&(taken % 4).to_string())).is_ok() {
+    while taken < 100 && retain(&taken.to_string()).is_ok() {
         taken += 1;
     }
-    assert!((15..=22).contains(&taken), "{taken} messages of some 950 bytes fit into 20,000");
-    assert!(matches!(append(filter("0")), Err(StoreError::Full(_))));
-    let retained = Request::Retain { message: bench.message("t", &"x".repeat(900)) };
-    assert!(matches!(bench.ask(retained), Err(StoreError::Full(_))));
-    assert_eq!(append(filter("nobody's")), Ok(Reply::Appended(vec![])));
-    bench.save("c0", epochs[0], vec![at(filter("0"), 2)]);
-    assert!(append(filter("1")).is_ok());
+    assert!((8..=10).contains(&taken), "{taken} messages of a kilobyte fit into 10,000");
+    assert!(matches!(retain("one more"), Err(StoreError::Full(_))));
+    assert!(retain("0").is_ok(), "one that replaces another needs no further room");
+    for _ in 0..8 {
+        bench.append(&[filter("a")], &kilobyte());
+    }
+    assert_eq!(bench.offsets(&filter("a")).len(), 8, "streams have the other half");
+    bench.done(Request::Retain { message: bench.message("0", "") });
+    assert!(retain("one more").is_ok());
+}
+
+pub(crate) fn what_does_not_fit_into_an_empty_store_is_refused(bench: &Bench) {
+    let streams = ["a", "b", "c"];
+    for name in streams {
+        fill(bench, name, 1);
+    }
+    let message = bench.message("t", &"x".repeat(7_000));
+    let answer = bench.ask(Request::Append { streams: streams.map(filter).to_vec(), message });
+    assert!(matches!(answer, Err(StoreError::Full(_))), "{answer:?}");
+    for name in streams {
+        assert_eq!(bench.offsets(&filter(name)), [1], "nothing gave way to what was refused");
+    }
 }
 
 pub(crate) fn a_message_that_no_stream_may_hold_is_refused(bench: &Bench) {

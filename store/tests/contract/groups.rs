@@ -5,7 +5,7 @@ use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::QoS::AtLeastOnce;
 use holdfast_wire::session_record::Offset;
 
-use crate::world::{ALICE, BOB, Bench, at, filter};
+use crate::world::{BOB, Bench, at, filter};
 
 const GROUP: &str = "$share/g/a";
 

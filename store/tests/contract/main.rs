@@ -103,7 +103,11 @@ every_store! {
     bounds:
         a_stream_keeps_its_newest_messages_and_leaves_a_gap,
         a_stream_forgets_messages_that_are_too_old,
-        a_full_store_refuses_and_takes_again_once_there_is_room,
+        a_full_store_takes_on_and_cuts_the_stream_that_holds_most,
+        a_stream_at_its_own_bound_makes_its_own_room,
+        who_lets_messages_pile_up_costs_only_itself,
+        retained_messages_take_at_most_half_of_the_store,
+        what_does_not_fit_into_an_empty_store_is_refused,
         a_message_that_no_stream_may_hold_is_refused,
         sessions_are_bounded;
 }

@@ -213,7 +213,7 @@ fn a_push_to_a_topic_reaches_subscribers_streams_and_those_who_come_later() {
     );
     let Heard::Deliver { target, positions, payload, .. } = shard.hear() else { panic!("no delivery") };
     assert_eq!((&*target, positions.len(), &*payload), ("subscribers", 1, "2:1"));
-    let read = holdfast_wire::link::RetainedRead { token: 1, filter: "scores/1" };
+    let read = holdfast_wire::link::RetainedRead { token: 1, filter: "scores/1", after: "", messages_max: 9 };
     shard.say(&holdfast_wire::link::ToBridge::RetainedRead(read));
     assert!(matches!(shard.hear(), Heard::Retained { payload, .. } if payload == "2:1"));
 }

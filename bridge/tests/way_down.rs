@@ -110,12 +110,51 @@ fn retained_messages_are_read_by_those_who_come_later() {
         shard.publish(uplink);
     }
     shard.until_settled(600);
-    shard.say(&ToBridge::RetainedRead(RetainedRead { token: 5, filter: "state/+" }));
-    for number in 1..=600 {
-        let (topic, payload) = (format!("state/{number:04}"), number.to_string());
-        assert_eq!(shard.hear(), Heard::Retained { token: 5, topic, payload });
+    for (token, first, last) in [(5, 1, 250), (6, 251, 500), (7, 501, 600)] {
+        let after = if first == 1 { String::new() } else { format!("state/{:04}", first - 1) };
+        let read = RetainedRead { token, filter: "state/+", after: &after, messages_max: 250 };
+        shard.say(&ToBridge::RetainedRead(read));
+        for number in first..=last {
+            let (topic, payload) = (format!("state/{number:04}"), number.to_string());
+            assert_eq!(shard.hear(), Heard::Retained { token, topic, payload });
+        }
+        assert_eq!(shard.hear(), Heard::RetainedEnd { token, more: last < 600 });
     }
-    assert_eq!(shard.hear(), Heard::RetainedEnd(5));
+}
+
+#[test]
+fn a_page_of_retained_messages_ends_before_it_is_too_long() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    let text = "x".repeat(100_000);
+    for sequence in 1..=5 {
+        let topic = format!("state/{sequence}");
+        let mut uplink = uplink(sequence, &topic, &text);
+        uplink.message.retain = true;
+        shard.publish(uplink);
+    }
+    shard.until_settled(5);
+    let mut after = String::new();
+    let mut pages = Vec::new();
+    for token in 1.. {
+        let read = RetainedRead { token, filter: "#", after: &after, messages_max: 100 };
+        shard.say(&ToBridge::RetainedRead(read));
+        pages.push(0);
+        let more = loop {
+            match shard.hear() {
+                Heard::Retained { topic, .. } => {
+                    pages[token as usize - 1] += 1;
+                    after = topic;
+                }
+                Heard::RetainedEnd { more, .. } => break more,
+                other => panic!("{other:?}"),
+            }
+        };
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(pages, [3, 2]);
 }
 
 #[test]
@@ -194,7 +233,8 @@ fn a_device_hears_its_own_topic_over_its_own_link() {
 fn a_takeover_is_passed_on_and_what_the_former_owner_knows_comes_back() {
     let rig = Rig::start();
     let (mut former, mut new) = (rig.shard(1), rig.shard(2));
-    let takeover = |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2) };
+    let takeover =
+        |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2), ends_session: false };
     new.say(&ToBridge::Takeover(takeover(owner(1))));
     assert_eq!(former.hear(), Heard::Takeover { client: "c".into(), epoch: Epoch(8) });
     let handover = Handover { client: "c", epoch: Epoch(8), owner: owner(2), session: b"known" };

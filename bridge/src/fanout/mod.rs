@@ -13,4 +13,4 @@ mod retained;
 pub(crate) use deliver::FanOut;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
 pub(crate) use publish::{device_stream, publish};
-pub(crate) use retained::answer_reads;
+pub(crate) use retained::{PageRead, answer_reads};

@@ -24,7 +24,7 @@ use super::records::Records;
 use super::stream::{LinkStream, WriteHalf};
 use super::writer;
 use crate::core::{Core, now_ms};
-use crate::fanout::{self, LinkId};
+use crate::fanout::{self, LinkId, PageRead};
 use crate::metrics as names;
 use crate::sink::SinkClosed;
 use crate::uplink::Uplinks;
@@ -166,7 +166,7 @@ struct Link {
     records: Records,
     uplinks: Uplinks,
     inbox: Arc<Inbox>,
-    retained_reads: mpsc::Sender<(u64, Box<str>)>,
+    retained_reads: mpsc::Sender<PageRead>,
     writer: tokio::task::JoinHandle<()>,
 }
 
@@ -259,8 +259,7 @@ impl Link {
                 }
                 ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest).await?,
                 ToBridge::RetainedRead(read) => {
-                    let read = (read.token, read.filter.into());
-                    self.retained_reads.send(read).await.map_err(|_| Ending::Gone)?;
+                    self.retained_reads.send(read.into()).await.map_err(|_| Ending::Gone)?;
                 }
                 ToBridge::Report(report) => self.peer.reported(report.delivery, report.outcome),
                 ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover).await?,

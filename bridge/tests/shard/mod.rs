@@ -159,7 +159,7 @@ pub(crate) enum Heard {
     Settled(Settled),
     InterestKnown(u64),
     Retained { token: u64, topic: String, payload: String },
-    RetainedEnd(u64),
+    RetainedEnd { token: u64, more: bool },
     Deliver { delivery: u64, target: String, positions: Vec<Cursor>, topic: String, payload: String },
     Takeover { client: String, epoch: Epoch },
     Handover { client: String, epoch: Epoch, session: Vec<u8> },
@@ -237,7 +237,7 @@ impl Shard {
             ToGateway::RetainedMessage { token, message } => {
                 Heard::Retained { token, topic: message.topic.into(), payload: text(message.payload) }
             }
-            ToGateway::RetainedEnd(token) => Heard::RetainedEnd(token),
+            ToGateway::RetainedEnd { token, more } => Heard::RetainedEnd { token, more },
             ToGateway::Deliver(deliver) => Heard::Deliver {
                 delivery: deliver.delivery,
                 target: match deliver.target {

@@ -8,7 +8,7 @@ pub(crate) mod view;
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
-use holdfast_wire::ids::Owner;
+use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::{Handover, Outcome, Takeover, ToBridge, ToGateway, Welcome};
 use holdfast_wire::mqtt::{Disconnect, FixedHeader, PacketType, ProtocolVersion, ReasonCode};
@@ -17,10 +17,10 @@ use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 use holdfast_wire::ws;
 
 use crate::connection::close::CloseReason;
-use crate::connection::deliver::{self, Copy, Outgoing};
+use crate::connection::deliver;
 use crate::connection::publish::{self, Taken};
 use crate::connection::table::Connections;
-use crate::connection::{Connection, Phase, Successor, json, subscribe};
+use crate::connection::{Connection, Phase, Successor, json, retained, subscribe};
 use crate::drain::Drain;
 use crate::input::{AcceptRefused, ConnectionId, LinkIndex, Listener, Now, SocketEnd};
 use crate::limits::EngineConfig;
@@ -185,8 +185,12 @@ impl Engine {
             }
             ToGateway::Deliver(deliver) => self.handle_deliver(link, deliver, now),
             ToGateway::RetainedMessage { token, message } => self.handle_retained(*token, message, now),
-            ToGateway::RetainedEnd(token) => {
-                self.shared.retained_reads.remove(token);
+            ToGateway::RetainedEnd { token, more } => {
+                if let Some(asked) = self.shared.retained_asked.remove(token)
+                    && let Some(connection) = self.connections.find_mut(asked.connection)
+                {
+                    retained::take_end(connection, asked.connection, &mut self.shared, *more);
+                }
             }
             ToGateway::Takeover(takeover) => {
                 self.handle_takeover(link, takeover, now);
@@ -216,20 +220,36 @@ impl Engine {
                 Ok(Reply::Opened(opened)) => {
                     // The former owner is told all the same: the store names it to nobody else.
                     if let Some(former) = opened.former.filter(|former| *former != self.shared.owner) {
-                        let _ = self.shared.say_takeover(&client, opened.epoch, former);
+                        let _ =
+                            self.shared.say_takeover(&client, opened.epoch, former, opened.session.is_none());
                     }
                     self.close_unclaimed(client, expiry_s, opened);
                 }
                 Ok(_) | Err(_) => self.end(id, CloseReason::StoreUnavailable, now),
             },
             Asked::Subscribe(ticket) => self.handle_subscribed(ticket, &result, now),
-            Asked::Unsubscribe(id, mut answer) => {
+            Asked::Unsubscribe(id, filters, mut answer) => {
+                if let Some(durable) = self
+                    .connections
+                    .find_mut(id)
+                    .and_then(Connection::session_mut)
+                    .and_then(|session| session.durable.as_mut())
+                {
+                    for filter in filters {
+                        if let Some(place) =
+                            durable.forgetting.iter().position(|forgotten| *forgotten == filter)
+                        {
+                            durable.forgetting.swap_remove(place);
+                        }
+                    }
+                }
                 if result.is_err() {
                     answer.codes.fill(u8::from(ReasonCode::ImplementationSpecificError));
                 }
                 if let Some(connection) = self.connections.find_mut(id)
-                    && let Some(session) = connection.session()
+                    && let Some(session) = connection.session_mut()
                 {
+                    session.asking -= 1;
                     let protocol = session.protocol;
                     subscribe::answer_unsubscribe(
                         protocol,
@@ -240,6 +260,7 @@ impl Engine {
                     );
                 }
                 self.end_if_fenced(id, &result, now);
+                self.handle_answered(id, now);
             }
             Asked::Read(id, stream, read) => {
                 let Some(connection) = self.connections.find_mut(id) else { return };
@@ -270,7 +291,12 @@ impl Engine {
                 }
                 self.end_if_fenced(id, &result, now);
             }
-            Asked::Close => {}
+            Asked::Close(closing) => {
+                // A fenced one stays known here until its new owner has asked for it.
+                if let (Some(closing), true) = (closing, result != Err(StoreError::Fenced)) {
+                    self.shared.closing.remove(&closing);
+                }
+            }
             Asked::WillLookup(delayed) => {
                 let reopened =
                     matches!(&result, Ok(Reply::Session(Some(info))) if info.epoch > delayed.epoch);
@@ -306,9 +332,14 @@ impl Engine {
         self.go_on_draining(now);
     }
 
-    /// Goes on with a fan-out that was too large for one turn.
+    /// Goes on with a fan-out, or with connections, that had more than one turn allows. Flush in between.
     pub fn handle_work(&mut self, now: Now) {
         self.fan_out_slice(now);
+        for id in std::mem::take(&mut self.shared.behind) {
+            if let Some(connection) = self.connections.find_mut(id) {
+                deliver::pump(connection, id, &mut self.shared, now);
+            }
+        }
     }
 
     /// Takes up a new configuration. Connections keep what their CONNACK told them.
@@ -355,7 +386,8 @@ impl Engine {
 
     /// A fan-out is under way: call [`Engine::handle_work`], and do not read links meanwhile.
     pub fn has_work(&self) -> bool {
-        self.fan_out.is_busy()
+        // Those who are behind go on once the outbox is flushed, not before.
+        self.fan_out.is_busy() || (!self.shared.behind.is_empty() && self.shared.outbox.bytes() == 0)
     }
 
     /// Whether the connection is to be read now. If not, its bytes stay in the kernel until [`Action::ResumeRead`].
@@ -560,7 +592,9 @@ impl Engine {
                         && let Some(pending) = self.shared.subscribes.remove(&ticket)
                         && let Some(connection) = self.connections.find_mut(pending.connection)
                     {
-                        subscribe::finish(connection, pending.connection, &mut self.shared, pending);
+                        let id = pending.connection;
+                        subscribe::finish(connection, id, &mut self.shared, pending);
+                        self.handle_answered(id, now);
                     }
                 }
                 Waiter::Resume(id) => {
@@ -579,44 +613,26 @@ impl Engine {
         }
     }
 
+    /// A SUBSCRIBE or UNSUBSCRIBE was answered: one that waited for that may go on, unless its link holds it back too.
+    fn handle_answered(&mut self, id: ConnectionId, now: Now) {
+        if self.connections.find(id).is_some_and(|connection| connection.stalled && !connection.waiting) {
+            self.let_go_on(id, now);
+        }
+    }
+
     fn handle_retained(&mut self, token: u64, message: &holdfast_wire::message::Message<'_>, now: Now) {
-        let Some(read) = self.shared.retained_reads.get(&token).cloned() else { return };
-        let Some(connection) = self.connections.find_mut(read.connection) else { return };
-        let identifier = [read.identifier];
-        let copy = Copy {
-            qos: read.qos(message.qos),
-            // Sent because of a new subscription: RETAIN is set, whatever the subscription's options (MQTT-3.3.1-8).
-            retain: true,
-            subscription_ids: if read.identifier == 0 { &[] } else { &identifier },
-            positions: &[],
-            report: None,
-        };
-        deliver::deliver(
-            connection,
-            read.connection,
-            &mut self.shared,
-            &mut Outgoing::single(*message),
-            copy,
-            now,
-        );
+        let Some(asked) = self.shared.retained_asked.get(&token).copied() else { return };
+        let Some(connection) = self.connections.find_mut(asked.connection) else { return };
+        retained::take(connection, asked.connection, &mut self.shared, message, now);
     }
 
     /// Asks for retained messages again whose answer is not to be expected: of a link that was lost, or that were never asked for.
     fn ask_retained_again(&mut self, lost: Option<LinkIndex>) {
-        let tokens: Vec<_> = self
-            .shared
-            .retained_reads
-            .iter()
-            .filter(|(_, read)| read.link == lost)
-            .map(|(token, _)| *token)
-            .collect();
-        for token in tokens {
-            let Some(read) = self.shared.retained_reads.remove(&token) else { continue };
-            let Some(session) = self.connections.find(read.connection).and_then(Connection::session) else {
-                continue;
-            };
-            let client = session.client.clone();
-            subscribe::ask_retained(&mut self.shared, &client, read);
+        let lost: Vec<_> = self.shared.retained_asked.extract_if(.., |_, asked| asked.link == lost).collect();
+        for (_, asked) in lost {
+            if let Some(connection) = self.connections.find_mut(asked.connection) {
+                retained::ask_again(connection, asked.connection, &mut self.shared);
+            }
         }
     }
 
@@ -632,6 +648,9 @@ impl Engine {
                     SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
                         .encode(&mut known);
                 }
+                if let (Some(will), true) = (&mut session.will, takeover.ends_session) {
+                    will.delay_s = 0;
+                }
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
             }
@@ -643,7 +662,18 @@ impl Engine {
                 }
                 return;
             }
-            _ => {}
+            // Its connection has just ended, and the store may not have heard of it in time.
+            _ => {
+                let client = ClientId::new(takeover.client);
+                let ours = (client.clone(), Epoch(0))..(client, takeover.epoch);
+                let last = self.shared.closing.range(ours).next_back().map(|(closing, _)| closing.clone());
+                if let Some(Progress { cursors, received, inflight }) =
+                    last.and_then(|closing| self.shared.closing.remove(&closing))
+                {
+                    SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
+                        .encode(&mut known);
+                }
+            }
         }
         let Takeover { client, epoch, owner, .. } = *takeover;
         let handover = Handover { client, epoch, owner, session: &known };
@@ -698,7 +728,8 @@ impl Engine {
 
     /// Closes a connection for `reason`: says what the peer is to hear, and gives up its session.
     pub(crate) fn end(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
-        let leaving = if reason == CloseReason::Fenced { Leaving::Lost } else { Leaving::Saved };
+        // The new owner will ask for what we know.
+        let leaving = if reason == CloseReason::Fenced { Leaving::HandedOver } else { Leaving::Saved };
         self.end_as(id, reason, leaving, now);
     }
 
@@ -774,6 +805,7 @@ impl Engine {
                 &mut self.shared,
             ));
         }
+        retained::give_up(session, &mut self.shared);
         let is_kept = persistent && leaving != Leaving::Lost && session.expiry_s > 0;
         if let Some(sending) = &session.sending {
             for item in sending.inflight.iter().filter_map(|inflight| inflight.item.as_ref()) {
@@ -804,14 +836,24 @@ impl Engine {
                 self.shared.delayed_wills.insert((due_ms, number), delayed);
             }
         }
+        let progress = session.progress();
+        // Until the store knows it, or where it will not take it any more, a new owner may have to ask.
+        let closing = (is_kept && (leaving == Leaving::Saved || reason == CloseReason::Fenced))
+            .then(|| (session.client.clone(), session.epoch));
+        if let Some(closing) = &closing {
+            if self.shared.closing.len() >= CLOSING_MAX {
+                self.shared.closing.pop_first();
+            }
+            self.shared.closing.insert(closing.clone(), progress.clone());
+        }
         if leaving == Leaving::Saved {
             let request = Request::Close {
                 client: session.client.clone(),
                 epoch: session.epoch,
                 expiry_s: session.expiry_s,
-                progress: session.progress(),
+                progress,
             };
-            self.shared.ask(Asked::Close, request);
+            self.shared.ask(Asked::Close(closing), request);
         }
         self.wake(woken, now);
     }
@@ -860,6 +902,10 @@ fn follow(connections: &mut Connections, moved: Moved) {
         session.link = moved.to;
     }
 }
+
+/// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, if it comes back elsewhere at that
+/// very moment.
+const CLOSING_MAX: usize = 10_000;
 
 /// No DISCONNECT of ours is longer, in bytes.
 const GOODBYE_BYTES_MAX: u32 = 64;

@@ -5,9 +5,9 @@
 //! | bytes | what | where |
 //! | --- | --- | --- |
 //! | 56 | its slot | `connection::Connection` |
-//! | 8 | its place in the outbox | `outbox::Outbox` |
+//! | 12 | its place in the outbox | `outbox::Outbox` |
 //! | 8..16 | its timer | `timers::Timers` |
-//! | 208 | its session, boxed | `session::Session` |
+//! | 208 | its session, boxed: 192 and the allocator's | `session::Session` |
 //! | 16 + id + 16 | its client id, shared with index and store | `ClientId` |
 //! | 6..11 | its entry in the index by client id | `engine::Engine` |
 //!
@@ -110,6 +110,9 @@ pub struct Limits {
     pub pending_messages_max: u32,
     /// The same in bytes of payload and topic.
     pub pending_bytes_max: u32,
+    /// Bytes of messages that one connection is given in one turn, one packet more at the most. What is left goes on in the next turn, or
+    /// once the kernel has taken everything.
+    pub turn_bytes_max: usize,
     /// Bytes that one slice of a fan-out may put into the outbox before sockets are served again.
     pub fan_out_slice_bytes: usize,
     /// Deliveries in one slice of a fan-out.
@@ -131,6 +134,7 @@ impl Default for Limits {
             inflight_max: 256,
             pending_messages_max: 1_000,
             pending_bytes_max: 1024 * 1024,
+            turn_bytes_max: 1024 * 1024,
             fan_out_slice_bytes: 1024 * 1024,
             fan_out_slice_deliveries: 2_000,
             save_interval_ms: 1_000,

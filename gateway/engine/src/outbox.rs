@@ -46,9 +46,10 @@ struct Segment {
 struct Chain {
     head: u32,
     tail: u32,
+    bytes: u32,
 }
 
-const EMPTY: Chain = Chain { head: NONE, tail: NONE };
+const EMPTY: Chain = Chain { head: NONE, tail: NONE, bytes: 0 };
 
 /// What is to be sent when the turn ends.
 #[derive(Debug, Default)]
@@ -75,6 +76,11 @@ impl Outbox {
     /// Bytes waiting for all connections together.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes waiting for one connection.
+    pub(crate) fn waiting(&self, id: ConnectionId) -> usize {
+        self.chains[id.slot as usize].bytes as usize
     }
 
     /// Whether anything waits for this connection.
@@ -104,24 +110,31 @@ impl Outbox {
         self.bytes += run.length as usize;
         let chain = &mut self.chains[id.slot as usize];
         let place = self.segments.len() as u32;
+        let bytes = chain.bytes + run.length;
         if chain.tail == NONE {
-            *chain = Chain { head: place, tail: place };
+            *chain = Chain { head: place, tail: place, bytes: 0 };
             self.touched.push(id);
         } else {
             let tail = &mut self.segments[chain.tail as usize];
             if tail.run.start + tail.run.length == run.start {
                 tail.run.length += run.length;
+                chain.bytes = bytes;
                 return;
             }
             tail.next = place;
             chain.tail = place;
         }
+        self.chains[id.slot as usize].bytes = bytes;
         self.segments.push(Segment { run, next: NONE });
     }
 
     /// Forgets what waits for a connection whose socket is gone.
     pub(crate) fn discard(&mut self, slot: u32) {
-        self.chains[slot as usize] = EMPTY;
+        let chain = std::mem::replace(&mut self.chains[slot as usize], EMPTY);
+        if chain.head != NONE {
+            // The slot's next tenant must not find itself under this one's name.
+            self.touched.retain(|id| id.slot != slot);
+        }
     }
 
     /// Hands out each connection's bytes in one piece, in the order in which connections were first written to.
@@ -209,5 +222,22 @@ mod tests {
         outbox.discard(0);
         assert!(!outbox.holds(id(0)));
         assert_eq!(flushed(&mut outbox), []);
+    }
+
+    #[test]
+    fn the_next_tenant_of_a_slot_is_sent_its_own_bytes_under_its_own_name() {
+        let mut outbox = Outbox::default();
+        outbox.reserve_slot(0);
+        outbox.append(id(0), |out| out.push(1));
+        assert_eq!(outbox.waiting(id(0)), 1);
+        outbox.discard(0);
+        let next = ConnectionId { slot: 0, generation: 1 };
+        outbox.append(next, |out| out.extend_from_slice(&[2, 3]));
+        outbox.append(next, |out| out.push(4));
+        assert_eq!(outbox.waiting(next), 3);
+        let mut sent = Vec::new();
+        outbox.flush(|id, bytes| sent.push((id, bytes.to_vec())));
+        assert_eq!(sent, [(next, vec![2, 3, 4])]);
+        assert_eq!(outbox.waiting(next), 0);
     }
 }

@@ -1,10 +1,9 @@
 //! What the engine waits for from store and bridges, and for whom.
 
-use holdfast_wire::ids::ClientId;
-use holdfast_wire::mqtt::QoS;
+use holdfast_wire::ids::{ClientId, Epoch};
 
 use crate::input::{ConnectionId, LinkIndex};
-use crate::session::subscription::Options;
+use crate::session::retained::RetainedRead;
 use crate::will::DelayedWill;
 
 /// What a question to the store was about.
@@ -14,14 +13,14 @@ pub(crate) enum Asked {
     Open(ConnectionId, ClientId, u32),
     /// Subscriptions of a persistent session; the SUBSCRIBE's ticket.
     Subscribe(u64),
-    /// A persistent session's UNSUBSCRIBE, and the answer that it is owed.
-    Unsubscribe(ConnectionId, UnsubscribeAnswer),
+    /// A persistent session's UNSUBSCRIBE, its filters, and the answer that it is owed.
+    Unsubscribe(ConnectionId, Vec<Box<str>>, UnsubscribeAnswer),
     /// The stream with this index is read on, for the so-many-th time.
     Read(ConnectionId, u16, u32),
     /// Progress of a connected session.
     Save(ConnectionId),
-    /// A connection ended.
-    Close,
+    /// A connection ended; whose, if there is something that a new owner would want to know until the store knows it.
+    Close(Option<(ClientId, Epoch)>),
     /// Was a session opened again before its will's delay passed?
     WillLookup(DelayedWill),
 }
@@ -49,20 +48,10 @@ pub(crate) struct PendingSubscribe {
     pub(crate) retained: Vec<RetainedRead>,
 }
 
-/// Retained messages for one new subscription.
-#[derive(Clone, Debug)]
-pub(crate) struct RetainedRead {
+/// A page of retained messages that was asked for. Which, is in the session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetainedAsked {
     pub(crate) connection: ConnectionId,
     /// The link that was asked; none while there is none.
     pub(crate) link: Option<LinkIndex>,
-    pub(crate) filter: Box<str>,
-    pub(crate) options: Options,
-    pub(crate) identifier: u32,
-}
-
-impl RetainedRead {
-    /// The QoS that a retained message goes out with.
-    pub(crate) fn qos(&self, published: QoS) -> QoS {
-        published.min(self.options.qos)
-    }
 }

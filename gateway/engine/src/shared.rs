@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::link::{Takeover, ToBridge};
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Progress, Request};
 use rustc_hash::FxBuildHasher;
 
 use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
-use crate::requests::{Asked, PendingSubscribe, RetainedRead};
+use crate::requests::{Asked, PendingSubscribe, RetainedAsked};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
@@ -34,17 +34,22 @@ pub(crate) struct Shared {
     /// Questions the store has not answered. Bounded by what each connection may ask at a time; a close adds one that outlives its connection
     /// until the store answers or its deadline passes.
     pub(crate) asked: HashMap<RequestId, Asked, FxBuildHasher>,
-    /// SUBSCRIBEs without their SUBACK, by ticket.
+    /// SUBSCRIBEs without their SUBACK, by ticket. Bounded by `connection::subscribe::UNANSWERED_MAX` for each connection.
     pub(crate) subscribes: HashMap<u64, PendingSubscribe, FxBuildHasher>,
-    /// Retained messages asked for, by token. Ordered, so that a replay from a seed asks again in the same order.
-    pub(crate) retained_reads: BTreeMap<u64, RetainedRead>,
+    /// Pages of retained messages asked for, by token; at most one for each connection. Ordered, so that a replay from a seed asks again in the
+    /// same order.
+    pub(crate) retained_asked: BTreeMap<u64, RetainedAsked>,
     /// Wills whose delay runs, by due time. At most one for each session that ended within its delay.
     pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
+    /// Connections with more to send than one turn allows. At most once each for every time they were held back.
+    pub(crate) behind: Vec<ConnectionId>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
     pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
     /// Sessions taken over whose former owner has not answered: said again when a link comes up. At most the sessions opened since a link was last up for long
     /// enough to be answered.
-    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), Owner>,
+    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), (Owner, bool)>,
+    /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
+    pub(crate) closing: BTreeMap<(ClientId, Epoch), Progress>,
     /// Connections whose session waits for what its former owner knows, and until when; in that order.
     pub(crate) handovers: VecDeque<(u64, ConnectionId)>,
     pub(crate) stats: Stats,
@@ -67,10 +72,12 @@ impl Shared {
             timers: Timers::new(),
             asked: HashMap::default(),
             subscribes: HashMap::default(),
-            retained_reads: BTreeMap::new(),
+            retained_asked: BTreeMap::new(),
             delayed_wills: BTreeMap::new(),
+            behind: Vec::new(),
             unsaved: VecDeque::new(),
             takeovers: BTreeMap::new(),
+            closing: BTreeMap::new(),
             handovers: VecDeque::new(),
             stats: Stats::default(),
             scratch: Vec::new(),
@@ -95,18 +102,24 @@ impl Shared {
     }
 
     /// Tells a session's former owner, now (true) or once there is a link. It answers with a handover.
-    pub(crate) fn say_takeover(&mut self, client: &ClientId, epoch: Epoch, former: Owner) -> bool {
-        self.takeovers.insert((client.clone(), epoch), former);
+    pub(crate) fn say_takeover(
+        &mut self,
+        client: &ClientId,
+        epoch: Epoch,
+        former: Owner,
+        ends_session: bool,
+    ) -> bool {
+        self.takeovers.insert((client.clone(), epoch), (former, ends_session));
         let Some(link) = self.uplinks.choose(client) else { return false };
-        let record = Takeover { client, epoch, former, owner: self.owner };
+        let record = Takeover { client, epoch, former, owner: self.owner, ends_session };
         self.uplinks.say(link, &ToBridge::Takeover(record));
         true
     }
 
     /// Tells those former owners again who have not answered: what was said to them may be lost with a link.
     pub(crate) fn say_takeovers_again(&mut self) {
-        for ((client, epoch), former) in std::mem::take(&mut self.takeovers) {
-            let _ = self.say_takeover(&client, epoch, former);
+        for ((client, epoch), (former, ends_session)) in std::mem::take(&mut self.takeovers) {
+            let _ = self.say_takeover(&client, epoch, former, ends_session);
         }
     }
 

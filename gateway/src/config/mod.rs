@@ -13,7 +13,7 @@ mod log;
 mod mqtt;
 mod tcp;
 
-use holdfast_engine::EngineConfig;
+use holdfast_engine::{EngineConfig, Limits};
 use serde::{Deserialize, Serialize};
 
 pub use drain::{DrainConfig, DrainPlan};
@@ -88,6 +88,7 @@ impl GatewayConfig {
             let length = format!("({} bytes)", self.link.secret.len());
             return Err(ConfigError::new("link.secret", length, "must have at most 1024 bytes"));
         }
+        let tcp = self.tcp.check()?;
         Ok(Settings {
             shards: match within("shards", self.shards, 0..=SHARDS_MAX)? {
                 0 => one_per_core(),
@@ -97,9 +98,10 @@ impl GatewayConfig {
             engine: EngineConfig {
                 mqtt: self.mqtt.check()?,
                 json: self.json.check()?,
-                limits: self.limits.check()?,
+                // What one turn gives a connection fits into what may wait for it.
+                limits: Limits { turn_bytes_max: tcp.unsent_bytes_max, ..self.limits.check()? },
             },
-            tcp: self.tcp.check()?,
+            tcp,
             link_secret: self.link.secret.clone().into_bytes(),
             drain: self.drain.check()?,
         })

@@ -125,7 +125,9 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                 ToBridge::Interest(interest) => {
                     ToGateway::InterestKnown(interest.token).encode(&mut answers);
                 }
-                ToBridge::RetainedRead(read) => ToGateway::RetainedEnd(read.token).encode(&mut answers),
+                ToBridge::RetainedRead(read) => {
+                    ToGateway::RetainedEnd { token: read.token, more: false }.encode(&mut answers);
+                }
                 ToBridge::Uplink(uplink) => {
                     seen.uplinks.lock().expect("no panic").push(Uplink {
                         shard,

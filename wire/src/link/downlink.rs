@@ -154,6 +154,8 @@ pub struct Takeover<'a> {
     pub former: Owner,
     /// Who owns it now, and is told by a [`Handover`] what the former owner knows beyond the store.
     pub owner: Owner,
+    /// The client came with clean start: the former session has ended, and a will that was to be delayed is due (MQTT-3.1.3-9).
+    pub ends_session: bool,
 }
 
 impl<'a> Takeover<'a> {
@@ -162,6 +164,7 @@ impl<'a> Takeover<'a> {
         out.put_u64(self.epoch.0);
         write_owner(self.former, out);
         write_owner(self.owner, out);
+        out.put_u8(u8::from(self.ends_session));
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
@@ -170,6 +173,7 @@ impl<'a> Takeover<'a> {
             epoch: Epoch(reader.u64()?),
             former: read_owner(reader)?,
             owner: read_owner(reader)?,
+            ends_session: reader.u8()? != 0,
         })
     }
 }

@@ -74,22 +74,33 @@ impl<'a> Interest<'a> {
     }
 }
 
-/// A new subscription asks for retained messages.
+/// A new subscription asks for one page of retained messages, in the order of their topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetainedRead<'a> {
     /// Stands in each answer.
     pub token: u64,
     /// Which topics.
     pub filter: &'a str,
+    /// Only topics behind this one; empty to begin.
+    pub after: &'a str,
+    /// Most messages wanted, at least 1. The bridge may end the page earlier.
+    pub messages_max: u32,
 }
 
 impl<'a> RetainedRead<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.put_u64(self.token);
         out.put_text(self.filter);
+        out.put_text(self.after);
+        out.put_u32(self.messages_max);
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
-        Ok(Self { token: reader.u64()?, filter: reader.text()? })
+        Ok(Self {
+            token: reader.u64()?,
+            filter: reader.text()?,
+            after: reader.text()?,
+            messages_max: reader.u32()?,
+        })
     }
 }

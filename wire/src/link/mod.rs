@@ -84,7 +84,7 @@ pub enum ToBridge<'a> {
     Uplink(Uplink<'a>),
     /// The shard wants, or no longer wants, what matches a filter.
     Interest(Interest<'a>),
-    /// A new subscription asks for the retained messages that match.
+    /// A new subscription asks for a page of the retained messages that match.
     RetainedRead(RetainedRead<'a>),
     /// What became of a [`Deliver`].
     Report(Report),
@@ -114,8 +114,13 @@ pub enum ToGateway<'a> {
         /// The message; goes out with RETAIN set.
         message: Message<'a>,
     },
-    /// No more retained messages for this token.
-    RetainedEnd(u64),
+    /// A page of retained messages is at its end.
+    RetainedEnd {
+        /// The read's token.
+        token: u64,
+        /// There may be more behind the page's last topic.
+        more: bool,
+    },
     /// A message for sessions of this shard.
     Deliver(Deliver<'a>),
     /// A session of this shard has a new owner.
@@ -195,7 +200,9 @@ impl<'a> ToGateway<'a> {
             RETAINED_MESSAGE => read_body(record, |reader| {
                 Ok(Self::RetainedMessage { token: reader.u64()?, message: Message::read(reader)? })
             }),
-            RETAINED_END => read_body(record, Reader::u64).map(Self::RetainedEnd),
+            RETAINED_END => read_body(record, |reader| {
+                Ok(Self::RetainedEnd { token: reader.u64()?, more: reader.u8()? != 0 })
+            }),
             DELIVER => read_body(record, Deliver::read).map(Self::Deliver),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
@@ -216,7 +223,10 @@ impl<'a> ToGateway<'a> {
                 out.put_u64(*token);
                 message.encode(out);
             }),
-            Self::RetainedEnd(token) => write_record(out, RETAINED_END, |out| out.put_u64(*token)),
+            Self::RetainedEnd { token, more } => write_record(out, RETAINED_END, |out| {
+                out.put_u64(*token);
+                out.put_u8(u8::from(*more));
+            }),
             Self::Deliver(deliver) => write_record(out, DELIVER, |out| deliver.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),

@@ -37,10 +37,16 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
         interest(InterestKind::Filter),
         interest(InterestKind::Shared { group: "g", members: 4 }),
         interest(InterestKind::Personal { level: 1 }),
-        ToBridge::RetainedRead(RetainedRead { token: 8, filter: "#" }),
+        ToBridge::RetainedRead(RetainedRead { token: 8, filter: "#", after: "a", messages_max: 9 }),
         ToBridge::Report(Report { delivery: 9, outcome: Outcome::QueueFull }),
         ToBridge::Handover(HANDOVER),
-        ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
+        ToBridge::Takeover(Takeover {
+            client: "c",
+            epoch: Epoch(8),
+            former: OWNER,
+            owner: OWNER,
+            ends_session: true,
+        }),
     ]
 }
 
@@ -54,12 +60,18 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         ToGateway::WindowBytes(5),
         ToGateway::InterestKnown(3),
         ToGateway::RetainedMessage { token: 8, message: MESSAGE },
-        ToGateway::RetainedEnd(8),
+        ToGateway::RetainedEnd { token: 8, more: true },
         deliver(Target::Subscribers, vec![]),
         deliver(Target::Device("c"), vec![Cursor { stream: StreamKey::Device("c".into()), acked: 4 }]),
         deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
         ToGateway::Handover(HANDOVER),
-        ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
+        ToGateway::Takeover(Takeover {
+            client: "c",
+            epoch: Epoch(8),
+            former: OWNER,
+            owner: OWNER,
+            ends_session: true,
+        }),
         ToGateway::Disconnect("c"),
     ]
 }

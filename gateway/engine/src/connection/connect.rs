@@ -166,6 +166,7 @@ impl Engine {
             assigned_id,
             changed_expiry,
             changed_keep_alive,
+            clean_start,
             successor: None,
             inherited,
             opened: None,
@@ -187,7 +188,7 @@ impl Engine {
         };
         opening.inherited = None;
         let client = opening.session.client.clone();
-        let is_told = self.shared.say_takeover(&client, opened.epoch, former);
+        let is_told = self.shared.say_takeover(&client, opened.epoch, former, opening.clean_start);
         if is_told {
             self.await_handover(id, opened, now);
         } else {
@@ -285,7 +286,8 @@ impl Engine {
         session.connected_at_unix_ms = now.unix_ms;
         session.link = self.shared.uplinks.choose(&session.client);
         session.links_version = self.shared.uplinks.version;
-        if session.expiry_s > 0 {
+        // One that ends with this connection is still the session it was until then.
+        if session.expiry_s > 0 || opened.session.is_some() {
             session.durable = Some(Box::new(Durable::new(&session.client)));
         }
         let session_present = opened.session.is_some();
@@ -329,7 +331,7 @@ impl Engine {
         }
         if let Some(connection) = self.connections.find_mut(id) {
             let woken = json::subscribe_to_pushes(connection, id, &mut self.shared);
-            deliver::resend(connection, id, &mut self.shared, now);
+            deliver::pump(connection, id, &mut self.shared, now);
             self.wake(woken, now);
         }
         // What came behind CONNECT has waited.
@@ -348,14 +350,10 @@ impl Engine {
             waits += u32::from(subscribe::hold(session, id, shared, subscription, Waiter::Resume(id)));
         }
         session.receiving.restore(record.received);
-        let Some(durable) = &mut session.durable else {
-            // It goes on only until this connection ends; what its streams hold for it is of the past.
-            return;
-        };
+        let Some(durable) = &mut session.durable else { return };
         record.cursors.into_iter().for_each(|cursor| durable.open_stream(cursor));
         durable.ask_all = true;
         durable.phase = durable::Phase::Announcing(waits);
-        let mut next_packet_id = 1;
         for inflight in record.inflight {
             let positions: Box<[_]> = inflight
                 .positions
@@ -363,7 +361,6 @@ impl Engine {
                 .filter_map(|place| durable.find(&place.stream).map(|stream| (stream, place.acked)))
                 .collect();
             durable.mark_delivered(&positions);
-            next_packet_id = inflight.packet_id.next().get();
             let item = inflight.message.map(|message| Item {
                 message,
                 qos: match inflight.state {
@@ -385,11 +382,16 @@ impl Engine {
                 item => sending.inflight.push_back(Inflight {
                     packet_id: inflight.packet_id,
                     state: inflight.state,
+                    resend: true,
                     item,
                 }),
             }
         }
-        session.next_packet_id = next_packet_id;
+        // The client may hold QoS 2 ids that a node which died had used since it last saved: under one of those a new message would be taken for
+        // an old one. Multiples of the golden ratio keep successive epochs far apart.
+        // Where the row begins does not matter; the lowest epoch that can be a resume, 2, begins at 1.
+        session.next_packet_id =
+            (session.epoch.0.wrapping_sub(2).wrapping_mul(40_503).wrapping_add(1) & 0xffff) as u16;
         if waits == 0 {
             self.start_reading(id, now);
         }
@@ -411,6 +413,7 @@ impl Engine {
             received: record.received,
             inflight: record.inflight,
         });
-        self.shared.ask(Asked::Close, Request::Close { client, epoch: opened.epoch, expiry_s, progress });
+        let request = Request::Close { client, epoch: opened.epoch, expiry_s, progress };
+        self.shared.ask(Asked::Close(None), request);
     }
 }

@@ -12,7 +12,7 @@ use holdfast_wire::topic;
 
 use super::publish::EVENT_TIME;
 use super::transport::Framing;
-use super::{Connection, Phase};
+use super::{Connection, Phase, retained};
 use crate::input::{ConnectionId, Now};
 use crate::outbox::{Outbox, Run};
 use crate::requests::Asked;
@@ -27,6 +27,9 @@ use crate::uplink::ReportTo;
 const READ_MESSAGES_MAX: u32 = 128;
 /// ... or bytes.
 const READ_BYTES_MAX: u32 = 256 * 1024;
+
+/// Messages of which it is remembered, while streams are read, that they were read. One that stands in two streams further apart than this comes twice.
+const READ_IDS_MAX: usize = 4_096;
 
 /// What one session's subscriptions make of a message.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +103,7 @@ pub(crate) fn deliver(
 ) {
     let framing = connection.framing();
     let blocked = connection.blocked;
+    let may_send = !blocked && shared.outbox.waiting(id) < shared.config.limits.turn_bytes_max;
     let Phase::Established(session) = &mut connection.phase else {
         return report(shared, copy.report, Outcome::NotHere);
     };
@@ -107,7 +111,7 @@ pub(crate) fn deliver(
         && durable.judge_live(copy.positions) == Live::Leave
     {
         report(shared, copy.report, Outcome::Kept);
-        return read_on(session, id, shared);
+        return read_on(session, id, shared, blocked);
     }
     if outgoing.message.is_expired(now.unix_ms) {
         shared.stats.dropped_expired += 1;
@@ -116,7 +120,7 @@ pub(crate) fn deliver(
     }
     if copy.qos == QoS::AtMostOnce {
         // A client that does not read loses QoS 0 first: nothing is queued for it in user space.
-        let outcome = if blocked {
+        let outcome = if !may_send {
             shared.stats.dropped_slow_consumer += 1;
             Outcome::QueueFull
         } else if send_at_most_once(session, framing, id, shared, outgoing, copy, now) {
@@ -130,7 +134,7 @@ pub(crate) fn deliver(
     let (inflight, pending) = session.queued();
     let pending_bytes = session.sending.as_ref().map_or(0, |sending| sending.pending_bytes);
     let limits = &shared.config.limits;
-    let room_in_window = !blocked && pending == 0 && inflight < usize::from(session.send_maximum);
+    let room_in_window = may_send && pending == 0 && inflight < usize::from(session.send_maximum);
     let room_in_queue =
         pending < limits.pending_messages_max as usize && pending_bytes < limits.pending_bytes_max as usize;
     if !room_in_window && !room_in_queue {
@@ -156,39 +160,102 @@ pub(crate) fn deliver(
         send(session, framing, id, shared, item, Some(outgoing), now);
     } else {
         session.sending.get_or_insert_default().push_pending(item);
+        if !blocked && !may_send {
+            shared.behind.push(id);
+        }
     }
     touch(session, id, shared, now);
 }
 
-/// Sends what has room in the window, then reads on from streams if the queue has run low.
+/// Sends again what a resumed session has inflight, then what has room in the window, then reads on from streams if the queue has run low.
 pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut Shared, now: Now) {
     let framing = connection.framing();
     let blocked = connection.blocked;
     let Phase::Established(session) = &mut connection.phase else { return };
-    while !blocked
-        && let Some(sending) = &mut session.sending
-        && sending.inflight.len() < usize::from(session.send_maximum)
-        && let Some(item) = sending.pop_pending()
-    {
-        if item.message.view().is_expired(now.unix_ms) {
-            shared.stats.dropped_expired += 1;
-            report(shared, item.report, Outcome::Expired);
-            continue;
+    while !blocked && session.sending.is_some() {
+        if shared.outbox.waiting(id) >= shared.config.limits.turn_bytes_max {
+            shared.behind.push(id);
+            break;
         }
-        send(session, framing, id, shared, item, None, now);
+        if !resend_one(session, framing, id, shared, now) && !send_one(session, framing, id, shared, now) {
+            break;
+        }
     }
     if session.sending.as_ref().is_some_and(|sending| sending.is_empty()) {
         // An idle connection owns no buffer (promise P9).
         session.sending = None;
     }
-    read_on(session, id, shared);
+    read_on(session, id, shared, blocked);
+    retained::read_on(session, blocked, id, shared);
+}
+
+/// Sends the first pending message; false if there is none or no room for it.
+fn send_one(
+    session: &mut Session,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    now: Now,
+) -> bool {
+    let Some(sending) = &mut session.sending else { return false };
+    if sending.inflight.len() >= usize::from(session.send_maximum) {
+        return false;
+    }
+    let Some(item) = sending.pop_pending() else { return false };
+    if item.message.view().is_expired(now.unix_ms) {
+        shared.stats.dropped_expired += 1;
+        report(shared, item.report, Outcome::Expired);
+    } else {
+        send(session, framing, id, shared, item, None, now);
+    }
+    true
+}
+
+/// Sends again the first inflight message that a resume has left to do, under its packet id (MQTT-4.4.0-1, MQTT-4.6.0-1); false if there is none.
+fn resend_one(
+    session: &mut Session,
+    framing: Framing,
+    id: ConnectionId,
+    shared: &mut Shared,
+    now: Now,
+) -> bool {
+    let Some(mut sending) = session.sending.take() else { return false };
+    let index = sending.inflight.iter().position(|inflight| inflight.resend);
+    if let Some(index) = index {
+        let inflight = &mut sending.inflight[index];
+        inflight.resend = false;
+        let packet_id = inflight.packet_id;
+        match &inflight.item {
+            None => {
+                let version = session.protocol.version();
+                framing.send(&mut shared.outbox, id, |out| PubRel::success(packet_id).encode(version, out));
+            }
+            Some(item) => {
+                let mut outgoing = Outgoing::single(item.message.view());
+                let packet = wrapped(item, packet_id, true);
+                if write(session, framing, id, &mut shared.outbox, &mut outgoing, &packet, now) {
+                    shared.stats.resent += 1;
+                } else {
+                    // The client takes smaller packets than before: as if it had been sent and acknowledged (MQTT-3.1.2-25).
+                    shared.stats.dropped_too_large += 1;
+                    report(shared, item.report, Outcome::TooLarge);
+                    sending.inflight.remove(index);
+                }
+            }
+        }
+    }
+    session.sending = Some(sending);
+    index.is_some()
 }
 
 /// Asks for the next piece of a stream if the session is behind and its queue has room for it.
-pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shared) {
+pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shared, blocked: bool) {
+    let limits = &shared.config.limits;
     let (_, pending) = session.queued();
-    let room = (shared.config.limits.pending_messages_max / 2).saturating_sub(pending as u32);
-    if room == 0 {
+    let pending_bytes = session.sending.as_ref().map_or(0, |sending| sending.pending_bytes);
+    let room = (limits.pending_messages_max / 2).saturating_sub(pending as u32);
+    let room_bytes = (limits.pending_bytes_max / 2).saturating_sub(pending_bytes as u32);
+    if room == 0 || room_bytes == 0 || blocked {
         return;
     }
     let Some(durable) = &mut session.durable else { return };
@@ -197,7 +264,12 @@ pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shar
     let asked = Asked::Read(id, index, durable.reads);
     shared.ask(
         asked,
-        Request::Read { stream, after, messages_max: room.min(READ_MESSAGES_MAX), bytes_max: READ_BYTES_MAX },
+        Request::Read {
+            stream,
+            after,
+            messages_max: room.min(READ_MESSAGES_MAX),
+            bytes_max: room_bytes.min(READ_BYTES_MAX),
+        },
     );
 }
 
@@ -217,6 +289,9 @@ pub(crate) fn take_read(
     let key = durable.streams[usize::from(index)].key.clone();
     let closed = durable.streams[usize::from(index)].closed;
     for (offset, message) in messages {
+        if durable.read_ids.len() >= READ_IDS_MAX {
+            durable.read_ids.clear();
+        }
         let fresh = durable.read_ids.insert(message.view().id);
         durable.mark_delivered(&[(index, offset)]);
         if closed || !fresh || message.view().is_expired(now.unix_ms) {
@@ -359,37 +434,6 @@ fn settle(
     pump(connection, id, shared, now);
 }
 
-/// Sends again what a resumed session has inflight, in its first order (MQTT-4.4.0-1, MQTT-4.6.0-1).
-pub(crate) fn resend(connection: &mut Connection, id: ConnectionId, shared: &mut Shared, now: Now) {
-    let framing = connection.framing();
-    let Phase::Established(session) = &mut connection.phase else { return };
-    let Some(mut sending) = session.sending.take() else { return };
-    for inflight in &sending.inflight {
-        match &inflight.item {
-            None => {
-                let version = session.protocol.version();
-                let packet_id = inflight.packet_id;
-                framing.send(&mut shared.outbox, id, |out| PubRel::success(packet_id).encode(version, out));
-            }
-            Some(item) => {
-                shared.stats.resent += 1;
-                let mut outgoing = Outgoing::single(item.message.view());
-                write(
-                    session,
-                    framing,
-                    id,
-                    &mut shared.outbox,
-                    &mut outgoing,
-                    &wrapped(item, inflight.packet_id, true),
-                    now,
-                );
-            }
-        }
-    }
-    sending.inflight.shrink_to_fit();
-    session.sending = Some(sending);
-}
-
 /// Sends a message with QoS > 0 that has room in the window.
 fn send(
     session: &mut Session,
@@ -423,6 +467,7 @@ fn send(
     session.sending.get_or_insert_default().inflight.push_back(Inflight {
         packet_id,
         state,
+        resend: false,
         item: Some(item),
     });
 }

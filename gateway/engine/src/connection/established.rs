@@ -53,6 +53,9 @@ impl Engine {
                 let packet = PubComp::decode(header, body, version)?;
                 deliver::handle_completed(connection, id, shared, packet.packet_id, now);
             }
+            PacketType::Subscribe | PacketType::Unsubscribe if subscribe::must_wait(connection, shared) => {
+                return Ok(Taken::Stalled);
+            }
             PacketType::Subscribe => {
                 let packet = Subscribe::decode(header, body, version)?;
                 let waiters = subscribe::handle_subscribe(connection, id, shared, &packet);

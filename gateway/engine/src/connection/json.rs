@@ -194,6 +194,11 @@ impl Engine {
                 Ok(()) => take_frame(connection, id, shared, &frame, now),
                 Err(error) => refuse(shared, &error),
             },
+            Ok(Uplink::Subscribe { .. } | Uplink::Unsubscribe { .. })
+                if subscribe::must_wait(connection, shared) =>
+            {
+                Ok(Taken::Stalled)
+            }
             Ok(Uplink::Subscribe { id: request, topics }) => {
                 let wanted = topics.iter().map(|topic| Wanted {
                     filter: &topic.filter,

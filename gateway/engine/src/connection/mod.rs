@@ -10,8 +10,8 @@
 //! ```
 //! JSON devices say who they are in the upgrade's path and go from Upgrading to Opening.
 //!
-//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `subscribe`
-//! and `deliver` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
+//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `subscribe`,
+//! `retained` and `deliver` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
 
 pub(crate) mod close;
 pub(crate) mod connect;
@@ -19,6 +19,7 @@ pub(crate) mod deliver;
 pub(crate) mod established;
 pub(crate) mod json;
 pub(crate) mod publish;
+pub(crate) mod retained;
 pub(crate) mod subscribe;
 pub(crate) mod table;
 pub(crate) mod transport;
@@ -52,7 +53,7 @@ pub(crate) struct Connection {
     pub(crate) protocol: Protocol,
     /// The kernel has not taken all that was sent.
     pub(crate) blocked: bool,
-    /// A publication waits for its link to take more; what follows it waits too.
+    /// A publication waits for its link to take more, or a SUBSCRIBE for the answers to those before it; what follows it waits too.
     pub(crate) stalled: bool,
     /// It stands in its link's list of waiting connections.
     pub(crate) waiting: bool,
@@ -78,6 +79,7 @@ pub(crate) struct Opening {
     pub(crate) assigned_id: bool,
     pub(crate) changed_expiry: bool,
     pub(crate) changed_keep_alive: bool,
+    pub(crate) clean_start: bool,
     /// Another owner was given the session meanwhile, and waits to hear what its former owners know.
     pub(crate) successor: Option<Successor>,
     /// The epoch of an older connection here, which this one replaced while it waited for what the former owner knows: that answer is this one's.

@@ -22,7 +22,7 @@ pub(crate) const EVENT_TIME: &str = "event-time";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     Yes,
-    /// Its link takes no more now. The packet is to be handed in again later, and nothing behind it before.
+    /// It is more than may be under way now. The packet is to be handed in again later, and nothing behind it before.
     Stalled,
 }
 
@@ -116,6 +116,8 @@ pub(crate) fn take(
         let knows_no_maximum = session.protocol == Protocol::V311;
         match session.receiving.judge(packet_id, shared.config.mqtt.receive_maximum, knows_no_maximum) {
             Arrival::New => {}
+            // Only the same one again may come under an id that is in use.
+            Arrival::Pending if !publication.dup => return Err(CloseReason::ProtocolError),
             Arrival::Pending => return Ok(Taken::Yes),
             Arrival::Received => {
                 let version = session.protocol.version();

@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 
 use holdfast_wire::json::{Downlink, Id};
-use holdfast_wire::link::{RetainedRead as RetainedReadRecord, ToBridge};
 use holdfast_wire::mqtt::{
     AckProperties, PacketId, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, UnsubAck, Unsubscribe,
 };
@@ -17,14 +16,18 @@ use holdfast_wire::store::Request;
 use holdfast_wire::topic::{parse_shared, personal_level};
 
 use super::transport::Framing;
-use super::{Connection, Phase};
+use super::{Connection, Phase, retained};
 use crate::input::ConnectionId;
-use crate::requests::{Asked, PendingSubscribe, RetainedRead, UnsubscribeAnswer};
+use crate::requests::{Asked, PendingSubscribe, UnsubscribeAnswer};
+use crate::session::retained::RetainedRead;
 use crate::session::subscription::{Options, Subscription};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::topics::interest::Waiter;
 use crate::topics::subscribers::Subscriber;
+
+/// SUBSCRIBEs and UNSUBSCRIBEs of one connection that bridges and store are still to take up. A further one waits, and what follows it.
+pub(crate) const UNANSWERED_MAX: u8 = 8;
 
 /// One filter of a SUBSCRIBE, whatever protocol it came by. The filter follows the grammar.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +39,17 @@ pub(crate) struct Wanted<'a> {
     pub(crate) identifier: u32,
     /// A code that refuses it, found out already.
     pub(crate) refused: Option<u8>,
+}
+
+/// Whether a SUBSCRIBE or UNSUBSCRIBE has to wait for answers to those before it: while bridges or store are slow, a client could make us
+/// remember any number of them. It is handed in again once one is answered.
+pub(crate) fn must_wait(connection: &mut Connection, shared: &mut Shared) -> bool {
+    let must_wait = connection.session().is_some_and(|session| session.asking >= UNANSWERED_MAX);
+    if must_wait {
+        shared.stats.paused += 1;
+        connection.stalled = true;
+    }
+    must_wait
 }
 
 /// A SUBSCRIBE packet. Returns waiters that this woke: the SUBSCRIBE itself, if it need not wait.
@@ -97,13 +111,8 @@ pub(crate) fn subscribe<'a>(
         };
         // A shared subscription is sent no retained messages (section 4.8.2).
         if asks_retained && parse_shared(wanted.filter).is_none() {
-            pending.retained.push(RetainedRead {
-                connection: id,
-                link: None,
-                filter: wanted.filter.into(),
-                options: wanted.options,
-                identifier: wanted.identifier,
-            });
+            let read = RetainedRead::new(wanted.filter.into(), wanted.options, wanted.identifier);
+            pending.retained.push(read);
         }
     }
     if session.durable.is_some() && !records.is_empty() {
@@ -115,6 +124,7 @@ pub(crate) fn subscribe<'a>(
         };
         shared.ask(Asked::Subscribe(ticket), request);
     }
+    session.asking += 1;
     shared.subscribes.insert(ticket, pending);
     vec![Waiter::Subscribe(ticket)]
 }
@@ -215,7 +225,20 @@ pub(crate) fn release(
 pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor>, ()>, codes: &mut [u8]) {
     let Some(session) = connection.session_mut() else { return };
     match (result, &mut session.durable) {
-        (Ok(cursors), Some(durable)) => cursors.into_iter().for_each(|cursor| durable.open_stream(cursor)),
+        (Ok(cursors), Some(durable)) => {
+            for cursor in cursors {
+                let stands = match &cursor.stream {
+                    StreamKey::Filter(filter) => {
+                        !durable.forgetting.contains(filter)
+                            && session.subscriptions.iter().any(|held| held.filter == *filter)
+                    }
+                    StreamKey::Device(_) => true,
+                };
+                if stands {
+                    durable.open_stream(cursor);
+                }
+            }
+        }
         (Ok(_), None) => {}
         (Err(()), _) => {
             // The subscriptions hold while the connection lasts, but a resume would not find them: the client must not believe they stand.
@@ -237,22 +260,10 @@ pub(crate) fn finish(
     pending: PendingSubscribe,
 ) {
     let framing = connection.framing();
-    let Some(session) = connection.session() else { return };
+    let Some(session) = connection.session_mut() else { return };
+    session.asking -= 1;
     answer_subscribe(session.protocol, framing, id, shared, pending.packet_id, &pending.codes);
-    let client = session.client.clone();
-    for read in pending.retained {
-        ask_retained(shared, &client, read);
-    }
-}
-
-/// Asks a bridge for retained messages.
-pub(crate) fn ask_retained(shared: &mut Shared, client: &str, mut read: RetainedRead) {
-    let token = shared.number();
-    read.link = shared.uplinks.choose(client);
-    if let Some(link) = read.link {
-        shared.uplinks.say(link, &ToBridge::RetainedRead(RetainedReadRecord { token, filter: &read.filter }));
-    }
-    shared.retained_reads.insert(token, read);
+    retained::begin(connection, id, shared, pending.retained);
 }
 
 fn answer_subscribe(
@@ -313,15 +324,25 @@ pub(crate) fn unsubscribe<'a>(
                 session.sending.as_deref_mut(),
             );
         }
+        if let Some(reads) = &mut session.retained {
+            reads.forget(&subscription.filter);
+        }
         removed.push(subscription.filter);
         codes.push(u8::from(ReasonCode::Success));
     }
     session.subscriptions.shrink_to_fit();
     let answer = UnsubscribeAnswer { packet_id, codes };
     if session.durable.is_some() && !removed.is_empty() {
-        let request =
-            Request::Unsubscribe { client: session.client.clone(), epoch: session.epoch, filters: removed };
-        shared.ask(Asked::Unsubscribe(id, answer), request);
+        session.asking += 1;
+        if let Some(durable) = &mut session.durable {
+            durable.forgetting.extend(removed.iter().cloned());
+        }
+        let request = Request::Unsubscribe {
+            client: session.client.clone(),
+            epoch: session.epoch,
+            filters: removed.clone(),
+        };
+        shared.ask(Asked::Unsubscribe(id, removed, answer), request);
     } else {
         answer_unsubscribe(session.protocol, framing, id, shared, &answer);
     }

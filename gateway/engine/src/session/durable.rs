@@ -23,9 +23,11 @@ pub(crate) struct Durable {
     pub(crate) unsaved: bool,
     /// Nobody has told yet how far the streams reach: all are to be read once before going live.
     pub(crate) ask_all: bool,
+    /// Filters that the store is asked to forget: an answer to an older SUBSCRIBE does not open their streams again.
+    pub(crate) forgetting: Vec<Box<str>>,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
-    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by the streams' bounds;
+    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by `deliver::READ_IDS_MAX`;
     /// empty while `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
 }
@@ -70,6 +72,7 @@ impl Durable {
             phase: Phase::Live,
             unsaved: false,
             ask_all: false,
+            forgetting: Vec::new(),
             reads: 0,
             read_ids: HashSet::default(),
         }

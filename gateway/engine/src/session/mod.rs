@@ -1,11 +1,13 @@
 //! A session while its connection lives here. What outlives the connection is written to the store and dropped from
 //! memory, so a resting session costs this shard nothing.
 //!
-//! `receiving` is the window up, `sending` the window down, `durable` how a persistent session stands towards its streams.
+//! `receiving` is the window up, `sending` the window down, `retained` what new subscriptions are still to be sent, `durable` how
+//! a persistent session stands towards its streams.
 
 pub(crate) mod aliases;
 pub(crate) mod durable;
 pub(crate) mod receiving;
+pub(crate) mod retained;
 pub(crate) mod sending;
 pub(crate) mod subscription;
 
@@ -18,6 +20,7 @@ use crate::will::Will;
 use aliases::Aliases;
 use durable::Durable;
 use receiving::Receiving;
+use retained::RetainedReads;
 use sending::Sending;
 use subscription::Subscription;
 
@@ -59,6 +62,8 @@ pub(crate) struct Session {
     /// None while nothing is inflight or pending.
     pub(crate) sending: Option<Box<Sending>>,
     pub(crate) subscriptions: Vec<Subscription>,
+    /// None while no new subscription waits for retained messages.
+    pub(crate) retained: Option<Box<RetainedReads>>,
     /// None until the first alias is used.
     pub(crate) aliases: Option<Box<Aliases>>,
     /// Only for sessions that outlive their connection.
@@ -81,6 +86,10 @@ pub(crate) struct Session {
     /// `Uplinks::version` at which `link` was looked up.
     pub(crate) links_version: u16,
     pub(crate) protocol: Protocol,
+    /// SUBSCRIBEs and UNSUBSCRIBEs without their answer; see [`subscribe::must_wait`].
+    ///
+    /// [`subscribe::must_wait`]: crate::connection::subscribe::must_wait
+    pub(crate) asking: u8,
     /// MQTT 5: reason strings and user properties may stand in every packet (MQTT-3.1.2-29).
     pub(crate) problem_information: bool,
 }
@@ -95,6 +104,7 @@ impl Session {
             receiving: Receiving::default(),
             sending: None,
             subscriptions: Vec::new(),
+            retained: None,
             aliases: None,
             durable: None,
             will: None,
@@ -108,6 +118,7 @@ impl Session {
             link: None,
             links_version: 0,
             protocol,
+            asking: 0,
             problem_information: true,
         }
     }

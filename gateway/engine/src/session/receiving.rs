@@ -10,12 +10,15 @@ use std::collections::VecDeque;
 
 use holdfast_wire::mqtt::PacketId;
 
-/// Publications without their final answer. Bounded by `mqtt.receive_maximum`; a client that goes beyond is disconnected.
+/// Publications without their final answer. Those of this connection are bounded by `mqtt.receive_maximum`: a client that goes beyond is disconnected, one of
+/// 3.1.1 is held back as long as it is owed first answers, and bounded by its 65,535 packet ids for the rest.
 #[derive(Debug, Default)]
 pub(crate) struct Receiving {
     owed: VecDeque<Owed>,
     /// QoS 2 ids whose PUBREC was sent and whose PUBREL has not come: a PUBLISH with such an id is the same one again (MQTT-4.3.3-10).
     received: Vec<PacketId>,
+    /// How many of those came with an earlier connection: the quota begins anew with each (section 4.9).
+    restored: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,13 +59,16 @@ impl Receiving {
             Arrival::Received
         } else if self.owed.iter().any(|owed| owed.packet_id == packet_id) {
             Arrival::Pending
-        } else if self.owed.len() + if first_half_only { 0 } else { self.received.len() }
-            >= usize::from(maximum)
-        {
+        } else if self.unanswered(first_half_only) >= usize::from(maximum) {
             Arrival::TooMany
         } else {
             Arrival::New
         }
+    }
+
+    fn unanswered(&self, first_half_only: bool) -> usize {
+        let of_this_connection = self.received.len().saturating_sub(usize::from(self.restored));
+        self.owed.len() + if first_half_only { 0 } else { of_this_connection }
     }
 
     /// It was passed on.
@@ -97,7 +103,11 @@ impl Receiving {
     /// PUBREL came: true if the id was known.
     pub(crate) fn release(&mut self, packet_id: PacketId) -> bool {
         let Some(index) = self.received.iter().position(|id| *id == packet_id) else { return false };
-        self.received.swap_remove(index);
+        self.received.remove(index);
+        // The oldest stand first.
+        if index < usize::from(self.restored) {
+            self.restored -= 1;
+        }
         if self.received.is_empty() {
             self.received = Vec::new();
         }
@@ -106,6 +116,7 @@ impl Receiving {
 
     /// Takes up the ids of a resumed session.
     pub(crate) fn restore(&mut self, received: Vec<PacketId>) {
+        self.restored = u16::try_from(received.len()).unwrap_or(u16::MAX);
         self.received = received;
     }
 
@@ -153,6 +164,17 @@ mod tests {
         assert!(receiving.release(id(7)));
         assert!(!receiving.release(id(7)));
         assert_eq!(receiving.judge(id(7), 10, false), Arrival::New);
+    }
+
+    #[test]
+    fn what_an_earlier_connection_left_does_not_count_against_this_one() {
+        let mut receiving = Receiving::default();
+        receiving.restore(vec![id(1), id(2)]);
+        assert_eq!(receiving.judge(id(3), 1, false), Arrival::New);
+        assert_eq!(receiving.judge(id(2), 1, false), Arrival::Received);
+        assert!(receiving.release(id(1)));
+        receiving.owe(id(3), false);
+        assert_eq!(receiving.judge(id(4), 1, false), Arrival::TooMany);
     }
 
     #[test]

@@ -41,6 +41,8 @@ impl Item {
 pub(crate) struct Inflight {
     pub(crate) packet_id: PacketId,
     pub(crate) state: InflightState,
+    /// It was sent on an earlier connection and is to be sent again on this one, before anything new.
+    pub(crate) resend: bool,
     /// None once only PUBCOMP is awaited.
     pub(crate) item: Option<Item>,
 }

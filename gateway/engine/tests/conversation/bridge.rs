@@ -1,6 +1,6 @@
 //! A bridge: hears what the shard says on its link, and says what the story wants.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use holdfast_engine::LinkIndex;
@@ -11,7 +11,9 @@ use holdfast_wire::link::{
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::PacketId;
 use holdfast_wire::session_record::Cursor;
+use holdfast_wire::topic::matches;
 
+use crate::packets::message;
 use crate::stage::Shard;
 
 /// A bridge, by its link.
@@ -34,7 +36,12 @@ pub(crate) enum Heard {
     Uplink(SeenUplink),
     /// Token, and the announcement in short: `+filter`, `-filter`, with ` group x members`, ` @level`, ` durable`.
     Interest(u64, String),
-    RetainedRead(u64, String),
+    RetainedRead {
+        token: u64,
+        filter: String,
+        after: String,
+        messages_max: u32,
+    },
     Report(u64, Outcome),
     Takeover {
         client: String,
@@ -92,7 +99,12 @@ impl From<ToBridge<'_>> for Heard {
                 message: SharedMessage::new(&uplink.message),
             }),
             ToBridge::Interest(interest) => Self::Interest(interest.token, in_short(&interest)),
-            ToBridge::RetainedRead(read) => Self::RetainedRead(read.token, read.filter.to_owned()),
+            ToBridge::RetainedRead(read) => Self::RetainedRead {
+                token: read.token,
+                filter: read.filter.to_owned(),
+                after: read.after.to_owned(),
+                messages_max: read.messages_max,
+            },
             ToBridge::Report(report) => Self::Report(report.delivery, report.outcome),
             ToBridge::Takeover(takeover) => Self::Takeover {
                 client: takeover.client.to_owned(),
@@ -226,11 +238,31 @@ impl Bridge {
     #[track_caller]
     pub(crate) fn hears_retained_read(&self, filter: &str) -> u64 {
         match self.hears() {
-            Heard::RetainedRead(token, read) => {
-                assert_eq!(read, filter);
+            Heard::RetainedRead { token, filter: read, after, .. } => {
+                assert_eq!((&*read, &*after), (filter, ""));
                 token
             }
             other => panic!("the bridge hears {other:?}, not a read of retained messages"),
+        }
+    }
+
+    /// Answers reads of retained messages from these, in the order of their topics, until none is asked for; gives the sizes of the pages.
+    pub(crate) fn answers_reads_from(&self, retained: &BTreeMap<String, String>) -> Vec<usize> {
+        let mut pages = Vec::new();
+        loop {
+            let heard = self.shard.stage().links[usize::from(self.link.0)].heard.pop_front();
+            let Some(Heard::RetainedRead { token, filter, after, messages_max }) = heard else {
+                return pages;
+            };
+            let mut matching =
+                retained.range(after.clone()..).filter(|(name, _)| **name != after && matches(&filter, name));
+            let page: Vec<_> = matching.by_ref().take(messages_max as usize).collect();
+            for (topic, payload) in &page {
+                let message = Message { retain: true, ..message(topic, payload) };
+                self.says(&ToGateway::RetainedMessage { token, message });
+            }
+            pages.push(page.len());
+            self.says(&ToGateway::RetainedEnd { token, more: matching.next().is_some() });
         }
     }
 

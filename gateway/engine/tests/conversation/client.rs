@@ -107,6 +107,18 @@ impl Client {
         }
     }
 
+    /// The packet id of a PUBLISH with this payload.
+    #[track_caller]
+    pub(crate) fn packet_id_of(&self, bytes: &[u8], payload: &str) -> u16 {
+        match decode(bytes, self.version) {
+            Packet::Publish(Publish { packet_id: Some(packet_id), payload: found, .. }) => {
+                assert_eq!(found, payload.as_bytes());
+                packet_id.get()
+            }
+            other => panic!("it hears {other:?}, not a PUBLISH with QoS > 0"),
+        }
+    }
+
     #[track_caller]
     pub(crate) fn hears_nothing(&self) {
         let stage = self.shard.stage();

@@ -279,3 +279,23 @@ fn a_text_that_is_too_long_or_not_utf_8_ends_the_connection() {
     device.0.sends_bytes(&whole(TEXT, &[0xFF]));
     device.hears(&[r#"{"type":"goodbye","reason":"protocol_error"}"#, "close 1007"]);
 }
+
+#[test]
+fn requests_beyond_those_that_may_be_unanswered_wait_their_turn() {
+    let shard = Shard::new();
+    let (device, _) = Device::connects(&shard, D);
+    shard.bridge(0).holds_answers();
+    for id in 1..=9 {
+        device.sends(&format!(r#"{{"type":"subscribe","id":{id},"topics":["t/{id}"]}}"#));
+    }
+    device.sends(r#"{"type":"ping"}"#);
+    let tokens: Vec<_> = (1..=8).map(|id| shard.bridge(0).hears_interest(&format!("+t/{id}"))).collect();
+    shard.bridge(0).hears_nothing();
+    device.hears(&[]);
+    shard.bridge(0).knows(tokens[0]);
+    shard.bridge(0).hears_retained_read("t/1");
+    shard.bridge(0).hears_interest("+t/9");
+    let heard = device.heard();
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].contains("subscribed") && heard[1].contains("pong"), "{heard:?}");
+}

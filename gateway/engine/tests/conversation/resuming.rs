@@ -161,7 +161,8 @@ fn what_is_not_acknowledged_comes_again_with_dup_and_the_same_id() {
     client.acknowledges(2);
     assert_eq!((shard.device("c").inflight, shard.stats().resent), (2, 3));
     publishes(&shard, "a", 8, &message("a", "new"));
-    client.hears(qos1(6, "a", "new"));
+    // New ids begin elsewhere: a node that died may have used the next ones.
+    client.hears(qos1(1, "a", "new"));
 }
 
 #[test]

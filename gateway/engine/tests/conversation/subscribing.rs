@@ -1,5 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE: what is granted, who must know before it is, and what the options make of a message.
 
+use std::collections::VecDeque;
+
 use holdfast_engine::{EngineConfig, Limits, MqttConfig};
 use holdfast_wire::link::{Outcome, Target};
 use holdfast_wire::message::Message;
@@ -364,4 +366,53 @@ fn a_durable_filter_is_announced_as_such_by_its_first_persistent_holder() {
     lasting.sends(subscribe(1, &[("a", AT_LEAST_ONCE), ("b", AT_MOST_ONCE)]));
     shard.bridge(0).hears_interest("+a durable");
     shard.bridge(0).hears_interest("+b");
+}
+
+#[test]
+fn more_unanswered_subscribes_than_there_may_be_wait_their_turn() {
+    let shard = Shard::new();
+    shard.bridge(0).holds_answers();
+    let client = shard.connects(&connect("c"));
+    let mut bytes = Vec::new();
+    for packet_id in 1..=20_u16 {
+        bytes.extend(client.bytes_of(&subscribe(packet_id, &[(&format!("t/{packet_id}"), AT_MOST_ONCE)])));
+    }
+    client.sends_bytes(&bytes);
+    client.sends(qos1(1, "t", "behind them"));
+    let mut tokens: VecDeque<_> =
+        (1..=8).map(|number| shard.bridge(0).hears_interest(&format!("+t/{number}"))).collect();
+    shard.bridge(0).hears_nothing();
+    for packet_id in 1..=20_u16 {
+        shard.bridge(0).knows(tokens.pop_front().expect("eight are under way"));
+        client.hears(suback(packet_id, &[0]));
+        if packet_id == 1 {
+            shard.bridge(0).hears_retained_read("t/1");
+        }
+        if packet_id <= 12 {
+            tokens.push_back(shard.bridge(0).hears_interest(&format!("+t/{}", packet_id + 8)));
+        }
+        if packet_id == 12 {
+            shard.bridge(0).hears_uplink("t", "behind them");
+        }
+        shard.bridge(0).hears_nothing();
+    }
+}
+
+#[test]
+fn unanswered_unsubscribes_count_too_and_their_answers_let_the_client_go_on() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    for number in 1..=10 {
+        client.subscribes(&format!("t/{number}"), AT_LEAST_ONCE);
+    }
+    shard.store_holds();
+    for packet_id in 1..=10_u16 {
+        client.sends(unsubscribe(packet_id, &[&format!("t/{packet_id}")]));
+    }
+    assert!(client.unread() > 0);
+    shard.store_answers();
+    for packet_id in 1..=10 {
+        client.hears(unsuback(packet_id, &[0]));
+    }
+    assert_eq!(client.unread(), 0);
 }

@@ -16,7 +16,13 @@ use crate::stage::Shard;
 
 /// Word of a new owner elsewhere.
 fn taken_over(client: &str, epoch: Epoch) -> ToGateway<'_> {
-    ToGateway::Takeover(Takeover { client, epoch, former: Shard::OWNER, owner: Shard::OTHER })
+    ToGateway::Takeover(Takeover {
+        client,
+        epoch,
+        former: Shard::OWNER,
+        owner: Shard::OTHER,
+        ends_session: false,
+    })
 }
 
 #[test]

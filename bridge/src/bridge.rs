@@ -36,6 +36,7 @@ pub struct Bridge;
 
 impl Bridge {
     /// Starts a bridge on threads of its own. Links that are accepted wait until the store has said which filters persistent sessions hold.
+    /// Counts with the metrics recorder that is installed by then.
     pub fn start(
         config: BridgeConfig,
         store: Arc<dyn Store>,

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::config::BridgeConfig;
 use crate::fanout::{InterestTable, LinkId, Owes};
 use crate::link::Peers;
+use crate::metrics::Counters;
 use crate::push::Pushes;
 use crate::sink::Sink;
 use crate::uplink::Waiter;
@@ -26,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) topic_map: TopicMap,
     pub(crate) peers: Peers,
     pub(crate) pushes: Pushes,
+    pub(crate) counters: Counters,
     /// Group deliveries whose report is awaited.
     pub(crate) group_deliveries: Arc<Semaphore>,
     /// True once the filters of persistent sessions are known: no link opens before that.
@@ -56,6 +58,7 @@ impl Core {
             sink,
             peers: Peers::default(),
             pushes: Pushes::new(config.push.clone()),
+            counters: Counters::new(),
             group_deliveries: Arc::new(Semaphore::new(config.group_deliveries_max as usize)),
             ready: watch::Sender::new(false),
             draining: watch::Sender::new(false),

@@ -1,5 +1,7 @@
 //! Every metric of the bridge, named once. Labels have few known values and never carry a client id.
 
+use metrics::{Counter, counter};
+
 /// Uplinks taken from links.
 pub const UPLINKS: &str = "holdfast_bridge_uplinks_total";
 /// Bytes of the links' records, by `direction` (`in`, `out`).
@@ -28,3 +30,29 @@ pub const LOG_RECORDS: &str = "holdfast_log_records_total";
 pub const LOG_BYTES: &str = "holdfast_log_bytes_total";
 /// 1 while the log cannot store (disk full or failing), else 0.
 pub const LOG_STALLED: &str = "holdfast_log_stalled";
+
+/// Those that count for each frame or each turn. Looking one up by its name costs as much as fanning a message out.
+pub(crate) struct Counters {
+    pub(crate) uplinks: Counter,
+    pub(crate) bytes_in: Counter,
+    pub(crate) bytes_out: Counter,
+    pub(crate) stored: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) to_subscribers: Counter,
+    pub(crate) to_devices: Counter,
+}
+
+impl Counters {
+    /// Of the recorder that is installed now.
+    pub(crate) fn new() -> Self {
+        Self {
+            uplinks: counter!(UPLINKS),
+            bytes_in: counter!(LINK_BYTES, "direction" => "in"),
+            bytes_out: counter!(LINK_BYTES, "direction" => "out"),
+            stored: counter!(SETTLED, "result" => "stored"),
+            refused: counter!(SETTLED, "result" => "refused"),
+            to_subscribers: counter!(DELIVERIES, "target" => "subscribers"),
+            to_devices: counter!(DELIVERIES, "target" => "device"),
+        }
+    }
+}

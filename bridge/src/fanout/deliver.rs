@@ -15,7 +15,6 @@ use super::group;
 use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
-use crate::metrics as names;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::inbox::{Event, Inbox};
 
@@ -97,7 +96,7 @@ pub(crate) async fn fan_out(
                 shards += 1;
             }
         }
-        metrics::counter!(names::DELIVERIES, "target" => "subscribers").increment(shards as u64);
+        core.counters.to_subscribers.increment(shards as u64);
     }
     for (client, links) in &hearers.devices {
         // A device's own topic, as most personal ones are: its connection is where the message came from.
@@ -109,7 +108,7 @@ pub(crate) async fn fan_out(
         let Some(peer) = peer else { continue };
         if peer.send_record(&deliver(Target::Device(client))).await.is_ok() {
             shards += 1;
-            metrics::counter!(names::DELIVERIES, "target" => "device").increment(1);
+            core.counters.to_devices.increment(1);
         }
     }
     for (group, filter) in hearers.groups {

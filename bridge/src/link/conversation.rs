@@ -15,7 +15,6 @@ use holdfast_wire::link::{
     Handover, Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome,
 };
 use holdfast_wire::topic::{TopicError, validate_filter};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -109,7 +108,8 @@ async fn open(core: &Arc<Core>, mut records: Records, mut write: WriteHalf) -> R
         Ok(Err(Ending::Refused(reason))) => {
             let mut record = Vec::new();
             ToGateway::Refused(&reason).encode(&mut record);
-            let _ = timeout(HELLO_WITHIN, write.write_all(&record)).await;
+            // The first bytes on this stream, so the kernel has room for them.
+            let _ = timeout(HELLO_WITHIN, write.write(&record)).await;
             return Err(Ending::Refused(reason));
         }
         Ok(Err(ending)) => return Err(ending),
@@ -181,7 +181,7 @@ impl Link {
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
         let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
-        let writer = tokio::spawn(writer::write(Arc::clone(&peer), write, core.config.stuck_after));
+        let writer = tokio::spawn(writer::write(Arc::clone(core), Arc::clone(&peer), write));
         tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
         let uplinks = Uplinks::new(Arc::clone(core), shard.node, peer.link, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
@@ -237,7 +237,7 @@ impl Link {
                 }
                 read = read(&self.peer, &mut self.records), if may_read => {
                     let read = read?;
-                    metrics::counter!(names::LINK_BYTES, "direction" => "in").increment(read as u64);
+                    self.core.counters.bytes_in.increment(read as u64);
                     self.handle_records().await?;
                 }
             }
@@ -274,7 +274,7 @@ impl Link {
         }
         self.records.drop_front(passed);
         if uplinks > 0 {
-            metrics::counter!(names::UPLINKS).increment(uplinks);
+            self.core.counters.uplinks.increment(uplinks);
             self.uplinks.flush().await?;
         }
         Ok(())

@@ -2,10 +2,8 @@
 
 use std::io;
 
-use holdfast_wire::link::{LinkError, ToBridge, next_record};
-use tokio::io::AsyncReadExt;
-
 use super::stream::ReadHalf;
+use holdfast_wire::link::{LinkError, ToBridge, next_record};
 
 /// Read at once, in bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -14,28 +12,34 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// what was announced.
 pub(super) struct Records {
     read: ReadHalf,
+    /// What was read and not let go of is in front, up to `filled`; behind it is space.
     buffer: Vec<u8>,
+    filled: usize,
 }
 
 impl Records {
     pub(super) fn new(read: ReadHalf) -> Self {
-        Self { read, buffer: Vec::new() }
+        Self { read, buffer: Vec::new(), filled: 0 }
     }
 
     /// Reads what there is; 0 at the end of the stream. Dropping the future loses nothing.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.reserve(CHUNK_BYTES);
-        self.read.read_buf(&mut self.buffer).await
+        if self.buffer.len() - self.filled < CHUNK_BYTES / 2 {
+            self.buffer.resize(self.filled + CHUNK_BYTES, 0);
+        }
+        let read = self.read.read(&mut self.buffer[self.filled..]).await?;
+        self.filled += read;
+        Ok(read)
     }
 
     /// Bytes that were read and not let go of.
     pub(super) fn buffered(&self) -> usize {
-        self.buffer.len()
+        self.filled
     }
 
-    /// The first complete record, with its length in the stream. It stays until [`Records::drop_front`] is told that length.
+    /// The first complete record behind `passed` bytes, with its length in the stream. It stays until [`Records::drop_front`] is told of it.
     pub(super) fn peek(&self, passed: usize) -> Result<Option<(ToBridge<'_>, usize)>, LinkError> {
-        let mut rest = &self.buffer[passed..];
+        let mut rest = &self.buffer[passed..self.filled];
         let before = rest.len();
         let Some(raw) = next_record(&mut rest)? else { return Ok(None) };
         Ok(Some((ToBridge::decode(raw)?, before - rest.len())))
@@ -43,13 +47,10 @@ impl Records {
 
     /// Lets go of bytes at the front.
     pub(super) fn drop_front(&mut self, bytes: usize) {
-        if bytes == self.buffer.len() {
-            self.buffer.clear();
-            if self.buffer.capacity() > 4 * CHUNK_BYTES {
-                self.buffer = Vec::new();
-            }
-        } else {
-            self.buffer.drain(..bytes);
+        self.buffer.copy_within(bytes..self.filled, 0);
+        self.filled -= bytes;
+        if self.filled == 0 && self.buffer.len() > 4 * CHUNK_BYTES {
+            self.buffer = Vec::new();
         }
     }
 }

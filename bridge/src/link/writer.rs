@@ -1,20 +1,20 @@
 //! Writes what a link's shard is told, as much at once as there is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::peer::Peer;
 use super::stream::WriteHalf;
+use crate::core::Core;
 use crate::metrics as names;
 
 /// A buffer that a burst has grown beyond this is not kept.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
-/// Runs until the link is closed and everything before that is written, or the shard takes nothing for `stuck_after`.
-pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf, stuck_after: Duration) {
+/// Runs until the link is closed and everything before that is written, or the shard takes nothing for [`stuck_after`](crate::BridgeConfig::stuck_after).
+pub(super) async fn write(core: Arc<Core>, peer: Arc<Peer>, mut stream: WriteHalf) {
+    let stuck_after = core.config.stuck_after;
     let mut buffer = Vec::new();
     while peer.take(&mut buffer).await.is_ok() {
         let mut rest = &buffer[..];
@@ -29,11 +29,10 @@ pub(super) async fn write(peer: Arc<Peer>, mut stream: WriteHalf, stuck_after: D
                 }
             }
         }
-        metrics::counter!(names::LINK_BYTES, "direction" => "out").increment(buffer.len() as u64);
+        core.counters.bytes_out.increment(buffer.len() as u64);
         buffer.clear();
         if buffer.capacity() > BUFFER_BYTES_KEPT {
             buffer = Vec::new();
         }
     }
-    let _ = timeout(stuck_after, stream.shutdown()).await;
 }

@@ -35,6 +35,11 @@ const GROUP_BATCHES_MAX: usize = 512;
 const LITTLE_BYTES: usize = 64 << 10;
 /// How often it looks whether enough has come meanwhile.
 const LINGER_SLICE: Duration = Duration::from_micros(250);
+/// The same three for frames that nobody waits for (QoS 0): they cost no sync of their own where there are others, and few where there are none.
+/// A quarter of the least window of a link and of the least queue, so that neither runs full for it.
+const UNAWAITED_BYTES: usize = 256 << 10;
+const UNAWAITED_LINGER: Duration = Duration::from_millis(20);
+const UNAWAITED_SLICE: Duration = Duration::from_millis(1);
 /// Bounds of the wait between two tries on a full or failing disk.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -106,19 +111,15 @@ impl Appender {
                 Err(RecvTimeoutError::Timeout) => self.drop_expired(),
             }
             let mut close = gather(inbox, &mut group);
-            while !close && (1..LITTLE_BYTES).contains(&group.bytes) {
-                let early = self.config.linger.saturating_sub(last_stored.elapsed());
-                if early.is_zero() {
-                    break;
-                }
+            while !close && let Some(wait) = group.wait(self.config.linger, last_stored.elapsed()) {
                 // In slices rather than on the queue, where each batch would wake the thread for nothing.
-                std::thread::sleep(early.min(LINGER_SLICE));
+                std::thread::sleep(wait);
                 close = gather(inbox, &mut group);
             }
             if !group.batches.is_empty() && !self.store(&mut group.batches) {
                 return;
             }
-            group.bytes = 0;
+            group.clear();
             last_stored = Instant::now();
             if close {
                 return;
@@ -249,12 +250,32 @@ impl Appender {
 struct Group {
     batches: Vec<Waiting>,
     bytes: usize,
+    /// Somebody waits for one of them.
+    awaited: bool,
 }
 
 impl Group {
     fn add(&mut self, waiting: Waiting) {
         self.bytes += waiting.batch.len();
+        self.awaited |= waiting.batch.is_awaited();
         self.batches.push(waiting);
+    }
+
+    /// How long to wait before looking for company again; none if it is to be stored now.
+    fn wait(&self, linger: Duration, since_stored: Duration) -> Option<Duration> {
+        let (enough, linger, slice) = if self.awaited {
+            (LITTLE_BYTES, linger, LINGER_SLICE)
+        } else {
+            (UNAWAITED_BYTES, linger.max(UNAWAITED_LINGER), UNAWAITED_SLICE)
+        };
+        let early = linger.saturating_sub(since_stored);
+        ((1..enough).contains(&self.bytes) && !early.is_zero()).then(|| early.min(slice))
+    }
+
+    /// Its batches have been completed.
+    fn clear(&mut self) {
+        debug_assert!(self.batches.is_empty());
+        (self.bytes, self.awaited) = (0, false);
     }
 }
 
@@ -286,4 +307,22 @@ fn append_slices(file: &mut dyn SegmentFile, mut slices: &mut [IoSlice<'_>]) -> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_waits_longer_for_company_until_somebody_does() {
+        let ms = Duration::from_millis;
+        let mut group = Group { bytes: 1_000, ..Group::default() };
+        assert_eq!(group.wait(ms(1), ms(3)), Some(UNAWAITED_SLICE));
+        assert_eq!(group.wait(ms(1), ms(20)), None, "after a pause, and then once in a while");
+        group.bytes = UNAWAITED_BYTES;
+        assert_eq!(group.wait(ms(1), ms(3)), None);
+        group = Group { bytes: 1_000, awaited: true, ..Group::default() };
+        assert_eq!(group.wait(ms(1), ms(3)), None);
+        assert_eq!(group.wait(ms(1), Duration::from_micros(900)), Some(Duration::from_micros(100)));
+    }
 }

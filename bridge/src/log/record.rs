@@ -159,6 +159,7 @@ impl<'a> LogRecord<'a> {
 pub struct Batch {
     bytes: Vec<u8>,
     records: u32,
+    awaited: bool,
 }
 
 impl Batch {
@@ -171,6 +172,7 @@ impl Batch {
         debug_assert!((BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(&length));
         self.bytes[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
         self.records += 1;
+        self.awaited |= record.message.qos > QoS::AtMostOnce;
     }
 
     /// Bytes gathered so far.
@@ -188,6 +190,11 @@ impl Batch {
         self.records
     }
 
+    /// Whether somebody waits to hear that it is stored: with QoS 0 nobody does.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -195,6 +202,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.records = 0;
+        self.awaited = false;
     }
 
     pub(super) fn capacity(&self) -> usize {

@@ -275,10 +275,8 @@ impl Uplinks {
                 ToGateway::Settled(run).encode(out);
             });
         });
-        metrics::counter!(names::SETTLED, "result" => "stored").increment(stored);
-        if refused > 0 {
-            metrics::counter!(names::SETTLED, "result" => "refused").increment(refused);
-        }
+        self.core.counters.stored.increment(stored);
+        self.core.counters.refused.increment(refused);
     }
 
     fn handle_sink(&mut self, batch: u64, range: std::ops::Range<u32>, reason_code: u8) {

@@ -1,0 +1,310 @@
+//! A bridge as the engine sees one: it takes frames at once, settles them late and in any order, appends to streams before it settles, and
+//! forgets everything but the sink and the store when it dies.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use holdfast_store::MemoryStore;
+use holdfast_wire::ids::{BridgeId, ClientId, Owner};
+use holdfast_wire::link::{
+    Deliver, Handover, Interest, InterestKind, Outcome, Positions, Settled, Target, ToBridge, ToGateway,
+    next_record,
+};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Reply, Request};
+use holdfast_wire::topic::{matches, personal_level};
+
+use crate::random::Random;
+use crate::shard::{Shard, ask};
+
+/// One frame in the sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) client: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+struct Pending {
+    shard: usize,
+    sequence: u64,
+    message: SharedMessage,
+    /// Another uplink that says the same and waits for this one.
+    joined: Vec<(usize, u64)>,
+    dedupe: Option<(String, u16)>,
+}
+
+struct Known {
+    payload: Vec<u8>,
+    settled: bool,
+}
+
+pub(crate) struct Bridge {
+    pub(crate) id: BridgeId,
+    pub(crate) up: bool,
+    /// Survives the bridge.
+    pub(crate) sink: Vec<Stored>,
+    /// Bytes of shards that have not arrived whole.
+    inbox: BTreeMap<usize, Vec<u8>>,
+    interests: BTreeMap<(usize, String), (bool, Option<u8>)>,
+    pending: VecDeque<Pending>,
+    known: HashMap<(String, u16), Known>,
+    last_message: u64,
+    /// Numbers of device deliveries that await their report, and those that were reported.
+    pub(crate) awaited: BTreeMap<u64, usize>,
+    pub(crate) outcomes: Vec<(u64, Outcome)>,
+    last_delivery: u64,
+}
+
+impl Bridge {
+    pub(crate) fn new(id: u64) -> Self {
+        Self {
+            id: BridgeId(id),
+            up: true,
+            sink: Vec::new(),
+            inbox: BTreeMap::new(),
+            interests: BTreeMap::new(),
+            pending: VecDeque::new(),
+            known: HashMap::new(),
+            last_message: 0,
+            awaited: BTreeMap::new(),
+            outcomes: Vec::new(),
+            last_delivery: 0,
+        }
+    }
+
+    /// Forgets all but the sink.
+    pub(crate) fn die(&mut self) {
+        let sink = std::mem::take(&mut self.sink);
+        let last_message = self.last_message;
+        *self = Self { up: false, sink, last_message, ..Self::new(self.id.0 + 1) };
+    }
+
+    pub(crate) fn forget_shard(&mut self, shard: usize) {
+        self.inbox.remove(&shard);
+        self.interests.retain(|(of, _), _| *of != shard);
+        self.awaited.retain(|_, of| *of != shard);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.inbox.values().all(Vec::is_empty)
+    }
+
+    pub(crate) fn take_bytes(&mut self, shard: usize, bytes: &[u8]) {
+        if self.up {
+            self.inbox.entry(shard).or_default().extend_from_slice(bytes);
+        }
+    }
+
+    /// Handles what has arrived of one shard.
+    pub(crate) fn read(&mut self, shard: usize, shards: &mut [Shard]) {
+        let bytes = self.inbox.remove(&shard).unwrap_or_default();
+        let mut rest = &bytes[..];
+        while let Some(raw) = next_record(&mut rest).expect("shards write records") {
+            match ToBridge::decode(raw).expect("shards write known records") {
+                ToBridge::Uplink(uplink) => {
+                    let client = uplink.message.publisher.to_owned();
+                    let dedupe = uplink.packet_id.map(|id| (client.clone(), id.get()));
+                    if let Some(key) = &dedupe
+                        && (uplink.dup || uplink.resent)
+                        && let Some(known) = self.known.get(key)
+                        && known.payload == uplink.message.payload
+                    {
+                        if known.settled {
+                            settle(&mut shards[shard], uplink.sequence);
+                        } else if let Some(pending) =
+                            self.pending.iter_mut().find(|pending| pending.dedupe.as_ref() == Some(key))
+                        {
+                            pending.joined.push((shard, uplink.sequence));
+                        }
+                        continue;
+                    }
+                    self.sink.push(Stored { client, payload: uplink.message.payload.to_vec() });
+                    self.last_message += 1;
+                    let message = SharedMessage::new(&Message { id: self.last_message, ..uplink.message });
+                    if let Some(key) = &dedupe {
+                        let payload = uplink.message.payload.to_vec();
+                        self.known.insert(key.clone(), Known { payload, settled: false });
+                    }
+                    let sequence = uplink.sequence;
+                    self.pending.push_back(Pending { shard, sequence, message, joined: Vec::new(), dedupe });
+                }
+                ToBridge::Interest(interest) => self.take_interest(shard, &interest, shards),
+                ToBridge::RetainedRead(read) => {
+                    let end = ToGateway::RetainedEnd { token: read.token, more: false };
+                    say(&mut shards[shard], &end);
+                }
+                ToBridge::Report(report) => {
+                    let awaited = self.awaited.remove(&report.delivery);
+                    assert!(awaited.is_some(), "delivery {} was reported twice", report.delivery);
+                    self.outcomes.push((report.delivery, report.outcome));
+                }
+                ToBridge::Takeover(takeover) => match find(shards, takeover.former) {
+                    Some(former) => say(&mut shards[former], &ToGateway::Takeover(takeover)),
+                    None => {
+                        let handover = Handover {
+                            client: takeover.client,
+                            epoch: takeover.epoch,
+                            owner: takeover.owner,
+                            session: &[],
+                        };
+                        say(&mut shards[shard], &ToGateway::Handover(handover));
+                    }
+                },
+                ToBridge::Handover(handover) => {
+                    if let Some(owner) = find(shards, handover.owner) {
+                        say(&mut shards[owner], &ToGateway::Handover(handover));
+                    }
+                }
+                ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),
+            }
+        }
+        if !rest.is_empty() {
+            self.inbox.insert(shard, rest.to_vec());
+        }
+    }
+
+    fn take_interest(&mut self, shard: usize, interest: &Interest<'_>, shards: &mut [Shard]) {
+        let key = (shard, interest.filter.to_owned());
+        let level = match interest.kind {
+            InterestKind::Personal { level } => Some(level),
+            InterestKind::Filter => None,
+            InterestKind::Shared { .. } => panic!("no device here shares"),
+        };
+        if interest.wanted {
+            self.interests.insert(key, (interest.durable, level));
+        } else {
+            self.interests.remove(&key);
+        }
+        if interest.token != 0 {
+            say(&mut shards[shard], &ToGateway::InterestKnown(interest.token));
+        }
+    }
+
+    /// Settles one frame: any of those that come first of their publisher.
+    pub(crate) fn settle_one(&mut self, random: &mut Random, store: &MemoryStore, shards: &mut [Shard]) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let chosen = random.below(self.pending.len());
+        let publisher = self.pending[chosen].message.view().publisher.to_owned();
+        let first = self.pending.iter().position(|pending| pending.message.view().publisher == publisher);
+        let Some(pending) = first.and_then(|first| self.pending.remove(first)) else { return };
+        let view = pending.message.view();
+        let mut positions = Positions::new();
+        let mut personal = Vec::new();
+        for (_, filter) in
+            self.interests.iter().filter_map(|((_, filter), kind)| kind.1.map(|level| (level, filter)))
+        {
+            if matches(filter, view.topic) {
+                personal.extend(view.topic.split('/').nth(1).map(str::to_owned));
+            }
+        }
+        personal.sort();
+        personal.dedup();
+        if view.qos > QoS::AtMostOnce {
+            let mut streams: Vec<StreamKey> = match ask(store, Request::DurableFilters) {
+                Ok(Reply::Filters(filters)) => filters
+                    .into_iter()
+                    .filter(|filter| matches(filter, view.topic))
+                    .map(StreamKey::Filter)
+                    .collect(),
+                _ => Vec::new(),
+            };
+            for client in &personal {
+                if let Ok(Reply::Session(Some(session))) =
+                    ask(store, Request::Lookup { client: ClientId::new(client) })
+                    && session.persistent
+                    && session.subscriptions.iter().any(|held| {
+                        held.qos > QoS::AtMostOnce
+                            && personal_level(&held.filter, client).is_some()
+                            && matches(&held.filter, view.topic)
+                    })
+                {
+                    streams.push(StreamKey::Device(client.as_str().into()));
+                }
+            }
+            if !streams.is_empty()
+                && let Ok(Reply::Appended(appended)) =
+                    ask(store, Request::Append { streams, message: pending.message.clone() })
+            {
+                positions = appended;
+            }
+        }
+        let deliver = |target| {
+            ToGateway::Deliver(Deliver { delivery: 0, target, positions: positions.clone(), message: view })
+        };
+        for (index, shard) in shards.iter_mut().enumerate() {
+            let hears = self.interests.iter().any(|((of, filter), (_, level))| {
+                *of == index && level.is_none() && matches(filter, view.topic)
+            });
+            if hears {
+                say(shard, &deliver(Target::Subscribers));
+            }
+        }
+        for client in &personal {
+            if let Ok(Reply::Session(Some(session))) =
+                ask(store, Request::Lookup { client: ClientId::new(client) })
+                && let Some(owner) = session.owner.and_then(|owner| find(shards, owner))
+            {
+                say(&mut shards[owner], &deliver(Target::Device(client)));
+            }
+        }
+        if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key)) {
+            known.settled = true;
+        }
+        settle(&mut shards[pending.shard], pending.sequence);
+        for (shard, sequence) in pending.joined {
+            settle(&mut shards[shard], sequence);
+        }
+    }
+
+    /// Pushes to whoever holds this client's session, and awaits a report.
+    pub(crate) fn push(&mut self, client: &str, store: &MemoryStore, shards: &mut [Shard]) {
+        let Ok(Reply::Session(Some(session))) = ask(store, Request::Lookup { client: ClientId::new(client) })
+        else {
+            return;
+        };
+        let Some(owner) = session.owner.and_then(|owner| find(shards, owner)) else { return };
+        if !shards[owner].link_up {
+            return;
+        }
+        self.last_delivery += 1;
+        self.last_message += 1;
+        self.awaited.insert(self.last_delivery, owner);
+        let topic = format!("devices/{client}/push");
+        let message = Message {
+            id: self.last_message,
+            topic: &topic,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: "",
+            published_at_ms: 0,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: b"push",
+        };
+        let delivery = self.last_delivery;
+        let target = Target::Device(client);
+        say(
+            &mut shards[owner],
+            &ToGateway::Deliver(Deliver { delivery, target, positions: Vec::new(), message }),
+        );
+    }
+}
+
+fn find(shards: &[Shard], owner: Owner) -> Option<usize> {
+    shards.iter().position(|shard| shard.owner == owner && shard.link_up)
+}
+
+fn say(shard: &mut Shard, record: &ToGateway<'_>) {
+    if shard.link_up {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        shard.from_bridge.push_back(bytes);
+    }
+}
+
+fn settle(shard: &mut Shard, sequence: u64) {
+    say(shard, &ToGateway::Settled(Settled { first: sequence, last: sequence, reason_code: 0 }));
+}

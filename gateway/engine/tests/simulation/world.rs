@@ -1,0 +1,499 @@
+//! Everything together, one random step at a time, and the promises that must hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_engine::{EngineConfig, Limits, Listener, Now, SocketEnd};
+use holdfast_store::{Bounds, MemoryStore};
+use holdfast_wire::ids::{NodeId, Owner, ShardId};
+use holdfast_wire::mqtt::{ProtocolVersion, QoS};
+
+use crate::bridge::Bridge;
+use crate::device::{Device, Noticed, sequence};
+use crate::random::Random;
+use crate::shard::Shard;
+
+/// What may go wrong besides bytes being late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    pub(crate) cuts: bool,
+    pub(crate) bridge_dies: bool,
+    pub(crate) nodes_die: bool,
+}
+
+const SHARDS: usize = 3;
+const DEVICES: usize = 8;
+const FRAMES: u32 = 40;
+/// Steps within which a world without faults must come to rest.
+const REST_STEPS: usize = 200_000;
+
+/// A message with QoS > 0, from when its publisher sent it.
+struct Published {
+    topic: String,
+    qos: QoS,
+    acknowledged: bool,
+    /// Persistent subscribers whose subscription stood by then.
+    owed_to: BTreeSet<usize>,
+}
+
+pub(crate) struct World {
+    random: Random,
+    faults: Faults,
+    clock: Arc<AtomicU64>,
+    store: MemoryStore,
+    shards: Vec<Shard>,
+    bridge: Bridge,
+    devices: Vec<Device>,
+    published: BTreeMap<Vec<u8>, Published>,
+    /// By device: how often each message came.
+    received: Vec<BTreeMap<Vec<u8>, u32>>,
+    /// Devices that left a connection before its CONNACK: while their session was on its way from one shard to another. What was on its way may be
+    /// lost with such a connection, and a QoS 2 message sent again as a new one.
+    hasty: BTreeSet<usize>,
+    /// Devices whose subscription stands for good.
+    standing: BTreeSet<usize>,
+    next_node: u64,
+    trace: rustc_hash::FxHasher,
+    has_died: bool,
+    tells: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
+        let clock = Arc::new(AtomicU64::new(1_000_000));
+        let reading = Arc::clone(&clock);
+        let store = MemoryStore::new(Arc::new(move || reading.load(Ordering::Relaxed)), Bounds::default());
+        let mut world = Self {
+            random: Random::new(seed),
+            faults,
+            clock,
+            store,
+            shards: Vec::new(),
+            bridge: Bridge::new(1),
+            devices: Vec::new(),
+            published: BTreeMap::new(),
+            received: vec![BTreeMap::new(); DEVICES],
+            hasty: BTreeSet::new(),
+            standing: BTreeSet::new(),
+            next_node: 1,
+            trace: rustc_hash::FxHasher::default(),
+            has_died: false,
+            tells: std::env::var_os("SIM_TELL").is_some(),
+        };
+        for _ in 0..SHARDS {
+            let shard = world.new_shard();
+            world.shards.push(shard);
+        }
+        for number in 0..DEVICES {
+            world.devices.push(new_device(number));
+        }
+        world
+    }
+
+    /// What happened, in one number.
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    fn new_shard(&mut self) -> Shard {
+        let owner = Owner { node: NodeId(self.next_node), shard: ShardId(0) };
+        self.next_node += 1;
+        // Small bounds, so that they are met.
+        let limits = Limits {
+            inflight_max: 4,
+            pending_messages_max: 6,
+            save_interval_ms: 200,
+            fan_out_slice_deliveries: 2,
+            ..Limits::default()
+        };
+        let mut shard =
+            Shard::new(owner, EngineConfig { limits, ..EngineConfig::default() }, self.random.next());
+        if self.bridge.up {
+            shard.link(self.bridge.id, self.now());
+        }
+        shard
+    }
+
+    fn now(&self) -> Now {
+        let ms = self.clock.load(Ordering::Relaxed);
+        Now { monotonic_ms: ms, unix_ms: ms }
+    }
+
+    /// Something happens.
+    pub(crate) fn step(&mut self) {
+        match self.random.below(100) {
+            0 if self.faults.cuts => self.cut(),
+            1 if self.faults.bridge_dies && self.random.one_in(8) => self.bridge_dies_or_returns(),
+            2 if self.faults.nodes_die && self.random.one_in(15) => self.node_dies(),
+            3..=5 => self.push(),
+            _ => self.go_on(true),
+        }
+        self.check();
+    }
+
+    /// Something happens that is nobody's fault.
+    fn go_on(&mut self, publishing: bool) {
+        match self.random.below(100) {
+            0..=9 => self.dial(),
+            10..=29 if publishing => self.publish(),
+            10..=49 => self.move_up(),
+            50..=64 => self.read_bridge(),
+            65..=74 => self.bridge.settle_one(&mut self.random, &self.store, &mut self.shards),
+            75..=84 => self.answer_store(),
+            85..=94 => self.move_down(),
+            _ => self.let_time_pass(),
+        }
+    }
+
+    /// The faults end; everything that was begun must come to its end.
+    pub(crate) fn come_to_rest(&mut self) {
+        if !self.bridge.up {
+            self.bridge_dies_or_returns();
+        }
+        for _ in 0..REST_STEPS {
+            self.go_on(true);
+            self.check();
+            if self.is_at_rest() {
+                break;
+            }
+        }
+        assert!(self.is_at_rest(), "the world does not come to rest: {}", self.describe());
+        self.check_at_rest();
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.devices.iter().all(Device::is_done)
+            && self.bridge.is_idle()
+            && self.shards.iter().all(|shard| !shard.has_questions() && shard.from_bridge.is_empty())
+            && self.devices.iter().all(|device| {
+                let view = device
+                    .socket
+                    .as_ref()
+                    .and_then(|socket| self.shards[socket.shard].engine.device(&device.client));
+                view.is_some_and(|view| view.inflight == 0 && view.pending == 0 && view.owed == 0)
+            })
+            && self.missing().is_none()
+    }
+
+    fn dial(&mut self) {
+        let number = self.random.below(DEVICES);
+        // Now and then a device comes anew though its connection stands: it has lost it and the gateway has not noticed.
+        if self.devices[number].socket.is_some() && !(self.faults.cuts && self.random.one_in(40)) {
+            return;
+        }
+        self.note_haste(number);
+        let shard = self.random.below(SHARDS);
+        let now = self.now();
+        if let Ok(id) = self.shards[shard].engine.handle_accept(Listener::Mqtt, now) {
+            self.tell(|| format!("device-{number} dials shard {shard}"));
+            self.devices[number].dial(shard, id);
+            self.note(&[1, number as u64, shard as u64]);
+        }
+    }
+
+    fn note_haste(&mut self, number: usize) {
+        if self.devices[number].socket.as_ref().is_some_and(|socket| !socket.connected) {
+            self.hasty.insert(number);
+        }
+    }
+
+    fn publish(&mut self) {
+        let number = self.random.below(DEVICES);
+        let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][self.random.below(3)];
+        let Some((topic, payload, qos)) = self.devices[number].publish(qos) else { return };
+        if qos > QoS::AtMostOnce {
+            let owed_to = self
+                .standing
+                .iter()
+                .copied()
+                .filter(|subscriber| self.devices[*subscriber].subscribes_to(&topic) > Some(QoS::AtMostOnce))
+                .collect();
+            self.published.insert(payload, Published { topic, qos, acknowledged: false, owed_to });
+        }
+        self.note(&[2, number as u64]);
+    }
+
+    /// Some bytes of a device arrive.
+    fn move_up(&mut self) {
+        let number = self.random.below(DEVICES);
+        let now = self.now();
+        let Some(socket) = &mut self.devices[number].socket else { return };
+        let (shard, id) = (socket.shard, socket.id);
+        if socket.up.is_empty() || !self.shards[shard].engine.may_read(id) {
+            return;
+        }
+        let count = 1 + self.random.below(socket.up.len());
+        let mut bytes: Vec<u8> = socket.up.drain(..count).collect();
+        self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
+        self.drain(shard);
+        self.note(&[3, number as u64, count as u64]);
+    }
+
+    fn read_bridge(&mut self) {
+        let shard = self.random.below(SHARDS);
+        self.bridge.read(shard, &mut self.shards);
+    }
+
+    fn answer_store(&mut self) {
+        let shard = self.random.below(SHARDS);
+        let now = self.now();
+        self.shards[shard].answer_one(&self.store, now);
+        self.drain(shard);
+    }
+
+    fn move_down(&mut self) {
+        let shard = self.random.below(SHARDS);
+        let now = self.now();
+        self.shards[shard].hear_one(now);
+        self.drain(shard);
+    }
+
+    fn let_time_pass(&mut self) {
+        let ms = 1 + self.random.below(4) as u64;
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+        let now = self.now();
+        for shard in 0..SHARDS {
+            self.shards[shard].engine.handle_timers(now);
+            self.drain(shard);
+        }
+    }
+
+    fn push(&mut self) {
+        let client = self.devices[self.random.below(DEVICES)].client.clone();
+        if self.bridge.up {
+            self.bridge.push(&client, &self.store, &mut self.shards);
+        }
+    }
+
+    fn cut(&mut self) {
+        let number = self.random.below(DEVICES);
+        let now = self.now();
+        let Some(socket) = &self.devices[number].socket else { return };
+        let (shard, id) = (socket.shard, socket.id);
+        self.tell(|| format!("device-{number} is cut"));
+        self.note_haste(number);
+        self.devices[number].lose();
+        // The gateway may notice at once, or only when the device comes again.
+        if self.random.one_in(2) {
+            self.shards[shard].engine.handle_closed(id, SocketEnd::Reset, now);
+            self.drain(shard);
+        }
+        self.note(&[4, number as u64]);
+    }
+
+    fn bridge_dies_or_returns(&mut self) {
+        let now = self.now();
+        if self.bridge.up {
+            self.bridge.die();
+            self.has_died = true;
+            for shard in 0..SHARDS {
+                self.shards[shard].unlink(now);
+                self.drain(shard);
+            }
+        } else {
+            self.bridge.up = true;
+            for shard in 0..SHARDS {
+                self.shards[shard].link(self.bridge.id, now);
+                self.drain(shard);
+            }
+        }
+        self.note(&[5, u64::from(self.bridge.up)]);
+    }
+
+    fn node_dies(&mut self) {
+        let dead = self.random.below(SHARDS);
+        self.has_died = true;
+        for device in &mut self.devices {
+            if device.socket.as_ref().is_some_and(|socket| socket.shard == dead) {
+                device.lose();
+            }
+        }
+        self.bridge.forget_shard(dead);
+        self.shards[dead] = self.new_shard();
+        self.drain(dead);
+        self.note(&[6, dead as u64]);
+    }
+
+    /// Carries what a shard did to devices and bridge.
+    fn drain(&mut self, shard: usize) {
+        let now = self.now();
+        let effects = self.shards[shard].drain(now);
+        for (id, bytes) in effects.sent {
+            let number = self.devices.iter().position(|device| {
+                device.socket.as_ref().is_some_and(|socket| socket.shard == shard && socket.id == id)
+            });
+            let Some(number) = number else { continue };
+            self.trace.write(&bytes);
+            for noticed in self.devices[number].receive(&bytes) {
+                self.judge(number, noticed);
+            }
+        }
+        for id in effects.closed {
+            self.tell(|| format!("shard {shard} closes {id:?}"));
+            for device in &mut self.devices {
+                if device.socket.as_ref().is_some_and(|socket| socket.shard == shard && socket.id == id) {
+                    device.lose();
+                }
+            }
+        }
+        let output = std::mem::take(self.shards[shard].engine.link_output(crate::shard::LINK));
+        self.trace.write(&output);
+        if self.shards[shard].link_up {
+            self.bridge.take_bytes(shard, &output);
+        }
+    }
+
+    fn judge(&mut self, number: usize, noticed: Noticed) {
+        self.tell(|| format!("device-{number} {noticed:?}"));
+        match noticed {
+            Noticed::Subscribed if self.devices[number].persistent => {
+                self.standing.insert(number);
+            }
+            Noticed::Subscribed => {}
+            Noticed::Acknowledged(payload) => {
+                // P1 and P2.
+                let is_stored = self.bridge.sink.iter().any(|stored| stored.payload == payload);
+                assert!(is_stored, "{} was acknowledged and is not in the sink", text(&payload));
+                if let Some(published) = self.published.get_mut(&payload) {
+                    published.acknowledged = true;
+                }
+            }
+            Noticed::Received { payload, qos } => {
+                if payload == b"push" {
+                    return;
+                }
+                let times = self.received[number].entry(payload.clone()).or_default();
+                *times += 1;
+                let published_exactly_once =
+                    self.published.get(&payload).is_some_and(|published| published.qos == QoS::ExactlyOnce);
+                let is_exact =
+                    qos == QoS::ExactlyOnce && published_exactly_once && self.devices[number].persistent;
+                assert!(
+                    !is_exact || self.has_died || self.hasty.contains(&number) || *times == 1,
+                    "device {number} was sent the QoS 2 message {} {times} times",
+                    text(&payload)
+                );
+            }
+        }
+    }
+
+    /// What holds at any moment.
+    fn check(&mut self) {
+        for device in &self.devices {
+            for shard in &self.shards {
+                if let Some(view) = shard.engine.device(&device.client) {
+                    assert!(view.inflight <= 4, "{} has {} inflight", device.client, view.inflight);
+                    assert!(view.pending <= 6 + 3, "{} has {} pending", device.client, view.pending);
+                }
+            }
+        }
+    }
+
+    fn check_at_rest(&self) {
+        // P3, and P4 as long as the bridge has lived.
+        for device in &self.devices {
+            let mut seen = HashSet::new();
+            let mut last = 0;
+            for stored in self.bridge.sink.iter().filter(|stored| stored.client == device.client) {
+                let is_tracked = self.published.contains_key(&stored.payload);
+                let is_first = seen.insert(stored.payload.clone());
+                assert!(is_first || self.has_died, "{} is in the sink twice", text(&stored.payload));
+                if is_first && is_tracked {
+                    let sequence = sequence(&stored.payload);
+                    assert!(sequence > last, "{} overtook {last}", text(&stored.payload));
+                    last = sequence;
+                }
+            }
+        }
+        // P5: one owner.
+        for device in &self.devices {
+            let owners =
+                self.shards.iter().filter(|shard| shard.engine.device(&device.client).is_some()).count();
+            assert_eq!(owners, 1, "{} is connected in {owners} shards", device.client);
+        }
+        // P6: what was not lost with its link has been reported, once (the bridge checks that it is not twice).
+        assert!(
+            self.bridge.awaited.is_empty(),
+            "{} deliveries were never reported",
+            self.bridge.awaited.len()
+        );
+        assert_eq!(self.missing(), None);
+    }
+
+    /// A message that a persistent subscriber was owed and did not get.
+    fn missing(&self) -> Option<String> {
+        self.published.iter().filter(|(_, published)| published.acknowledged).find_map(
+            |(payload, published)| {
+                let subscriber = published
+                    .owed_to
+                    .iter()
+                    .find(|subscriber| !self.received[**subscriber].contains_key(payload))?;
+                Some(format!("device {subscriber} misses {} of {}", text(payload), published.topic))
+            },
+        )
+    }
+
+    fn describe(&self) -> String {
+        let devices: Vec<_> = self
+            .devices
+            .iter()
+            .filter(|device| !device.is_done())
+            .map(|device| {
+                format!(
+                    "{} sent {} of {} connected {}",
+                    device.client,
+                    device.sent,
+                    device.frames,
+                    device.is_connected()
+                )
+            })
+            .collect();
+        let views: Vec<_> = self
+            .devices
+            .iter()
+            .flat_map(|device| self.shards.iter().filter_map(|shard| shard.engine.device(&device.client)))
+            .filter(|view| view.inflight + view.pending + view.owed > 0)
+            .collect();
+        let bridge = self.bridge.is_idle();
+        format!("devices {devices:?}, views {views:?}, bridge idle {bridge}, {:?}", self.missing())
+    }
+
+    /// With `SIM_TELL` set, what happens is printed.
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("{} {}", self.clock.load(Ordering::Relaxed), what());
+        }
+    }
+
+    fn note(&mut self, numbers: &[u64]) {
+        numbers.iter().for_each(|number| self.trace.write_u64(*number));
+    }
+}
+
+/// Some subscribe to everything, some to one site, some to themselves; some persist.
+fn new_device(number: usize) -> Device {
+    let client = format!("device-{number}");
+    let version = if number.is_multiple_of(2) { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+    let filters = match number % 4 {
+        0 => vec![("site/#".to_owned(), QoS::ExactlyOnce)],
+        1 => vec![
+            ("site/1".to_owned(), QoS::AtLeastOnce),
+            (format!("devices/{client}/push"), QoS::AtLeastOnce),
+        ],
+        2 => vec![("site/+".to_owned(), QoS::AtMostOnce), (format!("devices/{client}/#"), QoS::ExactlyOnce)],
+        _ => vec![(format!("devices/{client}/push"), QoS::AtLeastOnce)],
+    };
+    // The neighbour's own topic, so that personal filters are served too.
+    let topic = match number % 3 {
+        0 => "site/1".to_owned(),
+        1 => "site/2".to_owned(),
+        _ => format!("devices/device-{}/push", (number + 1) % DEVICES),
+    };
+    Device::new(client, version, number < 6, filters, topic, FRAMES)
+}
+
+fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).into_owned()
+}

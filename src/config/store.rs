@@ -13,7 +13,7 @@ use super::values::within;
 pub(crate) struct StoreKeys {
     /// Sessions, connected and resting. Full: a new one is answered "server unavailable". Default 4,000,000.
     pub(crate) sessions_max: u32,
-    /// Bytes of all queued and retained messages. Full: their senders hear "quota exceeded". Default 1 GiB.
+    /// Bytes of all queued and retained messages. Full: the stream that holds most gives way, oldest first. Default 1 GiB.
     pub(crate) message_bytes_max: u64,
     /// Messages of one stream (a topic filter of persistent sessions, or one device's pushes). Full: the oldest goes.
     /// Default 100,000.

@@ -1,6 +1,11 @@
 //! What the engine costs for each message, without sockets: CPU time and allocations, and the heap of idle connections.
 //!
 //! `cargo bench -p holdfast-engine` prints one line for each measure.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a bench measures real time; the engine has none"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;

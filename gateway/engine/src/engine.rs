@@ -335,7 +335,10 @@ impl Engine {
     /// Goes on with a fan-out, or with connections, that had more than one turn allows. Flush in between.
     pub fn handle_work(&mut self, now: Now) {
         self.fan_out_slice(now);
-        for id in std::mem::take(&mut self.shared.behind) {
+        let mut behind = std::mem::take(&mut self.shared.behind);
+        behind.sort_unstable();
+        behind.dedup();
+        for id in behind {
             if let Some(connection) = self.connections.find_mut(id) {
                 deliver::pump(connection, id, &mut self.shared, now);
             }

@@ -32,13 +32,13 @@ thread_local! {
 // SAFETY: passes everything on to the system's allocator and only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE_BYTES.set(LIVE_BYTES.get() + layout.size() as isize);
+        LIVE_BYTES.set(LIVE_BYTES.get() + layout.size().cast_signed());
         // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE_BYTES.set(LIVE_BYTES.get() - layout.size() as isize);
+        LIVE_BYTES.set(LIVE_BYTES.get() - layout.size().cast_signed());
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -451,7 +451,7 @@ fn endures(way: Way, stretches: &[Stretch], pieces: &[usize], times: usize) {
         drop(rest);
         shard.publishes();
         shard.clock_advances_ms(100);
-        let held = LIVE_BYTES.get() - before - bytes.capacity() as isize;
+        let held = LIVE_BYTES.get() - before - bytes.capacity().cast_signed();
         assert!(held <= HELD_BYTES_MAX, "{way:?} makes the engine hold {held} bytes");
         if shard.closed.contains(&id) {
             // It comes again, as such peers do.

@@ -1,7 +1,7 @@
 //! A bridge as the engine sees one: it takes frames at once, settles them late and in any order, appends to streams before it settles, and
 //! forgets everything but the sink and the store when it dies.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_store::MemoryStore;
 use holdfast_wire::ids::{BridgeId, ClientId, Owner};
@@ -48,7 +48,7 @@ pub(crate) struct Bridge {
     inbox: BTreeMap<usize, Vec<u8>>,
     interests: BTreeMap<(usize, String), (bool, Option<u8>)>,
     pending: VecDeque<Pending>,
-    known: HashMap<(String, u16), Known>,
+    known: BTreeMap<(String, u16), Known>,
     last_message: u64,
     /// Numbers of device deliveries that await their report, and those that were reported.
     pub(crate) awaited: BTreeMap<u64, usize>,
@@ -65,7 +65,7 @@ impl Bridge {
             inbox: BTreeMap::new(),
             interests: BTreeMap::new(),
             pending: VecDeque::new(),
-            known: HashMap::new(),
+            known: BTreeMap::new(),
             last_message: 0,
             awaited: BTreeMap::new(),
             outcomes: Vec::new(),

@@ -183,7 +183,7 @@ impl Device {
             let Some((packet, behind)) = rest.split_at_checked(header.packet_length()) else { break };
             let body = &packet[usize::from(header.header_length)..];
             let packet = Packet::decode(header, body, self.version).expect("the gateway writes MQTT");
-            self.handle(packet, &mut noticed);
+            self.handle(&packet, &mut noticed);
             rest = behind;
         }
         if let Some(socket) = &mut self.socket {
@@ -192,7 +192,7 @@ impl Device {
         noticed
     }
 
-    fn handle(&mut self, packet: Packet<'_>, noticed: &mut Vec<Noticed>) {
+    fn handle(&mut self, packet: &Packet<'_>, noticed: &mut Vec<Noticed>) {
         let version = self.version;
         match packet {
             Packet::ConnAck(accepted) => {

@@ -1,6 +1,6 @@
 //! Everything together, one random step at a time, and the promises that must hold.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -394,7 +394,7 @@ impl World {
     fn check_at_rest(&self) {
         // P3, and P4 as long as the bridge has lived.
         for device in &self.devices {
-            let mut seen = HashSet::new();
+            let mut seen = BTreeSet::new();
             let mut last = 0;
             for stored in self.bridge.sink.iter().filter(|stored| stored.client == device.client) {
                 let is_tracked = self.published.contains_key(&stored.payload);
@@ -468,7 +468,9 @@ impl World {
     }
 
     fn note(&mut self, numbers: &[u64]) {
-        numbers.iter().for_each(|number| self.trace.write_u64(*number));
+        for number in numbers {
+            self.trace.write_u64(*number);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! its mistakes. What it concludes comes from a ledger compared with the contents of the log, never from counters.
 //!
 //! Start with [`plan`] (what is asked), [`fleet`] (who does it), [`ledger`] (what is remembered of it) and
-//! [`verdict`] (what follows). [`bench`] is a tool of its own: figures of any MQTT broker, side by side.
+//! [`verdict`] (what follows). [`mod@bench`] is a tool of its own: figures of any MQTT broker, side by side.
 #![forbid(unsafe_code)]
 
 pub mod bench;

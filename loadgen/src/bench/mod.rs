@@ -3,7 +3,7 @@
 //! Knows a broker by its address and its process ids only, so that every broker is measured alike. The driver shares
 //! the machine with what it measures and must cost far less: one thread, mio, prebuilt packets, no tokio.
 //!
-//! [`run`] measures one broker, [`compare`] several in turn and prints them side by side. Start with [`BenchPlan`],
+//! [`run`] measures one broker, [`compare()`] several in turn and prints them side by side. Start with [`BenchPlan`],
 //! then `swarm` (the connections) and the folder `measures` (one file for each kind of figure).
 
 pub mod compare;

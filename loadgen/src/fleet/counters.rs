@@ -35,7 +35,7 @@ pub(crate) struct Counters {
     pub(crate) pushes_received: Counter,
 }
 
-/// [`Counters`] at one moment.
+/// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Admitted connections now.

@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_secs(3);
 
 fn gateway() -> Gateway {
-    Setup::new().set("drain.deadline_ms", DEADLINE.as_millis()).start()
+    Setup::new().set("mqtt.receive_maximum", 200).set("drain.deadline_ms", DEADLINE.as_millis()).start()
 }
 
 #[test]

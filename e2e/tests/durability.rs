@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_e2e::packet::{self, Connect, Version, acknowledge, kind, publish, publish_with};
 use holdfast_e2e::wait::{PATIENCE, pause, until, until_true};
-use holdfast_e2e::{Client, Gateway};
+use holdfast_e2e::{Client, Gateway, Setup};
 
 const DEVICES: u16 = 16;
 const KILLS: u32 = 20;
@@ -196,7 +196,7 @@ impl Sender {
 #[test]
 fn a_persistent_session_finds_its_subscriptions_and_messages_after_a_kill() {
     for version in [Version::V311, Version::V5] {
-        let mut gateway = Gateway::start();
+        let mut gateway = Setup::new().set("mqtt.receive_maximum", 100).start();
         let receiver = Connect::new(version, "receiver").persistent();
         let (mut client, answer) = Client::connect(gateway.mqtt(), &receiver);
         assert!(!answer.session_present());

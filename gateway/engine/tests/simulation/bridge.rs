@@ -1,7 +1,7 @@
 //! A bridge as the engine sees one: it takes frames at once, settles them late and in any order, appends to streams before it settles, and
 //! forgets everything but the sink and the store when it dies.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_store::MemoryStore;
 use holdfast_wire::ids::{BridgeId, ClientId, Owner};
@@ -44,9 +44,14 @@ pub(crate) struct Bridge {
     pub(crate) up: bool,
     /// Survives the bridge.
     pub(crate) sink: Vec<Stored>,
+    /// What was settled, here or by a bridge before: everything that owed it has it. Survives the bridge.
+    pub(crate) settled: BTreeSet<Vec<u8>>,
     /// Bytes of shards that have not arrived whole.
     inbox: BTreeMap<usize, Vec<u8>>,
     interests: BTreeMap<(usize, String), (bool, Option<u8>)>,
+    /// Personal shapes that a persistent session holds or held, with their levels. They are remembered for good, by the next bridge too: whoever takes
+    /// frames has to know them even while no shard announces them.
+    personal: BTreeSet<(u8, String)>,
     pending: VecDeque<Pending>,
     known: BTreeMap<(String, u16), Known>,
     last_message: u64,
@@ -62,8 +67,10 @@ impl Bridge {
             id: BridgeId(id),
             up: true,
             sink: Vec::new(),
+            settled: BTreeSet::new(),
             inbox: BTreeMap::new(),
             interests: BTreeMap::new(),
+            personal: BTreeSet::new(),
             pending: VecDeque::new(),
             known: BTreeMap::new(),
             last_message: 0,
@@ -76,8 +83,10 @@ impl Bridge {
     /// Forgets all but the sink.
     pub(crate) fn die(&mut self) {
         let sink = std::mem::take(&mut self.sink);
+        let settled = std::mem::take(&mut self.settled);
+        let personal = std::mem::take(&mut self.personal);
         let last_message = self.last_message;
-        *self = Self { up: false, sink, last_message, ..Self::new(self.id.0 + 1) };
+        *self = Self { up: false, sink, settled, personal, last_message, ..Self::new(self.id.0 + 1) };
     }
 
     pub(crate) fn forget_shard(&mut self, shard: usize) {
@@ -171,6 +180,9 @@ impl Bridge {
             InterestKind::Filter => None,
             InterestKind::Shared { .. } => panic!("no device here shares"),
         };
+        if let (Some(level), true) = (level, interest.durable) {
+            self.personal.insert((level, interest.filter.to_owned()));
+        }
         if interest.wanted {
             self.interests.insert(key, (interest.durable, level));
         } else {
@@ -193,12 +205,11 @@ impl Bridge {
         let view = pending.message.view();
         let mut positions = Positions::new();
         let mut personal = Vec::new();
-        for (_, filter) in
-            self.interests.iter().filter_map(|((_, filter), kind)| kind.1.map(|level| (level, filter)))
-        {
-            if matches(filter, view.topic) {
-                personal.extend(view.topic.split('/').nth(1).map(str::to_owned));
-            }
+        let announced =
+            self.interests.iter().filter_map(|((_, filter), (_, level))| Some(((*level)?, filter)));
+        let remembered = self.personal.iter().map(|(level, filter)| (*level, filter));
+        for (level, _) in announced.chain(remembered).filter(|(_, filter)| matches(filter, view.topic)) {
+            personal.extend(view.topic.split('/').nth(usize::from(level)).map(str::to_owned));
         }
         personal.sort();
         personal.dedup();
@@ -253,6 +264,7 @@ impl Bridge {
         if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key)) {
             known.settled = true;
         }
+        self.settled.insert(view.payload.to_vec());
         settle(&mut shards[pending.shard], pending.sequence);
         for (shard, sequence) in pending.joined {
             settle(&mut shards[shard], sequence);

@@ -1,12 +1,14 @@
 //! An honest device: it keeps its side of MQTT to the letter, over connections that break anywhere.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_engine::ConnectionId;
 use holdfast_wire::mqtt::{
     Connect, ConnectProperties, FixedHeader, Packet, PacketId, ProtocolVersion, PubAck, PubComp, PubRec,
     PubRel, Publish, PublishProperties, QoS, Subscribe, SubscribeProperties, SubscriptionOptions,
 };
+
+use crate::network::Socket;
 
 /// What a device noticed that the world has to judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +29,6 @@ struct Unacked {
     released: bool,
 }
 
-pub(crate) struct Socket {
-    pub(crate) shard: usize,
-    pub(crate) id: ConnectionId,
-    /// On their way to the gateway.
-    pub(crate) up: VecDeque<u8>,
-    down: Vec<u8>,
-    pub(crate) connected: bool,
-}
-
 pub(crate) struct Device {
     pub(crate) client: String,
     version: ProtocolVersion,
@@ -52,6 +45,9 @@ pub(crate) struct Device {
     /// Frames it wants to send in all.
     pub(crate) frames: u32,
 }
+
+/// So that a connection whose device has left it without a word does not stay.
+const KEEP_ALIVE_S: u16 = 3;
 
 /// Frames with QoS > 0 that a device has unacknowledged at most.
 const WINDOW: usize = 5;
@@ -86,7 +82,7 @@ impl Device {
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.socket.as_ref().is_some_and(|socket| socket.connected && socket.up.is_empty())
+        self.socket.as_ref().is_some_and(|socket| socket.connected && socket.is_read())
     }
 
     pub(crate) fn subscribes_to(&self, topic: &str) -> Option<QoS> {
@@ -107,7 +103,7 @@ impl Device {
         let connect = Connect {
             version: self.version,
             clean_start: !self.persistent,
-            keep_alive_s: 0,
+            keep_alive_s: KEEP_ALIVE_S,
             client_id: &self.client,
             will: None,
             username: None,
@@ -115,7 +111,9 @@ impl Device {
             properties,
         };
         connect.encode(&mut bytes);
-        self.socket = Some(Socket { shard, id, up: bytes.into(), down: Vec::new(), connected: false });
+        let mut socket = Socket::new(shard, id);
+        socket.send(&bytes);
+        self.socket = Some(socket);
         if !self.persistent {
             self.forget();
         }
@@ -124,6 +122,14 @@ impl Device {
     /// Its connection is gone.
     pub(crate) fn lose(&mut self) {
         self.socket = None;
+    }
+
+    /// A sign of life.
+    pub(crate) fn ping(&mut self) {
+        let version = self.version;
+        if self.is_connected() {
+            self.send(|out| Packet::PingReq.encode(version, out));
+        }
     }
 
     fn forget(&mut self) {
@@ -168,16 +174,15 @@ impl Device {
         if let Some(socket) = &mut self.socket {
             let mut bytes = Vec::new();
             encode(&mut bytes);
-            socket.up.extend(bytes);
+            socket.send(&bytes);
         }
     }
 
-    /// Bytes came from the gateway.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Vec<Noticed> {
+    /// Reads what came from the gateway.
+    pub(crate) fn receive(&mut self) -> Vec<Noticed> {
         let mut noticed = Vec::new();
         let Some(socket) = &mut self.socket else { return noticed };
-        socket.down.extend_from_slice(bytes);
-        let down = std::mem::take(&mut socket.down);
+        let down = socket.receive();
         let mut rest = &down[..];
         while let Some(header) = FixedHeader::decode(rest).expect("the gateway writes headers") {
             let Some((packet, behind)) = rest.split_at_checked(header.packet_length()) else { break };
@@ -187,7 +192,7 @@ impl Device {
             rest = behind;
         }
         if let Some(socket) = &mut self.socket {
-            socket.down = rest.to_vec();
+            socket.put_back(rest.to_vec());
         }
         noticed
     }
@@ -207,6 +212,8 @@ impl Device {
                 }
                 self.greet();
             }
+            // The store did not take them.
+            Packet::SubAck(ack) if ack.reason_codes.iter().any(|code| *code >= 0x80) => self.subscribe(),
             Packet::SubAck(_) => {
                 self.subscribed = true;
                 noticed.push(Noticed::Subscribed);
@@ -273,6 +280,13 @@ impl Device {
             }
         }
         if !self.subscribed {
+            self.subscribe();
+        }
+    }
+
+    fn subscribe(&mut self) {
+        let version = self.version;
+        {
             let filters: Vec<_> = self.filters.clone();
             let filters: Vec<_> =
                 filters.iter().map(|(filter, qos)| (&**filter, SubscriptionOptions::at(*qos))).collect();

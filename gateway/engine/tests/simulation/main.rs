@@ -1,8 +1,9 @@
-//! A fleet of engines on a virtual clock: devices that come and go, a bridge that settles late and dies, a store that answers late, nodes that die.
+//! A fleet of engines on a virtual clock: devices that come and go, that do not read, that send noise; a bridge that settles late and dies; a store that
+//! answers late, in another order or not at all; nodes that die.
 //!
 //! Everything that happens follows from one seed. After each step the promises are checked, and once the world has come to rest, what every
 //! device was owed. A failing seed prints the line that plays it again:
-//! `SIM_SEED=n cargo test -p holdfast-engine --test simulation`. `SIM_SEEDS=n` runs that many from a random start on.
+//! `SIM_SEED=n cargo test -p holdfast-engine --test simulation`. `SIM_SEEDS=n` plays that many others, `SIM_STEPS=n` so many steps of each.
 //!
 //! Start with [`world::World`].
 #![expect(
@@ -13,6 +14,8 @@
 
 mod bridge;
 mod device;
+mod hostile;
+mod network;
 mod random;
 mod shard;
 mod world;
@@ -22,27 +25,37 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use world::{Faults, World};
 
 /// Seeds that every run of the tests plays.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 16;
 /// Steps of each before the faults end.
-const STEPS: usize = 6_000;
+const STEPS: u64 = 6_000;
+
+const EVERYTHING: Faults =
+    Faults { cuts: true, bridge_dies: true, nodes_die: true, slow: true, hostile: true, store_fails: true };
 
 fn play(seed: u64, faults: Faults) -> u64 {
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, faults);
-        for _ in 0..STEPS {
+        for _ in 0..number("SIM_STEPS").unwrap_or(STEPS) {
             world.step();
         }
         world.come_to_rest();
+        world.leave();
         world.trace()
     }));
     played.unwrap_or_else(|panic| {
-        eprintln!("seed {seed} with {faults:?}: play it again with SIM_SEED={seed}");
+        eprintln!(
+            "seed {seed} with {faults:?}: play it again with\n\
+             SIM_SEED={seed} cargo test -p holdfast-engine --test simulation -- --nocapture"
+        );
         resume_unwind(panic)
     })
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
 fn seeds() -> Box<dyn Iterator<Item = u64>> {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     match (number("SIM_SEED"), number("SIM_SEEDS")) {
         (Some(seed), _) => Box::new(std::iter::once(seed)),
         (None, Some(count)) => Box::new(1_000..1_000 + count),
@@ -53,27 +66,47 @@ fn seeds() -> Box<dyn Iterator<Item = u64>> {
 #[test]
 fn connections_are_cut_and_sessions_move() {
     seeds().for_each(|seed| {
-        play(seed, Faults { cuts: true, bridge_dies: false, nodes_die: false });
+        play(seed, Faults { cuts: true, ..Faults::default() });
     });
 }
 
 #[test]
 fn the_bridge_dies_and_comes_back() {
     seeds().for_each(|seed| {
-        play(seed, Faults { cuts: true, bridge_dies: true, nodes_die: false });
+        play(seed, Faults { cuts: true, bridge_dies: true, ..Faults::default() });
     });
 }
 
 #[test]
 fn nodes_die_and_their_devices_go_elsewhere() {
     seeds().for_each(|seed| {
-        play(seed, Faults { cuts: true, bridge_dies: true, nodes_die: true });
+        play(seed, Faults { cuts: true, bridge_dies: true, nodes_die: true, ..Faults::default() });
+    });
+}
+
+#[test]
+fn some_do_not_read_and_some_send_noise() {
+    seeds().for_each(|seed| {
+        play(seed, Faults { cuts: true, slow: true, hostile: true, ..Faults::default() });
+    });
+}
+
+#[test]
+fn the_store_fails_now_and_then() {
+    seeds().for_each(|seed| {
+        play(seed, Faults { cuts: true, store_fails: true, ..Faults::default() });
+    });
+}
+
+#[test]
+fn everything_goes_wrong_together() {
+    seeds().for_each(|seed| {
+        play(seed, EVERYTHING);
     });
 }
 
 #[test]
 fn a_seed_plays_the_same_each_time() {
-    let faults = Faults { cuts: true, bridge_dies: true, nodes_die: true };
-    assert_eq!(play(7, faults), play(7, faults));
-    assert_ne!(play(7, faults), play(8, faults));
+    assert_eq!(play(7, EVERYTHING), play(7, EVERYTHING));
+    assert_ne!(play(7, EVERYTHING), play(8, EVERYTHING));
 }

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use holdfast_engine::{Action, ConnectionId, Engine, EngineConfig, LinkIndex, Now, RequestId, SocketEnd};
+use holdfast_engine::{
+    Action, CloseReason, ConnectionId, Engine, EngineConfig, LinkIndex, Now, RequestId, SocketEnd,
+};
 use holdfast_store::{MemoryStore, Store};
-use holdfast_wire::ids::{BridgeId, Owner};
+use holdfast_wire::ids::{BridgeId, ClientId, Owner};
 use holdfast_wire::link::{ToGateway, Welcome, next_record};
 use holdfast_wire::store::{Reply, Request, StoreError};
+
+use crate::random::Random;
 
 pub(crate) const LINK: LinkIndex = LinkIndex(0);
 
@@ -15,7 +19,9 @@ pub(crate) const LINK: LinkIndex = LinkIndex(0);
 #[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) sent: Vec<(ConnectionId, Vec<u8>)>,
-    pub(crate) closed: Vec<ConnectionId>,
+    pub(crate) closed: Vec<(ConnectionId, CloseReason)>,
+    /// To be read again.
+    pub(crate) resumed: Vec<ConnectionId>,
 }
 
 pub(crate) struct Shard {
@@ -42,7 +48,7 @@ impl Shard {
     pub(crate) fn link(&mut self, bridge: BridgeId, now: Now) {
         self.from_bridge.clear();
         self.link_up = true;
-        let welcome = Welcome { version: 1, bridge, window_bytes: 4_000 };
+        let welcome = Welcome { version: 1, bridge, window_bytes: 400 };
         self.engine.handle_link_up(LINK, welcome, now);
     }
 
@@ -65,15 +71,15 @@ impl Shard {
             while let Some(action) = self.engine.poll_action() {
                 idle = false;
                 match action {
-                    Action::Close { id, .. } => closes.push(id),
-                    Action::ResumeRead(_) => {}
+                    Action::Close { id, reason } => closes.push((id, reason)),
+                    Action::ResumeRead(id) => effects.resumed.push(id),
                     Action::Store { request, body } => self.questions.push_back((request, body)),
                 }
             }
             self.engine.flush(|id, bytes| effects.sent.push((id, bytes.to_vec())));
-            for id in closes {
+            for (id, reason) in closes {
                 self.engine.handle_closed(id, SocketEnd::ByUs, now);
-                effects.closed.push(id);
+                effects.closed.push((id, reason));
             }
             if idle {
                 return effects;
@@ -85,11 +91,32 @@ impl Shard {
         !self.questions.is_empty()
     }
 
-    /// The store answers the oldest question.
-    pub(crate) fn answer_one(&mut self, store: &MemoryStore, now: Now) {
-        let Some((request, body)) = self.questions.pop_front() else { return };
-        let answer = ask(store, body);
+    /// The store answers some question, but the oldest first of those about one client. It may fail, before or after it did what it was asked. True if it failed
+    /// to write.
+    pub(crate) fn answer_one(
+        &mut self,
+        store: &MemoryStore,
+        fails: bool,
+        random: &mut Random,
+        now: Now,
+    ) -> bool {
+        if self.questions.is_empty() {
+            return false;
+        }
+        let chosen = client_of(&self.questions[random.below(self.questions.len())].1).cloned();
+        let first = self.questions.iter().position(|(_, body)| client_of(body) == chosen.as_ref());
+        let Some((request, body)) = first.and_then(|first| self.questions.remove(first)) else {
+            return false;
+        };
+        let is_write = client_of(&body).is_some();
+        let failure = || Err(StoreError::Unavailable("it fails".to_owned()));
+        let answer = match (fails, random.one_in(2)) {
+            (false, _) => ask(store, body),
+            (true, true) => failure(),
+            (true, false) => ask(store, body).and_then(|_| failure()),
+        };
         self.engine.handle_store_reply(request, answer, now);
+        fails && is_write
     }
 
     /// The oldest record from the bridge arrives.
@@ -98,6 +125,18 @@ impl Shard {
         let raw = next_record(&mut &bytes[..]).expect("whole").expect("a record");
         let record = ToGateway::decode(raw).expect("the bridge writes records");
         self.engine.handle_link_record(LINK, &record, now);
+    }
+}
+
+fn client_of(request: &Request) -> Option<&ClientId> {
+    match request {
+        Request::Open { client, .. }
+        | Request::Subscribe { client, .. }
+        | Request::Unsubscribe { client, .. }
+        | Request::Save { client, .. }
+        | Request::Close { client, .. }
+        | Request::Lookup { client } => Some(client),
+        _ => None,
     }
 }
 

@@ -5,24 +5,33 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_engine::{EngineConfig, Limits, Listener, Now, SocketEnd};
+use holdfast_engine::{CloseReason, ConnectionId, EngineConfig, Limits, Listener, Now, SocketEnd};
 use holdfast_store::{Bounds, MemoryStore};
 use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
 
 use crate::bridge::Bridge;
 use crate::device::{Device, Noticed, sequence};
+use crate::hostile::{HOSTILE, Hostile};
 use crate::random::Random;
 use crate::shard::Shard;
 
 /// What may go wrong besides bytes being late.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Faults {
     pub(crate) cuts: bool,
     pub(crate) bridge_dies: bool,
     pub(crate) nodes_die: bool,
+    /// Devices stop reading for a while.
+    pub(crate) slow: bool,
+    /// Peers that send damaged packets and noise.
+    pub(crate) hostile: bool,
+    /// Some questions to the store are answered with an error, whether it carried them out or not.
+    pub(crate) store_fails: bool,
 }
 
+/// How often devices ping.
+const PING_MS: u64 = 1_000;
 const SHARDS: usize = 3;
 const DEVICES: usize = 8;
 const FRAMES: u32 = 40;
@@ -46,6 +55,7 @@ pub(crate) struct World {
     shards: Vec<Shard>,
     bridge: Bridge,
     devices: Vec<Device>,
+    hostile: Vec<Hostile>,
     published: BTreeMap<Vec<u8>, Published>,
     /// By device: how often each message came.
     received: Vec<BTreeMap<Vec<u8>, u32>>,
@@ -73,6 +83,7 @@ impl World {
             shards: Vec::new(),
             bridge: Bridge::new(1),
             devices: Vec::new(),
+            hostile: Vec::new(),
             published: BTreeMap::new(),
             received: vec![BTreeMap::new(); DEVICES],
             hasty: BTreeSet::new(),
@@ -128,6 +139,8 @@ impl World {
             1 if self.faults.bridge_dies && self.random.one_in(8) => self.bridge_dies_or_returns(),
             2 if self.faults.nodes_die && self.random.one_in(15) => self.node_dies(),
             3..=5 => self.push(),
+            6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
+            8..=12 if self.faults.hostile => self.be_hostile(),
             _ => self.go_on(true),
         }
         self.check();
@@ -152,6 +165,13 @@ impl World {
         if !self.bridge.up {
             self.bridge_dies_or_returns();
         }
+        self.faults.store_fails = false;
+        for number in 0..DEVICES {
+            self.read_again(number);
+        }
+        while !self.hostile.is_empty() {
+            self.end_hostile(0);
+        }
         for _ in 0..REST_STEPS {
             self.go_on(true);
             self.check();
@@ -161,6 +181,31 @@ impl World {
         }
         assert!(self.is_at_rest(), "the world does not come to rest: {}", self.describe());
         self.check_at_rest();
+    }
+
+    /// Everyone goes; nothing must be left of them (P7, P9).
+    pub(crate) fn leave(&mut self) {
+        let now = self.now();
+        for shard in 0..SHARDS {
+            self.shards[shard].engine.handle_drain(now, 0);
+            self.drain(shard);
+        }
+        for _ in 0..REST_STEPS {
+            if self.shards.iter().all(|shard| shard.engine.is_drained()) {
+                break;
+            }
+            match self.random.below(5) {
+                0 => self.read_bridge(),
+                1 => self.bridge.settle_one(&mut self.random, &self.store, &mut self.shards),
+                2 => self.answer_store(),
+                3 => self.move_down(),
+                _ => self.let_time_pass(),
+            }
+        }
+        for shard in &self.shards {
+            assert!(shard.engine.is_drained(), "{:?} does not drain", shard.owner);
+            assert_eq!((shard.engine.connections(), shard.engine.half_open()), (0, 0));
+        }
     }
 
     fn is_at_rest(&self) -> bool {
@@ -174,7 +219,13 @@ impl World {
                     .and_then(|socket| self.shards[socket.shard].engine.device(&device.client));
                 view.is_some_and(|view| view.inflight == 0 && view.pending == 0 && view.owed == 0)
             })
+            && self.devices.iter().all(|device| self.owners(device) == 1)
             && self.missing().is_none()
+    }
+
+    /// Shards that hold a connection of this device. One that it has left without a word stays until its keep alive has run out.
+    fn owners(&self, device: &Device) -> usize {
+        self.shards.iter().filter(|shard| shard.engine.device(&device.client).is_some()).count()
     }
 
     fn dial(&mut self) {
@@ -220,15 +271,94 @@ impl World {
         let number = self.random.below(DEVICES);
         let now = self.now();
         let Some(socket) = &mut self.devices[number].socket else { return };
-        let (shard, id) = (socket.shard, socket.id);
-        if socket.up.is_empty() || !self.shards[shard].engine.may_read(id) {
+        let shard = socket.shard;
+        if socket.under_way() == 0 {
             return;
         }
-        let count = 1 + self.random.below(socket.up.len());
-        let mut bytes: Vec<u8> = socket.up.drain(..count).collect();
-        self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
+        let count = 1 + self.random.below(socket.under_way());
+        socket.arrive(count);
+        self.read(number, now);
         self.drain(shard);
         self.note(&[3, number as u64, count as u64]);
+    }
+
+    /// A socket is ready, or wanted again.
+    fn read(&mut self, number: usize, now: Now) {
+        let Some(socket) = &mut self.devices[number].socket else { return };
+        let (shard, id) = (socket.shard, socket.id);
+        if self.shards[shard].engine.may_read(id) {
+            let mut bytes = socket.read();
+            if !bytes.is_empty() {
+                self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
+            }
+        }
+    }
+
+    fn stop_or_go_on_reading(&mut self) {
+        let number = self.random.below(DEVICES);
+        let Some(socket) = &mut self.devices[number].socket else { return };
+        if socket.reads {
+            socket.reads = false;
+        } else {
+            self.read_again(number);
+        }
+    }
+
+    /// A device reads everything that waits for it.
+    fn read_again(&mut self, number: usize) {
+        let now = self.now();
+        let Some(socket) = &mut self.devices[number].socket else { return };
+        let (shard, id) = (socket.shard, socket.id);
+        socket.reads = true;
+        let was_blocked = std::mem::replace(&mut socket.blocked, false);
+        self.receive(number);
+        if was_blocked {
+            self.shards[shard].engine.handle_unblocked(id, now);
+            self.drain(shard);
+        }
+    }
+
+    fn receive(&mut self, number: usize) {
+        for noticed in self.devices[number].receive() {
+            self.judge(number, noticed);
+        }
+    }
+
+    /// A hostile peer comes, says something, or goes.
+    fn be_hostile(&mut self) {
+        let now = self.now();
+        if self.hostile.len() < HOSTILE {
+            let shard = self.random.below(SHARDS);
+            let listener = Hostile::listener(&mut self.random);
+            let number = self.random.below(HOSTILE);
+            if let Ok(id) = self.shards[shard].engine.handle_accept(listener, now) {
+                self.hostile.push(Hostile::new(shard, id, number));
+            }
+            return;
+        }
+        let chosen = self.random.below(HOSTILE);
+        let Hostile { shard, id, .. } = self.hostile[chosen];
+        if self.random.one_in(10) {
+            return self.end_hostile(chosen);
+        }
+        let mut bytes = self.hostile[chosen].says(&mut self.random);
+        if self.shards[shard].engine.may_read(id) {
+            self.trace.write(&bytes);
+            self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
+            self.drain(shard);
+        } else if self.random.one_in(2) {
+            self.shards[shard].engine.handle_blocked(id);
+        } else {
+            self.shards[shard].engine.handle_unblocked(id, now);
+            self.drain(shard);
+        }
+    }
+
+    fn end_hostile(&mut self, chosen: usize) {
+        let now = self.now();
+        let Hostile { shard, id, .. } = self.hostile.swap_remove(chosen);
+        self.shards[shard].engine.handle_closed(id, SocketEnd::Reset, now);
+        self.drain(shard);
     }
 
     fn read_bridge(&mut self) {
@@ -239,7 +369,11 @@ impl World {
     fn answer_store(&mut self) {
         let shard = self.random.below(SHARDS);
         let now = self.now();
-        self.shards[shard].answer_one(&self.store, now);
+        let fails = self.faults.store_fails && self.random.one_in(20);
+        if self.shards[shard].answer_one(&self.store, fails, &mut self.random, now) {
+            // What a session knew may be lost with the write.
+            self.has_died = true;
+        }
         self.drain(shard);
     }
 
@@ -252,8 +386,11 @@ impl World {
 
     fn let_time_pass(&mut self) {
         let ms = 1 + self.random.below(4) as u64;
-        self.clock.fetch_add(ms, Ordering::Relaxed);
+        let before = self.clock.fetch_add(ms, Ordering::Relaxed);
         let now = self.now();
+        if before / PING_MS != now.monotonic_ms / PING_MS {
+            self.devices.iter_mut().for_each(Device::ping);
+        }
         for shard in 0..SHARDS {
             self.shards[shard].engine.handle_timers(now);
             self.drain(shard);
@@ -310,6 +447,7 @@ impl World {
                 device.lose();
             }
         }
+        self.hostile.retain(|hostile| hostile.shard != dead);
         self.bridge.forget_shard(dead);
         self.shards[dead] = self.new_shard();
         self.drain(dead);
@@ -319,23 +457,37 @@ impl World {
     /// Carries what a shard did to devices and bridge.
     fn drain(&mut self, shard: usize) {
         let now = self.now();
-        let effects = self.shards[shard].drain(now);
-        for (id, bytes) in effects.sent {
-            let number = self.devices.iter().position(|device| {
-                device.socket.as_ref().is_some_and(|socket| socket.shard == shard && socket.id == id)
-            });
-            let Some(number) = number else { continue };
-            self.trace.write(&bytes);
-            for noticed in self.devices[number].receive(&bytes) {
-                self.judge(number, noticed);
-            }
-        }
-        for id in effects.closed {
-            self.tell(|| format!("shard {shard} closes {id:?}"));
-            for device in &mut self.devices {
-                if device.socket.as_ref().is_some_and(|socket| socket.shard == shard && socket.id == id) {
-                    device.lose();
+        loop {
+            let effects = self.shards[shard].drain(now);
+            for (id, bytes) in effects.sent {
+                let Some(number) = self.device_at(shard, id) else { continue };
+                self.trace.write(&bytes);
+                let Some(socket) = &mut self.devices[number].socket else { continue };
+                if socket.write(&bytes) {
+                    self.shards[shard].engine.handle_blocked(id);
                 }
+                self.receive(number);
+            }
+            for (id, reason) in effects.closed {
+                if let Some(number) = self.device_at(shard, id) {
+                    // It pings in time, so whoever does not hear it has forgotten to read.
+                    assert_ne!(reason, CloseReason::KeepAliveTimeout, "device {number} was not heard");
+                    // What was sent before the end still arrives.
+                    if let Some(socket) = &mut self.devices[number].socket {
+                        socket.reads = true;
+                    }
+                    self.receive(number);
+                    self.devices[number].lose();
+                }
+                self.hostile.retain(|hostile| (hostile.shard, hostile.id) != (shard, id));
+            }
+            for id in &effects.resumed {
+                if let Some(number) = self.device_at(shard, *id) {
+                    self.read(number, now);
+                }
+            }
+            if effects.resumed.is_empty() {
+                break;
             }
         }
         let output = std::mem::take(self.shards[shard].engine.link_output(crate::shard::LINK));
@@ -343,6 +495,12 @@ impl World {
         if self.shards[shard].link_up {
             self.bridge.take_bytes(shard, &output);
         }
+    }
+
+    fn device_at(&self, shard: usize, id: ConnectionId) -> Option<usize> {
+        self.devices.iter().position(|device| {
+            device.socket.as_ref().is_some_and(|socket| socket.shard == shard && socket.id == id)
+        })
     }
 
     fn judge(&mut self, number: usize, noticed: Noticed) {
@@ -356,12 +514,14 @@ impl World {
                 // P1 and P2.
                 let is_stored = self.bridge.sink.iter().any(|stored| stored.payload == payload);
                 assert!(is_stored, "{} was acknowledged and is not in the sink", text(&payload));
+                let is_settled = self.bridge.settled.contains(&payload);
+                assert!(is_settled, "{} was acknowledged before the bridge settled it", text(&payload));
                 if let Some(published) = self.published.get_mut(&payload) {
                     published.acknowledged = true;
                 }
             }
             Noticed::Received { payload, qos } => {
-                if payload == b"push" {
+                if payload == b"push" || payload.starts_with(b"hostile") {
                     return;
                 }
                 let times = self.received[number].entry(payload.clone()).or_default();
@@ -382,8 +542,16 @@ impl World {
     /// What holds at any moment.
     fn check(&mut self) {
         for device in &self.devices {
+            let mut epochs = BTreeSet::new();
             for shard in &self.shards {
                 if let Some(view) = shard.engine.device(&device.client) {
+                    // P5: at most one of those that believe they own a session is right, and the store can tell which.
+                    assert!(
+                        epochs.insert(view.epoch),
+                        "{} has two owners in epoch {}",
+                        device.client,
+                        view.epoch
+                    );
                     assert!(view.inflight <= 4, "{} has {} inflight", device.client, view.inflight);
                     assert!(view.pending <= 6 + 3, "{} has {} pending", device.client, view.pending);
                 }
@@ -406,12 +574,6 @@ impl World {
                     last = sequence;
                 }
             }
-        }
-        // P5: one owner.
-        for device in &self.devices {
-            let owners =
-                self.shards.iter().filter(|shard| shard.engine.device(&device.client).is_some()).count();
-            assert_eq!(owners, 1, "{} is connected in {owners} shards", device.client);
         }
         // P6: what was not lost with its link has been reported, once (the bridge checks that it is not twice).
         assert!(

@@ -55,6 +55,11 @@ impl Socket {
         self.up.is_empty() && self.unread.is_empty()
     }
 
+    /// Whether the gateway's kernel holds something.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// Some bytes arrive at the gateway's kernel.
     pub(crate) fn arrive(&mut self, count: usize) {
         self.unread.extend(self.up.drain(..count));

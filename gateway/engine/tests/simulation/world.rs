@@ -541,6 +541,7 @@ impl World {
 
     /// What holds at any moment.
     fn check(&mut self) {
+        self.check_nobody_is_forgotten();
         for device in &self.devices {
             let mut epochs = BTreeSet::new();
             for shard in &self.shards {
@@ -556,6 +557,20 @@ impl World {
                     assert!(view.pending <= 6 + 3, "{} has {} pending", device.client, view.pending);
                 }
             }
+        }
+    }
+
+    /// Once everything is settled there is no reason to leave bytes unread, so whoever had to wait must have been woken. Asking is what made it wait,
+    /// so asking again changes nothing.
+    fn check_nobody_is_forgotten(&mut self) {
+        if !self.bridge.up || !self.bridge.is_idle() {
+            return;
+        }
+        for device in &self.devices {
+            let Some(socket) = device.socket.as_ref().filter(|socket| socket.is_ready()) else { continue };
+            let shard = &mut self.shards[socket.shard];
+            let is_settled = shard.from_bridge.is_empty() && !shard.has_questions();
+            assert!(!is_settled || !shard.engine.may_read(socket.id), "{} waits to be read", device.client);
         }
     }
 

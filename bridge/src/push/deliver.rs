@@ -8,6 +8,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
@@ -23,6 +24,10 @@ use crate::fanout;
 use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::{ask, ask_until_answered};
+
+/// How often and how long in all the link of a connected session's shard is waited for: 2 s.
+const LINK_TRIES: u32 = 80;
+const LINK_TRY_EVERY: Duration = Duration::from_millis(25);
 
 /// Owners that are asked in a row before a session that keeps moving is taken for away.
 const OWNERS_MAX: usize = 4;
@@ -46,7 +51,7 @@ pub(super) async fn to_device(
         return refused(Refusal::NoSuchSession);
     };
     for _ in 0..OWNERS_MAX {
-        let Some(peer) = peer(core, &session) else { break };
+        let Some(peer) = connected_peer(core, client, &mut session).await else { break };
         match deliver(&peer, client, message).await {
             Some(Outcome::Delivered) => return Ok(PushOutcome::Delivered),
             Some(Outcome::Kept) => return Ok(PushOutcome::Queued),
@@ -133,6 +138,21 @@ fn session(reply: Reply) -> Option<SessionInfo> {
         Reply::Session(session) => session,
         _ => None,
     }
+}
+
+/// The link to the shard that holds the connection. A shard takes devices before its link stands, and while a lost one is dialled again:
+/// it is waited for a moment, as the session is there.
+async fn connected_peer(core: &Core, client: &str, session: &mut SessionInfo) -> Option<Arc<Peer>> {
+    for _ in 0..LINK_TRIES {
+        if let Some(peer) = peer(core, session) {
+            return Some(peer);
+        }
+        session.owner?;
+        tokio::time::sleep(LINK_TRY_EVERY).await;
+        let lookup = Request::Lookup { client: ClientId::new(client) };
+        *session = self::session(ask_until_answered(&*core.store, lookup).await.ok()?)?;
+    }
+    None
 }
 
 fn peer(core: &Core, session: &SessionInfo) -> Option<Arc<Peer>> {

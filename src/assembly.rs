@@ -71,6 +71,9 @@ pub(crate) struct Assembly {
     drain_within: Duration,
 }
 
+/// What the shards may take to open their links; it is a matter of milliseconds.
+const LINKS_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the bridge may take to settle the rest once no device is left.
 const BRIDGE_STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -105,6 +108,9 @@ impl Assembly {
             admin_extra: push::router(bridge.clone()),
         };
         let node = Node::start(node, Arc::clone(&store), vec![LinkTarget::Pair(gateway_ends)])?;
+        if !node.await_links(LINKS_WITHIN) {
+            tracing::warn!("a shard has no link to the bridge yet");
+        }
         // Only now: whoever's start is refused reads one line, the reason.
         tracing::info!(
             data_dir = %data_dir.display(),

@@ -226,6 +226,24 @@ fn a_persistent_session_finds_its_subscriptions_and_messages_after_a_kill() {
 }
 
 #[test]
+fn what_is_published_to_a_resting_device_after_a_kill_waits_for_it() {
+    let mut gateway = Gateway::start();
+    let resting = Connect::new(Version::V5, "resting").persistent();
+    let (mut client, _) = Client::connect(gateway.mqtt(), &resting);
+    assert_eq!(client.subscribe("devices/resting/push", 1), 1);
+    client.leave();
+    gateway.kill();
+    gateway.restart();
+    // Nobody has announced the device's own filter to the bridge that started anew.
+    let mut sender = Client::open(gateway.mqtt(), Version::V5, "sender");
+    sender.send(&publish(Version::V5, 1, "devices/resting/push", 1, b"for you"));
+    sender.receive_kind(kind::PUBACK);
+    let (mut client, answer) = Client::connect(gateway.mqtt(), &resting);
+    assert!(answer.session_present());
+    assert_eq!(client.receive_publish().payload, b"for you");
+}
+
+#[test]
 fn what_a_connected_client_had_not_acknowledged_comes_again_after_a_kill() {
     let mut gateway = Gateway::start();
     let receiver = Connect::new(Version::V5, "receiver").persistent();

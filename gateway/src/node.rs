@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,6 +17,7 @@ use holdfast_engine::Listener as Transport;
 use holdfast_store::contract::Store;
 use holdfast_wire::ids::{NodeId, ShardId};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::oneshot;
 
 use crate::admin::{self, Admin, Shards};
 use crate::config::Settings;
@@ -182,6 +183,24 @@ impl NodeHandle {
     /// Its name, new at each start.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Waits until every shard has a link, at most `within`; false if one has none by then. What is published in between is not delivered live to
+    /// sessions that have come already.
+    pub fn await_links(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let has_link = |mailbox: &Mailbox<Letter>| {
+            let (answer, answered) = oneshot::channel();
+            mailbox.ask(Letter::Report(answer)).is_ok()
+                && answered.blocking_recv().is_ok_and(|report| report.links_up > 0)
+        };
+        while !self.mailboxes.iter().all(has_link) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Goes on with the limits and announcements of another configuration; nobody is disconnected. Addresses, shards and socket

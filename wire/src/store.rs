@@ -28,8 +28,7 @@ pub enum Request {
         /// What to publish if the owner dies.
         will: Option<WillRecord>,
     },
-    /// Adds or replaces subscriptions of a session with expiry > 0 and makes their streams. A personal filter
-    /// ([`personal_level`](crate::topic::personal_level)) has none: its messages stand in the device's own stream. → [`Reply::Subscribed`]
+    /// Adds or replaces subscriptions of a session with expiry > 0 and makes their streams. → [`Reply::Subscribed`]
     Subscribe {
         /// Whose session.
         client: ClientId,

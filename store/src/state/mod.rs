@@ -19,7 +19,6 @@ use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::{Cursor, StreamKey, SubscriptionRecord};
 use holdfast_wire::store::{Opened, Progress, Reply, Request, SessionInfo, StoreError, WillRecord};
-use holdfast_wire::topic::personal_level;
 use tracing::warn;
 
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
@@ -223,8 +222,7 @@ impl State {
         let mut stands = Vec::new();
         for subscription in subscriptions {
             let stream = StreamKey::Filter(subscription.filter.clone());
-            let is_personal = personal_level(&subscription.filter, client).is_some();
-            let reads = subscription.qos > QoS::AtMostOnce && !is_personal;
+            let reads = subscription.qos > QoS::AtMostOnce;
             match details.find_subscription(&subscription.filter) {
                 Ok(at) => details.record.subscriptions[at] = subscription,
                 Err(at) => details.record.subscriptions.insert(at, subscription),

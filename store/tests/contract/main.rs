@@ -57,7 +57,7 @@ every_store! {
         a_subscription_begins_at_the_end_of_its_stream,
         subscribing_again_keeps_the_cursor,
         a_filter_with_qos_zero_has_no_stream,
-        a_filter_of_the_devices_own_is_read_from_its_own_stream,
+        a_filter_of_the_devices_own_is_among_those_that_a_starting_bridge_learns,
         lowering_the_qos_to_zero_drops_the_cursor,
         a_session_without_expiry_holds_no_stream,
         unsubscribing_drops_the_stream_with_its_last_reader,

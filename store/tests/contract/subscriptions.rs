@@ -30,10 +30,12 @@ pub(crate) fn a_filter_with_qos_zero_has_no_stream(bench: &Bench) {
     assert_eq!(bench.lookup("d").unwrap().subscriptions.len(), 1);
 }
 
-pub(crate) fn a_filter_of_the_devices_own_is_read_from_its_own_stream(bench: &Bench) {
+pub(crate) fn a_filter_of_the_devices_own_is_among_those_that_a_starting_bridge_learns(bench: &Bench) {
     let epoch = bench.open("d", ALICE, 60).epoch;
-    assert_eq!(bench.subscribe("d", epoch, &[("devices/d/push", AtLeastOnce)]), []);
-    assert!(bench.durable_filters().is_empty());
+    let own = "devices/d/push";
+    assert_eq!(bench.subscribe("d", epoch, &[(own, AtLeastOnce)]), [at(filter(own), 0)]);
+    bench.close("d", epoch, 60);
+    assert_eq!(bench.durable_filters(), [own.into()]);
     assert_eq!(bench.append(&[device("d")], "1"), [at(device("d"), 1)]);
 }
 

@@ -142,6 +142,7 @@ fn encode(sequence: u64, out: &mut Vec<u8>) {
         packet_id: PacketId::new((sequence / DEVICES) as u16 | 1),
         dup: false,
         resent: false,
+        wants_receipt: false,
         event_time_ms: 0,
         message: Message {
             id: 0,

@@ -269,6 +269,7 @@ impl Link {
                         let _ = owner.send_record(&ToGateway::Handover(handover)).await;
                     }
                 }
+                ToBridge::Event(_) | ToBridge::Alive => {}
                 ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
             }
         }

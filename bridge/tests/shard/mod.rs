@@ -143,6 +143,7 @@ pub(crate) fn uplink<'a>(sequence: u64, topic: &'a str, payload: &'a str) -> Upl
         packet_id: PacketId::new(sequence as u16),
         dup: false,
         resent: false,
+        wants_receipt: false,
         event_time_ms: 0,
         message: message(topic, QoS::AtLeastOnce, payload),
     }

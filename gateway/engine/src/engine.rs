@@ -10,7 +10,7 @@ use std::hash::Hasher;
 use hashbrown::HashTable;
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::json::Downlink;
-use holdfast_wire::link::{Handover, Outcome, Takeover, ToBridge, ToGateway, Welcome};
+use holdfast_wire::link::{Handover, Outcome, Settled, Takeover, ToBridge, ToGateway, Welcome};
 use holdfast_wire::mqtt::{Disconnect, FixedHeader, PacketType, ProtocolVersion, ReasonCode};
 use holdfast_wire::session_record::SessionRecord;
 use holdfast_wire::store::{Progress, Reply, Request, StoreError};
@@ -199,8 +199,12 @@ impl Engine {
             ToGateway::Disconnect(client) => {
                 self.disconnect(client, now);
             }
-            // The shell deals with the opening of a link.
-            ToGateway::Welcome(_) | ToGateway::Refused(_) => {}
+            ToGateway::SettledAt(settled) => {
+                let run = Settled { first: settled.sequence, last: settled.sequence, reason_code: 0 };
+                self.handle_settled(link, run, now);
+            }
+            // The shell deals with the opening of a link and its keep alive.
+            ToGateway::Welcome(_) | ToGateway::Refused(_) | ToGateway::Alive => {}
         }
     }
 
@@ -544,7 +548,7 @@ impl Engine {
 
     // ---- answers of bridges and store ----
 
-    fn handle_settled(&mut self, link: LinkIndex, settled: holdfast_wire::link::Settled, now: Now) {
+    fn handle_settled(&mut self, link: LinkIndex, settled: Settled, now: Now) {
         let Self { connections, shared, .. } = self;
         let Shared { uplinks, outbox, stats, .. } = shared;
         let mut refused = Vec::new();

@@ -281,6 +281,7 @@ impl<'a> Frame<'a> {
             packet_id: self.packet_id,
             dup: self.dup,
             resent: false,
+            wants_receipt: false,
             event_time_ms: self.event_time_ms,
             message: self.message,
         }

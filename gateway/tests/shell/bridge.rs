@@ -143,7 +143,7 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                     let nothing = Handover { client, epoch, owner, session: &[] };
                     ToGateway::Handover(nothing).encode(&mut answers);
                 }
-                ToBridge::Report(_) | ToBridge::Handover(_) => {}
+                ToBridge::Report(_) | ToBridge::Handover(_) | ToBridge::Event(_) | ToBridge::Alive => {}
             }
         }
         let left = rest.len();

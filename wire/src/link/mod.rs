@@ -8,14 +8,16 @@
 //! Start with [`ToBridge`] and [`ToGateway`]. May not know how either side decides anything.
 
 mod downlink;
+mod event;
 mod hello;
 mod interest;
 mod uplink;
 
 pub use downlink::{Deliver, Handover, Outcome, Positions, Report, Takeover, Target};
+pub use event::{Event, EventKind};
 pub use hello::{Hello, LINK_VERSION, Welcome};
 pub use interest::{Interest, InterestKind, RetainedRead};
-pub use uplink::{Settled, Uplink};
+pub use uplink::{Settled, SettledAt, Uplink};
 
 use crate::coding::{CodingError, Reader, Write};
 use crate::message::Message;
@@ -92,6 +94,10 @@ pub enum ToBridge<'a> {
     Takeover(Takeover<'a>),
     /// A session moved away; this is what its new owner should know.
     Handover(Handover<'a>),
+    /// A connection began or ended.
+    Event(Event<'a>),
+    /// Nothing else was said for a while: the shard lives.
+    Alive,
 }
 
 /// What a bridge says to a shard.
@@ -103,6 +109,8 @@ pub enum ToGateway<'a> {
     Refused(&'a str),
     /// Uplinks are settled: acknowledge or refuse them.
     Settled(Settled),
+    /// One uplink is settled without an error: acknowledge it with its receipt. Takes the place of [`Self::Settled`] for it.
+    SettledAt(SettledAt<'a>),
     /// From now on, this many bytes of unsettled uplinks may be outstanding.
     WindowBytes(u32),
     /// The bridge knows the interest announced with this token.
@@ -129,6 +137,8 @@ pub enum ToGateway<'a> {
     Handover(Handover<'a>),
     /// An operator disconnects a client (MQTT 5 reason 0x98).
     Disconnect(&'a str),
+    /// Nothing else was said for a while: the bridge lives.
+    Alive,
 }
 
 const HELLO: u8 = 1;
@@ -138,6 +148,8 @@ const RETAINED_READ: u8 = 4;
 const REPORT: u8 = 5;
 const TAKEOVER: u8 = 6;
 const HANDOVER: u8 = 7;
+const EVENT: u8 = 8;
+const SHARD_ALIVE: u8 = 9;
 const WELCOME: u8 = 16;
 const REFUSED: u8 = 17;
 const SETTLED: u8 = 18;
@@ -147,6 +159,8 @@ const RETAINED_MESSAGE: u8 = 21;
 const RETAINED_END: u8 = 22;
 const DELIVER: u8 = 23;
 const DISCONNECT: u8 = 24;
+const SETTLED_AT: u8 = 25;
+const BRIDGE_ALIVE: u8 = 26;
 
 /// Reads all fields of a body and insists that nothing follows them.
 fn read_body<'a, T>(
@@ -170,6 +184,8 @@ impl<'a> ToBridge<'a> {
             REPORT => read_body(record, Report::read).map(Self::Report),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
+            EVENT => read_body(record, Event::read).map(Self::Event),
+            SHARD_ALIVE => read_body(record, |_| Ok(Self::Alive)),
             other => Err(LinkError::Kind(other)),
         }
     }
@@ -184,6 +200,8 @@ impl<'a> ToBridge<'a> {
             Self::Report(report) => write_record(out, REPORT, |out| report.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
+            Self::Event(event) => write_record(out, EVENT, |out| event.write(out)),
+            Self::Alive => write_record(out, SHARD_ALIVE, |_| ()),
         }
     }
 }
@@ -195,6 +213,7 @@ impl<'a> ToGateway<'a> {
             WELCOME => read_body(record, Welcome::read).map(Self::Welcome),
             REFUSED => read_body(record, Reader::text).map(Self::Refused),
             SETTLED => read_body(record, Settled::read).map(Self::Settled),
+            SETTLED_AT => read_body(record, SettledAt::read).map(Self::SettledAt),
             WINDOW_BYTES => read_body(record, Reader::u32).map(Self::WindowBytes),
             INTEREST_KNOWN => read_body(record, Reader::u64).map(Self::InterestKnown),
             RETAINED_MESSAGE => read_body(record, |reader| {
@@ -207,6 +226,7 @@ impl<'a> ToGateway<'a> {
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
             DISCONNECT => read_body(record, Reader::text).map(Self::Disconnect),
+            BRIDGE_ALIVE => read_body(record, |_| Ok(Self::Alive)),
             other => Err(LinkError::Kind(other)),
         }
     }
@@ -217,6 +237,7 @@ impl<'a> ToGateway<'a> {
             Self::Welcome(welcome) => write_record(out, WELCOME, |out| welcome.write(out)),
             Self::Refused(reason) => write_record(out, REFUSED, |out| out.put_text(reason)),
             Self::Settled(settled) => write_record(out, SETTLED, |out| settled.write(out)),
+            Self::SettledAt(settled) => write_record(out, SETTLED_AT, |out| settled.write(out)),
             Self::WindowBytes(bytes) => write_record(out, WINDOW_BYTES, |out| out.put_u32(*bytes)),
             Self::InterestKnown(token) => write_record(out, INTEREST_KNOWN, |out| out.put_u64(*token)),
             Self::RetainedMessage { token, message } => write_record(out, RETAINED_MESSAGE, |out| {
@@ -231,6 +252,7 @@ impl<'a> ToGateway<'a> {
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
             Self::Disconnect(client) => write_record(out, DISCONNECT, |out| out.put_text(client)),
+            Self::Alive => write_record(out, BRIDGE_ALIVE, |_| ()),
         }
     }
 }

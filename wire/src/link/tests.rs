@@ -23,6 +23,7 @@ const HANDOVER: Handover<'static> =
 fn to_bridge() -> Vec<ToBridge<'static>> {
     let interest =
         |kind| ToBridge::Interest(Interest { token: 3, wanted: true, kind, filter: "a/+", durable: true });
+    let event = |kind| ToBridge::Event(Event { client: "c", epoch: Epoch(8), at_ms: 77, kind });
     vec![
         ToBridge::Hello(Hello { version: LINK_VERSION, shard: OWNER, secret: b"secret" }),
         ToBridge::Uplink(Uplink {
@@ -31,6 +32,7 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
             packet_id: PacketId::new(4),
             dup: true,
             resent: false,
+            wants_receipt: true,
             event_time_ms: 12,
             message: MESSAGE,
         }),
@@ -47,6 +49,10 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
             owner: OWNER,
             ends_session: true,
         }),
+        event(EventKind::Connected { protocol: "mqtt5", session_present: true, session_expiry_s: 60 }),
+        event(EventKind::Disconnected { reason: "keep_alive", session_ended: false }),
+        event(EventKind::TakenOver),
+        ToBridge::Alive,
     ]
 }
 
@@ -57,6 +63,13 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         ToGateway::Welcome(Welcome { version: 1, bridge: BridgeId(3), window_bytes: 1 << 20 }),
         ToGateway::Refused("wrong secret"),
         ToGateway::Settled(Settled { first: 1, last: 9, reason_code: 0 }),
+        ToGateway::SettledAt(SettledAt {
+            sequence: 10,
+            duplicate: true,
+            topic: "holdfast.frames",
+            partition: 3,
+            offset: 1 << 40,
+        }),
         ToGateway::WindowBytes(5),
         ToGateway::InterestKnown(3),
         ToGateway::RetainedMessage { token: 8, message: MESSAGE },
@@ -73,6 +86,7 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
             ends_session: true,
         }),
         ToGateway::Disconnect("c"),
+        ToGateway::Alive,
     ]
 }
 

@@ -19,21 +19,25 @@ pub struct Uplink<'a> {
     pub dup: bool,
     /// The shard sends it again because a link was lost.
     pub resent: bool,
+    /// The publisher wants to know where the sink keeps it: settled by [`SettledAt`] if the sink can tell.
+    pub wants_receipt: bool,
     /// Event time that the device gave, in ms of Unix time; 0 if it gave none.
     pub event_time_ms: u64,
     /// The publication; its publisher is the client id that keys the record.
     pub message: Message<'a>,
 }
 
-const DUP: u8 = 0b01;
-const RESENT: u8 = 0b10;
+const DUP: u8 = 0b001;
+const RESENT: u8 = 0b010;
+const WANTS_RECEIPT: u8 = 0b100;
 
 impl<'a> Uplink<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.put_u64(self.sequence);
         out.put_u64(self.epoch.0);
         out.put_u16(self.packet_id.map_or(0, PacketId::get));
-        out.put_u8(if self.dup { DUP } else { 0 } | if self.resent { RESENT } else { 0 });
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        out.put_u8(flag(self.dup, DUP) | flag(self.resent, RESENT) | flag(self.wants_receipt, WANTS_RECEIPT));
         out.put_u64(self.event_time_ms);
         self.message.encode(out);
     }
@@ -49,6 +53,7 @@ impl<'a> Uplink<'a> {
             packet_id,
             dup: flags & DUP != 0,
             resent: flags & RESENT != 0,
+            wants_receipt: flags & WANTS_RECEIPT != 0,
             event_time_ms: reader.u64()?,
             message: Message::read(reader)?,
         })
@@ -75,5 +80,40 @@ impl Settled {
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CodingError> {
         Ok(Self { first: reader.u64()?, last: reader.u64()?, reason_code: reader.u8()? })
+    }
+}
+
+/// An uplink that asked for a receipt was settled without an error, and the sink says where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettledAt<'a> {
+    /// Which uplink.
+    pub sequence: u64,
+    /// It had been stored before, and was recognised.
+    pub duplicate: bool,
+    /// The Kafka topic.
+    pub topic: &'a str,
+    /// The topic's partition.
+    pub partition: i32,
+    /// The record's offset in it.
+    pub offset: i64,
+}
+
+impl<'a> SettledAt<'a> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.sequence);
+        out.put_u8(u8::from(self.duplicate));
+        out.put_text(self.topic);
+        out.put_u32(self.partition.cast_unsigned());
+        out.put_u64(self.offset.cast_unsigned());
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        Ok(Self {
+            sequence: reader.u64()?,
+            duplicate: reader.u8()? != 0,
+            topic: reader.text()?,
+            partition: reader.u32()?.cast_signed(),
+            offset: reader.u64()?.cast_signed(),
+        })
     }
 }

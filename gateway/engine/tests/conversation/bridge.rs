@@ -114,6 +114,8 @@ impl From<ToBridge<'_>> for Heard {
             ToBridge::Handover(handover) => {
                 Self::Handover { client: handover.client.to_owned(), session: handover.session.to_vec() }
             }
+            ToBridge::Event(event) => panic!("an event that no story asked for: {event:?}"),
+            ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
         }
     }
 }

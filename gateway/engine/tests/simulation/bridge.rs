@@ -165,6 +165,8 @@ impl Bridge {
                         say(&mut shards[owner], &ToGateway::Handover(handover));
                     }
                 }
+                ToBridge::Event(_) => {}
+                ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
                 ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),
             }
         }

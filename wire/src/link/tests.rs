@@ -133,8 +133,11 @@ fn a_body_cut_short_or_too_long_is_refused_with_its_kind() {
     for record in to_gateway() {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        let raw = RawRecord { kind: bytes[4], body: &bytes[5..bytes.len() - 1] };
-        assert!(matches!(ToGateway::decode(raw), Err(LinkError::Body { .. })), "{record:?}");
+        // One without a body cannot be cut short.
+        if record != ToGateway::Alive {
+            let raw = RawRecord { kind: bytes[4], body: &bytes[5..bytes.len() - 1] };
+            assert!(matches!(ToGateway::decode(raw), Err(LinkError::Body { .. })), "{record:?}");
+        }
         bytes.push(0);
         let raw = RawRecord { kind: bytes[4], body: &bytes[5..] };
         assert!(matches!(ToGateway::decode(raw), Err(LinkError::Body { .. })), "{record:?}");

@@ -60,7 +60,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine without connections. `owner` is what the store knows it by, `links` how many bridges are configured (at most
+    /// An engine without connections. `owner` is what the store knows it by, `links` how many bridges are known at first (1 to
     /// 64), `seed` determines assigned client ids.
     pub fn new(config: EngineConfig, owner: Owner, links: u16, seed: u64) -> Self {
         debug_assert!(links <= LINKS_MAX);
@@ -72,6 +72,11 @@ impl Engine {
             half_open: 0,
             drain: None,
         }
+    }
+
+    /// A further bridge is known; its link is down. None beyond 64: the shell gives it the index of one that has left.
+    pub fn add_link(&mut self) -> Option<LinkIndex> {
+        self.shared.uplinks.add()
     }
 
     /// A socket was accepted.

@@ -15,6 +15,7 @@ use holdfast_wire::link::{Outcome, Report, Settled, ToBridge, Uplink, Welcome};
 use holdfast_wire::mqtt::{PacketId, QoS};
 
 use crate::input::{ConnectionId, LinkIndex};
+use crate::topics::interest::LINKS_MAX;
 use window::{Entry, Window};
 
 pub(crate) use window::Kind;
@@ -79,16 +80,22 @@ pub(crate) struct Moved {
     pub(crate) dropped: bool,
 }
 
+impl Link {
+    fn down() -> Self {
+        Self { bridge: None, life: 0, window: Window::new(), output: Vec::new(), waiting: VecDeque::new() }
+    }
+}
+
 impl Uplinks {
     pub(crate) fn new(links: u16) -> Self {
-        let link = || Link {
-            bridge: None,
-            life: 0,
-            window: Window::new(),
-            output: Vec::new(),
-            waiting: VecDeque::new(),
-        };
-        Self { links: (0..links).map(|_| link()).collect(), version: 1, orphans: VecDeque::new() }
+        Self { links: (0..links).map(|_| Link::down()).collect(), version: 1, orphans: VecDeque::new() }
+    }
+
+    /// One more link, which is down; none if there are as many as there may be.
+    pub(crate) fn add(&mut self) -> Option<LinkIndex> {
+        let index = u16::try_from(self.links.len()).ok().filter(|index| *index < LINKS_MAX)?;
+        self.links.push(Link::down());
+        Some(LinkIndex(index))
     }
 
     /// The live link that serves this client: the one whose bridge weighs most for it (rendezvous hashing), so that a bridge that comes or

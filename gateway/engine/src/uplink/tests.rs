@@ -107,3 +107,13 @@ fn a_full_window_holds_back_and_wakes_who_waits_once_there_is_room() {
     assert_eq!(uplinks.next_waiting(), Some(id(1)));
     assert_eq!(uplinks.next_waiting(), None);
 }
+
+#[test]
+fn a_link_that_is_added_later_serves_its_clients_once_it_is_up() {
+    let mut uplinks = Uplinks::new(1);
+    let added = uplinks.add().unwrap();
+    assert_eq!(uplinks.choose("d"), None);
+    uplinks.up(added, welcome(2), |_| ());
+    assert_eq!(uplinks.choose("d"), Some(added));
+    assert_eq!((0..100).filter_map(|_| uplinks.add()).count(), 62, "64 in all");
+}

@@ -1,0 +1,189 @@
+#!/usr/bin/env bash
+# Apache Kafka in KRaft mode on free loopback ports, from Maven packages and the JDK (17 or newer) that is there.
+#
+#   kafka.sh start [--brokers 1|3] [--while PID] DIR   starts brokers that keep everything in DIR; once they answer, prints lines to eval:
+#                                                        KAFKA_BROKERS=host:port,…       no authentication
+#                                                        KAFKA_SASL_BROKERS=host:port,…  SASL/PLAIN, user "holdfast", password "holdfast"
+#                                                      In a DIR that was started before, starts those brokers again that do not run.
+#                                                      With --while they are stopped once the process PID is gone.
+#   kafka.sh stop DIR                                  stops them; what they stored stays in DIR
+#   kafka.sh tool CLASS [ARGUMENT…]                    runs one of Kafka's tools, such as org.apache.kafka.tools.TopicCommand
+#
+# DIR/broker-N/pid is the process of broker N (1 to 3), DIR/broker-N/log what it says. Topics are not created by being used. Three brokers keep
+# three replicas of a topic and ask for two in sync; one keeps one. A lost broker is replaced as leader after 3 s.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+jars=${KAFKA_JARS:-$here/../../.cache/kafka}
+
+main() {
+  case ${1-} in
+    start) shift; start "$@" ;;
+    stop) shift; [ $# = 1 ] || usage; stop "$1" ;;
+    tool) shift; [ $# -ge 1 ] || usage; fetch; exec java -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" "$@" ;;
+    *) usage ;;
+  esac
+}
+
+usage() {
+  sed -n '3,10s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+}
+
+start() {
+  local brokers=1 while_pid= dir
+  while [ $# -gt 1 ]; do
+    case $1 in
+      --brokers) brokers=$2; shift 2 ;;
+      --while) while_pid=$2; shift 2 ;;
+      *) usage ;;
+    esac
+  done
+  [ $# = 1 ] && [ "${1#-}" = "$1" ] || usage
+  case $brokers in 1|3) ;; *) usage ;; esac
+  fetch
+  mkdir -p "$1"
+  dir=$(cd "$1" && pwd)
+  [ -e "$dir/addresses" ] || configure "$dir" "$brokers"
+  for broker in "$dir"/broker-*; do
+    is_running "$broker" || run "$broker"
+  done
+  for broker in "$dir"/broker-*; do
+    wait_for "$broker"
+  done
+  [ -z "$while_pid" ] || stop_with "$while_pid" "$dir"
+  cat "$dir/addresses"
+}
+
+# The packages, once: under a lock, since several test binaries may come at the same time.
+fetch() {
+  mkdir -p "$jars"
+  (
+    flock 9
+    cmp -s "$here/pom.xml" "$jars/pom.xml" && exit
+    rm -f "$jars"/*.jar
+    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars" >&2
+    cp "$here/pom.xml" "$jars/pom.xml"
+  ) 9>"$jars/lock"
+}
+
+configure() {
+  local dir=$1 brokers=$2 voters= plain= sasl= n
+  local ports=($(free_ports $((brokers * 3))))
+  for n in $(seq "$brokers"); do
+    local at=$(((n - 1) * 3))
+    plain+=,127.0.0.1:${ports[at]}
+    sasl+=,127.0.0.1:${ports[at + 1]}
+    voters+=,$n@127.0.0.1:${ports[at + 2]}
+  done
+  for n in $(seq "$brokers"); do
+    local at=$(((n - 1) * 3)) broker=$dir/broker-$n
+    mkdir -p "$broker"
+    properties "$broker" "$n" "$brokers" "${voters#,}" "${ports[at]}" "${ports[at + 1]}" "${ports[at + 2]}" >"$broker/properties"
+    java -Xmx128m -XX:TieredStopAtLevel=1 -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
+      kafka.tools.StorageTool format -t holdfastAAAAAAAAAAAAAA -c "$broker/properties" >"$broker/format" 2>&1 &
+  done
+  for n in $(jobs -p); do
+    wait "$n" || { cat "$dir"/broker-*/format >&2; exit 1; }
+  done
+  printf 'KAFKA_BROKERS=%s\nKAFKA_SASL_BROKERS=%s\n' "${plain#,}" "${sasl#,}" >"$dir/addresses"
+}
+
+properties() {
+  local broker=$1 n=$2 brokers=$3 voters=$4 plain=$5 sasl=$6 controller=$7
+  local in_sync=$(((brokers + 1) / 2))
+  cat <<END
+process.roles=broker,controller
+node.id=$n
+controller.quorum.voters=$voters
+listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_holdfast="holdfast" user_stranger="stranger";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:holdfast
+allow.everyone.if.no.acl.found=true
+log.dirs=$broker/data
+auto.create.topics.enable=false
+default.replication.factor=$brokers
+min.insync.replicas=$in_sync
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=$brokers
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=$brokers
+transaction.state.log.min.isr=$in_sync
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=$brokers
+share.coordinator.state.topic.min.isr=$in_sync
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+controlled.shutdown.enable=false
+END
+}
+
+# Ports below those that the system hands out by itself, so that nobody else gets one before the broker listens.
+free_ports() {
+  local wanted=$1 port ports=()
+  while [ ${#ports[@]} -lt "$wanted" ]; do
+    port=$((20000 + RANDOM % 12000))
+    [[ " ${ports[*]-} " == *" $port "* ]] && continue
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || ports+=("$port")
+  done
+  echo "${ports[@]}"
+}
+
+run() {
+  local broker=$1 heap=512m
+  [ ! -e "${broker%/*}/broker-2" ] || heap=384m
+  : >"$broker/log"
+  setsid java "-Xmx$heap" -XX:+ExitOnOutOfMemoryError -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
+    kafka.Kafka "$broker/properties" </dev/null >>"$broker/log" 2>&1 9>&- &
+  echo $! >"$broker/pid"
+}
+
+# A process that was killed and not yet reaped has no command line, one that got the number afterwards has another.
+is_running() {
+  [ -e "$1/pid" ] && grep -qsF "$1/properties" "/proc/$(cat "$1/pid")/cmdline"
+}
+
+wait_for() {
+  local broker=$1 deadline=$((SECONDS + 60))
+  until grep -q 'Kafka Server started' "$broker/log"; do
+    if ! is_running "$broker" || [ $SECONDS -ge $deadline ]; then
+      echo "kafka.sh: ${broker##*/} does not come up; the end of $broker/log:" >&2
+      tail -20 "$broker/log" >&2
+      stop "${broker%/*}"
+      exit 1
+    fi
+    sleep 0.05
+  done
+}
+
+stop_with() {
+  local pid=$1 dir=$2
+  (
+    trap '' HUP INT
+    while kill -0 "$pid" 2>/dev/null && [ -e "$dir/addresses" ]; do sleep 0.5; done
+    stop "$dir"
+  ) </dev/null >/dev/null 2>&1 &
+}
+
+# Gently first, so that brokers close their logs; one that was stopped by SIGSTOP has to hear of it.
+stop() {
+  local dir=$1 broker deadline=$((SECONDS + 5))
+  for signal in TERM CONT; do
+    for broker in "$dir"/broker-*; do
+      ! is_running "$broker" || kill "-$signal" "$(cat "$broker/pid")" 2>/dev/null || true
+    done
+  done
+  for broker in "$dir"/broker-*; do
+    while is_running "$broker" && [ $SECONDS -lt $deadline ]; do sleep 0.05; done
+    ! is_running "$broker" || kill -KILL "$(cat "$broker/pid")" 2>/dev/null || true
+    rm -f "$broker/pid"
+  done
+}
+
+main "$@"

@@ -18,14 +18,15 @@ use holdfast_wire::ws;
 
 use crate::connection::close::CloseReason;
 use crate::connection::deliver;
-use crate::connection::publish::{self, Taken};
+use crate::connection::publish::Taken;
 use crate::connection::table::Connections;
-use crate::connection::{Connection, Phase, Successor, json, retained, subscribe};
+use crate::connection::{Connection, Phase, Successor, acknowledge, json, retained, subscribe};
 use crate::drain::Drain;
 use crate::input::{AcceptRefused, ConnectionId, LinkIndex, Listener, Now, SocketEnd};
 use crate::limits::EngineConfig;
 use crate::output::{Action, RequestId};
 use crate::requests::Asked;
+use crate::session::receipts::Receipt;
 use crate::session::{Protocol, Session, durable};
 use crate::shared::Shared;
 use crate::stats::Stats;
@@ -179,7 +180,7 @@ impl Engine {
     /// A bridge says something.
     pub fn handle_link_record(&mut self, link: LinkIndex, record: &ToGateway<'_>, now: Now) {
         match record {
-            ToGateway::Settled(settled) => self.handle_settled(link, *settled, now),
+            ToGateway::Settled(settled) => self.handle_settled(link, *settled, None, now),
             ToGateway::WindowBytes(bytes) => {
                 self.shared.uplinks.set_window(link, *bytes);
                 self.resume_waiting(now);
@@ -206,7 +207,7 @@ impl Engine {
             }
             ToGateway::SettledAt(settled) => {
                 let run = Settled { first: settled.sequence, last: settled.sequence, reason_code: 0 };
-                self.handle_settled(link, run, now);
+                self.handle_settled(link, run, Receipt::new(settled), now);
             }
             // The shell deals with the opening of a link and its keep alive.
             ToGateway::Welcome(_) | ToGateway::Refused(_) | ToGateway::Alive => {}
@@ -553,7 +554,14 @@ impl Engine {
 
     // ---- answers of bridges and store ----
 
-    fn handle_settled(&mut self, link: LinkIndex, settled: Settled, now: Now) {
+    /// A run of frames was settled; a single one may come with its receipt.
+    fn handle_settled(
+        &mut self,
+        link: LinkIndex,
+        settled: Settled,
+        mut receipt: Option<Box<Receipt>>,
+        now: Now,
+    ) {
         let Self { connections, shared, .. } = self;
         let Shared { uplinks, outbox, stats, .. } = shared;
         let mut refused = Vec::new();
@@ -563,8 +571,8 @@ impl Engine {
             let Some(session) = connection.session_mut() else { return };
             session.unsettled -= 1;
             let Some(packet_id) = frame.packet_id else { return };
-            session.receiving.settle(packet_id, frame.reason_code);
-            if let Err(reason) = publish::acknowledge(connection, frame.connection, outbox, stats) {
+            session.receiving.settle(packet_id, frame.reason_code, receipt.take());
+            if let Err(reason) = acknowledge::acknowledge(connection, frame.connection, outbox, stats) {
                 refused.push((frame.connection, reason));
             } else if connection.stalled && !connection.waiting {
                 held_back.push(frame.connection);

@@ -276,6 +276,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) epoch: Epoch,
     pub(crate) packet_id: Option<PacketId>,
     pub(crate) dup: bool,
+    pub(crate) wants_receipt: bool,
     pub(crate) event_time_ms: u64,
     pub(crate) message: holdfast_wire::message::Message<'a>,
 }
@@ -288,7 +289,7 @@ impl<'a> Frame<'a> {
             packet_id: self.packet_id,
             dup: self.dup,
             resent: false,
-            wants_receipt: false,
+            wants_receipt: self.wants_receipt,
             event_time_ms: self.event_time_ms,
             message: self.message,
         }

@@ -67,6 +67,7 @@ pub(crate) fn publish(shared: &mut Shared, will: &Will, epoch: Epoch, now: Now) 
         epoch,
         packet_id: None,
         dup: false,
+        wants_receipt: false,
         event_time_ms: 0,
         message: Message { published_at_ms: now.unix_ms, expires_at_ms, ..stored },
     };

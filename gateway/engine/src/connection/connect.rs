@@ -18,6 +18,7 @@ use crate::input::{ConnectionId, Now};
 use crate::output::Action;
 use crate::requests::Asked;
 use crate::session::durable::{self, Durable};
+use crate::session::receipts;
 use crate::session::sending::{Inflight, Item};
 use crate::session::subscription::Subscription;
 use crate::session::{Protocol, Session};
@@ -131,6 +132,12 @@ impl Engine {
         session.alias_maximum =
             properties.topic_alias_maximum.unwrap_or(0).min(mqtt.topic_alias_maximum_outbound);
         session.problem_information = properties.request_problem_information.unwrap_or(true);
+        // Nobody who wants no problem information can be told in a PUBACK (MQTT-3.1.2-29), so it is not asked for either.
+        if session.problem_information
+            && properties.user_properties.find(receipts::ASKED_BY) == Some(receipts::ASKED_FOR)
+        {
+            session.receiving.ask_receipts();
+        }
         session.will = connect.will.as_ref().map(|will| Box::new(Will::new(will, &client, now)));
         Ok(OpenRequest {
             session,

@@ -53,6 +53,9 @@ pub(crate) fn open_request(
         .unwrap_or(config.json.session_expiry_s)
         .min(config.mqtt.session_expiry_s_max);
     session.keep_alive_s = options.keep_alive_s.unwrap_or(config.json.keep_alive_s);
+    if options.receipt {
+        session.receiving.ask_receipts();
+    }
     session.send_maximum = options.receive_maximum.unwrap_or(u16::MAX).min(config.limits.inflight_max);
     Ok(OpenRequest {
         session,

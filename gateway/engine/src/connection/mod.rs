@@ -10,9 +10,10 @@
 //! ```
 //! JSON devices say who they are in the upgrade's path and go from Upgrading to Opening.
 //!
-//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `subscribe`,
-//! `retained` and `deliver` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
+//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `acknowledge`,
+//! `subscribe`, `retained` and `deliver` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
 
+pub(crate) mod acknowledge;
 pub(crate) mod close;
 pub(crate) mod connect;
 pub(crate) mod deliver;

@@ -1,18 +1,14 @@
-//! A publication on its way up: from a connection to its link, and its acknowledgement back.
+//! A publication on its way up, from a connection to its link. Its acknowledgement is in `acknowledge`.
 
-use holdfast_wire::json::{Downlink, Error, ErrorCode, Id};
 use holdfast_wire::message::Message;
-use holdfast_wire::mqtt::{FixedHeader, PacketId, PubAck, PubComp, PubRec, Publish, QoS, ReasonCode};
+use holdfast_wire::mqtt::{FixedHeader, PacketId, PubComp, PubRec, Publish, QoS, ReasonCode};
 
 use super::close::CloseReason;
-use super::transport::Framing;
 use super::{Connection, Phase};
 use crate::input::{ConnectionId, Now};
-use crate::outbox::Outbox;
 use crate::session::Protocol;
-use crate::session::receiving::{Arrival, Due};
+use crate::session::receiving::Arrival;
 use crate::shared::Shared;
-use crate::stats::Stats;
 use crate::uplink::{Frame, Kind};
 
 /// Name of the user property in which an MQTT 5 device says when a frame was measured, in ms of Unix time.
@@ -141,6 +137,7 @@ pub(crate) fn take(
         epoch: session.epoch,
         packet_id: publication.packet_id,
         dup: publication.dup,
+        wants_receipt: publication.packet_id.is_some() && session.receiving.wants_receipts(),
         event_time_ms: publication.event_time_ms,
         message: Message {
             id: 0,
@@ -179,53 +176,6 @@ pub(crate) fn take(
     shared.stats.received[publication.qos as usize] += 1;
     shared.stats.received_bytes += publication.payload.len() as u64;
     Ok(Taken::Yes)
-}
-
-/// Sends the acknowledgements whose turn has come.
-pub(crate) fn acknowledge(
-    connection: &mut Connection,
-    id: ConnectionId,
-    outbox: &mut Outbox,
-    stats: &mut Stats,
-) -> Result<(), CloseReason> {
-    let framing = connection.framing();
-    let Phase::Established(session) = &mut connection.phase else { return Ok(()) };
-    while let Some(due) = session.receiving.next_due() {
-        if due.reason_code < 0x80 {
-            stats.acknowledged += 1;
-        } else {
-            stats.refused += 1;
-            if session.protocol == Protocol::V311 {
-                return Err(CloseReason::PublicationRefused);
-            }
-        }
-        write_acknowledgement(session.protocol, framing, outbox, id, due);
-    }
-    Ok(())
-}
-
-fn write_acknowledgement(
-    protocol: Protocol,
-    framing: Framing,
-    outbox: &mut Outbox,
-    id: ConnectionId,
-    due: Due,
-) {
-    let version = protocol.version();
-    let reason_code = ReasonCode::from_u8(due.reason_code).unwrap_or(ReasonCode::ImplementationSpecificError);
-    framing.send(outbox, id, |out| match protocol {
-        Protocol::Json => {
-            let id: Id = Id::new(due.packet_id.get()).expect("a packet id is not zero");
-            if due.reason_code < 0x80 {
-                Downlink::Ack { id, duplicate: false, receipt: None }.encode(out);
-            } else {
-                let text = format!("the frame was refused for good (0x{:02x})", due.reason_code);
-                Error::new(ErrorCode::Refused, Some(id), text).downlink().encode(out);
-            }
-        }
-        _ if due.exactly_once => PubRec::with_reason(due.packet_id, reason_code).encode(version, out),
-        _ => PubAck::with_reason(due.packet_id, reason_code).encode(version, out),
-    });
 }
 
 /// PUBREL came: the second half of QoS 2 upwards.

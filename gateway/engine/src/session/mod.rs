@@ -1,11 +1,12 @@
 //! A session while its connection lives here. What outlives the connection is written to the store and dropped from
 //! memory, so a resting session costs this shard nothing.
 //!
-//! `receiving` is the window up, `sending` the window down, `retained` what new subscriptions are still to be sent, `durable` how
+//! `receiving` is the window up (`receipts` what it may carry back), `sending` the window down, `retained` what new subscriptions are still to be sent, `durable` how
 //! a persistent session stands towards its streams.
 
 pub(crate) mod aliases;
 pub(crate) mod durable;
+pub(crate) mod receipts;
 pub(crate) mod receiving;
 pub(crate) mod retained;
 pub(crate) mod sending;

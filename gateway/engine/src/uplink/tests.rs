@@ -17,6 +17,7 @@ fn frame(publisher: &'static str, payload: &'static [u8]) -> Frame<'static> {
         epoch: Epoch(1),
         packet_id: PacketId::new(1),
         dup: false,
+        wants_receipt: false,
         event_time_ms: 0,
         message: Message {
             id: 0,

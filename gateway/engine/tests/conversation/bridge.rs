@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use holdfast_engine::LinkIndex;
 use holdfast_wire::ids::{Epoch, Owner};
 use holdfast_wire::link::{
-    Deliver, Interest, InterestKind, Outcome, Settled, Target, ToBridge, ToGateway, next_record,
+    Deliver, Interest, InterestKind, Outcome, Settled, SettledAt, Target, ToBridge, ToGateway, next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::PacketId;
@@ -62,6 +62,7 @@ pub(crate) struct SeenUplink {
     pub(crate) packet_id: Option<u16>,
     pub(crate) dup: bool,
     pub(crate) resent: bool,
+    pub(crate) wants_receipt: bool,
     pub(crate) event_time_ms: u64,
     pub(crate) message: SharedMessage,
 }
@@ -95,6 +96,7 @@ impl From<ToBridge<'_>> for Heard {
                 packet_id: uplink.packet_id.map(PacketId::get),
                 dup: uplink.dup,
                 resent: uplink.resent,
+                wants_receipt: uplink.wants_receipt,
                 event_time_ms: uplink.event_time_ms,
                 message: SharedMessage::new(&uplink.message),
             }),
@@ -174,6 +176,12 @@ impl Bridge {
     pub(crate) fn refuses(&self, sequences: RangeInclusive<u64>, reason_code: u8) {
         let (first, last) = sequences.into_inner();
         self.says(&ToGateway::Settled(Settled { first, last, reason_code }));
+    }
+
+    /// Settles one uplink, which lies in this topic's partition 3 at this offset.
+    pub(crate) fn settles_at(&self, sequence: u64, topic: &str, offset: i64) {
+        let settled = SettledAt { sequence, duplicate: false, topic, partition: 3, offset };
+        self.says(&ToGateway::SettledAt(settled));
     }
 
     /// Delivers to everyone who holds a matching filter.

@@ -82,6 +82,23 @@ fn a_frame_is_acknowledged_once_it_is_settled() {
 }
 
 #[test]
+fn a_device_that_asks_is_told_where_its_frame_lies() {
+    let shard = Shard::new();
+    let (device, _) = Device::connects(&shard, "/v1/devices/d-1/socket?receipt=offset");
+    for id in [7, 8] {
+        device.sends(&format!(r#"{{"type":"frame","id":{id},"topic":"accel","data":1}}"#));
+        assert!(shard.bridge(0).hears_uplink("accel", "1").wants_receipt);
+    }
+    shard.bridge(0).settles_at(2, "frames", 42);
+    device.hears(&[]);
+    shard.bridge(0).settles(1..=1);
+    device.hears(&[
+        r#"{"type":"ack","id":7}"#,
+        r#"{"type":"ack","id":8,"receipt":{"topic":"frames","partition":3,"offset":42}}"#,
+    ]);
+}
+
+#[test]
 fn a_frame_without_an_id_is_qos_0() {
     let shard = Shard::new();
     let (device, _) = Device::connects(&shard, D);

@@ -20,6 +20,7 @@ mod json;
 mod keep_alive;
 mod links;
 mod publishing;
+mod receipts;
 mod receiving;
 mod resuming;
 mod retained;

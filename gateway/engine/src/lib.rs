@@ -20,6 +20,7 @@ mod requests;
 mod session;
 mod shared;
 mod stats;
+mod takeover;
 mod timers;
 mod topics;
 mod uplink;

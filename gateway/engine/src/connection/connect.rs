@@ -3,17 +3,17 @@
 //! CONNECT is judged, an older connection of the same client is closed, the store opens the session, and CONNACK says what was granted. A resumed
 //! session takes up its subscriptions and sends again what it had inflight.
 
-use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::link::{Handover, ToBridge};
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::{
     ConnAck, ConnAckProperties, Connect, DecodeError, FixedHeader, ProtocolVersion, QoS, ReasonCode,
 };
 use holdfast_wire::session_record::{InflightState, SessionRecord};
-use holdfast_wire::store::{Opened, Progress, Request};
+use holdfast_wire::store::{Opened, Request};
 
 use super::close::CloseReason;
-use super::{Opening, Phase, Successor, deliver, json, subscribe};
-use crate::engine::{Engine, Leaving};
+use super::{Opening, Phase, deliver, json, subscribe};
+use crate::engine::Engine;
+use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, Now};
 use crate::output::Action;
 use crate::requests::Asked;
@@ -24,9 +24,6 @@ use crate::session::subscription::Subscription;
 use crate::session::{Protocol, Session};
 use crate::topics::interest::Waiter;
 use crate::will::Will;
-
-/// How long a new owner waits for what the former one knows, in ms. Then the device is served from what the store knows: some messages may come twice.
-const HANDOVER_MS_MAX: u64 = 500;
 
 /// What a client asks of its session, whatever protocol it came by.
 pub(crate) struct OpenRequest {
@@ -203,80 +200,8 @@ impl Engine {
         }
     }
 
-    /// Waits a moment for what the former owner knows, if there is a session to know something of.
-    fn await_handover(&mut self, id: ConnectionId, opened: Opened, now: Now) {
-        let Some(connection) = self.connections.find_mut(id) else { return };
-        let Phase::Opening(opening) = &mut connection.phase else { return };
-        if opened.session.is_none() {
-            return self.establish(id, opened, now);
-        }
-        opening.opened = Some(opened);
-        self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, id));
-    }
-
-    /// The epoch under which a connection waits for its former owner, if it does.
-    fn awaited_epoch(&self, id: ConnectionId) -> Option<Epoch> {
-        match &self.connections.find(id)?.phase {
-            Phase::Opening(opening) => {
-                opening.inherited.or(opening.opened.as_ref().map(|opened| opened.epoch))
-            }
-            _ => None,
-        }
-    }
-
-    /// The former owner of a session has told what it knows.
-    pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
-        self.shared.takeovers.remove(&(ClientId::new(handover.client), handover.epoch));
-        let Some(id) = self.find_client(handover.client) else { return };
-        let Some(connection) = self.connections.find_mut(id) else { return };
-        let Phase::Opening(opening) = &mut connection.phase else { return };
-        let Some(mut opened) = opening
-            .opened
-            .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
-        else {
-            return;
-        };
-        if let (Some(record), Ok(newer)) = (&mut opened.session, SessionRecord::decode(handover.session)) {
-            *record = SessionRecord { subscriptions: std::mem::take(&mut record.subscriptions), ..newer };
-        }
-        self.establish(id, opened, now);
-    }
-
-    /// A former owner has been waited for long enough: what the store knows has to do.
-    pub(crate) fn handle_late_handovers(&mut self, now: Now) {
-        while let Some((due_ms, id)) = self.shared.handovers.front().copied()
-            && due_ms <= now.monotonic_ms
-        {
-            self.shared.handovers.pop_front();
-            if let Some(connection) = self.connections.find_mut(id)
-                && let Phase::Opening(opening) = &mut connection.phase
-                && let Some(opened) = opening.opened.take()
-            {
-                self.establish(id, opened, now);
-            }
-        }
-    }
-
-    /// Tells the next owner what the owners before us knew.
-    pub(crate) fn pass_on(
-        &mut self,
-        client: &ClientId,
-        successor: Successor,
-        session: Option<SessionRecord>,
-    ) {
-        let mut known = Vec::new();
-        if let Some(session) = session {
-            SessionRecord { subscriptions: Vec::new(), ..session }.encode(&mut known);
-        }
-        let Some(link) = self.shared.uplinks.choose(client) else { return };
-        let Successor { owner, epoch } = successor;
-        self.shared
-            .uplinks
-            .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known }));
-    }
-
     /// The session stands: CONNACK, and everything that waited for it.
-    fn establish(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+    pub(crate) fn establish(&mut self, id: ConnectionId, opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if let Phase::Opening(opening) = &connection.phase
             && let Some(successor) = opening.successor.filter(|successor| successor.epoch > opened.epoch)
@@ -411,16 +336,5 @@ impl Engine {
             durable.phase = durable::Phase::Reading { stream: 0, asked: false };
         }
         deliver::pump(connection, id, &mut self.shared, now);
-    }
-
-    /// The store opened a session whose connection is gone already: it rests again at once.
-    pub(crate) fn close_unclaimed(&mut self, client: ClientId, expiry_s: u32, opened: Opened) {
-        let progress = opened.session.map_or_else(Progress::default, |record| Progress {
-            cursors: record.cursors,
-            received: record.received,
-            inflight: record.inflight,
-        });
-        let request = Request::Close { client, epoch: opened.epoch, expiry_s, progress };
-        self.shared.ask(Asked::Close(None), request);
     }
 }

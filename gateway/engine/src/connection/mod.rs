@@ -17,6 +17,7 @@ pub(crate) mod acknowledge;
 pub(crate) mod close;
 pub(crate) mod connect;
 pub(crate) mod deliver;
+pub(crate) mod encode;
 pub(crate) mod established;
 pub(crate) mod json;
 pub(crate) mod publish;

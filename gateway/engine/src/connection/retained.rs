@@ -7,7 +7,8 @@ use holdfast_wire::link::{RetainedRead as PageRecord, ToBridge};
 use holdfast_wire::message::Message;
 
 use super::Connection;
-use super::deliver::{self, Copy, Outgoing};
+use super::deliver::{self, Copy};
+use super::encode::Outgoing;
 use crate::input::{ConnectionId, Now};
 use crate::limits::Limits;
 use crate::requests::RetainedAsked;

@@ -11,7 +11,8 @@ use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
 use holdfast_wire::topic;
 
-use crate::connection::deliver::{self, Copy, Outgoing};
+use crate::connection::deliver::{self, Copy};
+use crate::connection::encode::Outgoing;
 use crate::connection::table::Connections;
 use crate::engine::Engine;
 use crate::input::{ConnectionId, LinkIndex, Now};

@@ -15,6 +15,7 @@
 mod bridge;
 mod device;
 mod hostile;
+mod invariants;
 mod network;
 mod random;
 mod shard;

@@ -1,4 +1,4 @@
-//! Everything together, one random step at a time, and the promises that must hold.
+//! Everything together, one random step at a time. The promises that must hold are in `invariants`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -11,7 +11,7 @@ use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
 
 use crate::bridge::Bridge;
-use crate::device::{Device, Noticed, sequence};
+use crate::device::Device;
 use crate::hostile::{HOSTILE, Hostile};
 use crate::random::Random;
 use crate::shard::Shard;
@@ -39,35 +39,35 @@ const FRAMES: u32 = 40;
 const REST_STEPS: usize = 200_000;
 
 /// A message with QoS > 0, from when its publisher sent it.
-struct Published {
-    topic: String,
-    qos: QoS,
-    acknowledged: bool,
+pub(crate) struct Published {
+    pub(crate) topic: String,
+    pub(crate) qos: QoS,
+    pub(crate) acknowledged: bool,
     /// Persistent subscribers whose subscription stood by then.
-    owed_to: BTreeSet<usize>,
+    pub(crate) owed_to: BTreeSet<usize>,
 }
 
 pub(crate) struct World {
-    random: Random,
-    faults: Faults,
-    clock: Arc<AtomicU64>,
-    store: MemoryStore,
-    shards: Vec<Shard>,
-    bridge: Bridge,
-    devices: Vec<Device>,
-    hostile: Vec<Hostile>,
-    published: BTreeMap<Vec<u8>, Published>,
+    pub(crate) random: Random,
+    pub(crate) faults: Faults,
+    pub(crate) clock: Arc<AtomicU64>,
+    pub(crate) store: MemoryStore,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) bridge: Bridge,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) hostile: Vec<Hostile>,
+    pub(crate) published: BTreeMap<Vec<u8>, Published>,
     /// By device: how often each message came.
-    received: Vec<BTreeMap<Vec<u8>, u32>>,
+    pub(crate) received: Vec<BTreeMap<Vec<u8>, u32>>,
     /// Devices that left a connection before its CONNACK: while their session was on its way from one shard to another. What was on its way may be
     /// lost with such a connection, and a QoS 2 message sent again as a new one.
-    hasty: BTreeSet<usize>,
+    pub(crate) hasty: BTreeSet<usize>,
     /// Devices whose subscription stands for good.
-    standing: BTreeSet<usize>,
-    next_node: u64,
-    trace: rustc_hash::FxHasher,
-    has_died: bool,
-    tells: bool,
+    pub(crate) standing: BTreeSet<usize>,
+    pub(crate) next_node: u64,
+    pub(crate) trace: rustc_hash::FxHasher,
+    pub(crate) has_died: bool,
+    pub(crate) tells: bool,
 }
 
 impl World {
@@ -503,142 +503,8 @@ impl World {
         })
     }
 
-    fn judge(&mut self, number: usize, noticed: Noticed) {
-        self.tell(|| format!("device-{number} {noticed:?}"));
-        match noticed {
-            Noticed::Subscribed if self.devices[number].persistent => {
-                self.standing.insert(number);
-            }
-            Noticed::Subscribed => {}
-            Noticed::Acknowledged(payload) => {
-                // P1 and P2.
-                let is_stored = self.bridge.sink.iter().any(|stored| stored.payload == payload);
-                assert!(is_stored, "{} was acknowledged and is not in the sink", text(&payload));
-                let is_settled = self.bridge.settled.contains(&payload);
-                assert!(is_settled, "{} was acknowledged before the bridge settled it", text(&payload));
-                if let Some(published) = self.published.get_mut(&payload) {
-                    published.acknowledged = true;
-                }
-            }
-            Noticed::Received { payload, qos } => {
-                if payload == b"push" || payload.starts_with(b"hostile") {
-                    return;
-                }
-                let times = self.received[number].entry(payload.clone()).or_default();
-                *times += 1;
-                let published_exactly_once =
-                    self.published.get(&payload).is_some_and(|published| published.qos == QoS::ExactlyOnce);
-                let is_exact =
-                    qos == QoS::ExactlyOnce && published_exactly_once && self.devices[number].persistent;
-                assert!(
-                    !is_exact || self.has_died || self.hasty.contains(&number) || *times == 1,
-                    "device {number} was sent the QoS 2 message {} {times} times",
-                    text(&payload)
-                );
-            }
-        }
-    }
-
-    /// What holds at any moment.
-    fn check(&mut self) {
-        self.check_nobody_is_forgotten();
-        for device in &self.devices {
-            let mut epochs = BTreeSet::new();
-            for shard in &self.shards {
-                if let Some(view) = shard.engine.device(&device.client) {
-                    // P5: at most one of those that believe they own a session is right, and the store can tell which.
-                    assert!(
-                        epochs.insert(view.epoch),
-                        "{} has two owners in epoch {}",
-                        device.client,
-                        view.epoch
-                    );
-                    assert!(view.inflight <= 4, "{} has {} inflight", device.client, view.inflight);
-                    assert!(view.pending <= 6 + 3, "{} has {} pending", device.client, view.pending);
-                }
-            }
-        }
-    }
-
-    /// Once everything is settled there is no reason to leave bytes unread, so whoever had to wait must have been woken. Asking is what made it wait,
-    /// so asking again changes nothing.
-    fn check_nobody_is_forgotten(&mut self) {
-        if !self.bridge.up || !self.bridge.is_idle() {
-            return;
-        }
-        for device in &self.devices {
-            let Some(socket) = device.socket.as_ref().filter(|socket| socket.is_ready()) else { continue };
-            let shard = &mut self.shards[socket.shard];
-            let is_settled = shard.from_bridge.is_empty() && !shard.has_questions();
-            assert!(!is_settled || !shard.engine.may_read(socket.id), "{} waits to be read", device.client);
-        }
-    }
-
-    fn check_at_rest(&self) {
-        // P3, and P4 as long as the bridge has lived.
-        for device in &self.devices {
-            let mut seen = BTreeSet::new();
-            let mut last = 0;
-            for stored in self.bridge.sink.iter().filter(|stored| stored.client == device.client) {
-                let is_tracked = self.published.contains_key(&stored.payload);
-                let is_first = seen.insert(stored.payload.clone());
-                assert!(is_first || self.has_died, "{} is in the sink twice", text(&stored.payload));
-                if is_first && is_tracked {
-                    let sequence = sequence(&stored.payload);
-                    assert!(sequence > last, "{} overtook {last}", text(&stored.payload));
-                    last = sequence;
-                }
-            }
-        }
-        // P6: what was not lost with its link has been reported, once (the bridge checks that it is not twice).
-        assert!(
-            self.bridge.awaited.is_empty(),
-            "{} deliveries were never reported",
-            self.bridge.awaited.len()
-        );
-        assert_eq!(self.missing(), None);
-    }
-
-    /// A message that a persistent subscriber was owed and did not get.
-    fn missing(&self) -> Option<String> {
-        self.published.iter().filter(|(_, published)| published.acknowledged).find_map(
-            |(payload, published)| {
-                let subscriber = published
-                    .owed_to
-                    .iter()
-                    .find(|subscriber| !self.received[**subscriber].contains_key(payload))?;
-                Some(format!("device {subscriber} misses {} of {}", text(payload), published.topic))
-            },
-        )
-    }
-
-    fn describe(&self) -> String {
-        let devices: Vec<_> = self
-            .devices
-            .iter()
-            .filter(|device| !device.is_done())
-            .map(|device| {
-                format!(
-                    "{} sent {} of {} connected {}",
-                    device.client,
-                    device.sent,
-                    device.frames,
-                    device.is_connected()
-                )
-            })
-            .collect();
-        let views: Vec<_> = self
-            .devices
-            .iter()
-            .flat_map(|device| self.shards.iter().filter_map(|shard| shard.engine.device(&device.client)))
-            .filter(|view| view.inflight + view.pending + view.owed > 0)
-            .collect();
-        let bridge = self.bridge.is_idle();
-        format!("devices {devices:?}, views {views:?}, bridge idle {bridge}, {:?}", self.missing())
-    }
-
     /// With `SIM_TELL` set, what happens is printed.
-    fn tell(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if self.tells {
             println!("{} {}", self.clock.load(Ordering::Relaxed), what());
         }
@@ -671,8 +537,4 @@ fn new_device(number: usize) -> Device {
         _ => format!("devices/device-{}/push", (number + 1) % DEVICES),
     };
     Device::new(client, version, number < 6, filters, topic, FRAMES)
-}
-
-fn text(payload: &[u8]) -> String {
-    String::from_utf8_lossy(payload).into_owned()
 }

@@ -1,0 +1,219 @@
+//! The end of a connection: what its peer hears, and what becomes of its session.
+
+use holdfast_wire::json::Downlink;
+use holdfast_wire::link::Outcome;
+use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
+use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::ws;
+
+use super::Engine;
+use crate::connection::close::CloseReason;
+use crate::connection::{Connection, Phase, deliver, json, retained, subscribe};
+use crate::input::{ConnectionId, Now};
+use crate::output::Action;
+use crate::requests::Asked;
+use crate::session::{Protocol, Session};
+use crate::shared::Shared;
+use crate::will::{self, DelayedWill};
+
+/// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, if it comes back elsewhere at that
+/// very moment.
+const CLOSING_MAX: usize = 10_000;
+
+/// No DISCONNECT of ours is longer, in bytes.
+const GOODBYE_BYTES_MAX: u32 = 64;
+
+/// What becomes of the session when its connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It is written to the store, to rest there or to end.
+    Saved,
+    /// Another owner has it and was told what the store does not know; the store takes no more writes from here.
+    HandedOver,
+    /// Another owner has it.
+    Lost,
+}
+
+impl Engine {
+    /// Closes a connection for `reason`: says what the peer is to hear, and gives up its session.
+    pub(crate) fn end(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
+        // The new owner will ask for what we know.
+        let leaving = if reason == CloseReason::Fenced { Leaving::HandedOver } else { Leaving::Saved };
+        self.end_as(id, reason, leaving, now);
+    }
+
+    /// Closes an older connection because its client has connected again, here.
+    pub(crate) fn end_taken_over(&mut self, id: ConnectionId, session_ends: bool, now: Now) {
+        if session_ends
+            && let Some(session) = self.connections.find_mut(id).and_then(Connection::session_mut)
+            && let Some(will) = &mut session.will
+        {
+            // The session ends with it, so there is nothing to delay the will for (MQTT-3.1.3-9).
+            will.delay_s = 0;
+        }
+        self.end_as(id, CloseReason::SessionTakenOver, Leaving::Saved, now);
+    }
+
+    pub(crate) fn end_as(&mut self, id: ConnectionId, reason: CloseReason, leaving: Leaving, now: Now) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        if matches!(connection.phase, Phase::Closing) {
+            return;
+        }
+        self.shared.stats.closed.add(reason);
+        say_goodbye(connection, id, &mut self.shared, reason);
+        self.tear_down(id, reason, leaving, now);
+        self.shared.actions.push_back(Action::Close { id, reason });
+    }
+
+    pub(super) fn end_if_fenced(&mut self, id: ConnectionId, result: &Result<Reply, StoreError>, now: Now) {
+        if matches!(result, Err(StoreError::Fenced)) {
+            self.end(id, CloseReason::Fenced, now);
+        }
+    }
+
+    /// Takes everything of a connection out of the shard's tables.
+    pub(super) fn tear_down(&mut self, id: ConnectionId, reason: CloseReason, leaving: Leaving, now: Now) {
+        let Some(connection) = self.connections.find_mut(id) else { return };
+        connection.partial = None;
+        if let Some(websocket) = &mut connection.websocket {
+            websocket.waiting = Vec::new();
+        }
+        self.half_open -= u32::from(connection.is_half_open());
+        match std::mem::replace(&mut connection.phase, Phase::Closing) {
+            Phase::Opening(opening) => {
+                self.leave_client(&opening.session.client, id.slot);
+                if let (Some(successor), None) = (opening.successor, &opening.opened) {
+                    self.pass_on(&opening.session.client, successor, None);
+                }
+                if let Some(opened) = opening.opened {
+                    self.close_unclaimed(opening.session.client.clone(), opening.session.expiry_s, opened);
+                }
+            }
+            Phase::Established(session) => self.give_up(&session, id, reason, leaving, now),
+            Phase::Free | Phase::Upgrading | Phase::Greeting | Phase::Closing => {}
+        }
+    }
+
+    fn give_up(
+        &mut self,
+        session: &Session,
+        id: ConnectionId,
+        reason: CloseReason,
+        leaving: Leaving,
+        now: Now,
+    ) {
+        self.leave_client(&session.client, id.slot);
+        let persistent = session.durable.is_some();
+        let mut woken = Vec::new();
+        for subscription in &session.subscriptions {
+            woken.extend(subscribe::release(
+                subscription,
+                &session.client,
+                persistent,
+                id.slot,
+                &mut self.shared,
+            ));
+        }
+        retained::give_up(session, &mut self.shared);
+        let is_kept = persistent && leaving != Leaving::Lost && session.expiry_s > 0;
+        if let Some(sending) = &session.sending {
+            for item in sending.inflight.iter().filter_map(|inflight| inflight.item.as_ref()) {
+                let outcome = if is_kept { Outcome::Kept } else { Outcome::ConnectionLost };
+                deliver::report(&mut self.shared, item.report, outcome);
+            }
+            for item in &sending.pending {
+                // What was not sent is not saved with the session: it stands in a stream, or goes back to who sent it.
+                let stands = is_kept && !item.positions.is_empty();
+                let outcome = if stands { Outcome::Kept } else { Outcome::ConnectionLost };
+                deliver::report(&mut self.shared, item.report, outcome);
+            }
+        }
+        if let Some(will) = &session.will
+            && reason.publishes_will()
+        {
+            let delay_s = will.delay_s.min(session.expiry_s);
+            if delay_s == 0 {
+                will::publish(&mut self.shared, will, session.epoch, now);
+            } else {
+                let delayed = DelayedWill {
+                    client: session.client.clone(),
+                    epoch: session.epoch,
+                    will: (**will).clone(),
+                };
+                let due_ms = now.monotonic_ms + u64::from(delay_s) * 1_000;
+                let number = self.shared.number();
+                self.shared.delayed_wills.insert((due_ms, number), delayed);
+            }
+        }
+        let progress = session.progress();
+        // Until the store knows it, or where it will not take it any more, a new owner may have to ask.
+        let closing = (is_kept && (leaving == Leaving::Saved || reason == CloseReason::Fenced))
+            .then(|| (session.client.clone(), session.epoch));
+        if let Some(closing) = &closing {
+            if self.shared.closing.len() >= CLOSING_MAX {
+                self.shared.closing.pop_first();
+            }
+            self.shared.closing.insert(closing.clone(), progress.clone());
+        }
+        if leaving == Leaving::Saved {
+            let request = Request::Close {
+                client: session.client.clone(),
+                epoch: session.epoch,
+                expiry_s: session.expiry_s,
+                progress,
+            };
+            self.shared.ask(Asked::Close(closing), request);
+        }
+        self.wake(woken, now);
+    }
+}
+
+/// What the peer hears before its connection is closed.
+fn say_goodbye(connection: &Connection, id: ConnectionId, shared: &mut Shared, reason: CloseReason) {
+    let framing = connection.framing();
+    match &connection.phase {
+        Phase::Opening(opening)
+            if reason == CloseReason::StoreUnavailable && opening.session.protocol != Protocol::Json =>
+        {
+            let refusal = holdfast_wire::mqtt::ConnAck {
+                session_present: false,
+                reason_code: ReasonCode::ServerUnavailable,
+                properties: holdfast_wire::mqtt::ConnAckProperties::default(),
+            };
+            let version = opening.session.protocol.version();
+            framing.send(&mut shared.outbox, id, |out| refusal.encode(version, out));
+        }
+        Phase::Established(session) if session.protocol == Protocol::V5 => {
+            if let Some(code) = reason.reason_code() {
+                let mut goodbye = Disconnect::with_reason(code);
+                // Says more than the code where several reasons share one, unless the client does not want it or cannot take it
+                // (MQTT-3.14.2-3).
+                if session.problem_information && session.maximum_packet_size >= GOODBYE_BYTES_MAX {
+                    goodbye.properties.reason_string = Some(reason.label());
+                }
+                framing.send(&mut shared.outbox, id, |out| goodbye.encode(ProtocolVersion::V5, out));
+            }
+        }
+        Phase::Opening(_) | Phase::Established(_)
+            if connection.protocol == Protocol::Json && reason != CloseReason::ClientDisconnected =>
+        {
+            let retry_after_ms = match reason {
+                // Spread over a while, so that those who leave together do not come back together.
+                CloseReason::ServerShuttingDown | CloseReason::StoreUnavailable => {
+                    Some(500 + (shared.random() % 2_500) as u32)
+                }
+                _ => None,
+            };
+            let goodbye: Downlink<'_> = json::goodbye(reason, retry_after_ms);
+            framing.send(&mut shared.outbox, id, |out| goodbye.encode(out));
+        }
+        _ => {}
+    }
+    if let Some(websocket) = &connection.websocket
+        && !websocket.closed
+    {
+        shared
+            .outbox
+            .append(id, |out| ws::frame::write_close(out, Some(reason.close_code()), reason.label()));
+    }
+}

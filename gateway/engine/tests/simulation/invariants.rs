@@ -1,0 +1,148 @@
+//! The promises: what holds after each step, and what everyone has once the world has come to rest.
+
+use std::collections::BTreeSet;
+
+use holdfast_wire::mqtt::QoS;
+
+use crate::device::{Noticed, sequence};
+use crate::world::World;
+
+impl World {
+    pub(crate) fn judge(&mut self, number: usize, noticed: Noticed) {
+        self.tell(|| format!("device-{number} {noticed:?}"));
+        match noticed {
+            Noticed::Subscribed if self.devices[number].persistent => {
+                self.standing.insert(number);
+            }
+            Noticed::Subscribed => {}
+            Noticed::Acknowledged(payload) => {
+                // P1 and P2.
+                let is_stored = self.bridge.sink.iter().any(|stored| stored.payload == payload);
+                assert!(is_stored, "{} was acknowledged and is not in the sink", text(&payload));
+                let is_settled = self.bridge.settled.contains(&payload);
+                assert!(is_settled, "{} was acknowledged before the bridge settled it", text(&payload));
+                if let Some(published) = self.published.get_mut(&payload) {
+                    published.acknowledged = true;
+                }
+            }
+            Noticed::Received { payload, qos } => {
+                if payload == b"push" || payload.starts_with(b"hostile") {
+                    return;
+                }
+                let times = self.received[number].entry(payload.clone()).or_default();
+                *times += 1;
+                let published_exactly_once =
+                    self.published.get(&payload).is_some_and(|published| published.qos == QoS::ExactlyOnce);
+                let is_exact =
+                    qos == QoS::ExactlyOnce && published_exactly_once && self.devices[number].persistent;
+                assert!(
+                    !is_exact || self.has_died || self.hasty.contains(&number) || *times == 1,
+                    "device {number} was sent the QoS 2 message {} {times} times",
+                    text(&payload)
+                );
+            }
+        }
+    }
+
+    /// What holds at any moment.
+    pub(crate) fn check(&mut self) {
+        self.check_nobody_is_forgotten();
+        for device in &self.devices {
+            let mut epochs = BTreeSet::new();
+            for shard in &self.shards {
+                if let Some(view) = shard.engine.device(&device.client) {
+                    // P5: at most one of those that believe they own a session is right, and the store can tell which.
+                    assert!(
+                        epochs.insert(view.epoch),
+                        "{} has two owners in epoch {}",
+                        device.client,
+                        view.epoch
+                    );
+                    assert!(view.inflight <= 4, "{} has {} inflight", device.client, view.inflight);
+                    assert!(view.pending <= 6 + 3, "{} has {} pending", device.client, view.pending);
+                }
+            }
+        }
+    }
+
+    /// Once everything is settled there is no reason to leave bytes unread, so whoever had to wait must have been woken. Asking is what made it wait,
+    /// so asking again changes nothing.
+    fn check_nobody_is_forgotten(&mut self) {
+        if !self.bridge.up || !self.bridge.is_idle() {
+            return;
+        }
+        for device in &self.devices {
+            let Some(socket) = device.socket.as_ref().filter(|socket| socket.is_ready()) else { continue };
+            let shard = &mut self.shards[socket.shard];
+            let is_settled = shard.from_bridge.is_empty() && !shard.has_questions();
+            assert!(!is_settled || !shard.engine.may_read(socket.id), "{} waits to be read", device.client);
+        }
+    }
+
+    pub(crate) fn check_at_rest(&self) {
+        // P3, and P4 as long as the bridge has lived.
+        for device in &self.devices {
+            let mut seen = BTreeSet::new();
+            let mut last = 0;
+            for stored in self.bridge.sink.iter().filter(|stored| stored.client == device.client) {
+                let is_tracked = self.published.contains_key(&stored.payload);
+                let is_first = seen.insert(stored.payload.clone());
+                assert!(is_first || self.has_died, "{} is in the sink twice", text(&stored.payload));
+                if is_first && is_tracked {
+                    let sequence = sequence(&stored.payload);
+                    assert!(sequence > last, "{} overtook {last}", text(&stored.payload));
+                    last = sequence;
+                }
+            }
+        }
+        // P6: what was not lost with its link has been reported, once (the bridge checks that it is not twice).
+        assert!(
+            self.bridge.awaited.is_empty(),
+            "{} deliveries were never reported",
+            self.bridge.awaited.len()
+        );
+        assert_eq!(self.missing(), None);
+    }
+
+    /// A message that a persistent subscriber was owed and did not get.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.published.iter().filter(|(_, published)| published.acknowledged).find_map(
+            |(payload, published)| {
+                let subscriber = published
+                    .owed_to
+                    .iter()
+                    .find(|subscriber| !self.received[**subscriber].contains_key(payload))?;
+                Some(format!("device {subscriber} misses {} of {}", text(payload), published.topic))
+            },
+        )
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let devices: Vec<_> = self
+            .devices
+            .iter()
+            .filter(|device| !device.is_done())
+            .map(|device| {
+                format!(
+                    "{} sent {} of {} connected {}",
+                    device.client,
+                    device.sent,
+                    device.frames,
+                    device.is_connected()
+                )
+            })
+            .collect();
+        let views: Vec<_> = self
+            .devices
+            .iter()
+            .flat_map(|device| self.shards.iter().filter_map(|shard| shard.engine.device(&device.client)))
+            .filter(|view| view.inflight + view.pending + view.owed > 0)
+            .collect();
+        let bridge = self.bridge.is_idle();
+        format!("devices {devices:?}, views {views:?}, bridge idle {bridge}, {:?}", self.missing())
+    }
+}
+
+fn text(payload: &[u8]) -> String {
+    String::from_utf8_lossy(payload).into_owned()
+}

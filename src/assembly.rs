@@ -107,10 +107,11 @@ impl Assembly {
             metrics: Some(metrics),
             admin_extra: push::router(bridge.clone()),
         };
-        let node = Node::start(node, Arc::clone(&store), vec![LinkTarget::Pair(gateway_ends)])?;
+        let mut node = Node::start(node, Arc::clone(&store), vec![LinkTarget::Pair(gateway_ends)])?;
         if !node.await_links(LINKS_WITHIN) {
             tracing::warn!("a shard has no link to the bridge yet");
         }
+        node.admit()?;
         // Only now: whoever's start is refused reads one line, the reason.
         tracing::info!(
             data_dir = %data_dir.display(),

@@ -25,4 +25,4 @@ mod store_client;
 pub use drain::DrainTrigger;
 pub use io::listener::BindError;
 pub use link::LinkTarget;
-pub use node::{Addresses, Drained, Node, NodeConfig, NodeHandle, StartError};
+pub use node::{Addresses, Drained, Node, NodeConfig, NodeHandle, Reloader, StartError};

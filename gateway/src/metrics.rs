@@ -68,6 +68,7 @@ const HALF_OPEN: &str = "holdfast_connections_half_open";
 const SOCKETS: &str = "holdfast_sockets";
 const UNSENT_BYTES: &str = "holdfast_unsent_bytes";
 const LINKS_UP: &str = "holdfast_links_up";
+const LINKS_WANTED: &str = "holdfast_links_wanted";
 const LOOP_LAG: &str = "holdfast_loop_lag_seconds";
 
 const DESCRIPTIONS: &[(&str, &str)] = &[
@@ -111,6 +112,7 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     metrics::describe_gauge!(SOCKETS, "Client sockets held open; more than connections means a leak");
     metrics::describe_gauge!(UNSENT_BYTES, Unit::Bytes, "Bytes that wait because devices do not read");
     metrics::describe_gauge!(LINKS_UP, "Links to bridges that stand");
+    metrics::describe_gauge!(LINKS_WANTED, "Bridges that the shard dials or has a link to");
     metrics::describe_histogram!(LOOP_LAG, Unit::Seconds, "How late the event loop turned");
     Ok(handle)
 }
@@ -125,6 +127,7 @@ pub(crate) struct ShardMetrics {
     sockets: Gauge,
     unsent_bytes: Gauge,
     links_up: Gauge,
+    links_wanted: Gauge,
     loop_lag: Histogram,
 }
 
@@ -141,6 +144,8 @@ pub(crate) struct ShardGauges {
     pub(crate) unsent_bytes: usize,
     /// Links that stand.
     pub(crate) links_up: usize,
+    /// Links that are to stand.
+    pub(crate) links_wanted: usize,
 }
 
 struct Published<S> {
@@ -163,6 +168,7 @@ impl ShardMetrics {
             sockets: gauge!(SOCKETS, "shard" => shard.clone()),
             unsent_bytes: gauge!(UNSENT_BYTES, "shard" => shard.clone()),
             links_up: gauge!(LINKS_UP, "shard" => shard.clone()),
+            links_wanted: gauge!(LINKS_WANTED, "shard" => shard.clone()),
             loop_lag: histogram!(LOOP_LAG, "shard" => shard),
         }
     }
@@ -181,6 +187,7 @@ impl ShardMetrics {
         self.sockets.set(gauges.sockets as f64);
         self.unsent_bytes.set(gauges.unsent_bytes as f64);
         self.links_up.set(gauges.links_up as f64);
+        self.links_wanted.set(gauges.links_wanted as f64);
     }
 
     /// A turn ran this late.

@@ -1,13 +1,14 @@
 //! A whole gateway process: what starts in which order, and how it ends.
 //!
-//! Start: every address is bound and every poll made, then the listeners open, then the threads run; so a wrong address or a port
-//! in use leaves nothing half open. End: not ready → listeners closed → goodbyes → owed acknowledgements and session saves → threads joined →
+//! Start: every address is bound and every poll made, then the admin server's listener opens, then the threads run; so a wrong address or
+//! a port in use leaves nothing half open. Devices' listeners open when the process says so ([`NodeHandle::admit`]). End: not ready → listeners closed → goodbyes → owed acknowledgements and session saves → threads joined →
 //! admin server closed.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,9 +24,9 @@ use crate::admin::{self, Admin, Shards};
 use crate::config::Settings;
 use crate::control::Control;
 use crate::drain::DrainTrigger;
-use crate::io::listener::{BindError, BoundGroup};
+use crate::io::listener::{BindError, BoundGroup, Listener};
 use crate::lease::Lease;
-use crate::link::{Dialer, LinkTarget};
+use crate::link::{Dialer, LinkTarget, Resolver};
 use crate::mailbox::Mailbox;
 use crate::shard::clock::Clock;
 use crate::shard::{Letter, Shard, ShardEnd, ShardSetup};
@@ -75,17 +76,18 @@ pub enum StartError {
 pub struct Node;
 
 impl Node {
-    /// Starts a node with a fresh [`NodeId`]. Once it returns, devices can connect.
+    /// Starts a node with a fresh [`NodeId`]. Once it returns, it has its addresses and dials its bridges; devices can connect
+    /// after [`NodeHandle::admit`].
     pub fn start(
         config: NodeConfig,
         store: Arc<dyn Store>,
         links: Vec<LinkTarget>,
     ) -> Result<NodeHandle, StartError> {
         let NodeConfig { settings, metrics, admin_extra } = config;
-        let listeners = Listeners::bind(&settings)?;
+        let mut listeners = Listeners::bind(&settings)?;
         let node = NodeId(random()?);
         let clock = Clock::start();
-        let mut dialers = Dialers::new(links, settings.shards)?;
+        let Bridges { mut dialers, fixed, names } = Bridges::sort(links, settings.shards)?;
         let mut setups = Vec::new();
         for shard in 0..settings.shards {
             let dialers = dialers.for_shard(node, shard);
@@ -94,7 +96,7 @@ impl Node {
         }
 
         let addresses = listeners.addresses();
-        let admin_listener = listeners.open(&mut setups)?;
+        let admin_listener = listeners.admin.take().map(BoundGroup::listen_blocking).transpose()?;
         let mailboxes: Vec<_> = setups.iter().map(|setup| setup.mailbox.clone()).collect();
         // One word from each shard: there is room for all of them, so none ever waits.
         let (ended, ends) = mpsc::sync_channel(setups.len());
@@ -103,25 +105,44 @@ impl Node {
             addresses,
             node,
             drain: DrainTrigger::default(),
+            failed: Arc::default(),
             mailboxes: mailboxes.clone(),
             threads: Vec::new(),
             ends,
+            listeners: Some(listeners),
+            resolver: None,
             control: None,
         };
         for setup in setups {
             let (settings, ended) = (Arc::clone(&settings), ended.clone());
+            let (failed, drain) = (Arc::clone(&handle.failed), handle.drain.clone());
             let shard = setup.owner.shard;
             let thread = Builder::new().name(format!("shard-{shard}")).spawn(move || {
                 // Its lines say which shard speaks.
                 let _span = tracing::info_span!("shard", %shard).entered();
                 let end = Shard::new(setup, &settings).run();
                 if let Err(error) = &end {
-                    tracing::error!(%error, "a shard ended");
+                    tracing::error!(%error, "a shard cannot go on; the node drains, so that a whole one takes its place");
+                    failed.store(true, Ordering::Relaxed);
+                    drain.request();
                 }
                 // Nobody listens any more once the handle is gone.
                 let _ = ended.send(end);
             });
             handle.threads.push(thread.map_err(system("a thread"))?);
+        }
+
+        if !names.is_empty() {
+            let shards = mailboxes.clone();
+            let tell = move |found: &[SocketAddr]| {
+                let all: Arc<[SocketAddr]> = fixed.iter().chain(found).copied().collect();
+                // One for each time that the bridges changed, which takes seconds.
+                for shard in &shards {
+                    shard.post(Letter::Bridges(Arc::clone(&all)));
+                }
+            };
+            let resolver = Resolver::start(names, settings.resolve_every, tell);
+            handle.resolver = Some(resolver.map_err(system("a thread"))?);
         }
 
         let lease = Arc::new(Lease::new(node, clock));
@@ -156,10 +177,30 @@ pub struct NodeHandle {
     addresses: Addresses,
     node: NodeId,
     drain: DrainTrigger,
+    /// A shard ended with an error.
+    failed: Arc<AtomicBool>,
     mailboxes: Vec<Mailbox<Letter>>,
     threads: Vec<JoinHandle<()>>,
     ends: Receiver<io::Result<ShardEnd>>,
+    /// Bound and not open yet.
+    listeners: Option<Listeners>,
+    resolver: Option<Resolver>,
     control: Option<Control>,
+}
+
+/// Gives a running node another configuration; outlives it without harm.
+pub struct Reloader {
+    mailboxes: Vec<Mailbox<Letter>>,
+}
+
+impl Reloader {
+    /// Goes on with the limits and announcements of another configuration; nobody is disconnected. Addresses, shards and socket
+    /// options stay as they are until the next start.
+    pub fn reload(&self, settings: &Settings) {
+        for mailbox in &self.mailboxes {
+            mailbox.post(Letter::Reload(Box::new(settings.engine.clone())));
+        }
+    }
 }
 
 /// How a drain went.
@@ -185,16 +226,21 @@ impl NodeHandle {
         self.node
     }
 
+    /// Opens the devices' listeners, once; until then a connection attempt is refused by the kernel.
+    pub fn admit(&mut self) -> Result<(), StartError> {
+        let Some(listeners) = self.listeners.take() else { return Ok(()) };
+        let per_shard = listeners.open(self.mailboxes.len())?;
+        for (mailbox, listeners) in self.mailboxes.iter().zip(per_shard) {
+            mailbox.post(Letter::Admit(listeners));
+        }
+        Ok(())
+    }
+
     /// Waits until every shard has a link, at most `within`; false if one has none by then. What is published in between is not delivered live to
     /// sessions that have come already.
     pub fn await_links(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
-        let has_link = |mailbox: &Mailbox<Letter>| {
-            let (answer, answered) = oneshot::channel();
-            mailbox.ask(Letter::Report(answer)).is_ok()
-                && answered.blocking_recv().is_ok_and(|report| report.links_up > 0)
-        };
-        while !self.mailboxes.iter().all(has_link) {
+        while !self.has_links() {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -203,12 +249,24 @@ impl NodeHandle {
         true
     }
 
-    /// Goes on with the limits and announcements of another configuration; nobody is disconnected. Addresses, shards and socket
-    /// options stay as they are until the next start.
-    pub fn reload(&self, settings: &Settings) {
-        for mailbox in &self.mailboxes {
-            mailbox.post(Letter::Reload(Box::new(settings.engine.clone())));
-        }
+    /// Whether every shard has a link to a bridge. Waits for a turn of each shard.
+    pub fn has_links(&self) -> bool {
+        let has_link = |mailbox: &Mailbox<Letter>| {
+            let (answer, answered) = oneshot::channel();
+            mailbox.ask(Letter::Report(answer)).is_ok()
+                && answered.blocking_recv().is_ok_and(|report| report.links_up > 0)
+        };
+        self.mailboxes.iter().all(has_link)
+    }
+
+    /// Whether a shard could not go on. The drain is requested already; the process should end with an error after it.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Passes on what a reload needs, apart from the handle that is to drain.
+    pub fn reloader(&self) -> Reloader {
+        Reloader { mailboxes: self.mailboxes.clone() }
     }
 
     /// What `POST /drain` sets; the caller may set it too, waits for it, and then calls [`drain`](Self::drain).
@@ -221,6 +279,8 @@ impl NodeHandle {
     /// [`join`](Self::join).
     pub fn drain(&mut self, within: Duration) -> Drained {
         self.drain.request();
+        // Whoever was not admitted yet never will be.
+        self.listeners = None;
         let deadline = Instant::now() + within;
         for mailbox in &self.mailboxes {
             mailbox.post(Letter::Drain { within });
@@ -301,20 +361,49 @@ impl Listeners {
         Addresses { mqtt: address(&self.mqtt), ws: address(&self.ws), admin: address(&self.admin) }
     }
 
-    /// Opens them all: the devices' into the shards, the admin server's for the caller.
-    fn open(self, setups: &mut [ShardSetup]) -> Result<Option<TcpListener>, StartError> {
-        let admin = self.admin.map(BoundGroup::listen_blocking).transpose()?;
+    /// Opens the devices' listeners: those of each of `shards` shards, in their order.
+    fn open(self, shards: usize) -> Result<Vec<Vec<Listener>>, BindError> {
+        let mut per_shard: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
         for (group, transport) in [(self.mqtt, Transport::Mqtt), (self.ws, Transport::WebSocket)] {
             let Some(group) = group else { continue };
-            for (setup, listener) in setups.iter_mut().zip(group.listen(transport)?) {
-                setup.add_listener(listener).map_err(system("a place in a poll"))?;
+            for (listeners, listener) in per_shard.iter_mut().zip(group.listen(transport)?) {
+                listeners.push(listener);
             }
         }
-        Ok(admin)
+        Ok(per_shard)
     }
 }
 
-/// The bridges, until each shard has taken its way to each of them.
+/// The bridges by how they are found.
+struct Bridges {
+    dialers: Dialers,
+    /// Addresses that stay.
+    fixed: Vec<SocketAddr>,
+    names: Vec<String>,
+}
+
+impl Bridges {
+    fn sort(links: Vec<LinkTarget>, shards: u16) -> Result<Self, StartError> {
+        let (mut targets, mut fixed, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for link in links {
+            match link {
+                LinkTarget::Pair(ends) if ends.len() != usize::from(shards) => {
+                    return Err(StartError::Links { given: ends.len(), shards });
+                }
+                LinkTarget::Pair(ends) => targets.push(Target::Pair(ends.into_iter())),
+                LinkTarget::Address(address) if fixed.contains(&address) => {}
+                LinkTarget::Address(address) => {
+                    targets.push(Target::Address(address));
+                    fixed.push(address);
+                }
+                LinkTarget::Name(name) => names.push(name),
+            }
+        }
+        Ok(Self { dialers: Dialers(targets), fixed, names })
+    }
+}
+
+/// The bridges known at the start, until each shard has taken its way to each of them.
 struct Dialers(Vec<Target>);
 
 enum Target {
@@ -323,17 +412,6 @@ enum Target {
 }
 
 impl Dialers {
-    fn new(links: Vec<LinkTarget>, shards: u16) -> Result<Self, StartError> {
-        let target = |link| match link {
-            LinkTarget::Pair(ends) if ends.len() != usize::from(shards) => {
-                Err(StartError::Links { given: ends.len(), shards })
-            }
-            LinkTarget::Pair(ends) => Ok(Target::Pair(ends.into_iter())),
-            LinkTarget::Address(address) => Ok(Target::Address(address)),
-        };
-        links.into_iter().map(target).collect::<Result<_, _>>().map(Self)
-    }
-
     /// Shards are served in their order, each once.
     fn for_shard(&mut self, node: NodeId, shard: u16) -> Vec<Dialer> {
         let dialer = |target: &mut Target| match target {

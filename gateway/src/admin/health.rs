@@ -31,19 +31,38 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let reports = admin.shards.ask(READY_WITHIN, Letter::Report).await;
     let stuck = stuck(&reports);
     let draining = admin.drain.is_requested();
-    let links = reports.iter().flatten().all(|report| report.links_up > 0);
+    let without_link: Vec<usize> = reports
+        .iter()
+        .enumerate()
+        .filter(|(_, report)| report.is_some_and(|report| report.links_up == 0))
+        .map(|(shard, _)| shard)
+        .collect();
+    let links = without_link.is_empty();
     let store = admin.lease.is_fresh();
-    let ready = stuck.is_empty() && !draining && links && store;
+    let reason = if draining {
+        "the node drains"
+    } else if !stuck.is_empty() {
+        "shards do not answer"
+    } else if !links {
+        "shards have no link to any bridge: devices are kept and not read"
+    } else if !store {
+        "the session store does not answer"
+    } else {
+        ""
+    };
+    let ready = reason.is_empty();
     let connections: u64 = reports.iter().flatten().map(|report| u64::from(report.connections)).sum();
     answer(
         ready,
         &json!({
             "ready": ready,
+            "reason": reason,
             "node": admin.node.to_string(),
             "draining": draining,
             "links": links,
             "store": store,
             "stuck_shards": stuck,
+            "shards_without_link": without_link,
             "connections": connections,
         }),
     )

@@ -8,10 +8,13 @@ mod drain;
 mod error;
 mod json;
 mod limits;
+mod link;
 mod listeners;
 mod log;
 mod mqtt;
 mod tcp;
+
+use std::time::Duration;
 
 use holdfast_engine::{EngineConfig, Limits};
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,7 @@ pub use drain::{DrainConfig, DrainPlan};
 pub use error::ConfigError;
 pub use json::JsonConfig;
 pub use limits::LimitsConfig;
+pub use link::{BridgeAddress, LinkConfig, secret_needed};
 pub use listeners::{ListenAddresses, ListenersConfig};
 pub use log::{LogConfig, LogFormat};
 pub use mqtt::MqttConfig;
@@ -51,15 +55,6 @@ pub struct GatewayConfig {
     pub log: LogConfig,
 }
 
-/// `[link]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LinkConfig {
-    /// What the bridges ask for before they take a link; the same in all gateways and bridges. At most 1,024 bytes.
-    /// Default empty: none.
-    pub secret: String,
-}
-
 /// A configuration in which nothing is wrong.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -71,23 +66,22 @@ pub struct Settings {
     pub engine: EngineConfig,
     /// How client sockets are set up.
     pub tcp: TcpOptions,
-    /// What is shown to bridges.
+    /// What is shown to bridges; empty: none.
     pub link_secret: Vec<u8>,
+    /// The bridges that are processes of their own.
+    pub bridges: Vec<BridgeAddress>,
+    /// How often names of bridges are looked up.
+    pub resolve_every: Duration,
     /// How to say goodbye.
     pub drain: DrainPlan,
 }
 
 const SHARDS_MAX: u16 = 1_024;
-const SECRET_BYTES_MAX: usize = 1_024;
 
 impl GatewayConfig {
     /// Checks every key; the error names the first one that is wrong. Resolves host names of listeners.
     pub fn validate(&self) -> Result<Settings, ConfigError> {
         self.log.check()?;
-        if self.link.secret.len() > SECRET_BYTES_MAX {
-            let length = format!("({} bytes)", self.link.secret.len());
-            return Err(ConfigError::new("link.secret", length, "must have at most 1024 bytes"));
-        }
         let tcp = self.tcp.check()?;
         Ok(Settings {
             shards: match within("shards", self.shards, 0..=SHARDS_MAX)? {
@@ -102,7 +96,9 @@ impl GatewayConfig {
                 limits: Limits { turn_bytes_max: tcp.unsent_bytes_max, ..self.limits.check()? },
             },
             tcp,
-            link_secret: self.link.secret.clone().into_bytes(),
+            link_secret: self.link.secret()?,
+            bridges: self.link.bridges()?,
+            resolve_every: self.link.resolve_every()?,
             drain: self.drain.check()?,
         })
     }

@@ -13,6 +13,8 @@ pub enum LinkTarget {
     Pair(Vec<UnixStream>),
     /// A bridge of its own; dialled by each shard, again and again.
     Address(SocketAddr),
+    /// `HOST:PORT` of one or more bridges: each address that the name resolves to is one. Looked up again and again.
+    Name(String),
 }
 
 /// One shard's way to one bridge.
@@ -38,6 +40,14 @@ impl Dialer {
     /// Dials `address`; `seed` sets this shard's jitter apart from the others'.
     pub(crate) fn to_address(address: SocketAddr, seed: u64) -> Self {
         Self::Address { address, failures: 0, jitter: seed | 1 }
+    }
+
+    /// Where it dials.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Pair(_) => None,
+            Self::Address { address, .. } => Some(*address),
+        }
     }
 
     /// Takes the ready socket or begins to connect; none if there is nothing left to take.

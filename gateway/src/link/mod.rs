@@ -3,28 +3,35 @@
 //! ```text
 //! Down ──dial──> Connecting ──connected, Hello sent──> Greeting ──Welcome──> Up
 //!  ^                 │ 5 s, error                          │ 5 s, Refused      │ error, garbage, end
-//!  └─────────────────┴─────────────────────────────────────┴───────────────────┘ (an address is dialled again)
+//!  └─────────────────┴─────────────────────────────────────┴───────────────────┘ (an address is dialled again, unless it left its name)
 //! ```
 //! Moves records between a socket and the engine; knows nothing of what they mean and nothing of client sockets.
-//! Start with [`Link::read`] and [`Link::write`].
+//! Start with [`Link::read`] and [`Link::write`]; `resolver` says which bridges there are.
 
 mod dialer;
 mod input;
+mod keep_alive;
 mod output;
+mod resolver;
 mod stream;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use holdfast_engine::{Engine, LinkIndex, Now};
-use holdfast_wire::link::{LINK_VERSION, LinkError, ToGateway};
+use holdfast_wire::ids::BridgeId;
+use holdfast_wire::link::{LINK_VERSION, LinkError, ToBridge, ToGateway};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 
 pub use dialer::LinkTarget;
 
 pub(crate) use dialer::Dialer;
+pub(crate) use resolver::Resolver;
+
 use input::{Filled, Input};
+use keep_alive::{KeepAlive, Quiet};
 use output::Output;
 use stream::LinkStream;
 
@@ -38,8 +45,13 @@ pub(crate) struct Link {
     hello: Arc<[u8]>,
     phase: Phase,
     stream: Option<LinkStream>,
-    /// When to dial again while down; when patience ends while connecting or greeting.
+    /// When to dial again while down; when patience ends while connecting or greeting; when to see whether both ends live while up.
     due_ms: Option<u64>,
+    life: KeepAlive,
+    /// The bridge that last answered.
+    bridge: Option<BridgeId>,
+    /// Its address stands for a bridge no more: it is kept while it is up and not dialled again.
+    retired: bool,
     input: Input,
     output: Output,
     /// The kernel may hold bytes that no event will tell of, or whole records wait in `input`.
@@ -77,6 +89,8 @@ enum LinkLoss {
     NotWelcomed,
     #[error("no answer within {GREETING_MS_MAX} ms")]
     NoAnswer,
+    #[error("the bridge gave no sign of life for 15 s")]
+    Silent,
 }
 
 /// How long connecting and greeting may take each, in ms.
@@ -93,6 +107,9 @@ impl Link {
             phase: Phase::Down,
             stream: None,
             due_ms: Some(0),
+            life: KeepAlive::default(),
+            bridge: None,
+            retired: false,
             input: Input::default(),
             output: Output::default(),
             readable: false,
@@ -102,9 +119,64 @@ impl Link {
         }
     }
 
+    /// The place of a link that leads nowhere yet.
+    pub(crate) fn vacant(index: LinkIndex, token: Token, hello: Arc<[u8]>) -> Self {
+        Self { retired: true, due_ms: None, ..Self::new(index, token, Dialer::Pair(None), hello) }
+    }
+
     /// Whether records flow.
     pub(crate) fn is_up(&self) -> bool {
         self.phase == Phase::Up
+    }
+
+    /// The bridge that it is up to.
+    pub(crate) fn bridge(&self) -> Option<BridgeId> {
+        self.bridge.filter(|_| self.is_up())
+    }
+
+    /// Where it leads; none within the process.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.dialer.address()
+    }
+
+    /// Whether it is to be up: it leads to a bridge that there is.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.retired
+    }
+
+    /// Whether its place may be given to another bridge.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.retired && self.phase == Phase::Down
+    }
+
+    /// Its address stands for a bridge again, or no longer. A link that is up stays so: the bridge may be draining, and says itself when it
+    /// has settled everything.
+    pub(crate) fn want(&mut self, wanted: bool, now: Now) {
+        if self.retired != wanted {
+            return;
+        }
+        self.retired = !wanted;
+        if !self.is_up() {
+            self.clear();
+            self.due_ms = wanted.then_some(now.monotonic_ms);
+        }
+    }
+
+    /// Its place goes to another bridge; it must be vacant.
+    pub(crate) fn lead_to(&mut self, dialer: Dialer) {
+        debug_assert!(self.is_vacant());
+        *self = Self::new(self.index, self.token, dialer, Arc::clone(&self.hello));
+    }
+
+    /// Whether it is about to dial the bridge that answered it before and that another link reaches already, under another address
+    /// of the same machine. A bridge takes one link of each shard.
+    pub(crate) fn is_redundant(&self, reached: impl Fn(BridgeId) -> bool) -> bool {
+        self.phase == Phase::Down && self.bridge.is_some_and(reached)
+    }
+
+    /// Puts the next attempt off.
+    pub(crate) fn put_off(&mut self, now: Now) {
+        self.due_ms = self.dialer.pause_ms().map(|pause_ms| now.monotonic_ms + pause_ms);
     }
 
     /// When [`handle_due`](Self::handle_due) wants to be called.
@@ -130,7 +202,7 @@ impl Link {
         let dialled = match self.phase {
             Phase::Down => self.dial(registry, now),
             Phase::Connecting | Phase::Greeting => Err(LinkLoss::NoAnswer),
-            Phase::Up => Ok(()),
+            Phase::Up => self.see_whether_both_live(engine, now),
         };
         self.lose_on_error(dialled, engine, now);
     }
@@ -158,7 +230,7 @@ impl Link {
 
     /// Sends what the engine wrote in this turn.
     pub(crate) fn write(&mut self, engine: &mut Engine, registry: &Registry, now: Now) {
-        let written = self.send(engine, registry);
+        let written = self.send(engine, registry, now);
         self.lose_on_error(written, engine, now);
     }
 
@@ -169,6 +241,26 @@ impl Link {
         self.reports_room = true;
         self.phase = Phase::Connecting;
         self.due_ms = Some(now.monotonic_ms + GREETING_MS_MAX);
+        Ok(())
+    }
+
+    fn see_whether_both_live(&mut self, engine: &mut Engine, now: Now) -> Result<(), LinkLoss> {
+        if self.readable {
+            // Unread while a fan-out is under way, and a sign of life all the same.
+            self.life.note_heard(now.monotonic_ms);
+        }
+        match self.life.quiet(now.monotonic_ms) {
+            Quiet::There => return Err(LinkLoss::Silent),
+            Quiet::Here => {
+                // A bridge that takes nothing need not hear it, and what it has not taken does not pile up.
+                if !self.blocked {
+                    ToBridge::Alive.encode(engine.link_output(self.index));
+                }
+                self.life.note_said(now.monotonic_ms);
+            }
+            Quiet::No => {}
+        }
+        self.due_ms = Some(self.life.next_due_ms());
         Ok(())
     }
 
@@ -188,7 +280,9 @@ impl Link {
         if engine.has_work() {
             return Ok(());
         }
-        self.readable = match self.input.fill(stream)? {
+        let filled = self.input.fill(stream)?;
+        self.life.note_heard(now.monotonic_ms);
+        self.readable = match filled {
             Filled::Closed => return Err(LinkLoss::Closed),
             Filled::Empty => false,
             Filled::Some => self.peer_closed,
@@ -207,7 +301,10 @@ impl Link {
                 (Phase::Up, record) => engine.handle_link_record(self.index, &record, now),
                 (_, ToGateway::Welcome(welcome)) if welcome.version == LINK_VERSION => {
                     self.phase = Phase::Up;
-                    self.due_ms = None;
+                    self.bridge = Some(welcome.bridge);
+                    self.life = KeepAlive::starting(now.monotonic_ms);
+                    // The other end of a pair cannot vanish alone.
+                    self.due_ms = self.address().map(|_| self.life.next_due_ms());
                     self.dialer.note_success();
                     tracing::info!(link = self.index.0, bridge = %welcome.bridge, "link is up");
                     engine.handle_link_up(self.index, welcome, now);
@@ -220,13 +317,16 @@ impl Link {
         Ok(())
     }
 
-    fn send(&mut self, engine: &mut Engine, registry: &Registry) -> Result<(), LinkLoss> {
+    fn send(&mut self, engine: &mut Engine, registry: &Registry, now: Now) -> Result<(), LinkLoss> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         if self.blocked || self.phase == Phase::Connecting {
             return Ok(());
         }
         let nothing_yet = &mut Vec::new();
         let next = if self.phase == Phase::Up { engine.link_output(self.index) } else { nothing_yet };
+        if !next.is_empty() {
+            self.life.note_said(now.monotonic_ms);
+        }
         let sent = self.output.send(stream, next)?;
         if sent == self.reports_room {
             // A socket pair reports room each time its other end reads anything. Asking only while something waits
@@ -241,12 +341,27 @@ impl Link {
 
     fn lose_on_error(&mut self, result: Result<(), LinkLoss>, engine: &mut Engine, now: Now) {
         let Err(loss) = result else { return };
+        let address = self.address();
         if self.is_up() || self.dialer.is_first_failure() {
-            tracing::warn!(link = self.index.0, reason = %loss, "link is down");
+            tracing::warn!(link = self.index.0, ?address, reason = %loss, "link is down");
         } else {
-            tracing::debug!(link = self.index.0, reason = %loss, "link stays down");
+            tracing::debug!(link = self.index.0, ?address, reason = %loss, "link stays down");
         }
         let was_up = self.is_up();
+        self.clear();
+        self.due_ms = None;
+        if !self.retired {
+            self.put_off(now);
+        }
+        if was_up {
+            engine.handle_link_down(self.index, now);
+            // Written for the link that is gone; the engine says again what matters.
+            engine.link_output(self.index).clear();
+        }
+    }
+
+    /// Forgets the stream and what was under way on it.
+    fn clear(&mut self) {
         self.phase = Phase::Down;
         self.stream = None;
         self.input.clear();
@@ -254,11 +369,5 @@ impl Link {
         self.readable = false;
         self.peer_closed = false;
         self.blocked = false;
-        self.due_ms = self.dialer.pause_ms().map(|pause_ms| now.monotonic_ms + pause_ms);
-        if was_up {
-            engine.handle_link_down(self.index, now);
-            // Written for the link that is gone; the engine says again what matters.
-            engine.link_output(self.index).clear();
-        }
     }
 }

@@ -158,6 +158,8 @@ impl Shard {
                 let _ = answer
                     .send(ShardReport { connections: self.engine.connections(), links_up: self.links_up() });
             }
+            Letter::Bridges(addresses) => self.know_bridges(&addresses, now),
+            Letter::Admit(listeners) => self.admit(listeners),
             Letter::Reload(config) => self.engine.handle_reload(*config),
             Letter::Drain { within } if self.phase == Phase::Serving => {
                 self.phase = Phase::Draining;
@@ -189,9 +191,7 @@ impl Shard {
 
     fn handle_due(&mut self, now: Now) {
         self.engine.handle_timers(now);
-        for link in &mut self.links {
-            link.handle_due(&mut self.engine, self.poll.registry(), now);
-        }
+        self.handle_links_due(now);
         for listener in &mut self.listeners {
             listener.handle_due(now.monotonic_ms);
         }
@@ -263,6 +263,7 @@ impl Shard {
             sockets: self.sockets.len(),
             unsent_bytes: self.unsent.bytes,
             links_up: self.links_up(),
+            links_wanted: self.links.iter().filter(|link| link.is_wanted()).count(),
         };
         self.metrics.publish(self.engine.stats(), &self.stats, &gauges);
     }

@@ -1,10 +1,13 @@
 //! What other threads may say to a shard.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::{DeviceView, EngineConfig};
 use tokio::sync::oneshot;
 
+use crate::io::listener::Listener;
 use crate::store_client::StoreReply;
 
 /// One letter. An answer that nobody waits for any more is dropped.
@@ -28,6 +31,10 @@ pub(crate) enum Letter {
     },
     /// How does the shard do? An answer also shows that its loop turns.
     Report(oneshot::Sender<ShardReport>),
+    /// These are all bridges that are not within the process.
+    Bridges(Arc<[SocketAddr]>),
+    /// Take connections from now on.
+    Admit(Vec<Listener>),
     /// Go on with another configuration; nobody is disconnected.
     Reload(Box<EngineConfig>),
     /// Stop accepting, say goodbye to everyone, and end the thread once nothing is owed any more.

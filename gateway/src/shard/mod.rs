@@ -5,6 +5,7 @@
 //! `reading` and `sending` are its steps.
 
 mod accepting;
+mod bridges;
 pub(crate) mod clock;
 mod event_loop;
 mod letter;
@@ -21,7 +22,7 @@ use holdfast_engine::{CloseReason, ConnectionId, Engine, LinkIndex, SocketEnd};
 use holdfast_store::contract::Store;
 use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge};
-use mio::{Interest, Poll, Waker};
+use mio::{Poll, Waker};
 
 use crate::config::{DrainPlan, Settings};
 use crate::io::lingering::Lingering;
@@ -42,6 +43,7 @@ pub(crate) use letter::{Letter, ShardReport};
 /// Everything that one thread owns.
 pub(crate) struct Shard {
     engine: Engine,
+    owner: Owner,
     poll: Poll,
     clock: Clock,
     mailbox: Mailbox<Letter>,
@@ -49,7 +51,10 @@ pub(crate) struct Shard {
     letters: VecDeque<Letter>,
     store: StoreClient<Letter>,
     listeners: Vec<Listener>,
+    /// One for each index that the engine knows.
     links: Vec<Link>,
+    /// What each link begins with.
+    hello: Arc<[u8]>,
     sockets: Sockets,
     /// Sockets whose kernel buffer may hold bytes that no event will tell of. Bound: each socket stands here at most
     /// once.
@@ -97,7 +102,6 @@ pub(crate) struct ShardSetup {
     pub(crate) owner: Owner,
     pub(crate) poll: Poll,
     pub(crate) mailbox: Mailbox<Letter>,
-    pub(crate) listeners: Vec<Listener>,
     pub(crate) dialers: Vec<Dialer>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
@@ -105,7 +109,7 @@ pub(crate) struct ShardSetup {
 }
 
 impl ShardSetup {
-    /// A shard without listeners.
+    /// A shard that admits nobody yet.
     pub(crate) fn new(
         node: NodeId,
         shard: ShardId,
@@ -117,15 +121,7 @@ impl ShardSetup {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new(Waker::new(poll.registry(), Source::Mailbox.token())?);
         let owner = Owner { node, shard };
-        Ok(Self { owner, poll, mailbox, listeners: Vec::new(), dialers, store, clock, seed })
-    }
-
-    /// Adds a listener.
-    pub(crate) fn add_listener(&mut self, mut listener: Listener) -> io::Result<()> {
-        let token = Source::Listener(self.listeners.len() as u16).token();
-        self.poll.registry().register(&mut listener.socket, token, Interest::READABLE)?;
-        self.listeners.push(listener);
-        Ok(())
+        Ok(Self { owner, poll, mailbox, dialers, store, clock, seed })
     }
 }
 
@@ -135,28 +131,32 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 impl Shard {
     /// Puts the parts together; [`run`](Self::run) does the rest.
     pub(crate) fn new(setup: ShardSetup, settings: &Settings) -> Self {
-        let ShardSetup { owner, poll, mailbox, listeners, dialers, store, clock, seed } = setup;
+        let ShardSetup { owner, poll, mailbox, dialers, store, clock, seed } = setup;
         let mut hello = Vec::new();
         ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, secret: &settings.link_secret })
             .encode(&mut hello);
         let hello: Arc<[u8]> = hello.into();
-        let links: Vec<Link> = dialers
+        let mut links: Vec<Link> = dialers
             .into_iter()
             .zip(0..)
-            .map(|(dialer, index)| {
-                Link::new(LinkIndex(index), Source::Link(index).token(), dialer, Arc::clone(&hello))
-            })
+            .map(|(dialer, index)| new_link(LinkIndex(index), dialer, &hello))
             .collect();
+        if links.is_empty() {
+            // The engine keeps who waits for any bridge at the first link, be there one or not.
+            links.push(Link::vacant(LinkIndex(0), Source::Link(0).token(), Arc::clone(&hello)));
+        }
         let largest_packet = settings.engine.mqtt.maximum_packet_size as usize;
         Self {
             engine: Engine::new(settings.engine.clone(), owner, links.len() as u16, seed),
+            owner,
             poll,
             clock,
             store: StoreClient::new(store, mailbox.clone()),
             mailbox,
             letters: VecDeque::new(),
-            listeners,
+            listeners: Vec::new(),
             links,
+            hello,
             sockets: Sockets::default(),
             ready: VecDeque::new(),
             lingering: Lingering::default(),
@@ -175,4 +175,8 @@ impl Shard {
             close_log: LogLimit::default(),
         }
     }
+}
+
+fn new_link(index: LinkIndex, dialer: Dialer, hello: &Arc<[u8]>) -> Link {
+    Link::new(index, Source::Link(index.0).token(), dialer, Arc::clone(hello))
 }

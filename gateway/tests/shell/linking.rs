@@ -1,7 +1,8 @@
 //! Links to bridges that are processes of their own.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use holdfast_gateway::{LinkTarget, NodeHandle};
 use holdfast_wire::ids::BridgeId;
@@ -85,4 +86,60 @@ fn a_node_whose_bridge_does_not_listen_yet_starts_and_waits() {
     let bridge = TcpListener::bind(address).unwrap();
     let _link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
     wait_until("the link is up", || links(&node));
+}
+
+#[test]
+fn bridges_are_found_by_name() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = config();
+    config.shards = 1;
+    let port = bridge.local_addr().unwrap().port();
+    let node = start_node(&config, vec![LinkTarget::Name(format!("localhost:{port}"))]);
+    assert!(!links(&node));
+    let _link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+}
+
+#[test]
+fn a_name_that_does_not_resolve_keeps_the_node_waiting_and_says_so() {
+    let mut config = config();
+    config.shards = 1;
+    let node = start_node(&config, vec![LinkTarget::Name("no-such-host.invalid:7".to_owned())]);
+    let answer = http::get(node.addresses().admin.unwrap(), "/readyz");
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["shards_without_link"], serde_json::json!([0]));
+    assert!(answer.json()["reason"].as_str().unwrap().contains("link"));
+}
+
+#[test]
+fn nobody_is_admitted_before_the_node_is_told_to() {
+    let options = holdfast_store::Options::default();
+    let store = std::sync::Arc::new(holdfast_store::MemoryStore::new(options.clock, options.bounds));
+    let settings = config().validate().unwrap();
+    let mut node = holdfast_gateway::Node::start(
+        holdfast_gateway::NodeConfig::new(settings),
+        store,
+        vec![LinkTarget::Name("no-such-host.invalid:7".to_owned())],
+    )
+    .unwrap();
+    let mqtt: SocketAddr = node.addresses().mqtt.unwrap();
+    assert!(TcpStream::connect(mqtt).is_err());
+    node.admit().unwrap();
+    TcpStream::connect(mqtt).unwrap();
+}
+
+#[test]
+fn a_quiet_link_is_kept_alive_and_one_that_gives_no_sign_is_lost() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = node_dialling(&bridge);
+    let mut link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+    let begun = Instant::now();
+    let mut heard = Vec::new();
+    link.read_to_end(&mut heard).unwrap_or_default();
+    assert!(begun.elapsed() > Duration::from_secs(14), "lost after {:?}", begun.elapsed());
+    let mut alive = Vec::new();
+    ToBridge::Alive.encode(&mut alive);
+    assert_eq!(heard, alive.repeat(2));
+    wait_until("the link is down", || !links(&node));
 }

@@ -84,7 +84,9 @@ fn start_node(config: &GatewayConfig, links: Vec<LinkTarget>) -> NodeHandle {
     let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
     let settings = config.validate().expect("the configuration is valid");
     let config = NodeConfig { metrics: Some(recorder()), ..NodeConfig::new(settings) };
-    Node::start(config, store, links).expect("the node starts")
+    let mut node = Node::start(config, store, links).expect("the node starts");
+    node.admit().expect("the listeners open");
+    node
 }
 
 /// The process's one recorder, which the nodes of all tests share.

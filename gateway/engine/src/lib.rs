@@ -12,6 +12,7 @@
 mod connection;
 mod drain;
 mod engine;
+mod events;
 mod input;
 mod limits;
 mod outbox;

@@ -24,6 +24,8 @@ pub struct EngineConfig {
     pub json: JsonConfig,
     /// Bounds of our own.
     pub limits: Limits,
+    /// Bridges are told of connections that begin and end (`ToBridge::Event`). Off, nobody pays for it.
+    pub events: bool,
 }
 
 /// What MQTT lets a server announce, and how 3.1.1 is mapped on it.

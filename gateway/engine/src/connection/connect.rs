@@ -253,6 +253,7 @@ impl Engine {
                 framing.send(&mut self.shared.outbox, id, |out| accepted.encode(version, out));
             }
         }
+        self.shared.tell_connected(&session, session_present, now);
         connection.phase = Phase::Established(session);
         connection.hear(now.monotonic_ms);
         if let Some(silence_ms) = connection.silence_ms_max(0) {

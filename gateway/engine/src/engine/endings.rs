@@ -103,6 +103,7 @@ impl Engine {
         now: Now,
     ) {
         self.leave_client(&session.client, id.slot);
+        self.shared.tell_ended(session, reason, now);
         let persistent = session.durable.is_some();
         let mut woken = Vec::new();
         for subscription in &session.subscriptions {

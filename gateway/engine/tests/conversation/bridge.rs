@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use holdfast_engine::LinkIndex;
 use holdfast_wire::ids::{Epoch, Owner};
 use holdfast_wire::link::{
-    Deliver, Interest, InterestKind, Outcome, Settled, SettledAt, Target, ToBridge, ToGateway, next_record,
+    Deliver, EventKind, Interest, InterestKind, Outcome, Settled, SettledAt, Target, ToBridge, ToGateway,
+    next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::PacketId;
@@ -43,6 +44,9 @@ pub(crate) enum Heard {
         messages_max: u32,
     },
     Report(u64, Outcome),
+    /// Client, epoch and time, and what happened in short: `connected mqtt5`, with ` present` and ` for 60`; `disconnected reason`, with ` for good`;
+    /// `taken over`.
+    Event(String, Epoch, u64, String),
     Takeover {
         client: String,
         epoch: Epoch,
@@ -116,9 +120,26 @@ impl From<ToBridge<'_>> for Heard {
             ToBridge::Handover(handover) => {
                 Self::Handover { client: handover.client.to_owned(), session: handover.session.to_vec() }
             }
-            ToBridge::Event(event) => panic!("an event that no story asked for: {event:?}"),
+            ToBridge::Event(event) => {
+                Self::Event(event.client.to_owned(), event.epoch, event.at_ms, event_in_short(event.kind))
+            }
             ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
         }
+    }
+}
+
+fn event_in_short(kind: EventKind<'_>) -> String {
+    let when = |condition: bool, said: String| if condition { said } else { String::new() };
+    match kind {
+        EventKind::Connected { protocol, session_present, session_expiry_s } => {
+            let present = when(session_present, " present".to_owned());
+            let lasts = when(session_expiry_s > 0, format!(" for {session_expiry_s}"));
+            format!("connected {protocol}{present}{lasts}")
+        }
+        EventKind::Disconnected { reason, session_ended } => {
+            format!("disconnected {reason}{}", when(session_ended, " for good".to_owned()))
+        }
+        EventKind::TakenOver => "taken over".to_owned(),
     }
 }
 
@@ -243,6 +264,13 @@ impl Bridge {
     #[track_caller]
     pub(crate) fn hears_report(&self, delivery: u64, outcome: Outcome) {
         assert_eq!(self.hears(), Heard::Report(delivery, outcome));
+    }
+
+    /// The next record tells of this client's connection, now.
+    #[track_caller]
+    pub(crate) fn hears_event(&self, client: &str, epoch: Epoch, what: &str) {
+        let now_ms = self.shard.stage().now.unix_ms;
+        assert_eq!(self.hears(), Heard::Event(client.to_owned(), epoch, now_ms, what.to_owned()));
     }
 
     #[track_caller]

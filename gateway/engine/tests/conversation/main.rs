@@ -16,6 +16,7 @@ mod backpressure;
 mod bad_input;
 mod connecting;
 mod draining;
+mod events;
 mod json;
 mod keep_alive;
 mod links;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_store::MemoryStore;
-use holdfast_wire::ids::{BridgeId, ClientId, Owner};
+use holdfast_wire::ids::{BridgeId, ClientId, Epoch, Owner};
 use holdfast_wire::link::{
-    Deliver, Handover, Interest, InterestKind, Outcome, Positions, Settled, Target, ToBridge, ToGateway,
-    next_record,
+    Deliver, Event, EventKind, Handover, Interest, InterestKind, Outcome, Positions, Settled, Target,
+    ToBridge, ToGateway, next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
@@ -59,6 +59,8 @@ pub(crate) struct Bridge {
     pub(crate) awaited: BTreeMap<u64, usize>,
     pub(crate) outcomes: Vec<(u64, Outcome)>,
     last_delivery: u64,
+    /// The book of connections: by client and epoch, whether it has ended.
+    pub(crate) book: BTreeMap<(String, Epoch), bool>,
 }
 
 impl Bridge {
@@ -77,6 +79,7 @@ impl Bridge {
             awaited: BTreeMap::new(),
             outcomes: Vec::new(),
             last_delivery: 0,
+            book: BTreeMap::new(),
         }
     }
 
@@ -165,13 +168,28 @@ impl Bridge {
                         say(&mut shards[owner], &ToGateway::Handover(handover));
                     }
                 }
-                ToBridge::Event(_) => {}
+                ToBridge::Event(event) => self.write_down(&event),
                 ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
                 ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),
             }
         }
         if !rest.is_empty() {
             self.inbox.insert(shard, rest.to_vec());
+        }
+    }
+
+    /// Each connection begins and ends once, in this order. What a lost link took with it is not told again.
+    fn write_down(&mut self, event: &Event<'_>) {
+        let key = (event.client.to_owned(), event.epoch);
+        match event.kind {
+            EventKind::Connected { .. } => {
+                let former = self.book.insert(key, false);
+                assert_eq!(former, None, "{event:?} is told twice");
+            }
+            EventKind::Disconnected { .. } | EventKind::TakenOver => {
+                let former = self.book.insert(key, true);
+                assert_ne!(former, Some(true), "{event:?} is told twice");
+            }
         }
     }
 

@@ -95,6 +95,15 @@ impl World {
                 }
             }
         }
+        // Whoever is connected stands in the book, and whoever stands there is connected: unless a link took an entry with it.
+        if !self.has_died {
+            let standing = self.bridge.book.iter().filter(|(_, ended)| !**ended).map(|(key, _)| key.clone());
+            let views = self.devices.iter().flat_map(|device| {
+                let views = self.shards.iter().filter_map(|shard| shard.engine.device(&device.client));
+                views.map(|view| (device.client.clone(), view.epoch))
+            });
+            assert_eq!(standing.collect::<BTreeSet<_>>(), views.collect());
+        }
         // P6: what was not lost with its link has been reported, once (the bridge checks that it is not twice).
         assert!(
             self.bridge.awaited.is_empty(),

@@ -119,8 +119,11 @@ impl World {
             fan_out_slice_deliveries: 2,
             ..Limits::default()
         };
-        let mut shard =
-            Shard::new(owner, EngineConfig { limits, ..EngineConfig::default() }, self.random.next());
+        let mut shard = Shard::new(
+            owner,
+            EngineConfig { limits, events: true, ..EngineConfig::default() },
+            self.random.next(),
+        );
         if self.bridge.up {
             shard.link(self.bridge.id, self.now());
         }

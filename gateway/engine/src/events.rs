@@ -1,0 +1,44 @@
+//! Word to the bridges that connections began and ended, for whoever keeps a book of them. Only if [`EngineConfig::events`] is set.
+//!
+//! [`EngineConfig::events`]: crate::limits::EngineConfig::events
+
+use holdfast_wire::link::{Event, EventKind, ToBridge};
+
+use crate::connection::close::CloseReason;
+use crate::input::Now;
+use crate::session::{Protocol, Session};
+use crate::shared::Shared;
+
+impl Shared {
+    /// The client was told that its session stands.
+    pub(crate) fn tell_connected(&mut self, session: &Session, session_present: bool, now: Now) {
+        let protocol = match session.protocol {
+            Protocol::V311 => "mqtt3",
+            Protocol::V5 => "mqtt5",
+            Protocol::Json => "json",
+        };
+        let session_expiry_s = session.expiry_s;
+        self.tell(session, EventKind::Connected { protocol, session_present, session_expiry_s }, now);
+    }
+
+    /// Its connection ended.
+    pub(crate) fn tell_ended(&mut self, session: &Session, reason: CloseReason, now: Now) {
+        let kind = match reason {
+            CloseReason::SessionTakenOver | CloseReason::Fenced => EventKind::TakenOver,
+            _ => EventKind::Disconnected { reason: reason.label(), session_ended: session.expiry_s == 0 },
+        };
+        self.tell(session, kind, now);
+    }
+
+    fn tell(&mut self, session: &Session, kind: EventKind<'_>, now: Now) {
+        if !self.config.events {
+            return;
+        }
+        let Some(link) = self.uplinks.choose(&session.client) else {
+            self.stats.events_dropped += 1;
+            return;
+        };
+        let event = Event { client: &session.client, epoch: session.epoch, at_ms: now.unix_ms, kind };
+        self.uplinks.say(link, &ToBridge::Event(event));
+    }
+}

@@ -1,6 +1,7 @@
 //! A running bridge: its runtime, its start and its end.
 
 use std::io;
+use std::net::TcpListener;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::config::BridgeConfig;
 use crate::core::Core;
 use crate::fanout::InterestTable;
-use crate::link::{LinkStream, converse};
+use crate::link::{LinkStream, accept_links, converse};
 use crate::push::{PushAnswer, PushError, PushRequest, push};
 use crate::sink::Sink;
 use crate::store_requests::ask_until_answered;
@@ -88,9 +89,29 @@ impl BridgeHandle {
         let (Some(open), Some(runtime)) = (open, &self.0.runtime) else { return };
         let stream = stream.into();
         runtime.spawn(async move {
-            converse(core, stream).await;
+            converse(core, stream, None).await;
             drop(open);
         });
+    }
+
+    /// Takes links from gateways that dial `listener`, until the bridge drains.
+    pub fn listen(&self, listener: TcpListener) -> io::Result<()> {
+        let Some(runtime) = &self.0.runtime else { return Ok(()) };
+        let listener = on_runtime(runtime, listener)?;
+        runtime.spawn(accept_links(Arc::clone(&self.0.core), listener));
+        Ok(())
+    }
+
+    /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains.
+    pub fn serve(&self, listener: TcpListener, router: axum::Router) -> io::Result<()> {
+        let Some(runtime) = &self.0.runtime else { return Ok(()) };
+        let listener = on_runtime(runtime, listener)?;
+        runtime.spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "an HTTP server of the bridge ended");
+            }
+        });
+        Ok(())
     }
 
     /// Pushes, and waits for the outcome as long as the request says. May be called from any runtime.
@@ -119,6 +140,12 @@ impl BridgeHandle {
         });
         wait.recv_timeout(within).is_ok()
     }
+}
+
+fn on_runtime(runtime: &Runtime, listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    let _entered = runtime.enter();
+    tokio::net::TcpListener::from_std(listener)
 }
 
 impl Drop for Running {

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::BridgeConfig;
 use crate::fanout::{InterestTable, LinkId, Owes};
-use crate::link::Peers;
+use crate::link::{Complaints, Peers};
 use crate::metrics::Counters;
 use crate::push::Pushes;
 use crate::sink::Sink;
@@ -28,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) peers: Peers,
     pub(crate) pushes: Pushes,
     pub(crate) counters: Counters,
+    pub(crate) complaints: Complaints,
     /// Group deliveries whose report is awaited.
     pub(crate) group_deliveries: Arc<Semaphore>,
     /// True once the filters of persistent sessions are known: no link opens before that.
@@ -59,6 +60,7 @@ impl Core {
             peers: Peers::default(),
             pushes: Pushes::new(config.push.clone()),
             counters: Counters::new(),
+            complaints: Complaints::default(),
             group_deliveries: Arc::new(Semaphore::new(config.group_deliveries_max as usize)),
             ready: watch::Sender::new(false),
             draining: watch::Sender::new(false),

@@ -7,6 +7,7 @@
 //! Start with [`Bridge::start`], then `link::conversation` (what a shard says), `uplink` (the way up), `fanout` and [`push`] (the way
 //! down), and [`log`] (where frames rest).
 
+pub mod admin;
 mod bridge;
 pub mod config;
 mod core;

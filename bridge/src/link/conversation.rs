@@ -7,8 +7,9 @@
 //!
 //! A closed link's uplinks are still settled: the frames may come again over another link, and join or find them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::Owner;
 use holdfast_wire::link::{
@@ -18,6 +19,7 @@ use holdfast_wire::topic::{TopicError, validate_filter};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::keep_alive::keep_alive;
 use super::peer::{Peer, PeerGone};
 use super::records::Records;
 use super::stream::{LinkStream, WriteHalf};
@@ -30,7 +32,7 @@ use crate::uplink::Uplinks;
 use crate::uplink::inbox::Inbox;
 
 /// A stream that has not said Hello by then is closed.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a Hello may have: more than any secret.
 const HELLO_BYTES_MAX: usize = 64 << 10;
 /// Reads of retained messages that may wait; when full, the link is not read from.
@@ -51,7 +53,7 @@ enum Ending {
     Filter(String, TopicError),
     #[error("a record came that has no place there")]
     OutOfPlace,
-    #[error("no Hello came within 10 s")]
+    #[error("no Hello came within 5 s")]
     Silent,
     #[error("{0}")]
     Refused(String),
@@ -82,8 +84,8 @@ impl Ending {
     }
 }
 
-/// Holds the whole conversation over one stream.
-pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream) {
+/// Holds the whole conversation over one stream; `from` is who dialled, if it came over a network.
+pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<SocketAddr>) {
     let (records, write) = match stream.into_halves() {
         Ok((read, write)) => (Records::new(read), write),
         Err(error) => return tracing::warn!(%error, "a stream cannot become a link"),
@@ -94,10 +96,17 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream) {
         () = until_true(&mut draining) => Err(Ending::Drained),
     };
     match opened {
-        Ok(link) => link.run().await,
+        Ok(link) => {
+            if from.is_some() {
+                tokio::spawn(keep_alive(Arc::clone(&link.peer)));
+            }
+            link.run().await;
+        }
         Err(ending) => {
             metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
-            tracing::warn!(reason = %ending, "a link was not opened");
+            if let Some(suppressed) = core.complaints.admit(ending.reason(), Instant::now()) {
+                tracing::warn!(?from, reason = %ending, suppressed, "a link was not opened");
+            }
         }
     }
 }
@@ -227,6 +236,7 @@ impl Link {
         let mut draining = self.core.draining.subscribe();
         loop {
             let may_read = self.uplinks.has_room();
+            self.peer.note_listening(may_read);
             tokio::select! {
                 biased;
                 () = self.peer.until_closed() => return Err(Ending::Gone),
@@ -237,6 +247,8 @@ impl Link {
                 }
                 read = read(&self.peer, &mut self.records), if may_read => {
                     let read = read?;
+                    self.peer.note_heard();
+                    self.peer.note_listening(false);
                     self.core.counters.bytes_in.increment(read as u64);
                     self.handle_records().await?;
                 }

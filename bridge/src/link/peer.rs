@@ -1,6 +1,6 @@
 //! A shard at the other end of a link, as the rest of the bridge sees it: records can be sent to it, and deliveries reported by it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_wire::ids::Owner;
@@ -29,6 +29,10 @@ pub(crate) struct Peer {
     /// There is room again, or the link is closed.
     room: Notify,
     closed: Notify,
+    /// The shard said something since the last look.
+    heard: AtomicBool,
+    /// What the shard says is being waited for.
+    listening: AtomicBool,
     /// Who waits for reports. Bounded by those who ask for them: pushes and group deliveries in flight.
     reports: Mutex<FxHashMap<u64, oneshot::Sender<Outcome>>>,
     next_delivery: AtomicU64,
@@ -38,6 +42,8 @@ pub(crate) struct Peer {
 struct Out {
     bytes: Vec<u8>,
     closed: bool,
+    /// Something was written since the last sign of life was due.
+    said: bool,
 }
 
 impl Peer {
@@ -49,6 +55,8 @@ impl Peer {
             written: Notify::new(),
             room: Notify::new(),
             closed: Notify::new(),
+            heard: AtomicBool::new(true),
+            listening: AtomicBool::new(false),
             reports: Mutex::default(),
             next_delivery: AtomicU64::new(1),
         }
@@ -99,11 +107,42 @@ impl Peer {
         // The writer takes all there is; it was told when there was nothing.
         let is_first = out.bytes.is_empty();
         encode(&mut out.bytes);
+        out.said = true;
         drop(out);
         if is_first {
             self.written.notify_one();
         }
         Ok(())
+    }
+
+    /// Says that the bridge lives, if nothing was said since the last call.
+    pub(crate) fn give_sign(&self) -> Result<(), PeerGone> {
+        let mut out = self.out();
+        if out.closed {
+            return Err(PeerGone);
+        }
+        let is_quiet = !std::mem::replace(&mut out.said, false) && out.bytes.is_empty();
+        if is_quiet {
+            ToGateway::Alive.encode(&mut out.bytes);
+            drop(out);
+            self.written.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whether the shard said nothing since the last call although it was listened to.
+    pub(crate) fn was_silent(&self) -> bool {
+        !self.heard.swap(false, Ordering::Relaxed) && self.listening.load(Ordering::Relaxed)
+    }
+
+    /// For the reader: the shard said something.
+    pub(crate) fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// For the reader: it waits for the shard to say something, or is busy with something else.
+    pub(crate) fn note_listening(&self, listening: bool) {
+        self.listening.store(listening, Ordering::Relaxed);
     }
 
     /// For the writer: waits for something to write and swaps it with `buffer`, which is empty. An error once the link is closed

@@ -35,6 +35,11 @@ impl Peers {
         }
     }
 
+    /// How many links are open.
+    pub(crate) fn count(&self) -> usize {
+        self.read().by_link.len()
+    }
+
     pub(crate) fn of_shard(&self, shard: Owner) -> Option<Arc<Peer>> {
         self.read().by_shard.get(&shard).cloned()
     }

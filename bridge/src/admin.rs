@@ -1,0 +1,75 @@
+//! The admin routes of a bridge that is a process of its own: metrics, health, drain.
+//!
+//! | route | answers |
+//! | --- | --- |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /livez` | 200 while the bridge's runtime runs |
+//! | `GET /readyz` | 200 while it takes links; an outage of the sink does not change that, since restarting it would not help |
+//! | `POST /drain` | asks the process to drain and end |
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::bridge::BridgeHandle;
+
+/// What the process gives the admin routes.
+pub struct Admin {
+    /// Renders the metrics as Prometheus text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Begins the drain of the process.
+    pub drain: Box<dyn Fn() + Send + Sync>,
+}
+
+struct Context {
+    bridge: BridgeHandle,
+    admin: Admin,
+}
+
+/// All routes.
+pub fn router(bridge: BridgeHandle, admin: Admin) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(async || Json(json!({ "live": true }))))
+        .route("/readyz", get(show_readiness))
+        .route("/drain", post(request_drain))
+        .with_state(Arc::new(Context { bridge, admin }))
+}
+
+async fn show_metrics(State(context): State<Arc<Context>>) -> Response {
+    let text = (context.admin.metrics)();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
+    let core = context.bridge.core();
+    let draining = *core.draining.borrow();
+    let knows_filters = *core.ready.borrow();
+    let reason = if draining {
+        "the bridge drains"
+    } else if !knows_filters {
+        "the session store has not said yet which filters persistent sessions hold"
+    } else {
+        ""
+    };
+    let status = if reason.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({
+        "ready": reason.is_empty(),
+        "reason": reason,
+        "bridge": context.bridge.id().to_string(),
+        "draining": draining,
+        "store": knows_filters,
+        "links": core.peers.count(),
+    });
+    (status, Json(body)).into_response()
+}
+
+async fn request_drain(State(context): State<Arc<Context>>) -> StatusCode {
+    (context.admin.drain)();
+    StatusCode::ACCEPTED
+}

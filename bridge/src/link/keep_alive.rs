@@ -1,0 +1,35 @@
+//! Signs of life on a link to another machine: a gateway that vanished without a FIN is noticed although nothing is sent to it.
+//!
+//! Each end that wrote nothing for 5 s says `Alive`; one that heard nothing for 15 s gives the link up. The gateway keeps the same
+//! times. A bridge that does not read, because its sink takes nothing, does not hold that silence against the shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, interval_at};
+
+use super::peer::Peer;
+use crate::metrics as names;
+
+const SIGN_EVERY: Duration = Duration::from_secs(5);
+
+/// Signs of life that may fail to come in a row.
+const SILENT_SIGNS_MAX: u32 = 3;
+
+/// Runs until the link is closed, by others or for silence.
+pub(super) async fn keep_alive(peer: Arc<Peer>) {
+    let mut signs = interval_at(Instant::now() + SIGN_EVERY, SIGN_EVERY);
+    let mut silent = 0;
+    loop {
+        signs.tick().await;
+        if peer.give_sign().is_err() {
+            return;
+        }
+        silent = if peer.was_silent() { silent + 1 } else { 0 };
+        if silent == SILENT_SIGNS_MAX {
+            tracing::warn!(node = %peer.shard.node, shard = %peer.shard.shard, "a shard gave no sign of life for 15 s; its link is closed");
+            metrics::counter!(names::LINKS_CLOSED, "reason" => "silent").increment(1);
+            return peer.close();
+        }
+    }
+}

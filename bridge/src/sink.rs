@@ -1,20 +1,57 @@
-//! Where frames go: the local log today; Kafka takes the same place.
+//! Where frames go: Kafka, the local log, or the one with the other behind it for an outage.
 //!
-//! A link gathers the frames of one turn in a [`Lane`] of its own and sends them off together, so a sink sees batches, and says
-//! of each frame once, in any order, whether it is stored or refused for good.
+//! A link gathers the frames of one turn in a [`Lane`] of its own and sends them off together, so a sink sees batches. It says of each frame once, in
+//! any order, what became of it: its [`Verdict`].
 
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::{Batch, Log, LogRecord};
 
 /// The future of [`Lane::send`].
 pub type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), SinkClosed>> + Send + 'a>>;
 
-/// Called for runs of a batch's frames, numbered as they were pushed, each exactly once: with 0 for stored, with an MQTT 5 reason code (0x80 and
-/// above) for refused for good. May be called on any thread and must not block. Dropped if the sink closes before it knows.
-pub type OnSettled = Box<dyn FnMut(Range<u32>, u8) + Send>;
+/// Called for runs of a batch's frames, numbered as they were pushed; each frame is in exactly one run. May be called on any thread, from within
+/// [`Lane::send`] and [`Sink::withdraw`] too, and must neither block nor call the sink. Dropped if the sink closes before it knows.
+pub type OnSettled = Box<dyn FnMut(Range<u32>, Verdict) + Send>;
+
+/// What became of frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They are stored.
+    Stored,
+    /// The one frame of the run is stored there; for those that asked, if the sink can tell.
+    StoredAt(Receipt),
+    /// They are refused for good, with this MQTT 5 reason code (0x80 and above).
+    Refused(u8),
+    /// They are the caller's again: [`Sink::withdraw`] took them back, or the sink lost its way and began anew by itself. Some of them may have been
+    /// stored all the same, so whoever pushes them again marks them `resent`.
+    Withdrawn,
+}
+
+/// Where a sink keeps a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The Kafka topic, or `log`.
+    pub topic: Arc<str>,
+    /// The topic's partition; 0 in the log.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+}
+
+/// How far a sink is behind with what it owes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Frames without a verdict.
+    pub owed: u64,
+    /// For how long the one that waits longest has waited; 0 if none does. One that grows while `silent_for` does not: a part of the sink hangs.
+    pub oldest_for: Duration,
+    /// Since when no verdict was given while one was owed; 0 if none is owed.
+    pub silent_for: Duration,
+}
 
 /// The sink takes nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,48 +62,94 @@ pub struct SinkClosed;
 pub trait Sink: Send + Sync + 'static {
     /// A way into it for one link.
     fn lane(&self) -> Box<dyn Lane>;
+
+    /// How far it is behind.
+    fn progress(&self) -> Progress {
+        Progress::default()
+    }
+
+    /// Gives back what it has not stored: every frame that was pushed before and has no verdict gets one soon, most of them
+    /// [`Verdict::Withdrawn`], and what is pushed afterwards starts afresh. A [`Lane::send`] that waits for room completes. Does nothing in a sink
+    /// that always knows, as the log does.
+    fn withdraw(&self) {}
 }
 
 /// One link's way into a sink. Frames of one lane keep their order.
 pub trait Lane: Send {
-    /// Adds a frame to the batch that is being gathered; copies what it needs.
-    fn push(&mut self, frame: &LogRecord<'_>);
-    /// Sends the batch off. Completes once the sink has room for it, not when it is stored: that is the backpressure.
+    /// Adds a frame to the batch that is being gathered; copies what it needs. One that wants a receipt is settled by
+    /// [`Verdict::StoredAt`] if the sink can tell.
+    fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool);
+    /// Sends the batch off. Completes once the sink has room for it, not when it is stored: that is the backpressure. A sink may have begun to
+    /// store a frame when it was pushed.
     fn send(&mut self, settled: OnSettled) -> Sent<'_>;
 }
 
-/// The local log as a sink.
+/// The local log as a sink. Its receipts name the topic `log`.
 #[derive(Debug)]
-pub struct LogSink(Arc<Log>);
+pub struct LogSink {
+    log: Arc<Log>,
+    name: Arc<str>,
+}
 
 impl LogSink {
     /// Frames go to `log`.
     pub fn new(log: Arc<Log>) -> Self {
-        Self(log)
+        Self { log, name: "log".into() }
     }
 }
 
 impl Sink for LogSink {
     fn lane(&self) -> Box<dyn Lane> {
-        Box::new(LogLane { batch: self.0.batch(), log: Arc::clone(&self.0) })
+        Box::new(LogLane {
+            batch: self.log.batch(),
+            log: Arc::clone(&self.log),
+            name: Arc::clone(&self.name),
+            receipts: Vec::new(),
+        })
     }
 }
 
 struct LogLane {
     log: Arc<Log>,
+    name: Arc<str>,
     batch: Batch,
+    /// Frames of the batch that want one, by number.
+    receipts: Vec<u32>,
 }
 
 impl Lane for LogLane {
-    fn push(&mut self, frame: &LogRecord<'_>) {
+    fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool) {
+        if wants_receipt {
+            self.receipts.push(self.batch.records());
+        }
         self.batch.push(frame);
     }
 
     fn send(&mut self, mut settled: OnSettled) -> Sent<'_> {
         let batch = std::mem::replace(&mut self.batch, self.log.batch());
+        let receipts = std::mem::take(&mut self.receipts);
         let records = batch.records();
+        let name = Arc::clone(&self.name);
         Box::pin(async move {
-            self.log.append(batch, Box::new(move |_| settled(0..records, 0))).await.map_err(|_| SinkClosed)
+            let appended = self.log.append(
+                batch,
+                Box::new(move |appended| {
+                    let mut next = 0;
+                    for frame in receipts {
+                        if next < frame {
+                            settled(next..frame, Verdict::Stored);
+                        }
+                        let offset = (appended.first_offset + u64::from(frame)).cast_signed();
+                        let receipt = Receipt { topic: Arc::clone(&name), partition: 0, offset };
+                        settled(frame..frame + 1, Verdict::StoredAt(receipt));
+                        next = frame + 1;
+                    }
+                    if next < records {
+                        settled(next..records, Verdict::Stored);
+                    }
+                }),
+            );
+            appended.await.map_err(|_| SinkClosed)
         })
     }
 }

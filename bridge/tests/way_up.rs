@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink};
+use holdfast_bridge::sink::{Lane, OnSettled, Receipt, Sent, Sink, Verdict};
 use holdfast_bridge::{Bridge, BridgeConfig, SinkName, TopicRule};
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::link::{Hello, InterestKind, LINK_VERSION, Settled, ToBridge, Uplink};
@@ -233,10 +233,10 @@ impl Manual {
         self.0.lock().unwrap().len()
     }
 
-    fn settle(&self, frame: usize, reason_code: u8) {
+    fn settle(&self, frame: usize, verdict: Verdict) {
         let held = self.0.lock().unwrap();
         let Held { batch, at, .. } = &held[frame];
-        batch.lock().unwrap()(*at..at + 1, reason_code);
+        batch.lock().unwrap()(*at..at + 1, verdict);
     }
 }
 
@@ -247,7 +247,7 @@ impl Sink for Manual {
 }
 
 impl Lane for ManualLane {
-    fn push(&mut self, frame: &LogRecord<'_>) {
+    fn push(&mut self, frame: &LogRecord<'_>, _wants_receipt: bool) {
         self.gathered.push(text(frame.message.payload));
     }
 
@@ -288,13 +288,13 @@ fn a_frame_sent_again_while_pending_is_settled_with_the_first_and_refusals_keep_
     until("the new frame reaches the sink", || sink.count() == 4);
     assert_eq!(sink.payloads(), ["1", "2", "3", "4"]);
 
-    sink.settle(3, 0);
+    sink.settle(3, Verdict::Stored);
     assert_eq!(second.hear(), Heard::Settled(stored(4, 4)), "it does not wait for those before it");
-    sink.settle(0, 0x97);
+    sink.settle(0, Verdict::Refused(0x97));
     assert_eq!(second.hear(), Heard::Settled(Settled { first: 1, last: 1, reason_code: 0x97 }));
-    sink.settle(2, 0);
+    sink.settle(2, Verdict::Stored);
     assert_eq!(second.hear(), Heard::Settled(stored(3, 3)));
-    sink.settle(1, 0);
+    sink.settle(1, Verdict::Stored);
     assert_eq!(second.hear(), Heard::Settled(stored(2, 2)));
 }
 
@@ -318,7 +318,7 @@ fn a_shard_beyond_its_window_is_not_read_from() {
     while settled < 4_000 {
         until("a frame reaches the sink", || sink.count() > settled);
         assert!(sink.count() - settled <= 8 + 64 + 1, "more than the window and one read is held");
-        sink.settle(settled, 0);
+        sink.settle(settled, Verdict::Stored);
         settled += 1;
     }
     shard.until_settled(4_000);
@@ -358,4 +358,36 @@ fn frames_with_qos_0_are_settled_too() {
     }
     shard.until_settled(3);
     assert_eq!(rig.logged().len(), 3);
+}
+
+#[test]
+fn a_frame_that_asked_hears_where_it_is_kept_also_when_it_is_sent_again() {
+    let sink = Manual::default();
+    let bridge = Bridge::start(BridgeConfig::default(), memory_store(), Arc::new(sink.clone())).unwrap();
+    let mut shard = Shard::open(&bridge, 1);
+    let asking = Uplink { wants_receipt: true, ..uplink(1, "t", "1") };
+    shard.publish(asking);
+    shard.publish(uplink(2, "t", "2"));
+    until("two frames reach the sink", || sink.count() == 2);
+    let receipt = |offset| Verdict::StoredAt(Receipt { topic: "frames".into(), partition: 3, offset });
+    sink.settle(0, receipt(8));
+    let at = |sequence, duplicate| Heard::SettledAt(sequence, duplicate, "frames".into(), 3, 8);
+    assert_eq!(shard.hear(), at(1, false));
+    sink.settle(1, receipt(9));
+    assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)), "it did not ask");
+    let mut again = Uplink { sequence: 3, dup: true, ..asking };
+    shard.publish(again);
+    assert_eq!(shard.hear(), at(3, true));
+    (again.sequence, again.wants_receipt) = (4, false);
+    shard.publish(again);
+    assert_eq!(shard.hear(), Heard::Settled(stored(4, 4)));
+    assert_eq!(sink.count(), 2);
+}
+
+#[test]
+fn the_log_gives_receipts_too() {
+    let rig = Rig::start();
+    let mut shard = rig.shard(1);
+    shard.publish(Uplink { wants_receipt: true, ..uplink(1, "t", "1") });
+    assert_eq!(shard.hear(), Heard::SettledAt(1, false, "log".into(), 0, 1));
 }

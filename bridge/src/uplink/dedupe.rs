@@ -4,7 +4,8 @@
 //! its device marked it DUP or its gateway sends it again; the newest entry with its packet id decides, so a packet id that is used for
 //! something else replaces what it meant before. Without either mark a frame is new whatever it looks like.
 //!
-//! Pure. A client costs a slot (88 bytes), its id, a table entry (5 bytes) and 16 bytes for each entry of its ring.
+//! Pure. A client costs a slot (88 bytes), its id, a table entry (5 bytes) and 16 bytes for each entry of its ring. Where a frame is kept is
+//! remembered only of frames whose devices asked.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
@@ -13,7 +14,9 @@ use hashbrown::HashTable;
 use holdfast_wire::mqtt::PacketId;
 use rustc_hash::{FxHashMap, FxHasher, FxSeededState};
 
+use super::receipts::Fate;
 use crate::config::DedupeConfig;
+use crate::sink::Receipt;
 
 /// The rings of all clients. `W` is whoever waits for a pending frame that was sent again.
 pub(crate) struct Dedupe<W> {
@@ -26,6 +29,9 @@ pub(crate) struct Dedupe<W> {
     hand: usize,
     /// Who waits for pending frames; each is an unsettled uplink of some link, so their windows bound it.
     waiting: FxHashMap<Ticket, Vec<W>>,
+    /// Receipts of settled frames; they go with their entries. When there are [`RECEIPTS_MAX`], further ones are not remembered, and such a frame
+    /// sent again is acknowledged without one.
+    receipts: FxHashMap<Ticket, Receipt>,
 }
 
 #[derive(Debug)]
@@ -45,6 +51,8 @@ struct Entry {
     packet_id: PacketId,
     reason_code: u8,
     settled: bool,
+    /// There is one in [`Dedupe::receipts`].
+    receipt: bool,
 }
 
 /// A pending frame, to be settled exactly once.
@@ -55,12 +63,12 @@ pub(crate) struct Ticket {
 }
 
 /// What is known of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     /// Nothing: store it, and settle the ticket.
     New(Ticket),
-    /// It was settled with this code.
-    Settled(u8),
+    /// It was settled so.
+    Settled(Fate),
     /// It is pending; whoever waits is named when it is settled.
     Joined,
 }
@@ -88,6 +96,8 @@ impl Frame<'_> {
 
 /// A ring longer than all packet ids would hold entries that nothing can refer to.
 const RING_MAX: usize = u16::MAX as usize;
+/// Some 15 MB.
+const RECEIPTS_MAX: usize = 1 << 18;
 
 impl<W> Dedupe<W> {
     pub(crate) fn new(config: DedupeConfig, seed: u64) -> Self {
@@ -98,6 +108,7 @@ impl<W> Dedupe<W> {
             slots: Vec::new(),
             hand: 0,
             waiting: FxHashMap::default(),
+            receipts: FxHashMap::default(),
         }
     }
 
@@ -112,10 +123,11 @@ impl<W> Dedupe<W> {
                 slot.ring.iter().enumerate().rev().find(|(_, entry)| entry.packet_id == frame.packet_id)
             && entry.hash == hash
         {
-            if entry.settled {
-                return Seen::Settled(entry.reason_code);
-            }
             let ticket = Ticket { slot: number, number: slot.first.wrapping_add(at as u32) };
+            if entry.settled {
+                let receipt = if entry.receipt { self.receipts.get(&ticket).cloned() } else { None };
+                return Seen::Settled(Fate { reason_code: entry.reason_code, receipt });
+            }
             self.waiting.entry(ticket).or_default().push(waiter());
             return Seen::Joined;
         }
@@ -123,24 +135,38 @@ impl<W> Dedupe<W> {
         while slot.ring.len() >= usize::from(self.config.entries_per_client_max).min(RING_MAX)
             && slot.ring.front().is_some_and(|entry| entry.settled)
         {
-            slot.ring.pop_front();
+            if slot.ring.pop_front().is_some_and(|entry| entry.receipt) {
+                self.receipts.remove(&Ticket { slot: number, number: slot.first });
+            }
             slot.first = slot.first.wrapping_add(1);
         }
         let ticket = Ticket { slot: number, number: slot.first.wrapping_add(slot.ring.len() as u32) };
-        slot.ring.push_back(Entry { hash, packet_id: frame.packet_id, reason_code: 0, settled: false });
+        slot.ring.push_back(Entry {
+            hash,
+            packet_id: frame.packet_id,
+            reason_code: 0,
+            settled: false,
+            receipt: false,
+        });
         slot.pending += 1;
         Seen::New(ticket)
     }
 
     /// A pending frame is settled; gives out who waits for it.
-    pub(crate) fn settle(&mut self, ticket: Ticket, reason_code: u8) -> Vec<W> {
+    pub(crate) fn settle(&mut self, ticket: Ticket, fate: &Fate) -> Vec<W> {
         let slot = &mut self.slots[ticket.slot as usize];
         let entry = slot.ring.get_mut(ticket.number.wrapping_sub(slot.first) as usize);
         debug_assert!(entry.as_ref().is_some_and(|entry| !entry.settled));
         if let Some(entry) = entry.filter(|entry| !entry.settled) {
             entry.settled = true;
-            entry.reason_code = reason_code;
+            entry.reason_code = fate.reason_code;
             slot.pending -= 1;
+            if let Some(receipt) = &fate.receipt
+                && self.receipts.len() < RECEIPTS_MAX
+            {
+                entry.receipt = true;
+                self.receipts.insert(ticket, receipt.clone());
+            }
         }
         if self.waiting.is_empty() { Vec::new() } else { self.waiting.remove(&ticket).unwrap_or_default() }
     }
@@ -180,6 +206,10 @@ impl<W> Dedupe<W> {
             let slot = &mut self.slots[self.hand];
             if slot.pending == 0 && !std::mem::take(&mut slot.fresh) {
                 let (number, hash) = (self.hand as u32, self.seed.hash_one(&*slot.client));
+                for (at, _) in slot.ring.iter().enumerate().filter(|(_, entry)| entry.receipt) {
+                    self.receipts
+                        .remove(&Ticket { slot: number, number: slot.first.wrapping_add(at as u32) });
+                }
                 if let Ok(entry) = self.by_client.find_entry(hash, |&other| other == number) {
                     entry.remove();
                 }
@@ -212,8 +242,8 @@ mod tests {
     fn a_frame_sent_again_after_it_was_settled_gets_the_same_answer() {
         let mut dedupe = dedupe(4, 4);
         let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
-        assert!(dedupe.settle(ticket, 0x97).is_empty());
-        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(0x97));
+        assert!(dedupe.settle(ticket, &Fate::refused(0x97)).is_empty());
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(Fate::refused(0x97)));
         assert!(matches!(dedupe.arrived(frame("other", 1, true, "x"), || "w"), Seen::New(_)));
     }
 
@@ -223,7 +253,7 @@ mod tests {
         let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
         assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "second"), Seen::Joined);
         assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "third"), Seen::Joined);
-        assert_eq!(dedupe.settle(ticket, 0), ["second", "third"]);
+        assert_eq!(dedupe.settle(ticket, &Fate::default()), ["second", "third"]);
         assert!(dedupe.waiting.is_empty());
     }
 
@@ -231,7 +261,7 @@ mod tests {
     fn a_frame_without_a_mark_is_new_whatever_it_looks_like() {
         let mut dedupe = dedupe(4, 4);
         let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
-        dedupe.settle(ticket, 0);
+        dedupe.settle(ticket, &Fate::default());
         new(&mut dedupe, frame("d", 1, false, "x"));
     }
 
@@ -239,10 +269,10 @@ mod tests {
     fn a_packet_id_used_for_something_else_means_that_from_then_on() {
         let mut dedupe = dedupe(4, 4);
         let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
-        dedupe.settle(ticket, 0);
+        dedupe.settle(ticket, &Fate::default());
         let ticket = new(&mut dedupe, frame("d", 1, true, "y"));
-        dedupe.settle(ticket, 0);
-        assert_eq!(dedupe.arrived(frame("d", 1, true, "y"), || "w"), Seen::Settled(0));
+        dedupe.settle(ticket, &Fate::default());
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "y"), || "w"), Seen::Settled(Fate::default()));
         new(&mut dedupe, frame("d", 1, true, "x"));
     }
 
@@ -252,13 +282,28 @@ mod tests {
         let tickets: Vec<_> = (1..=5).map(|id| new(&mut dedupe, frame("d", id, false, "x"))).collect();
         assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Joined);
         for ticket in tickets {
-            dedupe.settle(ticket, 0);
+            dedupe.settle(ticket, &Fate::default());
         }
         let ticket = new(&mut dedupe, frame("d", 6, false, "x"));
-        dedupe.settle(ticket, 0);
+        dedupe.settle(ticket, &Fate::default());
         assert_eq!(dedupe.slots[0].ring.len(), 2);
-        assert_eq!(dedupe.arrived(frame("d", 5, true, "x"), || "w"), Seen::Settled(0));
+        assert_eq!(dedupe.arrived(frame("d", 5, true, "x"), || "w"), Seen::Settled(Fate::default()));
         assert!(matches!(dedupe.arrived(frame("d", 4, true, "x"), || "w"), Seen::New(_)));
+    }
+
+    #[test]
+    fn a_receipt_is_remembered_as_long_as_its_frame() {
+        let mut dedupe = dedupe(1, 1);
+        let receipt = Receipt { topic: "t".into(), partition: 3, offset: 8 };
+        let fate = Fate { reason_code: 0, receipt: Some(receipt) };
+        let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
+        dedupe.settle(ticket, &fate);
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(fate.clone()));
+        let ticket = new(&mut dedupe, frame("d", 2, false, "x"));
+        assert!(dedupe.receipts.is_empty(), "the ring has one entry");
+        dedupe.settle(ticket, &fate);
+        new(&mut dedupe, frame("other", 2, false, "x"));
+        assert!(dedupe.receipts.is_empty(), "there is one client");
     }
 
     #[test]
@@ -267,12 +312,12 @@ mod tests {
         let held = new(&mut dedupe, frame("pending", 1, false, "x"));
         for client in 0..100 {
             let ticket = new(&mut dedupe, frame(&format!("client-{client}"), 1, false, "x"));
-            dedupe.settle(ticket, 0);
+            dedupe.settle(ticket, &Fate::default());
         }
         assert_eq!(dedupe.slots.len(), 2);
         assert_eq!(dedupe.by_client.len(), 2);
-        dedupe.settle(held, 0);
-        assert_eq!(dedupe.arrived(frame("pending", 1, true, "x"), || "w"), Seen::Settled(0));
+        dedupe.settle(held, &Fate::default());
+        assert_eq!(dedupe.arrived(frame("pending", 1, true, "x"), || "w"), Seen::Settled(Fate::default()));
     }
 
     #[test]

@@ -10,18 +10,20 @@ use tokio::sync::Notify;
 use super::Arrival;
 use super::owed::OwedTicket;
 use super::questions::Question;
+use super::receipts::Fate;
+use crate::sink::Verdict;
 
 /// What has become of uplinks.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The sink has spoken of frames of a batch.
-    Sink { batch: u64, frames: Range<u32>, reason_code: u8 },
+    Sink { batch: u64, frames: Range<u32>, verdict: Verdict },
     /// The store answered.
     Store { ticket: OwedTicket, question: Question, answer: Result<Reply, StoreError> },
     /// Those who hear it live have been sent it.
     FannedOut(OwedTicket),
     /// The pending frame that this one repeats is settled.
-    Joined(Arrival, u8),
+    Joined(Arrival, Fate),
 }
 
 /// The news. Each is of an unsettled uplink, and each uplink has at most one for each part it owes: the link's window bounds it.

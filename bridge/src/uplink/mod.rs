@@ -10,6 +10,7 @@ pub(crate) mod dedupe;
 pub(crate) mod inbox;
 mod owed;
 mod questions;
+mod receipts;
 pub(crate) mod topic_map;
 mod window;
 
@@ -27,12 +28,13 @@ use crate::fanout::{FanOut, LinkId, Owes, device_stream};
 use crate::link::Peer;
 use crate::log::LogRecord;
 use crate::metrics as names;
-use crate::sink::{Lane, SinkClosed};
+use crate::sink::{Lane, SinkClosed, Verdict};
 use crate::store_requests::is_temporary;
 use dedupe::{Dedupe, Frame, Seen, Ticket};
 use inbox::{Event, Inbox};
 use owed::{Owed, OwedTicket, part};
 use questions::{Question, Questions};
+use receipts::{Fate, Receipts};
 use topic_map::SinkName;
 use window::Window;
 
@@ -42,6 +44,7 @@ pub(crate) struct Arrival {
     sequence: u64,
     /// Bytes of the record, for the window.
     bytes: u32,
+    wants_receipt: bool,
     dedupe: Option<Ticket>,
 }
 
@@ -60,11 +63,13 @@ pub(crate) struct Uplinks {
     lane: Box<dyn Lane>,
     /// Frames pushed into the lane and not sent off.
     gathered: Vec<InBatch>,
+    /// Consecutive ones, from `first_batch`; the front is never done.
     batches: VecDeque<SentBatch>,
-    next_batch: u64,
+    first_batch: u64,
     /// Vectors of stored batches, to be used again; as many as were ever in flight at once.
     spare: Vec<Vec<InBatch>>,
     window: Window,
+    receipts: Receipts,
     owed: Owed,
     questions: Questions,
     fan_out: FanOut,
@@ -81,7 +86,6 @@ struct InBatch {
 
 #[derive(Debug)]
 struct SentBatch {
-    number: u64,
     frames: Vec<InBatch>,
     /// Frames that the sink has not spoken of.
     left: usize,
@@ -97,9 +101,10 @@ impl Uplinks {
             fan_out: FanOut::new(&core, origin, &inbox),
             gathered: Vec::new(),
             batches: VecDeque::new(),
-            next_batch: 0,
+            first_batch: 0,
             spare: Vec::new(),
             window: Window::default(),
+            receipts: Receipts::default(),
             owed: Owed::default(),
             unsettled: 0,
             unsettled_bytes: 0,
@@ -121,7 +126,12 @@ impl Uplinks {
     /// An uplink arrived in a record of `bytes`.
     pub(crate) fn handle(&mut self, uplink: &Uplink<'_>, bytes: usize, now_ms: u64) {
         let mut message = uplink.message;
-        let mut arrival = Arrival { sequence: uplink.sequence, bytes: bytes as u32, dedupe: None };
+        let mut arrival = Arrival {
+            sequence: uplink.sequence,
+            bytes: bytes as u32,
+            wants_receipt: uplink.wants_receipt,
+            dedupe: None,
+        };
         self.unsettled += 1;
         self.unsettled_bytes += u64::from(arrival.bytes);
         if message.qos > QoS::AtMostOnce
@@ -138,9 +148,9 @@ impl Uplinks {
             let seen = self.core.dedupe().arrived(frame, waiter);
             match seen {
                 Seen::New(ticket) => arrival.dedupe = Some(ticket),
-                Seen::Settled(code) => {
+                Seen::Settled(fate) => {
                     metrics::counter!(names::DEDUPE_HITS, "state" => "settled").increment(1);
-                    self.settled(arrival, code);
+                    self.settled(arrival, fate, true);
                     return;
                 }
                 Seen::Joined => {
@@ -157,7 +167,7 @@ impl Uplinks {
         let owes = self.core.owes(message.topic, message.qos);
         let owed = self.owe(arrival, &message, owes, to_sink);
         if to_sink {
-            self.lane.push(&LogRecord {
+            let record = LogRecord {
                 offset: 0,
                 node: self.node,
                 epoch: uplink.epoch,
@@ -166,10 +176,11 @@ impl Uplinks {
                 resent: uplink.resent,
                 event_time_ms: uplink.event_time_ms,
                 message,
-            });
+            };
+            self.lane.push(&record, uplink.wants_receipt);
             self.gathered.push(InBatch { arrival, owed });
         } else if owed.is_none() {
-            self.finish(arrival, 0);
+            self.finish(arrival, Fate::default());
         }
     }
 
@@ -221,29 +232,36 @@ impl Uplinks {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let number = self.next_batch;
-        self.next_batch += 1;
+        let batch = self.first_batch + self.batches.len() as u64;
         let frames = std::mem::replace(&mut self.gathered, self.spare.pop().unwrap_or_default());
-        self.batches.push_back(SentBatch { number, left: frames.len(), frames });
+        self.batches.push_back(SentBatch { left: frames.len(), frames });
         let inbox = Arc::clone(&self.inbox);
-        let settled =
-            move |frames, reason_code| inbox.push(Event::Sink { batch: number, frames, reason_code });
+        let settled = move |frames, verdict| inbox.push(Event::Sink { batch, frames, verdict });
         self.lane.send(Box::new(settled)).await
     }
 
     /// Takes in what has become of frames.
     pub(crate) fn handle_events(&mut self, events: &mut Vec<Event>) {
+        let core = Arc::clone(&self.core);
+        // Held over a run of the sink's words: it may speak of each frame by itself.
+        let mut dedupe = None;
         for event in events.drain(..) {
+            if !matches!(event, Event::Sink { .. }) {
+                dedupe = None;
+            }
             match event {
-                Event::Sink { batch, frames, reason_code } => self.handle_sink(batch, frames, reason_code),
+                Event::Sink { batch, frames, verdict } => {
+                    self.handle_sink(dedupe.get_or_insert_with(|| core.dedupe()), batch, frames, verdict);
+                }
                 Event::Store { ticket, question, answer } => self.handle_store(ticket, question, answer),
                 Event::FannedOut(ticket) => {
                     self.fan_out.handle_sent();
-                    self.owed.done(ticket, part::FANOUT, 0);
+                    self.owed.done(ticket, part::FANOUT, Fate::default());
                 }
-                Event::Joined(arrival, reason_code) => self.settled(arrival, reason_code),
+                Event::Joined(arrival, fate) => self.settled(arrival, fate, true),
             }
         }
+        drop(dedupe);
         self.advance();
     }
 
@@ -252,14 +270,14 @@ impl Uplinks {
         while let Some((ticket, message, positions)) = self.owed.poll_release() {
             self.fan_out(ticket, message, positions);
         }
-        while let Some((arrival, reason_code)) = self.owed.poll_settled() {
-            self.finish(arrival, reason_code);
+        while let Some((arrival, fate)) = self.owed.poll_settled() {
+            self.finish(arrival, fate);
         }
     }
 
     /// Tells the shard what was settled since the last time.
     pub(crate) fn tell(&mut self, peer: &Peer) {
-        if self.window.is_empty() {
+        if self.window.is_empty() && self.receipts.is_empty() {
             return;
         }
         let mut stored = 0;
@@ -274,33 +292,37 @@ impl Uplinks {
                 }
                 ToGateway::Settled(run).encode(out);
             });
+            stored += self.receipts.take(out);
         });
         self.core.counters.stored.increment(stored);
         self.core.counters.refused.increment(refused);
     }
 
-    fn handle_sink(&mut self, batch: u64, range: std::ops::Range<u32>, reason_code: u8) {
-        let Some(at) = self.batches.iter().position(|sent| sent.number == batch) else { return };
-        let frames = std::mem::take(&mut self.batches[at].frames);
-        let core = Arc::clone(&self.core);
-        let mut dedupe = core.dedupe();
+    fn handle_sink(
+        &mut self,
+        dedupe: &mut Dedupe<Waiter>,
+        batch: u64,
+        range: std::ops::Range<u32>,
+        verdict: Verdict,
+    ) {
+        let Some(at) = batch.checked_sub(self.first_batch).map(|at| at as usize) else { return };
+        let Some(sent) = self.batches.get_mut(at) else { return };
+        let frames = std::mem::take(&mut sent.frames);
         let spoken_of = frames.get(range.start as usize..range.end as usize).unwrap_or_default();
+        sent.left -= spoken_of.len().min(sent.left);
+        let fate = Fate::from(verdict);
         for frame in spoken_of {
             match frame.owed {
-                None => self.finish_with(&mut dedupe, frame.arrival, reason_code),
-                Some(ticket) => self.owed.done(ticket, part::SINK, reason_code),
+                None => self.finish_with(dedupe, frame.arrival, fate.clone()),
+                Some(ticket) => self.owed.done(ticket, part::SINK, fate.clone()),
             }
         }
-        drop(dedupe);
-        let sent = &mut self.batches[at];
-        sent.left -= spoken_of.len().min(sent.left);
-        if sent.left == 0 {
-            self.batches.remove(at);
-            let mut frames = frames;
+        self.batches[at].frames = frames;
+        while let Some(done) = self.batches.pop_front_if(|sent| sent.left == 0) {
+            self.first_batch += 1;
+            let mut frames = done.frames;
             frames.clear();
             self.spare.push(frames);
-        } else {
-            sent.frames = frames;
         }
     }
 
@@ -313,48 +335,54 @@ impl Uplinks {
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "a frame is refused");
-                self.owed.done(ticket, part, ReasonCode::ImplementationSpecificError as u8);
+                let fate = Fate::refused(ReasonCode::ImplementationSpecificError as u8);
+                self.owed.done(ticket, part, fate);
             }
             (Question::Device { client, mut streams }, Ok(Reply::Session(session))) => {
                 streams.extend(device_stream(&client, message.view().topic, session.as_ref(), &streams));
                 if streams.is_empty() {
-                    self.owed.done(ticket, part, 0);
+                    self.owed.done(ticket, part, Fate::default());
                 } else {
                     self.questions.ask(ticket, Question::Streams(streams), message);
                 }
             }
             (_, Ok(Reply::Appended(positions))) => {
                 self.owed.stands_at(ticket, positions);
-                self.owed.done(ticket, part, 0);
+                self.owed.done(ticket, part, Fate::default());
             }
-            (_, Ok(_)) => self.owed.done(ticket, part, 0),
+            (_, Ok(_)) => self.owed.done(ticket, part, Fate::default()),
         }
         self.questions.handle_answered(ticket, part);
     }
 
     fn fan_out(&mut self, ticket: OwedTicket, message: SharedMessage, positions: Positions) {
         if self.fan_out.send(ticket, message, positions) {
-            self.owed.done(ticket, part::FANOUT, 0);
+            self.owed.done(ticket, part::FANOUT, Fate::default());
         }
     }
 
-    fn finish(&mut self, arrival: Arrival, reason_code: u8) {
+    fn finish(&mut self, arrival: Arrival, fate: Fate) {
         let core = Arc::clone(&self.core);
-        self.finish_with(&mut core.dedupe(), arrival, reason_code);
+        self.finish_with(&mut core.dedupe(), arrival, fate);
     }
 
     /// Settles an uplink, and those that are the same frame sent again.
-    fn finish_with(&mut self, dedupe: &mut Dedupe<Waiter>, arrival: Arrival, reason_code: u8) {
+    fn finish_with(&mut self, dedupe: &mut Dedupe<Waiter>, arrival: Arrival, fate: Fate) {
         if let Some(ticket) = arrival.dedupe {
-            for waiter in dedupe.settle(ticket, reason_code) {
-                waiter.inbox.push(Event::Joined(waiter.arrival, reason_code));
+            for waiter in dedupe.settle(ticket, &fate) {
+                waiter.inbox.push(Event::Joined(waiter.arrival, fate.clone()));
             }
         }
-        self.settled(arrival, reason_code);
+        self.settled(arrival, fate, false);
     }
 
-    fn settled(&mut self, arrival: Arrival, reason_code: u8) {
-        self.window.settle(arrival.sequence, reason_code);
+    fn settled(&mut self, arrival: Arrival, fate: Fate, duplicate: bool) {
+        match fate.receipt {
+            Some(receipt) if arrival.wants_receipt && fate.reason_code == 0 => {
+                self.receipts.push(arrival.sequence, duplicate, receipt);
+            }
+            _ => self.window.settle(arrival.sequence, fate.reason_code),
+        }
         self.unsettled -= 1;
         self.unsettled_bytes -= u64::from(arrival.bytes);
     }

@@ -13,6 +13,7 @@ use holdfast_wire::link::Positions;
 use holdfast_wire::message::SharedMessage;
 
 use super::Arrival;
+use super::receipts::Fate;
 
 /// What an uplink may still owe; sets of these are summed.
 pub(crate) mod part {
@@ -32,7 +33,7 @@ struct Entry {
     positions: Positions,
     /// Sum of [`part`]s that are not done.
     owes: u8,
-    reason_code: u8,
+    fate: Fate,
     /// It fans out behind those that arrived before it; otherwise it was sent to fan out when it came.
     ordered: bool,
     released: bool,
@@ -46,7 +47,7 @@ pub(crate) struct Owed {
     first: OwedTicket,
     /// Index of the first ordered entry that may not have been released.
     next_release: usize,
-    settled: Vec<(Arrival, u8)>,
+    settled: Vec<(Arrival, Fate)>,
 }
 
 impl Owed {
@@ -64,7 +65,7 @@ impl Owed {
             message,
             positions: Positions::new(),
             owes,
-            reason_code: 0,
+            fate: Fate::default(),
             ordered,
             released: !ordered || owes & part::FANOUT == 0,
         });
@@ -76,19 +77,19 @@ impl Owed {
         self.entry(ticket).map(|entry| &entry.message)
     }
 
-    /// A part is done, or refused for good with a reason code; the first refusal is what the publisher hears.
-    pub(crate) fn done(&mut self, ticket: OwedTicket, done: u8, reason_code: u8) {
+    /// A part is done, or refused for good; the first refusal is what the publisher hears.
+    pub(crate) fn done(&mut self, ticket: OwedTicket, done: u8, fate: Fate) {
         let Some(at) = ticket.checked_sub(self.first) else { return };
         let Some(entry) = self.entries.get_mut(at as usize) else { return };
         if entry.owes & done == 0 {
             return;
         }
         entry.owes &= !done;
-        if entry.reason_code == 0 {
-            entry.reason_code = reason_code;
+        if entry.fate.reason_code == 0 && fate != Fate::default() {
+            entry.fate = fate;
         }
         if entry.owes == 0 {
-            self.settled.push((entry.arrival, entry.reason_code));
+            self.settled.push((entry.arrival, std::mem::take(&mut entry.fate)));
             self.drop_settled();
         }
     }
@@ -115,17 +116,17 @@ impl Owed {
             }
             entry.released = true;
             let ticket = self.first + self.next_release as u64;
-            if entry.reason_code == 0 {
+            if entry.fate.reason_code == 0 {
                 let released = (ticket, entry.message.clone(), std::mem::take(&mut entry.positions));
                 return Some(released);
             }
-            self.done(ticket, part::FANOUT, 0);
+            self.done(ticket, part::FANOUT, Fate::default());
         }
         None
     }
 
     /// The next uplink that owes nothing any more, with what its publisher hears.
-    pub(crate) fn poll_settled(&mut self) -> Option<(Arrival, u8)> {
+    pub(crate) fn poll_settled(&mut self) -> Option<(Arrival, Fate)> {
         self.settled.pop()
     }
 
@@ -167,7 +168,7 @@ mod tests {
             properties: &[],
             payload: &[],
         });
-        owed.insert(Arrival { sequence, bytes: 1, dedupe: None }, message, owes, true)
+        owed.insert(Arrival { sequence, bytes: 1, wants_receipt: false, dedupe: None }, message, owes, true)
     }
 
     fn released(owed: &mut Owed) -> Vec<u64> {
@@ -175,7 +176,9 @@ mod tests {
     }
 
     fn settled(owed: &mut Owed) -> Vec<(u64, u8)> {
-        std::iter::from_fn(|| owed.poll_settled()).map(|(arrival, code)| (arrival.sequence, code)).collect()
+        std::iter::from_fn(|| owed.poll_settled())
+            .map(|(arrival, fate)| (arrival.sequence, fate.reason_code))
+            .collect()
     }
 
     #[test]
@@ -184,18 +187,18 @@ mod tests {
         let all = part::SINK | part::STREAMS | part::FANOUT;
         let tickets: Vec<_> = (1..=3).map(|sequence| insert(&mut owed, sequence, all)).collect();
         for &ticket in tickets.iter().rev() {
-            owed.done(ticket, part::SINK, 0);
+            owed.done(ticket, part::SINK, Fate::default());
         }
-        owed.done(tickets[1], part::STREAMS, 0);
+        owed.done(tickets[1], part::STREAMS, Fate::default());
         assert_eq!(released(&mut owed), [0; 0]);
-        owed.done(tickets[0], part::STREAMS, 0);
+        owed.done(tickets[0], part::STREAMS, Fate::default());
         assert_eq!(released(&mut owed), [1, 2]);
-        owed.done(tickets[1], part::FANOUT, 0);
+        owed.done(tickets[1], part::FANOUT, Fate::default());
         assert_eq!(settled(&mut owed), [(2, 0)]);
-        owed.done(tickets[2], part::STREAMS, 0);
+        owed.done(tickets[2], part::STREAMS, Fate::default());
         assert_eq!(released(&mut owed), [3]);
-        owed.done(tickets[0], part::FANOUT, 0);
-        owed.done(tickets[2], part::FANOUT, 0);
+        owed.done(tickets[0], part::FANOUT, Fate::default());
+        owed.done(tickets[2], part::FANOUT, Fate::default());
         assert_eq!(settled(&mut owed).len(), 2);
         assert!(owed.is_empty());
     }
@@ -205,8 +208,8 @@ mod tests {
         let mut owed = Owed::default();
         let first = insert(&mut owed, 1, part::SINK | part::FANOUT);
         let second = insert(&mut owed, 2, part::SINK | part::FANOUT);
-        owed.done(second, part::SINK, 0);
-        owed.done(first, part::SINK, 0x97);
+        owed.done(second, part::SINK, Fate::default());
+        owed.done(first, part::SINK, Fate::refused(0x97));
         assert_eq!(released(&mut owed), [2]);
         assert_eq!(settled(&mut owed), [(1, 0x97)]);
     }
@@ -215,10 +218,10 @@ mod tests {
     fn what_no_one_listens_to_is_settled_without_a_fan_out() {
         let mut owed = Owed::default();
         let ticket = insert(&mut owed, 1, part::SINK | part::RETAIN);
-        owed.done(ticket, part::RETAIN, 0);
-        owed.done(ticket, part::RETAIN, 0);
+        owed.done(ticket, part::RETAIN, Fate::default());
+        owed.done(ticket, part::RETAIN, Fate::default());
         assert_eq!(settled(&mut owed), []);
-        owed.done(ticket, part::SINK, 0);
+        owed.done(ticket, part::SINK, Fate::default());
         assert_eq!(settled(&mut owed), [(1, 0)]);
         assert!(owed.is_empty());
     }

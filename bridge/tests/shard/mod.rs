@@ -158,12 +158,34 @@ pub(crate) fn stored(first: u64, last: u64) -> Settled {
 pub(crate) enum Heard {
     Refused(String),
     Settled(Settled),
+    /// Sequence, whether it is a duplicate, topic, partition, offset.
+    SettledAt(u64, bool, String, i32, i64),
     InterestKnown(u64),
-    Retained { token: u64, topic: String, payload: String },
-    RetainedEnd { token: u64, more: bool },
-    Deliver { delivery: u64, target: String, positions: Vec<Cursor>, topic: String, payload: String },
-    Takeover { client: String, epoch: Epoch },
-    Handover { client: String, epoch: Epoch, session: Vec<u8> },
+    Retained {
+        token: u64,
+        topic: String,
+        payload: String,
+    },
+    RetainedEnd {
+        token: u64,
+        more: bool,
+    },
+    Deliver {
+        delivery: u64,
+        target: String,
+        positions: Vec<Cursor>,
+        topic: String,
+        payload: String,
+    },
+    Takeover {
+        client: String,
+        epoch: Epoch,
+    },
+    Handover {
+        client: String,
+        epoch: Epoch,
+        session: Vec<u8>,
+    },
     Closed,
 }
 
@@ -234,6 +256,9 @@ impl Shard {
         self.read_record(|record| match record {
             ToGateway::Refused(why) => Heard::Refused(why.into()),
             ToGateway::Settled(settled) => Heard::Settled(settled),
+            ToGateway::SettledAt(at) => {
+                Heard::SettledAt(at.sequence, at.duplicate, at.topic.to_owned(), at.partition, at.offset)
+            }
             ToGateway::InterestKnown(token) => Heard::InterestKnown(token),
             ToGateway::RetainedMessage { token, message } => {
                 Heard::Retained { token, topic: message.topic.into(), payload: text(message.payload) }

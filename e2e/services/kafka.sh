@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Apache Kafka in KRaft mode on free loopback ports, from Maven packages and the JDK (17 or newer) that is there.
 #
-#   kafka.sh start [--brokers 1|3] [--while PID] DIR   starts brokers that keep everything in DIR; once they answer, prints lines to eval:
+#   kafka.sh start [--brokers 1|3] [--behind PORTS] [--while PID] DIR
+#                                                      starts brokers that keep everything in DIR; once they answer, prints lines to eval:
 #                                                        KAFKA_BROKERS=host:port,…       no authentication
 #                                                        KAFKA_SASL_BROKERS=host:port,…  SASL/PLAIN, user "holdfast", password "holdfast"
+#                                                      With --behind PORT,… (one for each broker) also
+#                                                        KAFKA_BEHIND=host:port,…        no authentication; clients of it are told
+#                                                                                        127.0.0.1:PORT, where a proxy leads here
 #                                                      In a DIR that was started before, starts those brokers again that do not run.
 #                                                      With --while they are stopped once the process PID is gone.
 #   kafka.sh stop DIR                                  stops them; what they stored stays in DIR
@@ -25,15 +29,16 @@ main() {
 }
 
 usage() {
-  sed -n '3,10s/^# \{0,1\}//p' "$0" >&2
+  sed -n '3,14s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 
 start() {
-  local brokers=1 while_pid= dir
+  local brokers=1 while_pid= behind= dir
   while [ $# -gt 1 ]; do
     case $1 in
       --brokers) brokers=$2; shift 2 ;;
+      --behind) behind=${2//,/ }; shift 2 ;;
       --while) while_pid=$2; shift 2 ;;
       *) usage ;;
     esac
@@ -43,7 +48,7 @@ start() {
   fetch
   mkdir -p "$1"
   dir=$(cd "$1" && pwd)
-  [ -e "$dir/addresses" ] || configure "$dir" "$brokers"
+  [ -e "$dir/addresses" ] || configure "$dir" "$brokers" $behind
   for broker in "$dir"/broker-*; do
     is_running "$broker" || run "$broker"
   done
@@ -67,18 +72,19 @@ fetch() {
 }
 
 configure() {
-  local dir=$1 brokers=$2 voters= plain= sasl= n
-  local ports=($(free_ports $((brokers * 3))))
+  local dir=$1 brokers=$2 voters= plain= sasl= behind= n
+  local ports=($(free_ports $((brokers * 4)))) proxies=("${@:3}")
   for n in $(seq "$brokers"); do
-    local at=$(((n - 1) * 3))
+    local at=$(((n - 1) * 4))
     plain+=,127.0.0.1:${ports[at]}
     sasl+=,127.0.0.1:${ports[at + 1]}
     voters+=,$n@127.0.0.1:${ports[at + 2]}
+    behind+=,127.0.0.1:${ports[at + 3]}
   done
   for n in $(seq "$brokers"); do
-    local at=$(((n - 1) * 3)) broker=$dir/broker-$n
+    local at=$(((n - 1) * 4)) broker=$dir/broker-$n
     mkdir -p "$broker"
-    properties "$broker" "$n" "$brokers" "${voters#,}" "${ports[at]}" "${ports[at + 1]}" "${ports[at + 2]}" >"$broker/properties"
+    properties "$broker" "$n" "$brokers" "${voters#,}" "${ports[@]:at:4}" "${proxies[n - 1]:-${ports[at + 3]}}" >"$broker/properties"
     java -Xmx128m -XX:TieredStopAtLevel=1 -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
       kafka.tools.StorageTool format -t holdfastAAAAAAAAAAAAAA -c "$broker/properties" >"$broker/format" 2>&1 &
   done
@@ -86,18 +92,19 @@ configure() {
     wait "$n" || { cat "$dir"/broker-*/format >&2; exit 1; }
   done
   printf 'KAFKA_BROKERS=%s\nKAFKA_SASL_BROKERS=%s\n' "${plain#,}" "${sasl#,}" >"$dir/addresses"
+  [ ${#proxies[@]} = 0 ] || printf 'KAFKA_BEHIND=%s\n' "${behind#,}" >>"$dir/addresses"
 }
 
 properties() {
-  local broker=$1 n=$2 brokers=$3 voters=$4 plain=$5 sasl=$6 controller=$7
+  local broker=$1 n=$2 brokers=$3 voters=$4 plain=$5 sasl=$6 controller=$7 behind=$8 proxy=$9
   local in_sync=$(((brokers + 1) / 2))
   cat <<END
 process.roles=broker,controller
 node.id=$n
 controller.quorum.voters=$voters
-listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl,BEHIND://127.0.0.1:$behind,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$plain,SASL_PLAINTEXT://127.0.0.1:$sasl,BEHIND://127.0.0.1:$proxy
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,BEHIND:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN

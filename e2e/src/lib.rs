@@ -1,10 +1,10 @@
-//! What the tests across whole processes stand on: a running `holdfast dev`, clients that may misbehave, and the
-//! ways to see what it did (its metrics, its log, its memory).
+//! What the tests across whole processes stand on: a running `holdfast dev`, or bridges and gateways of their own with a real Kafka
+//! and Redis; clients that may misbehave; a proxy that fails connections; and the ways to see what was done (metrics, log, memory).
 //!
 //! It knows Holdfast only from outside: command line, sockets, files. Packets are written out here by hand from the
 //! specifications, so that the tests share no mistake with the code they judge.
 //!
-//! Start with [`Gateway`], then [`Client`]. `README.md` beside this crate says how the suite is laid out.
+//! Start with [`Gateway`], then [`Client`]; for several processes with [`Role`] and [`services`](Kafka). `README.md` beside this crate says how the suite is laid out.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -13,14 +13,18 @@ mod http;
 pub mod log;
 pub mod metrics;
 pub mod packet;
-mod proxy;
 mod process;
+mod proxy;
+mod role;
+mod services;
 pub mod wait;
 mod witness;
 
 pub use client::{Client, End};
 pub use gateway::{Gateway, Ready, Setup, StartFailure};
 pub use http::{Response, request};
-pub use proxy::{Proxy, Weather};
 pub use process::{Finished, find_binary, resident_bytes, run};
+pub use proxy::{Proxy, Weather};
+pub use role::{Role, RoleFailure, RoleSetup};
+pub use services::{Kafka, Redis};
 pub use witness::Witness;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::wait::until;
 
 /// `target/<profile>/holdfast`, beside the test that runs.
@@ -55,7 +57,8 @@ pub fn run(arguments: &[&str], within: Duration) -> Finished {
 }
 
 /// A child that does not outlive this value.
-struct Killed(Child);
+#[derive(Debug)]
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -63,6 +66,15 @@ impl Drop for Killed {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal to a process of ours.
+///
+/// # Panics
+/// When it is gone.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process has a number above 0");
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("{signal:?} to {pid:?}: {error}"));
 }
 
 /// Bytes of memory that a process holds.

@@ -14,7 +14,7 @@ pub struct BridgeConfig {
     /// Bytes of unsettled uplinks that a shard may have outstanding. With as many bytes again for what is on its way to a
     /// shard, it bounds the memory of a link.
     pub window_bytes: u32,
-    /// Which frames go where; the first rule that matches decides, and what none matches goes to the log.
+    /// Which frames go where; the first rule that matches decides, and what none matches goes to the sink's default.
     pub topic_map: Vec<TopicRule>,
     /// What is remembered to recognise frames that are sent again.
     pub dedupe: DedupeConfig,
@@ -34,7 +34,7 @@ impl Default for BridgeConfig {
             worker_threads: 1,
             link_secret: Vec::new(),
             window_bytes: 8 << 20,
-            topic_map: vec![TopicRule { filter: "#".into(), sink: SinkName::Log }],
+            topic_map: vec![TopicRule { filter: "#".into(), sink: SinkName::Default }],
             dedupe: DedupeConfig::default(),
             push: PushConfig::default(),
             group_deliveries_max: 10_000,

@@ -24,3 +24,4 @@ pub use bridge::{Bridge, BridgeHandle, StartError};
 pub use config::BridgeConfig;
 pub use link::LinkStream;
 pub use uplink::topic_map::{SinkName, TopicMapError, TopicRule};
+pub use uplink::topic_template::{TemplateError, TopicTemplate};

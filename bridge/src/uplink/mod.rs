@@ -12,6 +12,7 @@ mod owed;
 mod questions;
 mod receipts;
 pub(crate) mod topic_map;
+pub(crate) mod topic_template;
 mod window;
 
 use std::collections::VecDeque;
@@ -35,7 +36,6 @@ use inbox::{Event, Inbox};
 use owed::{Owed, OwedTicket, part};
 use questions::{Question, Questions};
 use receipts::{Fate, Receipts};
-use topic_map::SinkName;
 use window::Window;
 
 /// An uplink that is not settled: what its settlement needs.
@@ -163,7 +163,7 @@ impl Uplinks {
         if message.published_at_ms == 0 {
             message.published_at_ms = now_ms;
         }
-        let to_sink = self.core.topic_map.sink(message.topic) == SinkName::Log;
+        let to_sink = self.core.topic_map.stores(message.topic);
         let owes = self.core.owes(message.topic, message.qos);
         let owed = self.owe(arrival, &message, owes, to_sink);
         if to_sink {

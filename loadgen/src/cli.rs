@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::bench::{self, BenchPlan, Contender, Measure, Processes, Reexec, Target};
-use crate::fleet::{self, FleetResult, Progress, Targets};
+use crate::fleet::{self, FleetResult, Gateway, Progress, Targets};
+use crate::kafka::{self, KafkaSource};
 use crate::plan::FleetPlan;
 use crate::records;
 
@@ -50,15 +52,15 @@ enum LoadgenCommand {
 struct RunArgs {
     /// Scenario in TOML; without it the demo's plan
     scenario: Option<PathBuf>,
-    /// MQTT address of the gateway
-    #[arg(long, default_value = "127.0.0.1:1883")]
-    mqtt: String,
-    /// WebSocket address of the gateway
-    #[arg(long, default_value = "127.0.0.1:8083")]
-    ws: String,
-    /// Address of `POST /v1/push`; without it no pushes are sent
-    #[arg(long)]
-    push: Option<String>,
+    /// MQTT addresses of the gateways; devices take the next at each reconnect
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:1883")]
+    mqtt: Vec<String>,
+    /// WebSocket addresses of the same gateways
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:8083")]
+    ws: Vec<String>,
+    /// Addresses of `POST /v1/push`; without any no pushes are sent
+    #[arg(long, value_delimiter = ',')]
+    push: Vec<String>,
     /// Simulated devices, instead of the scenario's
     #[arg(long)]
     devices: Option<u32>,
@@ -67,6 +69,8 @@ struct RunArgs {
     seconds: Option<f64>,
     #[command(flatten)]
     records: RecordsArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
@@ -82,6 +86,23 @@ struct RecordsArgs {
     /// File with the same lines
     #[arg(long)]
     records: Option<PathBuf>,
+    /// Kafka brokers, `HOST:PORT,…`, whose topic holds the frames
+    #[arg(long)]
+    kafka: Option<String>,
+}
+
+/// More about `--kafka`.
+#[derive(Debug, Clone, Args)]
+struct KafkaArgs {
+    /// Topic that holds the frames
+    #[arg(long, default_value = "holdfast.frames")]
+    kafka_topic: String,
+    /// Setting of librdkafka for the reader, `KEY=VALUE`; may be repeated
+    #[arg(long, value_parser = parse_setting)]
+    kafka_setting: Vec<(String, String)>,
+    /// Seconds to wait for acknowledged frames that still stand in a spool, counted from the last that came
+    #[arg(long, default_value_t = 30.0)]
+    kafka_wait: f64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -177,24 +198,36 @@ fn run_scenario(args: &RunArgs) -> Done {
     let mut plan = args.scenario.as_ref().map_or_else(|| Ok(FleetPlan::default()), read_plan)?;
     plan.devices = args.devices.unwrap_or(plan.devices);
     plan.duration_s = args.seconds.unwrap_or(plan.duration_s);
-    let targets = Targets {
-        mqtt: resolve("--mqtt", &args.mqtt)?,
-        ws: resolve("--ws", &args.ws)?,
-        http: args.push.as_deref().map(|push| resolve("--push", push)).transpose()?,
-    };
+    let targets = targets(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let mut result =
         runtime.block_on(fleet::run(plan, targets, Progress::Auto)).map_err(|error| error.to_string())?;
-    observe(&args.records, &mut result)?;
+    observe(&args.records, &args.kafka, &mut result)?;
     let verdict = result.verdict();
     print(&if args.json { verdict.to_json() } else { verdict.to_string() });
     Ok(ExitCode::from(verdict.exit_status()))
 }
 
-fn observe(args: &RecordsArgs, result: &mut FleetResult) -> Result<(), String> {
+fn targets(args: &RunArgs) -> Result<Targets, String> {
+    if args.mqtt.len() != args.ws.len() {
+        return Err(format!("--mqtt names {} gateways, --ws {}", args.mqtt.len(), args.ws.len()));
+    }
+    let gateways = args.mqtt.iter().zip(&args.ws).map(|(mqtt, ws)| {
+        Ok::<_, String>(Gateway { mqtt: resolve("--mqtt", mqtt)?, ws: resolve("--ws", ws)? })
+    });
+    let gateways = gateways.collect::<Result<_, _>>()?;
+    let http = args.push.iter().map(|push| resolve("--push", push)).collect::<Result<_, _>>()?;
+    Ok(Targets { gateways, http })
+}
+
+fn observe(args: &RecordsArgs, topic: &KafkaArgs, result: &mut FleetResult) -> Result<(), String> {
+    if let Some(brokers) = &args.kafka {
+        let source = topic.source(brokers)?;
+        return kafka::read(&source, result).map(|_| ()).map_err(|error| format!("--kafka: {error}"));
+    }
     let mut read = |lines: &mut dyn BufRead| {
         records::read(lines, |record| result.observe(record)).map_err(|error| format!("log: {error}"))
     };
@@ -289,6 +322,24 @@ fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
     served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
 }
 
+impl KafkaArgs {
+    fn source(&self, brokers: &str) -> Result<KafkaSource, String> {
+        let patience = Duration::try_from_secs_f64(self.kafka_wait)
+            .map_err(|error| format!("--kafka-wait {}: {error}", self.kafka_wait))?;
+        Ok(KafkaSource {
+            brokers: brokers.to_owned(),
+            topic: self.kafka_topic.clone(),
+            settings: self.kafka_setting.clone(),
+            patience,
+        })
+    }
+}
+
+fn parse_setting(pair: &str) -> Result<(String, String), String> {
+    let (key, value) = pair.split_once('=').ok_or("KEY=VALUE is needed")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 impl PlanArgs {
     fn to_plan(&self) -> BenchPlan {
         let mut plan = if self.quick { BenchPlan::quick() } else { BenchPlan::default() };
@@ -322,7 +373,11 @@ mod tests {
     }
 
     fn parse(line: &str) -> Result<LoadgenCommand, String> {
-        let words = std::iter::once("loadgen").chain(line.split_whitespace());
+        parse_words(line.split_whitespace())
+    }
+
+    fn parse_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<LoadgenCommand, String> {
+        let words = std::iter::once("loadgen").chain(words);
         Program::try_parse_from(words).map(|program| program.args.command).map_err(|error| error.to_string())
     }
 
@@ -330,7 +385,23 @@ mod tests {
     fn a_run_needs_exactly_one_source_of_records() {
         assert!(parse("run").is_err());
         assert!(parse("run --records a --records-command b").is_err());
+        assert!(parse("run --records a --kafka b").is_err());
         assert!(parse("run smoke.toml --records a --devices 5").is_ok());
+        assert!(parse("run --kafka h:1,i:1 --kafka-setting a=b --kafka-setting c=d").is_ok());
+        assert!(parse("run --kafka h:1 --kafka-setting ab").is_err());
+    }
+
+    #[test]
+    fn gateways_are_pairs_of_addresses() {
+        let targets = |line: &str| match parse(line) {
+            Ok(LoadgenCommand::Run(args)) => targets(&args),
+            other => panic!("{other:?}"),
+        };
+        let two =
+            targets("run --records a --mqtt 127.0.0.1:1,127.0.0.1:2 --ws 127.0.0.1:3,127.0.0.1:4").unwrap();
+        assert_eq!(two.gateways[1].ws.port(), 4);
+        let error = targets("run --records a --mqtt 127.0.0.1:1,127.0.0.1:2").unwrap_err();
+        assert_eq!(error, "--mqtt names 2 gateways, --ws 1");
     }
 
     #[test]
@@ -348,10 +419,12 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_gives_no_verdict() {
-        let records = RecordsArgs { records_command: Some("exit 3".to_owned()), records: None };
+        let Ok(LoadgenCommand::Run(args)) = parse_words(["run", "--records-command", "exit 3"]) else {
+            panic!("it parses");
+        };
         let ledger = crate::ledger::Ledger::new(1, "device-", Vec::new());
         let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), true);
-        let error = observe(&records, &mut result).unwrap_err();
+        let error = observe(&args.records, &args.kafka, &mut result).unwrap_err();
         assert!(error.contains("exit 3"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ pub mod cli;
 mod clock;
 mod device;
 pub mod fleet;
+pub mod kafka;
 pub mod ledger;
 pub mod payload;
 pub mod plan;

@@ -214,6 +214,7 @@ fn sum_devices(ledger: &Ledger) -> Devices {
 
 fn sum_frames(ledger: &Ledger) -> Frames {
     let start = Frames {
+        lost: ledger.lost_count(),
         unexplained: ledger.never_sent() + ledger.corrupted(),
         foreign: ledger.foreign(),
         ..Frames::default()
@@ -229,7 +230,6 @@ fn sum_frames(ledger: &Ledger) -> Frames {
             unsent: sum.unsent + frames.unsent_count(),
             resent: sum.resent + frames.resent_count(),
             found: sum.found + frames.found_count(),
-            lost: sum.lost + frames.lost().iter().map(|range| range.end - range.start).sum::<u64>(),
             duplicated: sum.duplicated + duplicated,
             duplicated_recognisable: sum.duplicated_recognisable + recognisable,
             reordered: sum.reordered + frames.reordered_count(),

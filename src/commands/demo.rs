@@ -107,7 +107,7 @@ fn drive(plan: FleetPlan, gateway: &mut DevProcess, progress: Progress) -> Resul
     let (Some(mqtt), Some(ws)) = (ready.mqtt, ready.ws) else {
         return Err(Failure::failed("the gateway opened no listeners"));
     };
-    let (targets, pid) = (Targets { mqtt, ws, http: ready.push }, ready.pid);
+    let (targets, pid) = (Targets::one(mqtt, ws, ready.push), ready.pid);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     runtime.block_on(async {

@@ -12,7 +12,6 @@ mod tests;
 mod transport;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use self::backoff::Backoff;
 use self::session::{Answer, Session, SessionOptions};
 use self::speech::{Heard, Speech, Unintelligible};
 use self::transport::{Transport, Turn};
-use crate::fleet::Shared;
+use crate::fleet::{Gateway, Shared};
 use crate::ledger::{DeviceRecord, client_id};
 use crate::plan::{Dialect, FleetPlan};
 use crate::random::Random;
@@ -52,7 +51,8 @@ pub(crate) struct Device {
     speech: Speech,
     session: Session,
     backoff: Backoff,
-    address: SocketAddr,
+    /// Place of the gateway that is dialled next.
+    gateway: usize,
     shared: Arc<Shared>,
     control: watch::Receiver<Control>,
     subscribe: bool,
@@ -91,10 +91,7 @@ impl Device {
             speech: Speech::new(dialect, client_id(&plan.client_id_prefix, index), plan),
             session: Session::new(options, schedule),
             backoff: Backoff::new(random),
-            address: match dialect {
-                Dialect::Mqtt311 | Dialect::Mqtt5 => shared.targets.mqtt,
-                Dialect::MqttWebSocket | Dialect::Json => shared.targets.ws,
-            },
+            gateway: index as usize % shared.targets.gateways.len(),
             shared,
             control,
             subscribe: plan.subscribe,
@@ -135,10 +132,12 @@ impl Device {
     async fn live(&mut self) -> (bool, End) {
         let shared = self.shared.clone();
         let mut control = self.control.clone();
+        let gateway = shared.targets.gateways[self.gateway];
+        self.gateway = (self.gateway + 1) % shared.targets.gateways.len();
         let opened = tokio::select! {
             // Nobody who waits for a place or for an upgrade holds up the end of the fleet.
             _ = control.wait_for(|control| control.closing) => return (false, End::Closed),
-            opened = self.open(&shared) => opened,
+            opened = self.open(gateway, &shared) => opened,
         };
         let Some(mut connection) = opened else {
             self.failed_to_connect();
@@ -164,21 +163,21 @@ impl Device {
     }
 
     /// Waits for a place among the connects on their way and dials; `None`: nobody is there.
-    async fn open<'a>(&self, shared: &'a Shared) -> Option<Connection<'a>> {
+    async fn open<'a>(&self, gateway: Gateway, shared: &'a Shared) -> Option<Connection<'a>> {
         let permit = Some(shared.connects.acquire().await.ok()?);
         let deadline = Instant::now() + ADMISSION;
-        let transport = timeout_at(deadline, self.dial()).await.ok()?.ok()?;
+        let transport = timeout_at(deadline, self.dial(gateway)).await.ok()?.ok()?;
         Some(Connection { transport, inbound: Vec::new(), admitted: false, deadline, permit })
     }
 
-    async fn dial(&self) -> io::Result<Transport> {
+    async fn dial(&self, gateway: Gateway) -> io::Result<Transport> {
         match self.speech.dialect {
-            Dialect::Mqtt311 | Dialect::Mqtt5 => Transport::tcp(self.address).await,
+            Dialect::Mqtt311 | Dialect::Mqtt5 => Transport::tcp(gateway.mqtt).await,
             Dialect::MqttWebSocket => {
-                Transport::web_socket(self.address, &self.speech.path(), "mqtt", false).await
+                Transport::web_socket(gateway.ws, &self.speech.path(), "mqtt", false).await
             }
             Dialect::Json => {
-                Transport::web_socket(self.address, &self.speech.path(), "holdfast.v1", true).await
+                Transport::web_socket(gateway.ws, &self.speech.path(), "holdfast.v1", true).await
             }
         }
     }

@@ -58,7 +58,7 @@ impl Gateway {
 
     fn fleet(&self, plan: FleetPlan) -> Fleet {
         let address = self.listener.local_addr().unwrap();
-        Fleet::start(plan, Targets { mqtt: address, ws: address, http: None }).unwrap()
+        Fleet::start(plan, Targets::one(address, address, None)).unwrap()
     }
 
     async fn accept(&self) -> Peer {
@@ -248,7 +248,7 @@ async fn a_gateway_that_is_not_there_yet_is_waited_for() {
     let gateway = Gateway::open().await;
     let address = gateway.listener.local_addr().unwrap();
     drop(gateway);
-    let targets = Targets { mqtt: address, ws: address, http: None };
+    let targets = Targets::one(address, address, None);
     let fleet = Fleet::start(FleetPlan { duration_s: 600.0, frames_per_s: 0.0, ..plan() }, targets).unwrap();
     within(async {
         while fleet.snapshot().connects_failed < 2 {

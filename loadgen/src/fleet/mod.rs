@@ -1,4 +1,4 @@
-//! Many devices and one notifier against one gateway, for the length of a plan.
+//! Many devices and one notifier against one gateway or several, for the length of a plan.
 //!
 //! ```text
 //!   ramp ──> hold (bursts, storms, pushes) ──> drain ──> goodbye
@@ -37,15 +37,29 @@ use crate::verdict::{Latencies, Verdict};
 /// How often the fleet looks whether everything owed has come, while it drains.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-/// Where the gateway listens.
-#[derive(Debug, Clone, Copy)]
+/// What a fleet talks to.
+#[derive(Debug, Clone)]
 pub struct Targets {
+    /// At least one. A device begins with the one that its index falls on and takes the next at each reconnect, so that sessions move.
+    pub gateways: Vec<Gateway>,
+    /// Where `POST /v1/push` is; a push that one does not answer goes to the next. Without any no pushes are sent.
+    pub http: Vec<SocketAddr>,
+}
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Gateway {
     /// MQTT over TCP.
     pub mqtt: SocketAddr,
     /// WebSocket: `/mqtt` and `/v1/devices/{client_id}/socket`.
     pub ws: SocketAddr,
-    /// `POST /v1/push`; without it no pushes are sent.
-    pub http: Option<SocketAddr>,
+}
+
+impl Targets {
+    /// A single gateway, with pushes through `http` if there is one.
+    pub fn one(mqtt: SocketAddr, ws: SocketAddr, http: Option<SocketAddr>) -> Self {
+        Self { gateways: vec![Gateway { mqtt, ws }], http: http.into_iter().collect() }
+    }
 }
 
 /// What all tasks of a fleet share.
@@ -145,6 +159,7 @@ impl Fleet {
     /// Starts the devices and the notifier, within a tokio runtime. A gateway that is not there yet is waited for.
     pub fn start(plan: FleetPlan, targets: Targets) -> Result<Self, PlanError> {
         plan.check()?;
+        assert!(!targets.gateways.is_empty(), "a fleet needs a gateway");
         let shared = Arc::new(Shared::new(&plan, targets));
         let control = watch::Sender::new(Control { cuts: 0, end_ns: plan.end_ns(), closing: false });
         let curve = plan.rate_curve();
@@ -155,10 +170,8 @@ impl Fleet {
             let first_connect = shared.clock.instant(whole(ramp_ns));
             devices.spawn(async move { (index, device.run(first_connect).await) });
         }
-        let notifier = targets
-            .http
-            .filter(|_| plan.pushes_per_s > 0.0)
-            .map(|address| Notifier::start(&plan, address, &shared, &control.subscribe()));
+        let pushes = plan.pushes_per_s > 0.0 && !shared.targets.http.is_empty();
+        let notifier = pushes.then(|| Notifier::start(&plan, &shared, &control.subscribe()));
         Ok(Self { plan, shared, control, devices, notifier })
     }
 

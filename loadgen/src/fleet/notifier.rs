@@ -1,19 +1,19 @@
 //! Sends pushes to random devices through `POST /v1/push` and writes down each outcome.
 //!
 //! Open loop like the devices: each of a fixed number of requesters has its own schedule. A request that fails is
-//! repeated under the same idempotency key, as an honest sender would do it, until it has an outcome or its time is
-//! over; then its outcome is unknown. A requester has one request at a time, so pushes fall behind while the other
+//! repeated under the same idempotency key, at the next of the addresses, as an honest sender would do it, until it has an
+//! outcome or its time is over; then its outcome is unknown. A requester has one request at a time, so pushes fall behind while the other
 //! end is away; those that are still behind when the fleet's drain is over are counted as not sent.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Shared;
 use super::http::{HttpClient, Response};
@@ -27,6 +27,9 @@ use crate::schedule::{RateCurve, Schedule, Surge, whole};
 /// From the first attempt to giving up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For one answer: longer than a gateway waits for an outcome by its default. Beyond it whoever was asked is taken for wedged.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// Between two attempts.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -39,7 +42,8 @@ pub(super) struct Notifier {
 }
 
 struct Requester {
-    client: HttpClient,
+    /// One for each address; the first is asked.
+    clients: VecDeque<HttpClient>,
     shared: Arc<Shared>,
     records: Arc<Mutex<Vec<PushRecord>>>,
     client_id_prefix: String,
@@ -64,12 +68,7 @@ struct Answer<'a> {
 }
 
 impl Notifier {
-    pub(super) fn start(
-        plan: &FleetPlan,
-        address: SocketAddr,
-        shared: &Arc<Shared>,
-        control: &watch::Receiver<Control>,
-    ) -> Self {
+    pub(super) fn start(plan: &FleetPlan, shared: &Arc<Shared>, control: &watch::Receiver<Control>) -> Self {
         // One for each push of a second, so that a second's delay of every answer does not yet make any late.
         let count = (whole(plan.pushes_per_s.ceil()) as u32).clamp(1, plan.push_requests_max);
         let ramp = Surge { start_ns: 0, length_ns: plan.first_frame_ns(), factor: 0.0 };
@@ -79,8 +78,11 @@ impl Notifier {
         let (stop, stopped) = watch::channel(false);
         for index in 0..count {
             let phase = (f64::from(index) + 0.5) / f64::from(count);
+            let mut clients: VecDeque<_> =
+                shared.targets.http.iter().map(|address| HttpClient::new(*address)).collect();
+            clients.rotate_left(index as usize % clients.len());
             let requester = Requester {
-                client: HttpClient::new(address),
+                clients,
                 shared: shared.clone(),
                 records: records.clone(),
                 client_id_prefix: plan.client_id_prefix.clone(),
@@ -176,11 +178,12 @@ impl Requester {
 
     async fn until_outcome(&mut self, json: &[u8]) -> PushOutcome {
         loop {
-            if let Ok(response) = self.client.post("/v1/push", json).await
+            if let Ok(Ok(response)) = timeout(ANSWER, self.clients[0].post("/v1/push", json)).await
                 && let Some(outcome) = outcome_of(&response)
             {
                 return outcome;
             }
+            self.clients.rotate_left(1);
             sleep(RETRY).await;
         }
     }

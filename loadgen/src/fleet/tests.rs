@@ -29,7 +29,7 @@ fn plan() -> FleetPlan {
 }
 
 async fn run(plan: FleetPlan, address: SocketAddr) -> FleetResult {
-    let targets = Targets { mqtt: address, ws: address, http: Some(address) };
+    let targets = Targets::one(address, address, Some(address));
     let fleet = Fleet::start(plan, targets).unwrap();
     timeout(IN_TIME, fleet.finish()).await.expect("the fleet ends in time")
 }

@@ -146,6 +146,12 @@ impl Ledger {
         }
     }
 
+    /// Frames that were acknowledged and not found so far: lost, once all of the log was observed.
+    pub fn lost_count(&self) -> u64 {
+        let ranges = self.devices.iter().flat_map(|device| device.frames.lost());
+        ranges.map(|range| range.end - range.start).sum()
+    }
+
     /// Which run this is; the same number is in each of its frames.
     pub fn run(&self) -> u64 {
         self.run

@@ -70,7 +70,7 @@ struct RunArgs {
     #[command(flatten)]
     records: RecordsArgs,
     #[command(flatten)]
-    kafka: KafkaArgs,
+    topic: KafkaArgs,
     /// Print the verdict as JSON
     #[arg(long)]
     json: bool,
@@ -95,14 +95,14 @@ struct RecordsArgs {
 #[derive(Debug, Clone, Args)]
 struct KafkaArgs {
     /// Topic that holds the frames
-    #[arg(long, default_value = "holdfast.frames")]
-    kafka_topic: String,
-    /// Setting of librdkafka for the reader, `KEY=VALUE`; may be repeated
-    #[arg(long, value_parser = parse_setting)]
-    kafka_setting: Vec<(String, String)>,
+    #[arg(long = "kafka-topic", default_value = "holdfast.frames")]
+    topic: String,
+    /// Setting of librdkafka for the reader; may be repeated
+    #[arg(long = "kafka-setting", value_name = "KEY=VALUE", value_parser = parse_setting)]
+    settings: Vec<(String, String)>,
     /// Seconds to wait for acknowledged frames that still stand in a spool, counted from the last that came
-    #[arg(long, default_value_t = 30.0)]
-    kafka_wait: f64,
+    #[arg(long = "kafka-wait", value_name = "S", default_value_t = 30.0)]
+    patience_s: f64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -205,7 +205,7 @@ fn run_scenario(args: &RunArgs) -> Done {
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let mut result =
         runtime.block_on(fleet::run(plan, targets, Progress::Auto)).map_err(|error| error.to_string())?;
-    observe(&args.records, &args.kafka, &mut result)?;
+    observe(&args.records, &args.topic, &mut result)?;
     let verdict = result.verdict();
     print(&if args.json { verdict.to_json() } else { verdict.to_string() });
     Ok(ExitCode::from(verdict.exit_status()))
@@ -324,12 +324,12 @@ fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
 
 impl KafkaArgs {
     fn source(&self, brokers: &str) -> Result<KafkaSource, String> {
-        let patience = Duration::try_from_secs_f64(self.kafka_wait)
-            .map_err(|error| format!("--kafka-wait {}: {error}", self.kafka_wait))?;
+        let patience = Duration::try_from_secs_f64(self.patience_s)
+            .map_err(|error| format!("--kafka-wait {}: {error}", self.patience_s))?;
         Ok(KafkaSource {
             brokers: brokers.to_owned(),
-            topic: self.kafka_topic.clone(),
-            settings: self.kafka_setting.clone(),
+            topic: self.topic.clone(),
+            settings: self.settings.clone(),
             patience,
         })
     }
@@ -424,7 +424,7 @@ mod tests {
         };
         let ledger = crate::ledger::Ledger::new(1, "device-", Vec::new());
         let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), true);
-        let error = observe(&args.records, &args.kafka, &mut result).unwrap_err();
+        let error = observe(&args.records, &args.topic, &mut result).unwrap_err();
         assert!(error.contains("exit 3"), "{error}");
     }
 }

@@ -141,8 +141,8 @@ fn observe(message: &BorrowedMessage<'_>, result: &mut FleetResult) {
         client_id: &client_id,
         payload: message.payload().unwrap_or_default(),
         resent: is_true(message, "dup") || is_true(message, "resent"),
-        partition: message.partition() as u32,
-        offset: message.offset() as u64,
+        partition: message.partition().cast_unsigned(),
+        offset: message.offset().cast_unsigned(),
     });
 }
 

@@ -160,6 +160,10 @@ impl Engine {
         let Self { connections, shared, .. } = self;
         shared.uplinks.down(link, |moved| follow(connections, moved));
         let woken = shared.interests.link_down(link);
+        if shared.uplinks.live().next().is_some() {
+            // Should this bridge not come back, what it put into streams and could not deliver is found all the same.
+            self.read_streams_again();
+        }
         self.ask_retained_again(Some(link));
         self.wake(woken, now);
         self.resume_waiting(now);
@@ -174,6 +178,9 @@ impl Engine {
                 self.resume_waiting(now);
             }
             ToGateway::InterestKnown(token) => {
+                if self.shared.interests.is_barrier(*token, link) {
+                    self.read_streams_again();
+                }
                 let woken = self.shared.interests.known(*token, link);
                 self.wake(woken, now);
             }
@@ -227,9 +234,10 @@ impl Engine {
         self.go_on_draining(now);
     }
 
-    /// Goes on with a fan-out, or with connections, that had more than one turn allows. Flush in between.
+    /// Goes on with a fan-out, with connections that had more than one turn allows, or with sessions that are to read again. Flush in between.
     pub fn handle_work(&mut self, now: Now) {
         self.fan_out_slice(now);
+        self.go_on_rereading();
         let mut behind = std::mem::take(&mut self.shared.behind);
         behind.sort_unstable();
         behind.dedup();
@@ -282,10 +290,12 @@ impl Engine {
         [self.shared.timers.next_ms(), saves, wills, drain, handovers].into_iter().flatten().min()
     }
 
-    /// A fan-out is under way: call [`Engine::handle_work`], and do not read links meanwhile.
+    /// Something is under way: call [`Engine::handle_work`], and do not read links meanwhile.
     pub fn has_work(&self) -> bool {
         // Those who are behind go on once the outbox is flushed, not before.
-        self.fan_out.is_busy() || (!self.shared.behind.is_empty() && self.shared.outbox.bytes() == 0)
+        self.fan_out.is_busy()
+            || self.has_rereading()
+            || (!self.shared.behind.is_empty() && self.shared.outbox.bytes() == 0)
     }
 
     /// Whether the connection is to be read now. If not, its bytes stay in the kernel until [`Action::ResumeRead`].

@@ -18,6 +18,7 @@ mod limits;
 mod outbox;
 mod output;
 mod requests;
+mod rereading;
 mod session;
 mod shared;
 mod stats;

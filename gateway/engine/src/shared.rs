@@ -12,6 +12,7 @@ use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
 use crate::requests::{Asked, PendingSubscribe, RetainedAsked};
+use crate::rereading::Rereading;
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
@@ -39,6 +40,10 @@ pub(crate) struct Shared {
     /// Pages of retained messages asked for, by token; at most one for each connection. Ordered, so that a replay from a seed asks again in the
     /// same order.
     pub(crate) retained_asked: BTreeMap<u64, RetainedAsked>,
+    /// Reads of streams among `asked`.
+    pub(crate) reads: u32,
+    /// Sessions that are to read their streams again.
+    pub(crate) rereading: Rereading,
     /// Wills whose delay runs, by due time. At most one for each session that ended within its delay.
     pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
     /// Connections with more to send than one turn allows. At most once each for every time they were held back.
@@ -73,6 +78,8 @@ impl Shared {
             asked: HashMap::default(),
             subscribes: HashMap::default(),
             retained_asked: BTreeMap::new(),
+            reads: 0,
+            rereading: Rereading::default(),
             delayed_wills: BTreeMap::new(),
             behind: Vec::new(),
             unsaved: VecDeque::new(),

@@ -215,6 +215,7 @@ pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shar
     let Some((stream, after)) = durable.next_read() else { return };
     let durable::Phase::Reading { stream: index, .. } = durable.phase else { return };
     let asked = Asked::Read(id, index, durable.reads);
+    shared.reads += 1;
     shared.ask(
         asked,
         Request::Read {

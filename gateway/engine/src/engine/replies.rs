@@ -73,6 +73,7 @@ impl Engine {
                 self.handle_answered(id, now);
             }
             Asked::Read(id, stream, read) => {
+                self.shared.reads -= 1;
                 let Some(connection) = self.connections.find_mut(id) else { return };
                 let durable = connection.session_mut().and_then(|session| session.durable.as_ref());
                 if durable.is_none_or(|durable| durable.reads != read) {

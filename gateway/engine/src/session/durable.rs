@@ -3,7 +3,8 @@
 //! ```text
 //!   Announcing ── every live bridge knows its filters ──> Reading ── end of all streams reached ──> Live
 //!                                                            ^                                       │
-//!                                                            └── queue was full, or a gap was seen ──┘
+//!                                                            └── queue was full, a gap was seen, ────┘
+//!                                                                or a link was lost or came up
 //! ```
 //! While `Live`, messages come from the bridges as they are published and streams are not read. In the other phases a live message that stands in a stream is left
 //! there and read in its turn. So after any interruption nothing is missing and nothing is out of order.
@@ -151,6 +152,16 @@ impl Durable {
     /// Goes back to reading the streams.
     pub(crate) fn read_again(&mut self) {
         if self.phase == Phase::Live {
+            self.phase = Phase::Reading { stream: 0, asked: false };
+        }
+    }
+
+    /// Begins to read all streams anew from where the session stands in each; the answer to a read that is under way counts no more.
+    pub(crate) fn read_all_again(&mut self) {
+        self.ask_all = true;
+        // Those who wait for the bridges begin after that anyway.
+        if !matches!(self.phase, Phase::Announcing(_)) {
+            self.reads += 1;
             self.phase = Phase::Reading { stream: 0, asked: false };
         }
     }

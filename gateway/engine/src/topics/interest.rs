@@ -3,7 +3,7 @@
 //! One announcement serves all sessions that hold a filter. A SUBSCRIBE waits until every live bridge has answered, so what is published
 //! after its SUBACK is not missed, whichever bridge it goes through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_wire::link::{Interest, InterestKind, ToBridge};
 use holdfast_wire::topic::{parse_shared, personal_level, personal_shape};
@@ -30,6 +30,8 @@ pub(crate) struct Interests {
     table: BTreeMap<Key, Entry>,
     /// Announcements without all their answers.
     tokens: BTreeMap<u64, Key>,
+    /// The last announcement to each link that came up, until it is answered: then its bridge knows all of them.
+    barriers: BTreeSet<(u64, LinkIndex)>,
     last_token: u64,
 }
 
@@ -137,19 +139,33 @@ impl Interests {
 
     /// A link came up: it hears everything. Nobody waits for it who did not before.
     pub(crate) fn link_up(&mut self, link: LinkIndex, links: &mut Uplinks) {
+        let mut left = self.table.len();
         for (key, entry) in &mut self.table {
-            // The old token, if one is still waited for, so that its answer counts; otherwise nobody asks for an answer.
+            left -= 1;
+            // The old token, if one is still waited for, so that its answer counts; otherwise nobody asks for an answer but that of the last.
             if entry.unanswered != 0 {
                 entry.unanswered |= 1 << link.0;
+            } else if left == 0 {
+                self.last_token += 1;
+                entry.token = self.last_token;
             } else {
                 entry.token = 0;
+            }
+            if left == 0 {
+                self.barriers.insert((entry.token, link));
             }
             links.say(link, &key.announcement(entry, true));
         }
     }
 
+    /// Whether this answer means that the bridge at a link that came up now knows everything.
+    pub(crate) fn is_barrier(&mut self, token: u64, link: LinkIndex) -> bool {
+        self.barriers.remove(&(token, link))
+    }
+
     /// A link was lost: nobody waits for it any longer.
     pub(crate) fn link_down(&mut self, link: LinkIndex) -> Vec<Waiter> {
+        self.barriers.retain(|(_, waiting)| *waiting != link);
         let tokens: Vec<_> = self.tokens.keys().copied().collect();
         tokens.into_iter().flat_map(|token| self.known(token, link)).collect()
     }

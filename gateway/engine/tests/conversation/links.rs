@@ -1,9 +1,11 @@
 //! Links that are lost and come back: frames are sent again in order, announcements are made again.
 
 use holdfast_engine::EngineConfig;
+use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::PubAck;
+use holdfast_wire::store::Request;
 
-use crate::packets::{AT_LEAST_ONCE, connect, id, message, qos0, qos1, suback, subscribe};
+use crate::packets::{AT_LEAST_ONCE, connect, id, message, qos0, qos1, resume, resumed, suback, subscribe};
 use crate::stage::Shard;
 
 #[test]
@@ -129,4 +131,98 @@ fn reports_go_to_the_bridge_that_asked_and_to_no_other() {
     client.acknowledges(1);
     shard.bridge(0).comes_up();
     shard.bridge(1).hears_nothing();
+}
+
+#[test]
+fn what_a_lost_link_kept_from_a_session_is_read_once_the_bridge_knows_its_filters_again() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    client.subscribes("b", AT_LEAST_ONCE);
+    shard.bridge(0).holds_answers();
+    shard.bridge(0).goes_down();
+    shard.appends(&["a"], &message("a", "1"));
+    shard.bridge(0).comes_up();
+    assert_eq!(shard.bridge(0).hears_interest("+a durable"), 0, "only the last one asks for an answer");
+    let barrier = shard.bridge(0).hears_interest("+b durable");
+    // Until it knows them all, the bridge may still deliver to others only.
+    shard.appends(&["b"], &Message { id: 2, ..message("b", "2") });
+    client.hears_nothing();
+    shard.bridge(0).knows(barrier);
+    client.hears(qos1(1, "a", "1"));
+    client.hears(qos1(2, "b", "2"));
+    // Each answer counts once.
+    shard.store_was_asked();
+    shard.bridge(0).knows(barrier);
+    assert_eq!(shard.store_was_asked(), []);
+}
+
+#[test]
+fn a_session_that_was_resumed_without_a_link_reads_again_when_one_comes_up() {
+    let shard = Shard::new();
+    shard.connects(&resume("c")).subscribes("a", AT_LEAST_ONCE);
+    let client = shard.client();
+    shard.bridge(0).goes_down();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    shard.appends(&["a"], &message("a", "x"));
+    client.hears_nothing();
+    shard.bridge(0).comes_up();
+    client.hears(qos1(1, "a", "x"));
+}
+
+#[test]
+fn what_one_of_two_bridges_could_not_deliver_is_read_although_it_does_not_come_back() {
+    let shard = Shard::without_links(EngineConfig::default(), 2);
+    shard.bridge(0).comes_up();
+    shard.bridge(1).comes_up();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    shard.appends(&["a"], &message("a", "x"));
+    client.hears_nothing();
+    shard.bridge(0).goes_down();
+    client.hears(qos1(1, "a", "x"));
+}
+
+#[test]
+fn an_answer_that_was_under_way_when_the_link_came_up_does_not_count() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    shard.store_holds();
+    shard.appends(&["a"], &message("a", "1"));
+    let second = Message { id: 2, ..message("a", "2") };
+    let gap = shard.appends(&["a"], &second);
+    shard.bridge(0).publishes_at(&second, gap);
+    shard.bridge(0).goes_down();
+    shard.bridge(0).comes_up();
+    let reads = shard.store_was_asked();
+    assert_eq!(reads.iter().filter(|request| matches!(request, Request::Read { .. })).count(), 2);
+    shard.store_answers();
+    client.hears(qos1(1, "a", "1"));
+    client.hears(qos1(2, "a", "2"));
+    client.hears_nothing();
+}
+
+#[test]
+fn thousands_of_sessions_read_again_a_few_at_a_time() {
+    let shard = Shard::new();
+    let clients: Vec<_> = (0..2_000).map(|number| shard.connects(&resume(&format!("c-{number}")))).collect();
+    for client in &clients {
+        client.subscribes("a", AT_LEAST_ONCE);
+    }
+    shard.store_holds();
+    shard.store_was_asked();
+    shard.bridge(0).goes_down();
+    shard.appends(&["a"], &message("a", "x"));
+    shard.bridge(0).comes_up();
+    assert_eq!(shard.store_was_asked().len(), 256);
+    for client in &clients {
+        client.hears_nothing();
+    }
+    shard.store_answers();
+    for client in &clients {
+        client.hears(qos1(1, "a", "x"));
+    }
+    assert!(!shard.stage().engine.has_work());
 }

@@ -36,7 +36,11 @@ impl World {
                 let is_exact =
                     qos == QoS::ExactlyOnce && published_exactly_once && self.devices[number].persistent;
                 assert!(
-                    !is_exact || self.has_died || self.hasty.contains(&number) || *times == 1,
+                    !is_exact
+                        || self.has_died
+                        || self.has_flapped
+                        || self.hasty.contains(&number)
+                        || *times == 1,
                     "device {number} was sent the QoS 2 message {} {times} times",
                     text(&payload)
                 );
@@ -96,7 +100,7 @@ impl World {
             }
         }
         // Whoever is connected stands in the book, and whoever stands there is connected: unless a link took an entry with it.
-        if !self.has_died {
+        if !self.has_died && !self.has_flapped {
             let standing = self.bridge.book.iter().filter(|(_, ended)| !**ended).map(|(key, _)| key.clone());
             let views = self.devices.iter().flat_map(|device| {
                 let views = self.shards.iter().filter_map(|shard| shard.engine.device(&device.client));

@@ -30,13 +30,24 @@ const SEEDS: u64 = 16;
 /// Steps of each before the faults end.
 const STEPS: u64 = 6_000;
 
-const EVERYTHING: Faults =
-    Faults { cuts: true, bridge_dies: true, nodes_die: true, slow: true, hostile: true, store_fails: true };
+const EVERYTHING: Faults = Faults {
+    cuts: true,
+    bridge_dies: true,
+    links_flap: true,
+    nodes_die: true,
+    slow: true,
+    hostile: true,
+    store_fails: true,
+};
 
 fn play(seed: u64, faults: Faults) -> u64 {
+    play_steps(seed, faults, STEPS)
+}
+
+fn play_steps(seed: u64, faults: Faults, steps: u64) -> u64 {
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, faults);
-        for _ in 0..number("SIM_STEPS").unwrap_or(STEPS) {
+        for _ in 0..number("SIM_STEPS").unwrap_or(steps) {
             world.step();
         }
         world.come_to_rest();
@@ -75,6 +86,14 @@ fn connections_are_cut_and_sessions_move() {
 fn the_bridge_dies_and_comes_back() {
     seeds().for_each(|seed| {
         play(seed, Faults { cuts: true, bridge_dies: true, ..Faults::default() });
+    });
+}
+
+#[test]
+fn links_are_lost_and_come_back_while_others_publish() {
+    seeds().for_each(|seed| {
+        // Until well after the last frame, so that nothing that follows reveals what was missed of it.
+        play_steps(seed, Faults { links_flap: true, ..Faults::default() }, 4 * STEPS);
     });
 }
 

@@ -21,6 +21,8 @@ use crate::shard::Shard;
 pub(crate) struct Faults {
     pub(crate) cuts: bool,
     pub(crate) bridge_dies: bool,
+    /// Single links are lost and come back; the bridge lives, and serves the other shards.
+    pub(crate) links_flap: bool,
     pub(crate) nodes_die: bool,
     /// Devices stop reading for a while.
     pub(crate) slow: bool,
@@ -67,6 +69,8 @@ pub(crate) struct World {
     pub(crate) next_node: u64,
     pub(crate) trace: rustc_hash::FxHasher,
     pub(crate) has_died: bool,
+    /// A link was lost, with what was on it.
+    pub(crate) has_flapped: bool,
     pub(crate) tells: bool,
 }
 
@@ -91,6 +95,7 @@ impl World {
             next_node: 1,
             trace: rustc_hash::FxHasher::default(),
             has_died: false,
+            has_flapped: false,
             tells: std::env::var_os("SIM_TELL").is_some(),
         };
         for _ in 0..SHARDS {
@@ -140,6 +145,7 @@ impl World {
         match self.random.below(100) {
             0 if self.faults.cuts => self.cut(),
             1 if self.faults.bridge_dies && self.random.one_in(8) => self.bridge_dies_or_returns(),
+            1 if self.faults.links_flap && self.random.one_in(2) => self.link_goes_or_returns(),
             2 if self.faults.nodes_die && self.random.one_in(15) => self.node_dies(),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
@@ -167,6 +173,11 @@ impl World {
     pub(crate) fn come_to_rest(&mut self) {
         if !self.bridge.up {
             self.bridge_dies_or_returns();
+        }
+        for shard in 0..SHARDS {
+            if !self.shards[shard].link_up {
+                self.switch_link(shard);
+            }
         }
         self.faults.store_fails = false;
         for number in 0..DEVICES {
@@ -442,6 +453,27 @@ impl World {
         self.note(&[5, u64::from(self.bridge.up)]);
     }
 
+    fn link_goes_or_returns(&mut self) {
+        if self.bridge.up {
+            let shard = self.random.below(SHARDS);
+            self.switch_link(shard);
+        }
+    }
+
+    fn switch_link(&mut self, shard: usize) {
+        let now = self.now();
+        self.tell(|| format!("the link of shard {shard} is switched"));
+        self.has_flapped = true;
+        if self.shards[shard].link_up {
+            self.bridge.forget_shard(shard);
+            self.shards[shard].unlink(now);
+        } else {
+            self.shards[shard].link(self.bridge.id, now);
+        }
+        self.drain(shard);
+        self.note(&[7, shard as u64]);
+    }
+
     fn node_dies(&mut self) {
         let dead = self.random.below(SHARDS);
         self.has_died = true;
@@ -539,5 +571,7 @@ fn new_device(number: usize) -> Device {
         1 => "site/2".to_owned(),
         _ => format!("devices/device-{}/push", (number + 1) % DEVICES),
     };
-    Device::new(client, version, number < 6, filters, topic, FRAMES)
+    // Those who do not persist publish longest, so that what others miss of the last frames is revealed by nothing that follows.
+    let frames = if number < 6 { FRAMES } else { 2 * FRAMES };
+    Device::new(client, version, number < 6, filters, topic, frames)
 }

@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
-use crate::commands::{config, demo, dev, loadgen, log};
+use crate::commands::{bridge, config, demo, dev, gateway, loadgen, log};
 
 /// A gateway for devices that keep an MQTT or WebSocket connection open.
 #[derive(Debug, Parser)]
@@ -19,6 +19,10 @@ pub(crate) struct CommandLine {
 pub(crate) enum Command {
     /// Runs gateway and bridge in one process, with a session store and a frame log of its own: nothing to install
     Dev(dev::DevArgs),
+    /// Holds devices' connections; frames go to bridges, sessions to a store that several gateways share
+    Gateway(gateway::GatewayArgs),
+    /// Takes frames of gateways to where they rest, and pushes to devices
+    Bridge(bridge::BridgeArgs),
     /// Runs `dev` on free ports with a thousand simulated devices, and judges whether a frame was lost
     Demo(demo::DemoArgs),
     /// Reads the log that holds the frames, also while it is written

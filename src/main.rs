@@ -1,8 +1,8 @@
 //! The one binary: a table of contents.
 //!
 //! `command_line` says which commands there are, `commands` holds one file for each, `config` is where their options end up, and
-//! `assembly` puts gateway, bridge, store and log together into the process that `holdfast dev` is. What any of these does
-//! stands in its own crate; nothing here knows a packet or a socket of a device.
+//! `assembly` puts gateway, bridge, store and log together into the processes that `holdfast dev`, `gateway` and `bridge` are, inside the frame
+//! that `process` gives each of them. What any of the parts does stands in its own crate; nothing here knows a packet or a socket of a device.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod dev_process;
 mod documentation;
 mod failure;
 mod open_files;
+mod process;
 mod ready_file;
 mod signals;
 mod upkeep;
@@ -27,6 +28,8 @@ use failure::Failure;
 fn main() -> ExitCode {
     let outcome = match CommandLine::read().command {
         Command::Dev(arguments) => commands::dev::run(&arguments),
+        Command::Gateway(arguments) => commands::gateway::run(&arguments),
+        Command::Bridge(arguments) => commands::bridge::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::Log(arguments) => commands::log::run(arguments),
         Command::Config(arguments) => commands::config::run(&arguments),

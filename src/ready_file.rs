@@ -1,4 +1,4 @@
-//! The ready file: where a process listens, for whoever started it. It is there once devices are admitted, and goes
+//! The ready file: where a process listens, for whoever started it. It is there once devices (a bridge: links) are admitted, and goes
 //! when the process drains.
 
 use std::fs;
@@ -19,9 +19,12 @@ pub(crate) struct Ready {
     pub(crate) admin: Option<SocketAddr>,
     /// `POST /v1/push`; in `dev` the admin address.
     pub(crate) push: Option<SocketAddr>,
+    /// Links of gateways, where a bridge is a process of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<SocketAddr>,
     /// The process.
     pub(crate) pid: u32,
-    /// Its node id.
+    /// Its node id, or bridge id.
     pub(crate) node: String,
 }
 
@@ -82,6 +85,7 @@ mod tests {
             ws: None,
             admin: Some("127.0.0.1:9090".parse().unwrap()),
             push: Some("127.0.0.1:9090".parse().unwrap()),
+            link: None,
             pid: 7,
             node: "00000000000000ab".to_owned(),
         };

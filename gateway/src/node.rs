@@ -8,7 +8,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -105,7 +104,6 @@ impl Node {
             addresses,
             node,
             drain: DrainTrigger::default(),
-            failed: Arc::default(),
             mailboxes: mailboxes.clone(),
             threads: Vec::new(),
             ends,
@@ -115,7 +113,7 @@ impl Node {
         };
         for setup in setups {
             let (settings, ended) = (Arc::clone(&settings), ended.clone());
-            let (failed, drain) = (Arc::clone(&handle.failed), handle.drain.clone());
+            let drain = handle.drain.clone();
             let shard = setup.owner.shard;
             let thread = Builder::new().name(format!("shard-{shard}")).spawn(move || {
                 // Its lines say which shard speaks.
@@ -123,7 +121,6 @@ impl Node {
                 let end = Shard::new(setup, &settings).run();
                 if let Err(error) = &end {
                     tracing::error!(%error, "a shard cannot go on; the node drains, so that a whole one takes its place");
-                    failed.store(true, Ordering::Relaxed);
                     drain.request();
                 }
                 // Nobody listens any more once the handle is gone.
@@ -177,8 +174,6 @@ pub struct NodeHandle {
     addresses: Addresses,
     node: NodeId,
     drain: DrainTrigger,
-    /// A shard ended with an error.
-    failed: Arc<AtomicBool>,
     mailboxes: Vec<Mailbox<Letter>>,
     threads: Vec<JoinHandle<()>>,
     ends: Receiver<io::Result<ShardEnd>>,
@@ -210,6 +205,8 @@ pub struct Drained {
     pub complete: bool,
     /// Connections that were cut because the time was up.
     pub cut: usize,
+    /// A shard could not go on, which is why the node drained; its connections were cut.
+    pub failed: bool,
 }
 
 /// A shard that is told to stop does so within a turn; one that takes longer is stuck, and waiting would hang the process.
@@ -259,11 +256,6 @@ impl NodeHandle {
         self.mailboxes.iter().all(has_link)
     }
 
-    /// Whether a shard could not go on. The drain is requested already; the process should end with an error after it.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
     /// Passes on what a reload needs, apart from the handle that is to drain.
     pub fn reloader(&self) -> Reloader {
         Reloader { mailboxes: self.mailboxes.clone() }
@@ -285,7 +277,7 @@ impl NodeHandle {
         for mailbox in &self.mailboxes {
             mailbox.post(Letter::Drain { within });
         }
-        let mut drained = Drained { complete: true, cut: 0 };
+        let mut drained = Drained { complete: true, cut: 0, failed: false };
         let mut running = self.threads.len();
         while running > 0 {
             match self.ends.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -319,7 +311,10 @@ impl Drained {
                 self.cut += end.cut;
                 self.complete &= end.cut == 0 && end.owed_nothing;
             }
-            Err(_) => self.complete = false,
+            Err(_) => {
+                self.complete = false;
+                self.failed = true;
+            }
         }
     }
 }

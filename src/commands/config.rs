@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::config::{ConfigFlags, load};
+use crate::config::{DevFlags, Role, load};
 use crate::failure::Failure;
 
 /// Arguments of `holdfast config`.
@@ -18,16 +18,25 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Prints every key as TOML, and who set those that are not defaults
-    Print(ConfigFlags),
-    /// Says whether `dev` would take it
-    Check(ConfigFlags),
+    Print(RoleFlags),
+    /// Says whether the role would take it
+    Check(RoleFlags),
+}
+
+#[derive(Args, Debug)]
+struct RoleFlags {
+    /// What the process is to be
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t)]
+    role: Role,
+    #[command(flatten)]
+    config: DevFlags,
 }
 
 /// Runs it.
 pub(crate) fn run(arguments: &ConfigArgs) -> Result<ExitCode, Failure> {
     let (Action::Print(flags) | Action::Check(flags)) = &arguments.action;
-    let loaded = load(flags, std::env::vars_os()).map_err(Failure::refused)?;
-    loaded.validate().map_err(Failure::refused)?;
+    let loaded = load(&flags.config, std::env::vars_os()).map_err(Failure::refused)?;
+    loaded.validate(flags.role).map_err(Failure::refused)?;
     let text = match arguments.action {
         Action::Print(_) => loaded.to_toml(),
         Action::Check(_) => "the configuration is valid\n".to_owned(),

@@ -1,20 +1,25 @@
 //! Keys of the bridge: its local log, its topic map, its links, pushes.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use holdfast_bridge::config::{DedupeConfig, PushConfig};
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::{BridgeConfig, SinkName, TopicRule};
-use holdfast_gateway::config::ConfigError;
+use holdfast_gateway::config::{ConfigError, secret_needed};
 use holdfast_wire::topic::{parse_shared, validate_filter};
 use serde::{Deserialize, Serialize};
 
-use super::values::{refuse, within};
+use super::role::Role;
+use super::values::{address, refuse, within};
 
 /// `[sink]`: the local log that frames go to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SinkKeys {
+    /// Where a bridge of its own puts frames: `log` is the log in `data_dir`. Default empty: `dev` takes the log, a bridge has to be
+    /// told.
+    pub(crate) kind: String,
     /// A segment is closed before it grows beyond this many bytes. 64 KiB to 1 TiB. Default 64 MiB.
     pub(crate) segment_bytes_max: u64,
     /// Closed segments go, oldest first, while all together hold more than this many bytes. Default 4 GiB.
@@ -32,6 +37,7 @@ impl Default for SinkKeys {
     fn default() -> Self {
         let log = LogConfig::default();
         Self {
+            kind: String::new(),
             segment_bytes_max: log.segment_bytes_max,
             retention_bytes_max: log.retention_bytes_max,
             retention_age_s_max: log.retention_age_max.as_secs(),
@@ -41,7 +47,23 @@ impl Default for SinkKeys {
     }
 }
 
+/// Where frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SinkKind {
+    /// The log in the data directory.
+    Log,
+}
+
 impl SinkKeys {
+    pub(super) fn kind(&self, role: Role) -> Result<SinkKind, ConfigError> {
+        match &*self.kind {
+            "log" => Ok(SinkKind::Log),
+            "" if role != Role::Bridge => Ok(SinkKind::Log),
+            "" => Err(refuse("sink.kind", "\"\"", "must say where frames go: log (--sink log)")),
+            other => Err(refuse("sink.kind", other, "must be \"log\"")),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<LogConfig, ConfigError> {
         Ok(LogConfig {
             segment_bytes_max: within("sink.segment_bytes_max", self.segment_bytes_max, 64 << 10..=1 << 40)?,
@@ -99,6 +121,10 @@ fn check_topic_rule(rule: &TopicRuleKeys) -> Result<TopicRule, ConfigError> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct BridgeKeys {
+    /// Where a bridge of its own takes links of gateways. Beyond this machine it needs `link.secret`. Default `127.0.0.1:7883`.
+    pub(crate) listen: String,
+    /// Its metrics and health; not the gateway's `listeners.admin`, so that one file serves both. Default `127.0.0.1:9091`.
+    pub(crate) admin: String,
     /// Threads of the bridge, 1 to 64. Default 1.
     pub(crate) worker_threads: u16,
     /// Bytes of unsettled frames that one shard may have outstanding. Full: its devices are held back. 1 MiB to 1 GiB.
@@ -116,6 +142,8 @@ impl Default for BridgeKeys {
     fn default() -> Self {
         let bridge = BridgeConfig::default();
         Self {
+            listen: "127.0.0.1:7883".into(),
+            admin: "127.0.0.1:9091".into(),
             worker_threads: bridge.worker_threads as u16,
             window_bytes: bridge.window_bytes,
             group_deliveries_max: bridge.group_deliveries_max,
@@ -125,7 +153,28 @@ impl Default for BridgeKeys {
     }
 }
 
+/// Where a bridge of its own listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BridgeListen {
+    /// Links of gateways.
+    pub(crate) link: SocketAddr,
+    /// Metrics and health.
+    pub(crate) admin: SocketAddr,
+    /// Pushes; none: on the admin address.
+    pub(crate) push: Option<SocketAddr>,
+}
+
 impl BridgeKeys {
+    pub(super) fn listen(&self, push: &PushKeys, has_secret: bool) -> Result<BridgeListen, ConfigError> {
+        let link = address("bridge.listen", &self.listen)?;
+        if !has_secret && !link.ip().is_loopback() {
+            return Err(secret_needed("bridge.listen", &self.listen));
+        }
+        let admin = address("bridge.admin", &self.admin)?;
+        let push = Some(&*push.listen).filter(|listen| !listen.is_empty());
+        Ok(BridgeListen { link, admin, push: push.map(|listen| address("push.listen", listen)).transpose()? })
+    }
+
     pub(super) fn check(
         &self,
         link_secret: Vec<u8>,
@@ -189,6 +238,8 @@ impl DedupeKeys {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PushKeys {
+    /// Where a bridge of its own takes pushes. Default empty: on its admin address, as `dev` does.
+    pub(crate) listen: String,
     /// Topic of a push that names only its device; `{client_id}` stands for that. Default `devices/{client_id}/push`.
     pub(crate) topic: String,
     /// Pushes whose outcome is awaited. Full: 503 with Retry-After. Default 10,000.
@@ -207,6 +258,7 @@ impl Default for PushKeys {
     fn default() -> Self {
         let push = PushConfig::default();
         Self {
+            listen: String::new(),
             topic: push.topic,
             in_flight_max: push.in_flight_max as u32,
             outcomes_max: push.outcomes_max as u32,
@@ -252,6 +304,16 @@ mod tests {
         assert!(line("a/#/b", "log").starts_with("topic_map.filter = a/#/b: must be an MQTT topic filter"));
         assert!(line("$share/g/a", "log").starts_with("topic_map.filter = $share/g/a: must not be shared"));
         assert_eq!(line("a/#", "kafka"), "topic_map.sink = kafka: must be \"log\" or \"none\"");
+    }
+
+    #[test]
+    fn a_bridge_beyond_this_machine_needs_a_secret() {
+        let keys = BridgeKeys { listen: "0.0.0.0:7883".into(), ..BridgeKeys::default() };
+        let line = keys.listen(&PushKeys::default(), false).unwrap_err().to_string();
+        assert!(line.starts_with("bridge.listen = 0.0.0.0:7883: must be on this machine"), "{line}");
+        assert!(line.contains("HOLDFAST_LINK_SECRET"), "{line}");
+        assert!(keys.listen(&PushKeys::default(), true).is_ok());
+        assert_eq!(BridgeKeys::default().listen(&PushKeys::default(), false).unwrap().push, None);
     }
 
     #[test]

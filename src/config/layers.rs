@@ -11,14 +11,20 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::flags::{Flags, Shorthand};
 use super::keys::{self, Flat};
-use super::{ConfigError, ConfigFlags, Settings};
+use super::role::Role;
+use super::values::without_password;
+use super::{ConfigError, Settings};
 
 /// Environment variables that begin so are keys: `HOLDFAST_MQTT__RECEIVE_MAXIMUM` is `mqtt.receive_maximum`.
 const PREFIX: &str = "HOLDFAST_";
 
 /// Names the file itself and is no key in it.
 const CONFIG_VARIABLE: &str = "HOLDFAST_CONFIG";
+
+/// A shorter name for one key: what is secret is most often given in the environment.
+const SECRET_VARIABLE: (&str, &str) = ("HOLDFAST_LINK_SECRET", "link.secret");
 
 /// Who gave a value that is not the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,20 +57,21 @@ pub(crate) struct Loaded {
 
 /// Merges the layers. `environment` is the process's; names that do not begin with `HOLDFAST_` are passed over.
 pub(crate) fn load(
-    flags: &ConfigFlags,
+    flags: &dyn Flags,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
     let known = keys::defaults();
     let mut loaded = Loaded { values: known.clone(), known, sources: BTreeMap::new() };
-    if let Some(file) = &flags.config {
+    let layers = flags.layers();
+    if let Some(file) = &layers.config {
         loaded.lay_file(file)?;
     }
     loaded.lay_environment(environment)?;
-    for (option, key, value) in flags.shorthands() {
+    for Shorthand { option, key, value } in flags.shorthands() {
         let text = value.to_str().ok_or_else(|| ConfigError::NotUtf8(option.to_owned()))?;
         loaded.lay_text(key, text, Source::CommandLine(option))?;
     }
-    for pair in &flags.set {
+    for pair in &layers.set {
         let (key, text) = pair.split_once('=').ok_or_else(|| ConfigError::NotAPair(pair.clone()))?;
         loaded.lay_text(key.trim(), text, Source::CommandLine("--set"))?;
     }
@@ -72,10 +79,11 @@ pub(crate) fn load(
 }
 
 impl Loaded {
-    /// The working objects; the error names the first value that is out of its range, and who gave it.
-    pub(crate) fn validate(&self) -> Result<Settings, ConfigError> {
+    /// The working objects of a role; the error names the first value that is out of its range or that the role cannot have, and who
+    /// gave it.
+    pub(crate) fn validate(&self, role: Role) -> Result<Settings, ConfigError> {
         let config = keys::build(&self.values).expect("each value was checked as it was laid on");
-        config.validate().map_err(|error| {
+        config.validate(role).map_err(|error| {
             let key = if error.key.starts_with("topic_map.") { "topic_map" } else { error.key };
             match self.sources.get(key) {
                 Some(source) => ConfigError::Value {
@@ -131,7 +139,11 @@ impl Loaded {
         // The same variable is at fault at each start.
         variables.sort();
         for (name, value) in variables {
-            let key = name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
+            let key = if name == SECRET_VARIABLE.0 {
+                SECRET_VARIABLE.1.to_owned()
+            } else {
+                name[PREFIX.len()..].to_ascii_lowercase().replace("__", ".")
+            };
             let text = value.into_string().map_err(|_| ConfigError::NotUtf8(name.clone()))?;
             self.lay_text(&key, &text, Source::Environment(name))?;
         }
@@ -179,6 +191,9 @@ impl Loaded {
 pub(super) fn shown(key: &str, value: &Value) -> String {
     if key.ends_with("secret") && value.as_str() != Some("") {
         return "\"(hidden)\"".to_owned();
+    }
+    if let Some(url) = value.as_str().filter(|_| key == "store.url") {
+        return Value::from(without_password(url)).to_string();
     }
     value.to_string()
 }
@@ -229,6 +244,7 @@ mod tests {
     use tempfile::NamedTempFile;
 
     use super::*;
+    use crate::config::LayerFlags;
 
     fn file(text: &str) -> NamedTempFile {
         let mut file = NamedTempFile::new().unwrap();
@@ -236,12 +252,12 @@ mod tests {
         file
     }
 
-    fn with_file(file: &NamedTempFile) -> ConfigFlags {
-        ConfigFlags { config: Some(file.path().to_owned()), ..ConfigFlags::default() }
+    fn with_file(file: &NamedTempFile) -> LayerFlags {
+        LayerFlags { config: Some(file.path().to_owned()), ..LayerFlags::default() }
     }
 
-    fn set(pairs: &[&str]) -> ConfigFlags {
-        ConfigFlags { set: pairs.iter().map(|&pair| pair.to_owned()).collect(), ..ConfigFlags::default() }
+    fn set(pairs: &[&str]) -> LayerFlags {
+        LayerFlags { set: pairs.iter().map(|&pair| pair.to_owned()).collect(), ..LayerFlags::default() }
     }
 
     fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -252,9 +268,9 @@ mod tests {
         keys::build(&loaded.values).unwrap().gateway.mqtt.receive_maximum
     }
 
-    fn refusal(flags: &ConfigFlags, variables: &[(&str, &str)]) -> String {
+    fn refusal(flags: &LayerFlags, variables: &[(&str, &str)]) -> String {
         let line = match load(flags, environment(variables)) {
-            Ok(loaded) => loaded.validate().err().expect("it is refused").to_string(),
+            Ok(loaded) => loaded.validate(Role::Dev).err().expect("it is refused").to_string(),
             Err(error) => error.to_string(),
         };
         assert!(!line.contains('\n'), "{line}");
@@ -300,7 +316,7 @@ mod tests {
             line,
             "mqtt.recieve_maximum = \"5\": no such key; did you mean mqtt.receive_maximum? (from --set)"
         );
-        let line = refusal(&ConfigFlags::default(), &[("HOLDFAST_MQTT__RECIEVE_MAXIMUM", "5")]);
+        let line = refusal(&LayerFlags::default(), &[("HOLDFAST_MQTT__RECIEVE_MAXIMUM", "5")]);
         assert!(line.ends_with("(from HOLDFAST_MQTT__RECIEVE_MAXIMUM)"), "{line}");
         let file = file("[mqqt]\nreceive_maximum = 5");
         let line = refusal(&with_file(&file), &[]);
@@ -338,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let flags = ConfigFlags { config: Some("/nowhere/holdfast.toml".into()), ..ConfigFlags::default() };
+        let flags = LayerFlags { config: Some("/nowhere/holdfast.toml".into()), ..LayerFlags::default() };
         assert!(refusal(&flags, &[]).starts_with("--config /nowhere/holdfast.toml: No such file"));
     }
 
@@ -359,7 +375,7 @@ mod tests {
             ("HOLDFAST_PORT_1883_TCP_ADDR", "10.0.0.1"),
             ("HOLDFAST_BRIDGE_PORT_7000_TCP", "tcp://10.0.0.2:7000"),
         ];
-        let loaded = load(&ConfigFlags::default(), environment(&links)).unwrap();
+        let loaded = load(&LayerFlags::default(), environment(&links)).unwrap();
         assert!(loaded.sources.is_empty());
     }
 
@@ -377,5 +393,19 @@ mod tests {
         assert!(!refusal(&set(&[&long]), &[]).contains("xxx"));
         let file = file("[link]\nsecret = 12345");
         assert!(!refusal(&with_file(&file), &[]).contains("12345"));
+    }
+
+    #[test]
+    fn the_secret_has_a_variable_of_its_own() {
+        let loaded =
+            load(&LayerFlags::default(), environment(&[("HOLDFAST_LINK_SECRET", "s3cret")])).unwrap();
+        assert_eq!(keys::build(&loaded.values).unwrap().gateway.link.secret, "s3cret");
+    }
+
+    #[test]
+    fn the_password_of_a_store_is_not_repeated() {
+        let flags = set(&["store.url=redis://user:hunter2@host:6379/0"]);
+        assert!(!load(&flags, []).unwrap().to_toml().contains("hunter2"));
+        assert!(!refusal(&set(&["store.url=postgres://user:hunter2@host"]), &[]).contains("hunter2"));
     }
 }

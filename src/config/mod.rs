@@ -12,6 +12,7 @@ mod flags;
 mod keys;
 mod layers;
 mod print;
+mod role;
 mod store;
 mod values;
 
@@ -24,14 +25,19 @@ use holdfast_gateway::config::{GatewayConfig, Settings as GatewaySettings};
 use holdfast_store::Options as StoreOptions;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use bridge::{BridgeListen, SinkKind};
 pub(crate) use error::ConfigError;
-pub(crate) use flags::ConfigFlags;
+#[cfg(test)]
+pub(crate) use flags::LayerFlags;
+pub(crate) use flags::{BridgeFlags, DevFlags, Flags, GatewayFlags};
 pub(crate) use layers::{Loaded, load};
+pub(crate) use role::Role;
+pub(crate) use values::without_password;
 
 use bridge::{BridgeKeys, DedupeKeys, PushKeys, SinkKeys, TopicRuleKeys};
 use store::StoreKeys;
 
-/// All keys of a `holdfast dev`. Unknown keys are refused by [`load`], not here: a flattened struct cannot do it.
+/// All keys of all roles; each role passes over those that are not for it. Unknown keys are refused by [`load`], not here: a flattened struct cannot do it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
@@ -83,21 +89,34 @@ pub(crate) struct Settings {
     pub(crate) log: holdfast_gateway::config::LogConfig,
     /// For the node.
     pub(crate) gateway: GatewaySettings,
+    /// Where frames go.
+    pub(crate) sink_kind: SinkKind,
     /// For the local log.
     pub(crate) sink: LogConfig,
+    /// Where a bridge of its own listens.
+    pub(crate) bridge_listen: BridgeListen,
     /// For the bridge.
     pub(crate) bridge: BridgeConfig,
+    /// Which session store; none: the one in the data directory.
+    pub(crate) store_url: Option<String>,
     /// For the session store.
     pub(crate) store: StoreOptions,
 }
 
 impl Config {
-    /// Checks every key; the error names the first one that is wrong. Opens nothing but resolves host names of listeners.
-    pub(crate) fn validate(self) -> Result<Settings, holdfast_gateway::config::ConfigError> {
+    /// Checks every key, and what `role` asks of them; the error names the first one that is wrong. Opens nothing but resolves host names of
+    /// listeners.
+    pub(crate) fn validate(self, role: Role) -> Result<Settings, holdfast_gateway::config::ConfigError> {
         if self.data_dir.as_os_str().is_empty() {
             return Err(values::refuse("data_dir", "\"\"", "must name a directory"));
         }
         let gateway = self.gateway.validate()?;
+        let has_secret = !gateway.link_secret.is_empty();
+        if role == Role::Gateway {
+            role::check_bridges(&gateway.bridges, &self.gateway.link.bridges, has_secret)?;
+        }
+        // Without a secret only a bridge is bound to its own machine; the others do not listen there.
+        let bridge_listen = self.bridge.listen(&self.push, has_secret || role != Role::Bridge)?;
         let dedupe: DedupeConfig = self.dedupe.check()?;
         let push: PushConfig = self.push.check()?;
         let topic_map = bridge::check_topic_map(&self.topic_map)?;
@@ -105,8 +124,11 @@ impl Config {
             data_dir: self.data_dir,
             ready_file: Some(self.ready_file).filter(|file| !file.as_os_str().is_empty()),
             log: self.gateway.log,
+            sink_kind: self.sink.kind(role)?,
             sink: self.sink.check()?,
+            bridge_listen,
             bridge: self.bridge.check(gateway.link_secret.clone(), topic_map, dedupe, push)?,
+            store_url: self.store.url(role)?,
             store: self.store.check()?,
             gateway,
         })
@@ -125,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid_and_are_the_parts_own() {
-        let settings = Config::default().validate().unwrap();
+        let settings = Config::default().validate(Role::Dev).unwrap();
         assert_eq!(settings.sink, LogConfig::default());
         assert_eq!(settings.bridge.push, PushConfig::default());
         assert_eq!(settings.bridge.dedupe, DedupeConfig::default());

@@ -40,16 +40,16 @@ impl Loaded {
 mod tests {
     use std::io::Write as _;
 
-    use crate::config::{ConfigFlags, load};
+    use crate::config::{LayerFlags, load};
 
     #[test]
     fn what_is_printed_is_a_file_that_says_the_same_and_names_its_sources() {
-        let flags = ConfigFlags {
+        let flags = LayerFlags {
             set: vec![
                 "mqtt.receive_maximum=7".into(),
                 "topic_map=[{ filter = \"a b/#\", sink = \"none\" }]".into(),
             ],
-            ..ConfigFlags::default()
+            ..LayerFlags::default()
         };
         let loaded = load(&flags, []).unwrap();
         let printed = loaded.to_toml();
@@ -59,7 +59,7 @@ mod tests {
 
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(printed.as_bytes()).unwrap();
-        let flags = ConfigFlags { config: Some(file.path().to_owned()), ..ConfigFlags::default() };
+        let flags = LayerFlags { config: Some(file.path().to_owned()), ..LayerFlags::default() };
         assert_eq!(load(&flags, []).unwrap().values, loaded.values);
     }
 }

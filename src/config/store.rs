@@ -4,13 +4,16 @@ use holdfast_gateway::config::ConfigError;
 use holdfast_store::{Bounds, Options, StreamBounds};
 use serde::{Deserialize, Serialize};
 
-use super::values::within;
+use super::role::Role;
+use super::values::{refuse, within, without_password};
 
-/// `[store]`: what the embedded store keeps at most. The defaults are the store's.
-#[expect(clippy::struct_field_names, reason = "every one is a bound, and its key says so")]
+/// `[store]`: where sessions are kept, and what a store on this machine keeps at most. The defaults are the store's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreKeys {
+    /// `redis://…`; gateways and bridges share one. `dev` alone may keep sessions on its own: `embedded:DIR`, `memory:`. Default empty:
+    /// the directory `store` in `data_dir`.
+    pub(crate) url: String,
     /// Sessions, connected and resting. Full: a new one is answered "server unavailable". Default 4,000,000.
     pub(crate) sessions_max: u32,
     /// Bytes of all queued and retained messages. Full: the stream that holds most gives way, oldest first. Default 1 GiB.
@@ -28,6 +31,7 @@ impl Default for StoreKeys {
     fn default() -> Self {
         let Bounds { stream, message_bytes_max, sessions_max } = Bounds::default();
         Self {
+            url: String::new(),
             sessions_max,
             message_bytes_max,
             stream_messages_max: stream.messages_max,
@@ -38,6 +42,24 @@ impl Default for StoreKeys {
 }
 
 impl StoreKeys {
+    /// The store of `role`; none for the one in the data directory.
+    pub(super) fn url(&self, role: Role) -> Result<Option<String>, ConfigError> {
+        let refuse = |allowed: &str| Err(refuse("store.url", shown_url(&self.url), allowed));
+        match self.url.split_once(':').map_or(self.url.as_str(), |(scheme, _)| scheme) {
+            "" if role == Role::Dev => Ok(None),
+            "" => {
+                refuse("must name the store that all gateways and bridges share: redis://HOST:PORT (--store)")
+            }
+            "memory" | "embedded" if role != Role::Dev => {
+                refuse("is this process's own; gateways and bridges must share a store: redis://HOST:PORT")
+            }
+            "memory" | "embedded" | "redis" | "rediss" | "redis+sentinel" | "redis+cluster" => {
+                Ok(Some(self.url.clone()))
+            }
+            _ => refuse("must be redis://HOST:PORT, or with `dev` also embedded:DIR or memory:"),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<Options, ConfigError> {
         let stream = StreamBounds {
             messages_max: within("store.stream_messages_max", self.stream_messages_max, 1..=1 << 30)?,
@@ -51,5 +73,31 @@ impl StoreKeys {
             sessions_max: within("store.sessions_max", self.sessions_max, 1..=1 << 30)?,
         };
         Ok(Options { bounds, ..Options::default() })
+    }
+}
+
+fn shown_url(url: &str) -> String {
+    if url.is_empty() { "\"\"".to_owned() } else { without_password(url) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(url: &str, role: Role) -> Result<Option<String>, ConfigError> {
+        StoreKeys { url: url.to_owned(), ..StoreKeys::default() }.url(role)
+    }
+
+    #[test]
+    fn processes_of_their_own_need_a_store_that_they_can_share() {
+        for role in [Role::Gateway, Role::Bridge] {
+            for own in ["", "memory:", "embedded:/var/lib/holdfast"] {
+                assert!(url(own, role).unwrap_err().to_string().contains("redis://"), "{own}");
+            }
+            assert_eq!(url("redis://localhost", role).unwrap().as_deref(), Some("redis://localhost"));
+        }
+        assert_eq!(url("", Role::Dev), Ok(None));
+        assert_eq!(url("memory:", Role::Dev).unwrap().as_deref(), Some("memory:"));
+        assert!(url("postgres://db", Role::Dev).is_err());
     }
 }

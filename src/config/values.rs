@@ -1,6 +1,7 @@
 //! Refusing values, in the gateway's form: key, value, what is allowed.
 
 use std::fmt::Display;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
 use holdfast_gateway::config::ConfigError;
@@ -20,5 +21,39 @@ pub(super) fn within<T: PartialOrd + Display + Copy>(
         Ok(value)
     } else {
         Err(refuse(key, value, format!("must be between {} and {}", range.start(), range.end())))
+    }
+}
+
+/// A URL as it may be shown: `redis://user:(hidden)@host`.
+pub(crate) fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((user, host)) => {
+            let user = user.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:(hidden)@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// `HOST:PORT`; a host name stands for its first address.
+pub(super) fn address(key: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+    match value.to_socket_addrs().map(|mut all| all.next()) {
+        Ok(Some(address)) => Ok(address),
+        Ok(None) => Err(refuse(key, value, "the host has no address")),
+        Err(error) => Err(refuse(key, value, format!("must be HOST:PORT ({error})"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        assert_eq!(without_password("redis://user:p@ss@host:1/0"), "redis://user:(hidden)@host:1/0");
+        assert_eq!(without_password("redis://:pass@host"), "redis://:(hidden)@host");
+        assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("memory:"), "memory:");
     }
 }

@@ -1,0 +1,103 @@
+//! `holdfast bridge`: links of gateways on one side, the sink on the other, pushes between them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_bridge::admin::{self, Admin};
+use holdfast_bridge::sink::Sink;
+use holdfast_bridge::{Bridge, BridgeHandle, push};
+use holdfast_gateway::DrainTrigger;
+use holdfast_store::Store;
+use holdfast_wire::ids::BridgeId;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::StartError;
+use super::parts::{make_data_dir, open_sink, open_store};
+use crate::config::{BridgeListen, Settings};
+
+/// A running bridge. Stopped in the order of its fields.
+pub(crate) struct BridgeAssembly {
+    bridge: BridgeHandle,
+    sink: Arc<dyn Sink>,
+    store: Arc<dyn Store>,
+    drain: DrainTrigger,
+    addresses: BridgeListen,
+    drain_within: Duration,
+}
+
+impl BridgeAssembly {
+    /// Starts everything; once it returns, gateways can link.
+    pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
+        let Settings {
+            data_dir, gateway, sink_kind, sink, bridge_listen, mut bridge, store_url, store, ..
+        } = settings;
+        // A device may send again everything it was not acknowledged (promise P4).
+        let in_doubt_max = gateway.engine.mqtt.receive_maximum;
+        bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
+        // Every address is taken before anything is served.
+        let (link, link_address) = listen("bridge.listen", bridge_listen.link)?;
+        let (admin, admin_address) = listen("bridge.admin", bridge_listen.admin)?;
+        let push_listener = bridge_listen.push.map(|address| listen("push.listen", address)).transpose()?;
+
+        make_data_dir(&data_dir)?;
+        let store = open_store(store_url.as_deref(), &data_dir, store)?;
+        let sink = open_sink(sink_kind, &data_dir, sink)?;
+        let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
+        let drain = DrainTrigger::default();
+        let on_drain = drain.clone();
+        let routes = Admin {
+            metrics: Box::new(move || metrics.render()),
+            drain: Box::new(move || on_drain.request()),
+        };
+        let routes = admin::router(bridge.clone(), routes);
+        let pushes = push::router(bridge.clone());
+        let refused = |error| StartError::System { what: "a listener", error };
+        let push_address = match push_listener {
+            Some((push, address)) => {
+                bridge.serve(admin, routes).map_err(refused)?;
+                bridge.serve(push, pushes).map_err(refused)?;
+                address
+            }
+            None => {
+                bridge.serve(admin, routes.merge(pushes)).map_err(refused)?;
+                admin_address
+            }
+        };
+        bridge.listen(link).map_err(refused)?;
+        let addresses = BridgeListen { link: link_address, admin: admin_address, push: Some(push_address) };
+        Ok(Self { bridge, sink, store, drain, addresses, drain_within: gateway.drain.deadline })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> BridgeListen {
+        self.addresses
+    }
+
+    /// The bridge's name, new at each start.
+    pub(crate) fn id(&self) -> BridgeId {
+        self.bridge.id()
+    }
+
+    /// What a signal or `POST /drain` sets; then call [`stop`](Self::stop).
+    pub(crate) fn drain_trigger(&self) -> DrainTrigger {
+        self.drain.clone()
+    }
+
+    /// Settles what was received, closes the links, and ends every part. False if that took longer than the drain may: gateways send
+    /// what is unsettled to another bridge.
+    pub(crate) fn stop(self) -> bool {
+        let settled = self.bridge.shutdown(self.drain_within);
+        drop(self.bridge);
+        drop(self.sink);
+        drop(self.store);
+        settled
+    }
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |error| StartError::Listen { key, address, error };
+    let listener = TcpListener::bind(address).map_err(refused)?;
+    let taken = listener.local_addr().map_err(refused)?;
+    Ok((listener, taken))
+}

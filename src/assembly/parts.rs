@@ -1,0 +1,116 @@
+//! What more than one role opens, and why it cannot.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_bridge::log::{Log, LogConfig, LogError};
+use holdfast_bridge::sink::{LogSink, Sink};
+use holdfast_store::{OpenError, Options, Store};
+
+use crate::config::{SinkKind, without_password};
+
+/// Why a process did not start; each displays as one line. Nothing is left open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The data directory cannot be made.
+    #[error("data_dir = {}: {error}; it must be a directory that this process may write", directory.display())]
+    DataDirectory {
+        /// Which.
+        directory: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The store in it cannot be opened.
+    #[error("data_dir = {}: {error}", directory.display())]
+    OwnStore {
+        /// Which data directory.
+        directory: PathBuf,
+        /// Why, and how to mend it.
+        error: OpenError,
+    },
+    /// The store that `store.url` names cannot be opened.
+    #[error("store.url = {url}: {error}")]
+    Store {
+        /// Without its password.
+        url: String,
+        /// Why, and how to mend it.
+        error: OpenError,
+    },
+    /// The log in the data directory cannot be opened.
+    #[error("data_dir = {}: {error}", directory.display())]
+    Log {
+        /// Which data directory.
+        directory: PathBuf,
+        /// Why, and how to mend it.
+        error: LogError,
+    },
+    /// An address cannot be taken.
+    #[error("{key} = {address}: {error}; choose another address, or end the process that holds it")]
+    Listen {
+        /// The key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The bridge does not start.
+    #[error(transparent)]
+    Bridge(#[from] holdfast_bridge::StartError),
+    /// The gateway does not start: most often an address that is taken.
+    #[error(transparent)]
+    Node(#[from] holdfast_gateway::StartError),
+    /// The system refused something that is not the configuration's fault.
+    #[error("the system refused {what}: {error}")]
+    System {
+        /// Which resource.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+/// The store that `url` names; without one, that in the data directory, which is there already.
+pub(super) fn open_store(
+    url: Option<&str>,
+    data_dir: &Path,
+    options: Options,
+) -> Result<Arc<dyn Store>, StartError> {
+    let Some(url) = url else {
+        let store = holdfast_store::EmbeddedStore::open(&data_dir.join("store"), options)
+            .map_err(|error| StartError::OwnStore { directory: data_dir.to_owned(), error })?;
+        return Ok(Arc::new(store));
+    };
+    holdfast_store::open(url, options)
+        .map_err(|error| StartError::Store { url: without_password(url), error })
+}
+
+/// Makes the data directory if it is not there.
+pub(super) fn make_data_dir(data_dir: &Path) -> Result<(), StartError> {
+    fs::create_dir_all(data_dir)
+        .map_err(|error| StartError::DataDirectory { directory: data_dir.to_owned(), error })
+}
+
+/// Opens where frames go. It is closed when the last clone is dropped.
+pub(super) fn open_sink(
+    kind: SinkKind,
+    data_dir: &Path,
+    log: LogConfig,
+) -> Result<Arc<dyn Sink>, StartError> {
+    match kind {
+        SinkKind::Log => {
+            let (log, recovered) = Log::open(&data_dir.join("log"), log)
+                .map_err(|error| StartError::Log { directory: data_dir.to_owned(), error })?;
+            tracing::debug!(
+                data_dir = %data_dir.display(),
+                records = recovered.records,
+                segments = recovered.segments,
+                "the log is open"
+            );
+            Ok(Arc::new(LogSink::new(Arc::new(log))))
+        }
+    }
+}

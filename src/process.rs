@@ -1,0 +1,151 @@
+//! What every role does around its own parts: logging, metrics, the ready file, signals, and an end that says how it went.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use holdfast_gateway::config::LogConfig;
+use holdfast_gateway::{DrainTrigger, Drained, logging, metrics};
+use metrics_exporter_prometheus::PrometheusHandle;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use crate::config::{Flags, Loaded, Role, Settings, load};
+use crate::failure::Failure;
+use crate::open_files;
+use crate::ready_file::{Ready, ReadyFile};
+use crate::signals::{drain_on_signal, on_reload_signal};
+use crate::upkeep::Upkeep;
+
+/// A process of some role, around its parts.
+pub(crate) struct Process {
+    recorder: PrometheusHandle,
+    /// How many files it may have open; none: any number.
+    files: Option<u64>,
+    ready_file: Option<ReadyFile>,
+    _upkeep: Upkeep,
+}
+
+impl Process {
+    /// Before any part starts. Nothing that a wrong configuration could do has been done by then. With `end_with` the process ends
+    /// when that one, which started it, does.
+    pub(crate) fn begin(
+        log: &LogConfig,
+        ready_file: Option<PathBuf>,
+        end_with: Option<i32>,
+    ) -> Result<Self, Failure> {
+        logging::init(log);
+        if let Some(parent) = end_with {
+            end_together(parent)?;
+        }
+        let files = open_files::raise_limit();
+        let recorder = metrics::install_recorder().map_err(Failure::failed)?;
+        let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
+        let ready_file = ready_file.map(prepare_ready_file).transpose()?;
+        Ok(Self { recorder, files, ready_file, _upkeep: upkeep })
+    }
+
+    /// What `/metrics` shows.
+    pub(crate) fn recorder(&self) -> PrometheusHandle {
+        self.recorder.clone()
+    }
+
+    /// All parts have started: from now on a signal drains, and a part that panics takes the whole process with it.
+    pub(crate) fn drain_on_signal(&self, drain: &DrainTrigger) -> Result<(), Failure> {
+        end_on_panic();
+        drain_on_signal(drain.clone()).map_err(Failure::failed)
+    }
+
+    /// Whoever waits for the ready file finds it.
+    pub(crate) fn publish(&self, ready: &Ready) -> Result<(), Failure> {
+        let Some(file) = &self.ready_file else { return Ok(()) };
+        file.publish(ready).map_err(Failure::failed)
+    }
+
+    /// The ready file goes: nobody is admitted any more.
+    pub(crate) fn withdraw(&mut self) {
+        tracing::info!("draining");
+        self.ready_file = None;
+    }
+
+    /// Connections are files. A bound that somebody chose and the system does not allow is worth a warning.
+    pub(crate) fn say_open_files(&self, loaded: &Loaded, settings: &holdfast_gateway::config::Settings) {
+        let connections_max = u64::from(settings.shards) * u64::from(settings.engine.limits.connections_max);
+        let Some(files) = self.files.filter(|files| *files < connections_max) else { return };
+        if loaded.is_set("limits.connections_max") {
+            tracing::warn!(
+                files,
+                connections_max,
+                "the limit of open files (ulimit -n) is lower than limits.connections_max in all shards"
+            );
+        } else {
+            tracing::info!(files, "the limit of open files (ulimit -n) bounds the connections");
+        }
+    }
+}
+
+/// SIGHUP reads the configuration again, from where it came, and gives it to `apply`; one that is wrong changes nothing.
+pub(crate) fn reload_on_signal<F: Flags + Clone + Send + 'static>(
+    flags: &F,
+    role: Role,
+    apply: impl Fn(&Settings) + Send + 'static,
+) -> Result<(), Failure> {
+    let flags = flags.clone();
+    on_reload_signal(move || {
+        let loaded = load(&flags, std::env::vars_os()).and_then(|loaded| loaded.validate(role));
+        match loaded {
+            Ok(settings) => {
+                apply(&settings);
+                tracing::info!("the configuration was read again");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration was read again and is wrong; nothing changed")
+            }
+        }
+    })
+    .map_err(Failure::failed)
+}
+
+/// How a node's drain went, for the log and for whoever waits for the process.
+pub(crate) fn say_drained(drained: Drained) -> Result<ExitCode, Failure> {
+    if drained.failed {
+        return Err(Failure::failed("a shard could not go on, so the node ended; the log says why"));
+    }
+    if drained.complete {
+        tracing::info!("drained: everyone heard a goodbye and nothing is owed");
+    } else {
+        tracing::warn!(
+            cut = drained.cut,
+            "the drain ran out of time; what was not acknowledged will be sent again"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit status after a panic (`EX_SOFTWARE` of sysexits).
+const PANICKED: i32 = 70;
+
+/// A part that has panicked would be missed by the others for ever: the process ends, and whoever supervises it starts a whole one. Nothing
+/// that was acknowledged is lost by that.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(PANICKED);
+    }));
+}
+
+/// So that a process that was started for somebody does not outlive them, however they end.
+fn end_together(parent: i32) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(Failure::failed)?;
+    // It may have ended before the kernel was asked to tell.
+    let parent_now = getppid().map(|pid| pid.as_raw_nonzero().get());
+    if parent_now == Some(parent) { Ok(()) } else { Err(Failure::failed("who started this process is gone")) }
+}
+
+fn prepare_ready_file(file: PathBuf) -> Result<ReadyFile, Failure> {
+    let shown = file.display().to_string();
+    ReadyFile::prepare(file).map_err(|error| {
+        Failure::refused(format!(
+            "ready_file = {shown}: {error}; it must be a file that this process may write"
+        ))
+    })
+}

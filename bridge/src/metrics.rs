@@ -30,6 +30,23 @@ pub const LOG_RECORDS: &str = "holdfast_log_records_total";
 pub const LOG_BYTES: &str = "holdfast_log_bytes_total";
 /// 1 while the log cannot store (disk full or failing), else 0.
 pub const LOG_STALLED: &str = "holdfast_log_stalled";
+/// 0 while frames go straight to the sink; 1 while it is asked to give back what it has not stored; 2 while they go to the spool; 3 while that drains;
+/// 4 while they are held back until the sink answers (`on_outage = "hold"`).
+pub const SPOOL_STATE: &str = "holdfast_spool_state";
+/// Records in the spool that the sink has not stored.
+pub const SPOOL_RECORDS: &str = "holdfast_spool_records";
+/// Bytes of the spool on disk.
+pub const SPOOL_BYTES: &str = "holdfast_spool_bytes";
+/// 1 while the spool takes nothing (full, or its disk refuses), else 0.
+pub const SPOOL_STALLED: &str = "holdfast_spool_stalled";
+/// Frames with QoS 0 that were dropped because the spool was full.
+pub const SPOOL_DROPPED: &str = "holdfast_spool_dropped_total";
+/// Outages of the sink.
+pub const OUTAGES: &str = "holdfast_outages_total";
+/// Seconds that outages of the sink have lasted, a running one included.
+pub const OUTAGE_SECONDS: &str = "holdfast_outage_seconds_total";
+/// Acknowledged frames that are lost, by `reason` (`refused`, `damaged`). Must stay 0.
+pub const FRAMES_LOST: &str = "holdfast_frames_lost_total";
 
 /// Those that count for each frame or each turn. Looking one up by its name costs as much as fanning a message out.
 pub(crate) struct Counters {

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,7 +22,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::files::{Files, SegmentFile};
 use super::record::Batch;
 use super::recovery::{Active, Tail};
-use super::retention::{Closed, expire};
+use super::released::{Keep, Reclaimed, Standing};
+use super::retention::{Closed, expire, release};
 use super::segment::{self, HEADER_BYTES};
 use super::{Appended, LogConfig, OnAppended, SpareBuffers};
 use crate::metrics as names;
@@ -49,25 +50,42 @@ const RETENTION_EVERY: Duration = Duration::from_secs(30);
 /// What the log's handle tells its thread.
 pub(super) enum Order {
     Append(Waiting),
+    /// Something was released, or what is queued is wanted back.
+    Look,
     Close,
+}
+
+impl Order {
+    fn batch(self) -> Option<Waiting> {
+        match self {
+            Self::Append(waiting) => Some(waiting),
+            // What is closed says so itself, too; and who looks has been seen.
+            Self::Look | Self::Close => None,
+        }
+    }
 }
 
 /// A batch in the queue, with its share of the queue's bytes.
 pub(super) struct Waiting {
     batch: Batch,
     done: OnAppended,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Waiting {
     pub(super) fn new(batch: Batch, done: OnAppended, room: OwnedSemaphorePermit) -> Self {
-        Self { batch, done, _room: room }
+        Self { batch, done, room }
+    }
+
+    fn reclaim(self) -> Reclaimed {
+        Reclaimed { batch: self.batch, done: self.done, room: self.room }
     }
 }
 
 pub(super) struct Appender {
     directory: PathBuf,
     config: LogConfig,
+    keep: Keep,
     files: Box<dyn Files>,
     active: Option<Active>,
     /// A sync of the active segment failed, or a cut of it: nothing may be appended to it.
@@ -75,28 +93,30 @@ pub(super) struct Appender {
     next_offset: u64,
     closed: VecDeque<Closed>,
     spare: Arc<SpareBuffers>,
-    closing: Arc<AtomicBool>,
+    standing: Arc<Standing>,
 }
 
 impl Appender {
     pub(super) fn new(
         directory: &Path,
         config: LogConfig,
+        keep: Keep,
         files: Box<dyn Files>,
         tail: Tail,
         spare: Arc<SpareBuffers>,
-        closing: Arc<AtomicBool>,
+        standing: Arc<Standing>,
     ) -> Self {
         Self {
             directory: directory.to_owned(),
             config,
+            keep,
             files,
             active: tail.active,
             suspect: false,
             next_offset: tail.next_offset,
             closed: tail.closed.into(),
             spare,
-            closing,
+            standing,
         }
     }
 
@@ -107,6 +127,7 @@ impl Appender {
         loop {
             match inbox.recv_timeout(RETENTION_EVERY) {
                 Ok(Order::Append(waiting)) => group.add(waiting),
+                Ok(Order::Look) => self.look(),
                 Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.drop_expired(),
             }
@@ -116,10 +137,11 @@ impl Appender {
                 std::thread::sleep(wait);
                 close = gather(inbox, &mut group);
             }
-            if !group.batches.is_empty() && !self.store(&mut group.batches) {
+            if !group.batches.is_empty() && !self.store(&mut group.batches, inbox) {
                 return;
             }
             group.clear();
+            self.look();
             last_stored = Instant::now();
             if close {
                 return;
@@ -127,8 +149,16 @@ impl Appender {
         }
     }
 
-    /// Stores a group and completes it, however long that takes; `false` if the log closed while the disk refused.
-    fn store(&mut self, group: &mut Vec<Waiting>) -> bool {
+    /// Sees to what was released or wanted back meanwhile; a log that stores has nothing to give back.
+    fn look(&mut self) {
+        if self.keep == Keep::UntilReleased {
+            drop(self.standing.take_reclaim());
+            self.drop_expired();
+        }
+    }
+
+    /// Stores a group and completes it, however long that takes, or gives it back if it is wanted; `false` if the log closed while the disk refused.
+    fn store(&mut self, group: &mut Vec<Waiting>, inbox: &Receiver<Order>) -> bool {
         let first_offset = self.next_offset;
         let mut offset = first_offset;
         for waiting in &mut *group {
@@ -139,28 +169,39 @@ impl Appender {
         let mut retry_after = RETRY_MIN;
         while let Err(error) = self.try_store(group) {
             let since = *stalled_since.get_or_insert_with(|| {
-                tracing::error!(directory = %self.directory.display(), %error, "the log cannot store; nothing is acknowledged until it can");
-                metrics::gauge!(names::LOG_STALLED).set(1.0);
+                tracing::error!(directory = %self.directory.display(), %error, "{}", self.stalls());
+                self.set_stalled(true);
                 Instant::now()
             });
-            if self.closing.load(Ordering::Acquire) {
+            if self.standing.closing.load(Ordering::Acquire) {
                 tracing::error!(
                     stalled_ms = since.elapsed().as_millis() as u64,
                     "the log closes without having stored its last records"
                 );
                 return false;
             }
-            std::thread::sleep(retry_after);
+            if let Some(reclaim) = self.standing.take_reclaim() {
+                self.forget_unsynced();
+                let queued = std::iter::from_fn(|| inbox.try_recv().ok()).filter_map(Order::batch);
+                let reclaimed: Vec<Reclaimed> = group.drain(..).chain(queued).map(Waiting::reclaim).collect();
+                self.set_stalled(false);
+                // Nobody waits for them any more if the handle is gone.
+                let _ = reclaim.send((first_offset, reclaimed));
+                return !self.standing.closing.load(Ordering::Acquire);
+            }
+            self.drop_expired();
+            std::thread::park_timeout(retry_after);
             retry_after = (retry_after * 2).min(RETRY_MAX);
         }
         if let Some(since) = stalled_since {
             tracing::info!(directory = %self.directory.display(), stalled_ms = since.elapsed().as_millis() as u64, "the log stores again");
-            metrics::gauge!(names::LOG_STALLED).set(0.0);
+            self.set_stalled(false);
         }
         self.next_offset = offset;
+        self.standing.stored.store(offset, Ordering::Release);
         metrics::counter!(names::LOG_RECORDS).increment(offset - first_offset);
         let mut offset = first_offset;
-        for Waiting { batch, done, _room } in group.drain(..) {
+        for Waiting { batch, done, room: _room } in group.drain(..) {
             done(Appended { first_offset: offset });
             offset += u64::from(batch.records());
             self.spare.put(batch);
@@ -170,6 +211,16 @@ impl Appender {
 
     fn try_store(&mut self, group: &[Waiting]) -> io::Result<()> {
         let bytes: usize = group.iter().map(|waiting| waiting.batch.len()).sum();
+        if self.keep == Keep::UntilReleased {
+            let held = self.held_bytes();
+            // An empty log takes any group: one that never fits would never be stored.
+            if held > HEADER_BYTES && held + bytes as u64 > self.config.retention_bytes_max {
+                return Err(io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    format!("it holds {held} of at most {} bytes", self.config.retention_bytes_max),
+                ));
+            }
+        }
         let full = self.active.as_ref().is_some_and(|active| {
             active.bytes > HEADER_BYTES && active.bytes + bytes as u64 > self.config.segment_bytes_max
         });
@@ -192,6 +243,7 @@ impl Appender {
         metrics::histogram!(names::LOG_FSYNC_SECONDS).record(started.elapsed().as_secs_f64());
         metrics::counter!(names::LOG_BYTES).increment(bytes as u64);
         active.bytes += bytes as u64;
+        self.standing.bytes.store(self.held_bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -234,12 +286,58 @@ impl Appender {
         Ok(())
     }
 
+    /// Cuts off what a refused write left, so that it is not found as records later. Where that fails too, a segment begins anew.
+    fn forget_unsynced(&mut self) {
+        if let Some(active) = &mut self.active {
+            self.suspect |= active.file.truncate(active.bytes).is_err();
+        }
+    }
+
     fn drop_expired(&mut self) {
-        let active_bytes = self.active.as_ref().map_or(0, |active| active.bytes);
-        for segment in expire(&mut self.closed, active_bytes, &self.config, SystemTime::now()) {
+        let gone = match self.keep {
+            Keep::WithinBounds => {
+                let active_bytes = self.active.as_ref().map_or(0, |active| active.bytes);
+                expire(&mut self.closed, active_bytes, &self.config, SystemTime::now())
+            }
+            Keep::UntilReleased => {
+                let released = self.standing.released.load(Ordering::Acquire);
+                let held = self.active.as_ref().is_some_and(|active| active.bytes > HEADER_BYTES);
+                if held && released == self.next_offset {
+                    // An empty segment takes the place of all there are. Where there is no room for it yet, the next try will find some.
+                    let _ = self.begin_segment();
+                }
+                let active = self.active.as_ref().map_or(self.next_offset, |active| active.first_offset);
+                release(&mut self.closed, active, released)
+            }
+        };
+        for segment in gone {
             // A file that cannot be removed now is found again when the log is opened next.
             if let Err(error) = std::fs::remove_file(segment::path(&self.directory, segment.first_offset)) {
                 tracing::warn!(segment = segment.first_offset, %error, "an old segment cannot be removed");
+            }
+        }
+        self.standing.bytes.store(self.held_bytes(), Ordering::Relaxed);
+    }
+
+    fn held_bytes(&self) -> u64 {
+        let active = self.active.as_ref().map_or(0, |active| active.bytes);
+        active + self.closed.iter().map(|segment| segment.bytes).sum::<u64>()
+    }
+
+    fn set_stalled(&self, stalled: bool) {
+        self.standing.stalled.store(stalled, Ordering::Release);
+        let gauge = match self.keep {
+            Keep::WithinBounds => names::LOG_STALLED,
+            Keep::UntilReleased => names::SPOOL_STALLED,
+        };
+        metrics::gauge!(gauge).set(f64::from(u8::from(stalled)));
+    }
+
+    fn stalls(&self) -> &'static str {
+        match self.keep {
+            Keep::WithinBounds => "the log cannot store; nothing is acknowledged until it can",
+            Keep::UntilReleased => {
+                "the spool is full or its disk refuses; devices are held back until there is room or the sink answers again"
             }
         }
     }
@@ -284,6 +382,8 @@ fn gather(inbox: &Receiver<Order>, group: &mut Group) -> bool {
     while group.bytes < GROUP_BYTES_MAX && group.batches.len() < GROUP_BATCHES_MAX {
         match inbox.try_recv() {
             Ok(Order::Append(waiting)) => group.add(waiting),
+            // Seen when the group is stored.
+            Ok(Order::Look) => {}
             Ok(Order::Close) => return true,
             Err(_) => return false,
         }

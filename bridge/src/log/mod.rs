@@ -1,4 +1,4 @@
-//! The segmented local log: sink of `dev`, and later the spool that bridges an outage of Kafka.
+//! The segmented local log: sink of `dev`, and the spool that bridges an outage of Kafka.
 //!
 //! A directory of segments named after their first offset, each a header and records with a CRC. One thread appends: it takes every
 //! batch that waits, writes them at once, syncs once, and then completes them all, so the more load, the fewer syncs a record costs.
@@ -10,28 +10,33 @@
 mod appender;
 mod files;
 mod lock;
+mod mark;
 mod reader;
 mod record;
 mod recovery;
+mod released;
 mod retention;
 mod segment;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, TryAcquireError};
 
+pub(crate) use mark::Mark;
 pub use reader::{Damage, Entry, LogReader, Verdict, next_offset, verify};
 pub use record::{Batch, LogRecord};
 pub use recovery::Recovered;
+pub(crate) use released::Reclaimed;
 
 use appender::{Appender, Order, Waiting};
 use files::{Files, OsFiles};
 use lock::DirectoryLock;
+use released::{Keep, Standing};
 
 /// Bounds of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +125,7 @@ pub struct Log {
     queue_bytes_max: u32,
     orders: mpsc::Sender<Order>,
     spare: Arc<SpareBuffers>,
-    closing: Arc<AtomicBool>,
+    standing: Arc<Standing>,
     appender: Option<JoinHandle<()>>,
     _lock: DirectoryLock,
 }
@@ -134,12 +139,27 @@ impl Log {
     fn open_on(
         directory: &Path,
         config: LogConfig,
+        files: Box<dyn Files>,
+    ) -> Result<(Self, Recovered), LogError> {
+        Self::open_keeping(directory, config, Keep::WithinBounds, 0, files)
+    }
+
+    fn open_keeping(
+        directory: &Path,
+        config: LogConfig,
+        keep: Keep,
+        released: u64,
         mut files: Box<dyn Files>,
     ) -> Result<(Self, Recovered), LogError> {
         std::fs::create_dir_all(directory)
             .map_err(|error| LogError::directory(directory, "created", error))?;
         let lock = DirectoryLock::take(directory)?;
-        let (tail, recovered) = recovery::recover(directory, files.as_mut())?;
+        let (mut tail, mut recovered) = recovery::recover(directory, files.as_mut())?;
+        if recovered.next_offset < released {
+            // The segments of what was released are gone. Its offsets are not given a second time.
+            tail.begin_at(released);
+            recovered.next_offset = released;
+        }
         if recovered.cut_bytes > 0 {
             tracing::warn!(
                 directory = %directory.display(),
@@ -149,10 +169,12 @@ impl Log {
         }
         let room = Arc::new(Semaphore::new(config.queue_bytes_max as usize));
         let spare = Arc::new(SpareBuffers::default());
-        let closing = Arc::new(AtomicBool::new(false));
+        let standing = Arc::new(Standing::default());
+        standing.stored.store(recovered.next_offset, Ordering::Release);
+        standing.released.store(released, Ordering::Release);
         let (orders, inbox) = mpsc::channel();
         let appender =
-            Appender::new(directory, config, files, tail, Arc::clone(&spare), Arc::clone(&closing));
+            Appender::new(directory, config, keep, files, tail, Arc::clone(&spare), Arc::clone(&standing));
         let appender = std::thread::Builder::new()
             .name("log".into())
             .spawn(move || appender.run(&inbox))
@@ -163,7 +185,7 @@ impl Log {
             queue_bytes_max: config.queue_bytes_max,
             orders,
             spare,
-            closing,
+            standing,
             appender: Some(appender),
             _lock: lock,
         };
@@ -222,9 +244,10 @@ impl Drop for Log {
     fn drop(&mut self) {
         // A healthy appender stores all that is queued before it reads this order; a stalled one sees the flag
         // and gives up, leaving its batches uncompleted.
-        self.closing.store(true, Ordering::Release);
+        self.standing.closing.store(true, Ordering::Release);
         let _ = self.orders.send(Order::Close);
         if let Some(appender) = self.appender.take() {
+            appender.thread().unpark();
             let _ = appender.join();
         }
     }
@@ -233,17 +256,17 @@ impl Drop for Log {
 /// Buffers of stored batches, ready for the next ones. At most [`SpareBuffers::COUNT_MAX`] of at most
 /// [`SpareBuffers::BYTES_MAX`] each are kept (16 MiB); what is beyond is freed.
 #[derive(Debug, Default)]
-struct SpareBuffers(Mutex<Vec<Batch>>);
+pub(crate) struct SpareBuffers(Mutex<Vec<Batch>>);
 
 impl SpareBuffers {
     const COUNT_MAX: usize = 16;
     const BYTES_MAX: usize = 1 << 20;
 
-    fn take(&self) -> Batch {
+    pub(crate) fn take(&self) -> Batch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    fn put(&self, mut batch: Batch) {
+    pub(crate) fn put(&self, mut batch: Batch) {
         batch.clear();
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < Self::COUNT_MAX && batch.capacity() <= Self::BYTES_MAX {

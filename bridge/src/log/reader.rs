@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::LogError;
+use super::mark::Mark;
 use super::record::LogRecord;
 use super::segment::{self, Opening, SegmentReader, Step};
 
@@ -47,9 +48,9 @@ enum Found {
 }
 
 impl LogReader {
-    /// Starts at the oldest record. A directory without segments is an empty log.
+    /// Starts at the oldest record; in a spool at the oldest that has not been drained. A directory without segments is an empty log.
     pub fn open(directory: &Path) -> Result<Self, LogError> {
-        Self::open_from(directory, 0)
+        Self::open_from(directory, Mark::read(directory))
     }
 
     /// Starts at the first record with this offset or a later one.

@@ -160,6 +160,8 @@ pub struct Batch {
     bytes: Vec<u8>,
     records: u32,
     awaited: bool,
+    /// Whatever its owner wants to know it by when it is given back; not stored.
+    pub(crate) ticket: u64,
 }
 
 impl Batch {
@@ -190,6 +192,47 @@ impl Batch {
         self.records
     }
 
+    /// Its records, in order; their offsets are what was there before.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = LogRecord<'_>> {
+        self.parts().filter_map(|part| {
+            let (_, body) = part.split_first_chunk::<HEAD_BYTES>()?;
+            LogRecord::read_body(0, body).ok()
+        })
+    }
+
+    /// A batch of the records in these runs, ascending, marked as sent again if that is wanted.
+    pub(crate) fn select(&self, runs: &[std::ops::Range<u32>], resent: bool) -> Self {
+        let mut selected = Self::default();
+        let mut runs = runs.iter();
+        let mut run = runs.next();
+        for (number, part) in (0..).zip(self.parts()) {
+            while run.is_some_and(|run| run.end <= number) {
+                run = runs.next();
+            }
+            if run.is_some_and(|run| run.contains(&number)) {
+                let start = selected.bytes.len();
+                selected.bytes.extend_from_slice(part);
+                let flags = &mut selected.bytes[start + HEAD_BYTES];
+                if resent {
+                    *flags |= RESENT;
+                }
+                selected.records += 1;
+                selected.awaited |= *flags & QOS_BITS != 0;
+            }
+        }
+        selected
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let length = u32::from_le_bytes(*rest.first_chunk()?) as usize;
+            let (part, behind) = rest.split_at_checked(HEAD_BYTES + length)?;
+            rest = behind;
+            Some(part)
+        })
+    }
+
     /// Whether somebody waits to hear that it is stored: with QoS 0 nobody does.
     pub(super) fn is_awaited(&self) -> bool {
         self.awaited
@@ -203,6 +246,7 @@ impl Batch {
         self.bytes.clear();
         self.records = 0;
         self.awaited = false;
+        self.ticket = 0;
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -292,6 +336,21 @@ pub(super) mod tests {
             assert!(head.matches(body));
             assert_eq!(LogRecord::read_body(head.offset, body), Ok(record));
         }
+    }
+
+    #[test]
+    fn selected_records_are_the_same_but_for_the_mark() {
+        let mut batch = Batch::default();
+        let payloads = [&b"0"[..], b"1", b"2", b"3", b"4"];
+        payloads.iter().for_each(|payload| batch.push(&sample(payload)));
+        batch.seal(100);
+        let selected = batch.select(&[0..1, 3..5], true);
+        let expected: Vec<_> = [0, 3, 4]
+            .iter()
+            .map(|&at: &usize| LogRecord { offset: 0, resent: true, ..sample(payloads[at]) })
+            .collect();
+        assert_eq!(selected.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(selected.records(), 3);
     }
 
     #[test]

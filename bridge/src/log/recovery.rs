@@ -1,6 +1,7 @@
 //! What is done once when a log is opened: find its end, and cut off what a crash left half written.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::LogError;
 use super::files::{Files, SegmentFile};
@@ -28,6 +29,20 @@ pub(super) struct Tail {
     /// None: the next record begins a new segment.
     pub(super) active: Option<Active>,
     pub(super) next_offset: u64,
+}
+
+impl Tail {
+    /// Goes on at a later offset, in a segment of its own.
+    pub(super) fn begin_at(&mut self, offset: u64) {
+        if let Some(active) = self.active.take() {
+            self.closed.push(Closed {
+                first_offset: active.first_offset,
+                bytes: active.bytes,
+                written_at: SystemTime::now(),
+            });
+        }
+        self.next_offset = offset;
+    }
 }
 
 /// The segment that is appended to.

@@ -45,6 +45,13 @@ pub(super) fn expire(
     gone
 }
 
+/// Takes out of `closed` (oldest first) the segments of which every record lies below `released`; `active` is where the segment behind them begins.
+pub(super) fn release(closed: &mut VecDeque<Closed>, active: u64, released: u64) -> Vec<Closed> {
+    let ends = closed.iter().skip(1).map(|segment| segment.first_offset).chain([active]);
+    let count = closed.iter().zip(ends).take_while(|&(_, end)| end <= released).count();
+    closed.drain(..count).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +76,13 @@ mod tests {
         assert_eq!(expire(&mut closed, 1, &config, now).len(), 2);
         let mut closed = segments(&[]);
         assert!(expire(&mut closed, 1_000, &config, now).is_empty(), "the active segment never goes");
+    }
+
+    #[test]
+    fn a_segment_is_released_with_its_last_record() {
+        let mut closed = segments(&[(1, 1), (1, 10), (1, 20)]);
+        assert!(release(&mut closed, 30, 9).is_empty());
+        assert_eq!(release(&mut closed, 30, 20).len(), 2);
+        assert_eq!(release(&mut closed, 30, 30).len(), 1);
     }
 }

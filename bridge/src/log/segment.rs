@@ -138,7 +138,7 @@ impl SegmentReader {
         let Some(head) = head else { return Ok(Step::Broken) };
         // Checked against the file before anything is reserved: a damaged length must not cost 256 MiB.
         let end = self.position + (HEAD_BYTES + head.body_bytes) as u64;
-        if end > self.file_bytes()? && self.buffer.len() - self.passed < HEAD_BYTES + head.body_bytes {
+        if self.buffer.len() - self.passed < HEAD_BYTES + head.body_bytes && end > self.file_bytes()? {
             return Ok(Step::Broken);
         }
         if !self.fill(HEAD_BYTES + head.body_bytes)? {

@@ -1,21 +1,21 @@
 //! A disk that is full, or fails: nothing is completed that is not stored, and work goes on once it can.
 
 use std::io::{self, IoSlice};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::*;
 use crate::log::files::SegmentFile;
 
 /// What is wrong with the disk right now.
 #[derive(Debug, Default)]
-struct Disk {
+pub(super) struct Disk {
     /// Bytes that still fit.
-    room: AtomicU64,
-    syncs_fail: AtomicBool,
-    truncates_fail: AtomicBool,
+    pub(super) room: AtomicU64,
+    pub(super) syncs_fail: AtomicBool,
+    pub(super) truncates_fail: AtomicBool,
 }
 
-struct FaultyFiles(Arc<Disk>);
+pub(super) struct FaultyFiles(pub(super) Arc<Disk>);
 
 struct FaultyFile {
     disk: Arc<Disk>,

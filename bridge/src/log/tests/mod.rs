@@ -3,6 +3,7 @@
 mod failing_disk;
 mod reading;
 mod recovery;
+mod released;
 
 use std::path::Path;
 use std::sync::mpsc;

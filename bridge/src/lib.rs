@@ -17,6 +17,7 @@ pub mod log;
 pub mod metrics;
 pub mod push;
 pub mod sink;
+pub mod spool;
 mod store_requests;
 mod uplink;
 

@@ -1,0 +1,198 @@
+//! Watches the sink and carries out what [`Outage`] decides, on a thread of its own with the drain.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::drain::{Spooled, drain};
+use super::state::{Action, Outage, Seen, State};
+use super::{OutageConfig, Shared, Way};
+use crate::metrics as names;
+
+/// How often it looks whether the spool's queue has room.
+const ROOM_EVERY: Duration = Duration::from_millis(5);
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    outage: Outage,
+    outage_after: Duration,
+    /// When the sink was last asked to give back what it has.
+    asked_at: Instant,
+    told: Told,
+}
+
+/// What was published of an outage.
+#[derive(Default)]
+struct Told {
+    state: Option<State>,
+    seconds: Option<u64>,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, config: &OutageConfig, behind: u64) -> Self {
+        let now = Instant::now();
+        let outage_after = config.outage_after.max(Duration::from_millis(1));
+        let outage = Outage::new(config.on_outage, outage_after, behind, now);
+        if behind > 0 {
+            tracing::info!(directory = %config.directory.display(), records = behind, "the spool drains what an earlier run left in it");
+        }
+        Self { shared, outage, outage_after, asked_at: now, told: Told::default() }
+    }
+
+    /// Returns when the sink is to be closed.
+    pub(super) fn run(self, spooled: Option<Spooled>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "the spool cannot run"),
+        };
+        let shared = Arc::clone(&self.shared);
+        runtime.block_on(async move {
+            // With its end the drain ends, wherever it waits.
+            tokio::select! {
+                () = drain(Arc::clone(&shared), spooled) => {}
+                () = self.keep() => {}
+            }
+            shared.set_way(Way::Closed);
+        });
+    }
+
+    async fn keep(mut self) {
+        let shared = Arc::clone(&self.shared);
+        while !shared.stopping.load(Ordering::Acquire) {
+            while let Some(action) = self.outage.observe(self.seen(), Instant::now()) {
+                self.act(action).await;
+            }
+            self.publish();
+            let news = shared.news.for_keeper.notified();
+            if self.outage.state() == State::Direct && shared.direct.is_quiet() {
+                shared.parked.store(true, Ordering::SeqCst);
+                // A frame that came in between saw nobody sleep.
+                if shared.direct.is_quiet() {
+                    news.await;
+                }
+                shared.parked.store(false, Ordering::SeqCst);
+            } else {
+                let _ = tokio::time::timeout(self.outage.look_every(), news).await;
+            }
+            if self.outage.state() == State::Suspect && self.asked_at.elapsed() > self.outage_after / 2 {
+                self.withdraw();
+            }
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let Shared { direct, drain, .. } = &*self.shared;
+        Seen {
+            reports: direct.reports() + drain.reports(),
+            oldest: direct.oldest().into_iter().chain(drain.oldest()).min(),
+            came_back: direct.came_back(),
+            all_came_back: direct.is_quiet(),
+            behind: self.shared.behind(),
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        let shared = Arc::clone(&self.shared);
+        match action {
+            Action::Withdraw => {
+                shared.direct.attended.store(true, Ordering::Release);
+                shared.set_way(Way::Nowhere);
+                self.withdraw();
+            }
+            Action::Spool => {
+                shared.direct.seen_to();
+                if self.spool_what_came_back().await {
+                    shared.set_way(Way::Spool);
+                }
+            }
+            Action::Retry => {
+                shared.direct.seen_to();
+                for (number, flight) in shared.direct.all() {
+                    shared.direct.remove(number);
+                    flight.turn_back();
+                    shared.drained.put(0, flight);
+                }
+            }
+            Action::Close => shared.set_way(Way::Nowhere),
+            Action::Reopen => shared.set_way(Way::Spool),
+            Action::Direct => {
+                shared.direct.attended.store(false, Ordering::Release);
+                shared.set_way(Way::Sink);
+            }
+        }
+        shared.news.for_drain.notify_one();
+    }
+
+    /// Enters into the spool's queue all frames that the sink gave back, in the order in which it was given them. While the spool takes nothing they wait,
+    /// and the drain has what is before them; `false` if the sink is closed meanwhile.
+    async fn spool_what_came_back(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let Some(log) = &shared.log else { return true };
+        for (number, flight) in shared.direct.all() {
+            shared.direct.remove(number);
+            flight.turn_back();
+            let mut waiting = shared.queue(flight.take(), &flight);
+            loop {
+                waiting = match log.try_append(waiting.0, waiting.1) {
+                    Ok(Ok(())) => break,
+                    Ok(Err(refused)) => refused,
+                    Err(_) => return false,
+                };
+                self.publish();
+                tokio::time::sleep(ROOM_EVERY).await;
+                if shared.stopping.load(Ordering::Acquire) {
+                    return false;
+                }
+            }
+            shared.news.for_drain.notify_one();
+        }
+        true
+    }
+
+    fn withdraw(&mut self) {
+        self.asked_at = Instant::now();
+        self.shared.primary.withdraw();
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        let state = self.outage.state();
+        let value = match state {
+            State::Direct => 0.0,
+            State::Suspect => 1.0,
+            State::Spooling => 2.0,
+            State::Draining | State::Returning => 3.0,
+            State::Held => 4.0,
+        };
+        metrics::gauge!(names::SPOOL_STATE).set(value);
+        let behind = self.shared.behind();
+        if let Some(log) = &self.shared.log {
+            metrics::gauge!(names::SPOOL_RECORDS).set(behind as f64);
+            metrics::gauge!(names::SPOOL_BYTES).set(log.bytes() as f64);
+        }
+        let away = self.outage.away(now);
+        match (away, self.told.seconds) {
+            (Some(away), None) => {
+                metrics::counter!(names::OUTAGES).increment(1);
+                tracing::warn!(becomes = ?state, "the sink makes no progress");
+                self.told.seconds = Some(0);
+                metrics::counter!(names::OUTAGE_SECONDS).increment(away.as_secs());
+            }
+            (Some(away), Some(told)) => {
+                metrics::counter!(names::OUTAGE_SECONDS).increment(away.as_secs().saturating_sub(told));
+                self.told.seconds = Some(away.as_secs().max(told));
+            }
+            (None, Some(_)) => {
+                tracing::info!(records = behind, "the sink answers again");
+                self.told.seconds = None;
+            }
+            (None, None) => {}
+        }
+        let before = self.told.state.replace(state);
+        if state == State::Direct
+            && before.is_some_and(|before| before != State::Direct && before != State::Held)
+        {
+            tracing::info!("nothing is behind any more; frames go to the sink again");
+        }
+    }
+}

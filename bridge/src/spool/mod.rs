@@ -1,0 +1,227 @@
+//! The spool of an outage: what becomes of frames while the sink makes no progress.
+//!
+//! [`OutageSink`] stands before a sink that may be away (Kafka). While that is well it passes batches through and keeps a copy of what is not stored. When
+//! it is not, the sink gives back what it has, and that and all frames behind it go to a [`Log`](crate::log::Log) that keeps its records until they are
+//! drained; from there devices are acknowledged. Once the sink stores again the spool drains in order, new frames queue behind, and when it is empty
+//! they go to the sink again. A full spool, or `hold`, holds devices back; nothing is dropped but QoS 0.
+//!
+//! Each lane keeps its order over all of this (P3): a [`Way`] is the same for all lanes, and nothing goes straight to the sink while anything
+//! older is elsewhere. What may reach the sink a second time is marked `resent`.
+//!
+//! Knows sinks and the log, not links. Start with `state` (the decisions), then `keeper` (what carries them out), `lane` (the way of a batch), `drain`.
+
+mod drain;
+mod flights;
+mod keeper;
+mod lane;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::log::{Log, LogConfig, LogError, Mark, SpareBuffers};
+use crate::sink::{Lane, Progress, Sink};
+use drain::{Drained, Spooled};
+use flights::{Ledger, News};
+use keeper::Keeper;
+pub use state::OnOutage;
+
+/// What an operator can set about outages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutageConfig {
+    /// What becomes of frames meanwhile.
+    pub on_outage: OnOutage,
+    /// So long without progress, while something is owed, is an outage; where only a part of the sink hangs, five times as long.
+    pub outage_after: Duration,
+    /// Where the spool lies; made if it is not there. With `hold` only looked into: what an earlier run has left there drains first.
+    pub directory: PathBuf,
+    /// Bytes that the spool may hold, at least [`OutageConfig::BYTES_MIN`]. When it is full, QoS 0 is dropped and counted, and all else waits.
+    pub bytes_max: u64,
+}
+
+impl OutageConfig {
+    /// Least bound of a spool, in bytes: some of the largest batches.
+    pub const BYTES_MIN: u64 = 1 << 20;
+
+    /// The defaults, for a spool in `directory`.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self {
+            on_outage: OnOutage::Spool,
+            outage_after: Duration::from_secs(2),
+            directory: directory.to_owned(),
+            bytes_max: 4 << 30,
+        }
+    }
+
+    /// A sixteenth of the bound is freed at once; a quarter of it may wait for the disk.
+    fn log(&self) -> LogConfig {
+        let bytes_max = self.bytes_max.max(Self::BYTES_MIN);
+        LogConfig {
+            segment_bytes_max: (bytes_max / 16).min(64 << 20),
+            retention_bytes_max: bytes_max,
+            retention_age_max: Duration::MAX,
+            queue_bytes_max: (bytes_max / 4).min(16 << 20) as u32,
+            ..LogConfig::default()
+        }
+    }
+}
+
+/// Why a spool does not start; one line that says how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Its directory, or what is in it.
+    #[error("the spool cannot be opened: {0}")]
+    Log(#[from] LogError),
+    /// Its mark.
+    #[error("the spool cannot be opened: {file}: {source}")]
+    Mark {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The system gives us no thread.
+    #[error("the spool cannot be given a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A sink with a spool behind it. Dropping it leaves what is in the spool for the next start.
+pub struct OutageSink {
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for OutageSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutageSink").finish_non_exhaustive()
+    }
+}
+
+impl OutageSink {
+    /// Frames go to `primary`, or to the spool while that is away. What an earlier run left in the spool drains before any new frame.
+    pub fn start(primary: Arc<dyn Sink>, config: &OutageConfig) -> Result<Self, SpoolError> {
+        let (log, spooled) = match open(config)? {
+            Some((log, spooled)) => (Some(log), Some(spooled)),
+            None => (None, None),
+        };
+        let read_to = spooled.as_ref().map_or(0, Spooled::drained);
+        let behind = log.as_ref().map_or(0, |log| log.stored().saturating_sub(read_to));
+        let way = match (behind, config.on_outage) {
+            (0, _) => Way::Sink,
+            (_, OnOutage::Spool) => Way::Spool,
+            (_, OnOutage::Hold) => Way::Nowhere,
+        };
+        let spare = Arc::new(SpareBuffers::default());
+        let news = Arc::new(News::default());
+        let ledger = |attended| Ledger::new(attended, Arc::clone(&news), Arc::clone(&spare));
+        let shared = Arc::new(Shared {
+            primary,
+            log,
+            way: RwLock::new(way),
+            opened: Notify::new(),
+            direct: ledger(false),
+            queued: ledger(true),
+            drain: ledger(true),
+            drained: Drained::starting_at(read_to),
+            news,
+            spare,
+            parked: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        });
+        let keeper = Keeper::new(Arc::clone(&shared), config, behind);
+        let keeper = std::thread::Builder::new()
+            .name("spool".into())
+            .spawn(move || keeper.run(spooled))
+            .map_err(SpoolError::Thread)?;
+        Ok(Self { shared, keeper: Some(keeper) })
+    }
+}
+
+/// Opens the spool; with `hold` only one that is there.
+fn open(config: &OutageConfig) -> Result<Option<(Log, Spooled)>, SpoolError> {
+    let directory = &config.directory;
+    if config.on_outage == OnOutage::Hold && !directory.exists() {
+        return Ok(None);
+    }
+    let unmarkable = |source| SpoolError::Mark { file: directory.join(Mark::NAME), source };
+    // The log's lock comes first: nobody else's mark is touched.
+    let drained = Mark::read(directory);
+    let (log, _) = Log::open_until_released(directory, config.log(), drained)?;
+    let mark = Mark::open(directory).map_err(unmarkable)?;
+    let spooled = Spooled::new(directory.clone(), mark, &log)?;
+    Ok(Some((log, spooled)))
+}
+
+impl Sink for OutageSink {
+    fn lane(&self) -> Box<dyn Lane> {
+        Box::new(lane::OutageLane::new(Arc::clone(&self.shared)))
+    }
+
+    fn progress(&self) -> Progress {
+        self.shared.primary.progress()
+    }
+}
+
+impl Drop for OutageSink {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.shared.news.tell();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// Where batches go right now; the same for all lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Sink,
+    Spool,
+    /// They wait.
+    Nowhere,
+    /// There is no sink any more.
+    Closed,
+}
+
+/// What lanes, keeper and drain share.
+struct Shared {
+    primary: Arc<dyn Sink>,
+    log: Option<Log>,
+    /// Held for reading while a batch takes its way, for writing when that changes. Nothing that a verdict calls may ask for it.
+    way: RwLock<Way>,
+    /// The way is no longer [`Way::Nowhere`].
+    opened: Notify,
+    direct: Arc<Ledger>,
+    queued: Arc<Ledger>,
+    drain: Arc<Ledger>,
+    drained: Drained,
+    news: Arc<News>,
+    spare: Arc<SpareBuffers>,
+    /// The keeper sleeps until a frame is owed.
+    parked: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    fn way(&self) -> RwLockReadGuard<'_, Way> {
+        self.way.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_way(&self, way: Way) {
+        *self.way.write().unwrap_or_else(PoisonError::into_inner) = way;
+        if way != Way::Nowhere {
+            self.opened.notify_waiters();
+        }
+    }
+
+    /// Records that were acknowledged, or are to be from the spool, and that the sink has not stored.
+    fn behind(&self) -> u64 {
+        let unread = self.log.as_ref().map_or(0, |log| log.stored().saturating_sub(self.drained.read_to()));
+        self.queued.records() + self.drain.records() + self.drained.in_memory() + unread
+    }
+}

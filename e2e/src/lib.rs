@@ -4,10 +4,11 @@
 //! It knows Holdfast only from outside: command line, sockets, files. Packets are written out here by hand from the
 //! specifications, so that the tests share no mistake with the code they judge.
 //!
-//! Start with [`Gateway`], then [`Client`]; for several processes with [`Role`] and [`services`](Kafka). `README.md` beside this crate says how the suite is laid out.
+//! Start with [`Gateway`], then [`Client`]; for several processes with [`Cluster`]. `README.md` beside this crate says how the suite is laid out.
 #![forbid(unsafe_code)]
 
 mod client;
+mod cluster;
 mod gateway;
 mod http;
 pub mod log;
@@ -21,6 +22,7 @@ pub mod wait;
 mod witness;
 
 pub use client::{Client, End};
+pub use cluster::{Cluster, ClusterSetup, Ways};
 pub use gateway::{Gateway, Ready, Setup, StartFailure};
 pub use http::{Response, request};
 pub use process::{Finished, find_binary, resident_bytes, run};

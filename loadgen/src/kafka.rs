@@ -140,16 +140,15 @@ fn observe(message: &BorrowedMessage<'_>, result: &mut FleetResult) {
     result.observe(ObservedRecord {
         client_id: &client_id,
         payload: message.payload().unwrap_or_default(),
-        resent: is_true(message, "dup") || is_true(message, "resent"),
+        resent: has(message, "dup") || has(message, "resent"),
         partition: message.partition().cast_unsigned(),
         offset: message.offset().cast_unsigned(),
     });
 }
 
-fn is_true(message: &BorrowedMessage<'_>, name: &str) -> bool {
-    message.headers().is_some_and(|headers| {
-        headers.iter().any(|header| header.key == name && header.value == Some(b"true"))
-    })
+/// A flag is there or not, whatever its value.
+fn has(message: &BorrowedMessage<'_>, name: &str) -> bool {
+    message.headers().is_some_and(|headers| headers.iter().any(|header| header.key == name))
 }
 
 #[cfg(test)]

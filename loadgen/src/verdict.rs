@@ -466,6 +466,19 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_says_it_was_sent_again_may_stand_before_the_other() {
+        let mut ledger = ledger();
+        for device in 0..2 {
+            observe_all(&mut ledger, device, &[0, 1, 2]);
+            observe(&mut ledger, &format!("dev-{device}"), &frame(device, 3), true);
+        }
+        observe_all(&mut ledger, 0, &[3]);
+        let verdict = judge(&ledger);
+        assert!(verdict.passed, "{verdict}");
+        assert_eq!(verdict.frames.duplicated_recognisable, 1);
+    }
+
+    #[test]
     fn a_second_copy_that_says_it_was_sent_again_is_no_fault() {
         let verdict = harmed(|ledger| {
             observe_all(ledger, 1, &[0, 1, 2, 3]);

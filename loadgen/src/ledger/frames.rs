@@ -14,6 +14,8 @@ pub struct FrameRecord {
     /// Sent again under a new packet id because the session was gone: the gateway cannot know it for the same.
     republished: SequenceSet,
     found: SequenceSet,
+    /// Found in a record that says that it was sent before.
+    found_resent: SequenceSet,
     found_last: Option<u64>,
     duplicated: u64,
     duplicated_explained: u64,
@@ -66,9 +68,14 @@ impl FrameRecord {
         if sequence >= self.sent {
             return Found::NeverSent;
         }
+        // Which of two copies is told from the other does not matter: a broker that hung may write the first one behind the second.
+        let told = self.found_resent.contains(sequence) || resent;
+        if resent {
+            self.found_resent.insert(sequence);
+        }
         if !self.found.insert(sequence) {
             self.duplicated += 1;
-            let explained = resent || self.republished.contains(sequence);
+            let explained = told || self.republished.contains(sequence);
             self.duplicated_explained += u64::from(explained);
             return Found::Again { explained };
         }

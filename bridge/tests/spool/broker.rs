@@ -1,6 +1,8 @@
 //! A sink that behaves like Kafka on a bad day: three partitions, a bounded queue, and an operator who breaks things.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io::Write;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,6 +21,19 @@ pub(crate) struct Stored {
     pub(crate) client: String,
     pub(crate) number: u64,
     pub(crate) resent: bool,
+}
+
+impl Stored {
+    fn line(&self) -> String {
+        format!("{} {} {}\n", self.client, self.number, self.resent)
+    }
+
+    /// As a journal has it.
+    pub(crate) fn from_line(line: &str) -> Self {
+        let mut words = line.split(' ');
+        let mut word = || words.next().unwrap();
+        Self { client: word().to_owned(), number: word().parse().unwrap(), resent: word() == "true" }
+    }
 }
 
 /// What is wrong with the broker.
@@ -49,9 +64,18 @@ struct World {
     round: u64,
     dice: u64,
     closed: bool,
+    journal: Option<File>,
 }
 
 impl World {
+    fn store(&mut self, frame: &Stored) {
+        if let Some(journal) = &mut self.journal {
+            // In one write, so that a kill leaves whole lines.
+            journal.write_all(frame.line().as_bytes()).unwrap();
+        }
+        self.stored.push(frame.clone());
+    }
+
     fn chance(&mut self, of: u64) -> bool {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) % of == 0
@@ -74,7 +98,16 @@ fn partition(client: &str) -> u64 {
 
 impl Broker {
     pub(crate) fn start(seed: u64) -> Self {
-        let world = Mutex::new(World { dice: seed, ..World::default() });
+        Self::run_in(World { dice: seed, ..World::default() })
+    }
+
+    /// One that outlives its process in a file.
+    pub(crate) fn with_journal(seed: u64, journal: File) -> Self {
+        Self::run_in(World { dice: seed, journal: Some(journal), ..World::default() })
+    }
+
+    fn run_in(world: World) -> Self {
+        let world = Mutex::new(world);
         let broker = Self(Arc::new(Inner { world, changed: Condvar::new(), room: Notify::new() }));
         let stores = broker.clone();
         std::thread::spawn(move || stores.run());
@@ -160,7 +193,7 @@ impl Broker {
             };
             let refused = world.trouble.refuses.is_some_and(|divisor| pending.frame.number % divisor == 0);
             if !refused {
-                world.stored.push(pending.frame.clone());
+                world.store(&pending.frame);
             }
             let delay = world.trouble.delay;
             drop(world);
@@ -184,7 +217,7 @@ fn give_back(world: &mut World) -> Vec<(Pending, Verdict)> {
     for pending in queue {
         let partition = partition(&pending.frame.client);
         if !ended.contains(&partition) && !world.chance(4) {
-            world.stored.push(pending.frame.clone());
+            world.store(&pending.frame);
         } else {
             ended.insert(partition);
         }

@@ -2,5 +2,6 @@
 
 mod broker;
 mod devices;
+mod kill;
 mod property;
 mod story;

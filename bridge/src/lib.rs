@@ -12,6 +12,7 @@ mod bridge;
 pub mod config;
 mod core;
 mod fanout;
+pub mod kafka;
 mod link;
 pub mod log;
 pub mod metrics;

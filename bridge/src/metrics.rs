@@ -47,6 +47,16 @@ pub const OUTAGES: &str = "holdfast_outages_total";
 pub const OUTAGE_SECONDS: &str = "holdfast_outage_seconds_total";
 /// Acknowledged frames that are lost, by `reason` (`refused`, `damaged`). Must stay 0.
 pub const FRAMES_LOST: &str = "holdfast_frames_lost_total";
+/// Records that Kafka was given, by `result` (`stored`, `refused`, `withdrawn`: taken back in an outage).
+pub const KAFKA_RECORDS: &str = "holdfast_kafka_records_total";
+/// Seconds from the first frame of a batch to the last report of it.
+pub const KAFKA_SECONDS: &str = "holdfast_kafka_batch_seconds";
+/// Records that went to the dead letter topic because their own refused them.
+pub const KAFKA_DEAD_LETTERS: &str = "holdfast_kafka_dead_letters_total";
+/// Times that a link had to wait because the producer's queue was full.
+pub const KAFKA_QUEUE_FULL: &str = "holdfast_kafka_queue_full_total";
+/// Producers that took the place of one whose records were withdrawn.
+pub const KAFKA_PRODUCERS: &str = "holdfast_kafka_producers_replaced_total";
 
 /// Those that count for each frame or each turn. Looking one up by its name costs as much as fanning a message out.
 pub(crate) struct Counters {

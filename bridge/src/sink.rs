@@ -26,8 +26,9 @@ pub enum Verdict {
     StoredAt(Receipt),
     /// They are refused for good, with this MQTT 5 reason code (0x80 and above).
     Refused(u8),
-    /// They are the caller's again: [`Sink::withdraw`] took them back, or the sink lost its way and began anew by itself. Some of them may have been
-    /// stored all the same, so whoever pushes them again marks them `resent`.
+    /// They are the caller's again: [`Sink::withdraw`] took them back, or the sink lost its way; then whatever is pushed is withdrawn, so that
+    /// nothing overtakes it, until [`Sink::withdraw`] lets it begin anew. Some of them may have been stored all the same, so whoever pushes them
+    /// again marks them `resent`.
     Withdrawn,
 }
 

@@ -1,0 +1,189 @@
+//! What librdkafka tells us: reports of records, errors of the whole, and its log.
+//!
+//! Called on the thread that polls a producer, for one record after the other.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::Counter;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Message, OwnedHeaders};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+
+use super::error::{Meaning, Refusal, one_line};
+use super::pending::{Pending, Ticket};
+use crate::metrics as names;
+use crate::sink::{Receipt, Verdict};
+
+/// Header of a dead letter: why its own topic refused it.
+pub(super) const REFUSED: &str = "refused";
+/// Header of a dead letter: the topic that refused it.
+pub(super) const REFUSED_BY: &str = "refused-by";
+
+/// The reports' way from one producer to those who wait.
+pub(super) struct Delivery {
+    pending: Arc<Pending>,
+    counters: Counters,
+    troubles: Troubles,
+    buries: bool,
+    /// Refused records that are to go to the dead letter topic. Each is one that was in librdkafka's queue a moment ago, whose bounds are theirs.
+    letters: Mutex<Vec<Letter>>,
+}
+
+/// A record on its way to the dead letter topic.
+pub(super) struct Letter {
+    pub(super) ticket: Ticket,
+    pub(super) refusal: Refusal,
+    pub(super) key: Vec<u8>,
+    pub(super) payload: Vec<u8>,
+    pub(super) headers: OwnedHeaders,
+    pub(super) timestamp: Option<i64>,
+}
+
+struct Counters {
+    stored: Counter,
+    refused: Counter,
+    withdrawn: Counter,
+}
+
+impl Delivery {
+    pub(super) fn new(pending: Arc<Pending>, buries: bool) -> Self {
+        let records = |result| metrics::counter!(names::KAFKA_RECORDS, "result" => result);
+        let counters = Counters {
+            stored: records("stored"),
+            refused: records("refused"),
+            withdrawn: records("withdrawn"),
+        };
+        Self { pending, counters, troubles: Troubles::default(), buries, letters: Mutex::default() }
+    }
+
+    /// Whether the producer is beyond repair.
+    pub(super) fn has_failed(&self) -> bool {
+        self.troubles.fatal.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_letters(&self) -> Vec<Letter> {
+        std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn refused(&self, ticket: Ticket, refusal: Refusal) {
+        self.counters.refused.increment(1);
+        self.pending.report(ticket, Verdict::Refused(refusal.reason_code()));
+    }
+
+    pub(super) fn withdrawn(&self, ticket: Ticket) {
+        self.counters.withdrawn.increment(1);
+        self.pending.report(ticket, Verdict::Withdrawn);
+    }
+
+    fn failed(&self, error: &KafkaError, message: &BorrowedMessage<'_>, ticket: Ticket) {
+        match Meaning::from(error) {
+            Meaning::Refused(refusal) => {
+                let topic = message.topic();
+                tracing::warn!(topic, reason = refusal.name(), %error, dead_letter = ticket.dead_letter, "Kafka refuses a record");
+                if self.buries && !ticket.dead_letter {
+                    let letter = Letter::of(message, ticket, refusal);
+                    self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
+                } else {
+                    self.refused(ticket, refusal);
+                }
+            }
+            Meaning::Full | Meaning::Withdrawn => self.withdrawn(ticket),
+        }
+    }
+}
+
+impl Letter {
+    fn of(message: &BorrowedMessage<'_>, ticket: Ticket, refusal: Refusal) -> Self {
+        let headers = message.headers().map(BorrowedHeaders::detach).unwrap_or_default();
+        Self {
+            ticket: Ticket { dead_letter: true, ..ticket },
+            refusal,
+            key: message.key().unwrap_or_default().to_vec(),
+            payload: message.payload().unwrap_or_default().to_vec(),
+            headers: mark_refused(headers, refusal, message.topic()),
+            timestamp: message.timestamp().to_millis(),
+        }
+    }
+}
+
+pub(super) fn mark_refused(headers: OwnedHeaders, refusal: Refusal, topic: &str) -> OwnedHeaders {
+    headers
+        .insert(Header { key: REFUSED, value: Some(refusal.name()) })
+        .insert(Header { key: REFUSED_BY, value: Some(topic) })
+}
+
+impl ProducerContext for Delivery {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let ticket = Ticket::from(opaque);
+        let message = match result {
+            Ok(message) => message,
+            Err((error, message)) => return self.failed(error, message, ticket),
+        };
+        self.counters.stored.increment(1);
+        if ticket.dead_letter {
+            metrics::counter!(names::KAFKA_DEAD_LETTERS).increment(1);
+        }
+        let verdict = if ticket.wants_receipt && message.offset() >= 0 {
+            let (partition, offset) = (message.partition(), message.offset());
+            Verdict::StoredAt(Receipt { topic: message.topic().into(), partition, offset })
+        } else {
+            Verdict::Stored
+        };
+        self.pending.report(ticket, verdict);
+    }
+}
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.troubles.note(&error, reason);
+    }
+}
+
+/// What went wrong with a whole client, for whoever asks why nothing comes.
+#[derive(Default)]
+pub(super) struct Troubles {
+    fatal: AtomicBool,
+    last: Mutex<Option<(RDKafkaErrorCode, String)>>,
+}
+
+impl Troubles {
+    pub(super) fn note(&self, error: &KafkaError, reason: &str) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        let reason = one_line(reason);
+        if code == RDKafkaErrorCode::Fatal {
+            if !self.fatal.swap(true, Ordering::AcqRel) {
+                tracing::error!(%reason, "the Kafka producer is beyond repair; its frames are withdrawn until a new one begins");
+            }
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // librdkafka says it at each try; a cause is not covered up by its consequence.
+        if last.as_ref().is_none_or(|(known, _)| *known != code && code != RDKafkaErrorCode::AllBrokersDown) {
+            tracing::warn!(%reason, "Kafka");
+            *last = Some((code, reason));
+        }
+    }
+
+    pub(super) fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// librdkafka's own lines are for those who look for them: what an operator has to know we say ourselves.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(facility, "librdkafka: {text}");
+        }
+        _ => tracing::debug!(facility, "librdkafka: {text}"),
+    }
+}

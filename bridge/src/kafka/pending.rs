@@ -1,0 +1,238 @@
+//! The batches that Kafka has not settled: whose frames a delivery report speaks of.
+//!
+//! Pure but for its locks. A record carries its batch's place and its own number through librdkafka as one word, so nothing is
+//! allocated for it. Bounded by the links' windows: whatever is in here is an unsettled uplink of some link.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::Histogram;
+
+use crate::metrics as names;
+use crate::sink::{OnSettled, Progress, Verdict};
+
+/// Which frame of which batch; travels as the opaque word of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) batch: u32,
+    /// Below 2^30, which no window of a link comes near.
+    pub(super) frame: u32,
+    pub(super) wants_receipt: bool,
+    /// It was refused by its own topic and is on its way to the dead letter topic.
+    pub(super) dead_letter: bool,
+}
+
+const WANTS_RECEIPT: usize = 1 << 31;
+const DEAD_LETTER: usize = 1 << 30;
+const FRAME: usize = DEAD_LETTER - 1;
+
+impl From<Ticket> for usize {
+    fn from(ticket: Ticket) -> Self {
+        let flag = |set: bool, bit: usize| if set { bit } else { 0 };
+        (ticket.batch as usize) << 32
+            | flag(ticket.wants_receipt, WANTS_RECEIPT)
+            | flag(ticket.dead_letter, DEAD_LETTER)
+            | (ticket.frame as usize & FRAME)
+    }
+}
+
+impl From<usize> for Ticket {
+    fn from(word: usize) -> Self {
+        Self {
+            batch: (word >> 32) as u32,
+            frame: (word & FRAME) as u32,
+            wants_receipt: word & WANTS_RECEIPT != 0,
+            dead_letter: word & DEAD_LETTER != 0,
+        }
+    }
+}
+
+/// All batches of a sink.
+pub(super) struct Pending {
+    batches: Mutex<Batches>,
+    seconds: Histogram,
+}
+
+#[derive(Default)]
+struct Batches {
+    places: Vec<Option<Place>>,
+    free: Vec<u32>,
+    /// Frames of closed batches that have no verdict.
+    owed: u64,
+    /// When `owed` was 0 for the last time.
+    owed_since: Option<Instant>,
+    reports: u64,
+    /// Reports as of the last look, and when they had grown since the one before.
+    reports_seen: (u64, Option<Instant>),
+}
+
+struct Place {
+    since: Instant,
+    batch: Arc<Mutex<Batch>>,
+}
+
+#[derive(Default)]
+struct Batch {
+    /// None until the batch is sent off.
+    settled: Option<OnSettled>,
+    /// Verdicts that came before that.
+    early: Vec<(u32, Verdict)>,
+    /// Frames without a verdict, once it is sent off; before, the negative number of those that have one.
+    left: i64,
+}
+
+impl Pending {
+    pub(super) fn new() -> Self {
+        Self { batches: Mutex::default(), seconds: metrics::histogram!(names::KAFKA_SECONDS) }
+    }
+
+    /// A batch begins; gives its place.
+    pub(super) fn open(&self) -> u32 {
+        let batch = Some(Place { since: Instant::now(), batch: Arc::default() });
+        let mut batches = self.batches();
+        if let Some(place) = batches.free.pop() {
+            batches.places[place as usize] = batch;
+            place
+        } else {
+            batches.places.push(batch);
+            (batches.places.len() - 1) as u32
+        }
+    }
+
+    /// The batch has all its frames; what was reported already is passed on from here.
+    pub(super) fn close(&self, place: u32, frames: u32, mut settled: OnSettled) {
+        let mut batches = self.batches();
+        let Some(batch) = batches.at(place) else { return };
+        if batches.owed == 0 {
+            batches.owed_since = Some(Instant::now());
+        }
+        batches.owed += u64::from(frames);
+        drop(batches);
+        let mut batch = lock(&batch);
+        batch.left += i64::from(frames);
+        let early = std::mem::take(&mut batch.early);
+        let reported = early.len() as u64;
+        for (frame, verdict) in early {
+            settled(frame..frame + 1, verdict);
+        }
+        batch.settled = Some(settled);
+        let over = batch.left == 0;
+        drop(batch);
+        self.reported(place, reported, over);
+    }
+
+    /// The verdict of one frame.
+    pub(super) fn report(&self, ticket: Ticket, verdict: Verdict) {
+        let Some(batch) = self.batches().at(ticket.batch) else { return };
+        let mut batch = lock(&batch);
+        batch.left -= 1;
+        let Some(settled) = &mut batch.settled else {
+            batch.early.push((ticket.frame, verdict));
+            return;
+        };
+        settled(ticket.frame..ticket.frame + 1, verdict);
+        let over = batch.left == 0;
+        drop(batch);
+        self.reported(ticket.batch, 1, over);
+    }
+
+    pub(super) fn progress(&self, now: Instant) -> Progress {
+        let mut batches = self.batches();
+        if batches.reports != batches.reports_seen.0 {
+            batches.reports_seen = (batches.reports, Some(now));
+        }
+        if batches.owed == 0 {
+            return Progress::default();
+        }
+        let since = batches.owed_since.max(batches.reports_seen.1);
+        let oldest = batches.places.iter().flatten().map(|place| place.since).min();
+        let until_now = |since: Option<Instant>| {
+            since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        };
+        Progress { owed: batches.owed, oldest_for: until_now(oldest), silent_for: until_now(since) }
+    }
+
+    fn reported(&self, place: u32, reports: u64, over: bool) {
+        let mut batches = self.batches();
+        batches.reports += reports;
+        batches.owed = batches.owed.saturating_sub(reports);
+        if over {
+            let done = batches.places[place as usize].take();
+            batches.free.push(place);
+            drop(batches);
+            done.into_iter().for_each(|done| self.seconds.record(done.since.elapsed()));
+        }
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batches {
+    fn at(&self, place: u32) -> Option<Arc<Mutex<Batch>>> {
+        self.places.get(place as usize)?.as_ref().map(|place| Arc::clone(&place.batch))
+    }
+}
+
+fn lock(batch: &Mutex<Batch>) -> MutexGuard<'_, Batch> {
+    batch.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Told = Arc<Mutex<Vec<(u32, Verdict)>>>;
+
+    fn on_settled(told: &Told) -> OnSettled {
+        let told = Arc::clone(told);
+        Box::new(move |frames, verdict| told.lock().unwrap().push((frames.start, verdict)))
+    }
+
+    fn ticket(batch: u32, frame: u32) -> Ticket {
+        Ticket { batch, frame, wants_receipt: false, dead_letter: false }
+    }
+
+    #[test]
+    fn a_ticket_survives_its_way_through_librdkafka() {
+        for (batch, frame) in [(0, 0), (u32::MAX, FRAME as u32), (7, 9)] {
+            for wants_receipt in [false, true] {
+                for dead_letter in [false, true] {
+                    let ticket = Ticket { batch, frame, wants_receipt, dead_letter };
+                    assert_eq!(Ticket::from(usize::from(ticket)), ticket);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_report_before_the_batch_is_sent_off_is_told_then() {
+        let (pending, told) = (Pending::new(), Told::default());
+        let place = pending.open();
+        pending.report(ticket(place, 1), Verdict::Stored);
+        assert!(told.lock().unwrap().is_empty());
+        pending.close(place, 2, on_settled(&told));
+        assert_eq!(*told.lock().unwrap(), [(1, Verdict::Stored)]);
+        assert_eq!(pending.progress(Instant::now()).owed, 1);
+        pending.report(ticket(place, 0), Verdict::Withdrawn);
+        assert_eq!(told.lock().unwrap()[1], (0, Verdict::Withdrawn));
+        assert_eq!(pending.progress(Instant::now()), Progress::default());
+        assert_eq!(pending.open(), place, "its place is free again");
+    }
+
+    #[test]
+    fn progress_tells_a_part_that_hangs_from_a_whole_that_does() {
+        let (pending, told) = (Pending::new(), Told::default());
+        let (first, second) = (pending.open(), pending.open());
+        pending.close(first, 1, on_settled(&told));
+        pending.close(second, 2, on_settled(&told));
+        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let hanging = pending.progress(after(5));
+        assert!(hanging.silent_for > Duration::from_secs(4) && hanging.oldest_for > Duration::from_secs(4));
+        pending.report(ticket(second, 0), Verdict::Stored);
+        let partly = pending.progress(after(5));
+        assert_eq!(partly.owed, 2);
+        assert!(partly.silent_for < Duration::from_secs(1) && partly.oldest_for > Duration::from_secs(4));
+    }
+}

@@ -1,0 +1,191 @@
+//! The producer of the moment, the thread that takes its reports, and how one follows another.
+//!
+//! ```text
+//! running ──(withdraw)──────────────> over: purged until nothing is in flight, then dropped; another one runs
+//!    └──(librdkafka: fatal)──> failed: purged, and takes nothing ──(withdraw)──> over
+//! ```
+//!
+//! A producer that has failed is not replaced by itself: what was pushed later would overtake what it gave back. Whoever withdraws has stored
+//! that by then.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use tokio::sync::Notify;
+
+use super::config::KafkaConfig;
+use super::delivery::{Delivery, Letter};
+use super::error::{KafkaStartError, Meaning};
+use super::pending::Pending;
+use super::topics::Topics;
+use crate::metrics as names;
+
+/// How long one wait for reports lasts, if none come: then it looks whether it is over.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The producers of a sink: one runs, others are on their way out.
+pub(super) struct Producers {
+    native: ClientConfig,
+    dead_letter: Option<Arc<str>>,
+    pub(super) pending: Arc<Pending>,
+    current: RwLock<Arc<Running>>,
+    room: Arc<Room>,
+}
+
+/// Tells lanes that librdkafka's queue may have room.
+#[derive(Default)]
+pub(super) struct Room {
+    pub(super) waiting: AtomicUsize,
+    pub(super) news: Notify,
+}
+
+/// One producer.
+pub(super) struct Running {
+    producer: BaseProducer<Delivery>,
+    retired: AtomicBool,
+}
+
+impl Producers {
+    pub(super) fn start(config: &KafkaConfig, topics: &Topics) -> Result<Arc<Self>, KafkaStartError> {
+        let native = config.native(topics.record_bytes_max())?;
+        let dead_letter: Option<Arc<str>> = config.dead_letter.as_deref().map(Into::into);
+        let (pending, room) = (Arc::new(Pending::new()), Arc::new(Room::default()));
+        let running = Running::start(&native, &pending, &room, dead_letter.as_ref())?;
+        let current = RwLock::new(running);
+        Ok(Arc::new(Self { native, dead_letter, pending, current, room }))
+    }
+
+    pub(super) fn current(&self) -> Arc<Running> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    pub(super) fn dead_letter(&self) -> Option<&Arc<str>> {
+        self.dead_letter.as_ref()
+    }
+
+    pub(super) fn withdraw(&self) {
+        match Running::start(&self.native, &self.pending, &self.room, self.dead_letter.as_ref()) {
+            Ok(next) => {
+                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+                let former = std::mem::replace(&mut *current, next);
+                drop(current);
+                metrics::counter!(names::KAFKA_PRODUCERS).increment(1);
+                former.retire();
+            }
+            Err(error) => {
+                tracing::error!(%error, "no new Kafka producer can be made");
+                self.current().purge();
+            }
+        }
+        self.room.news.notify_waiters();
+    }
+}
+
+impl Drop for Producers {
+    fn drop(&mut self) {
+        self.current().retire();
+    }
+}
+
+impl Running {
+    fn start(
+        native: &ClientConfig,
+        pending: &Arc<Pending>,
+        room: &Arc<Room>,
+        dead_letter: Option<&Arc<str>>,
+    ) -> Result<Arc<Self>, KafkaStartError> {
+        let delivery = Delivery::new(Arc::clone(pending), dead_letter.is_some());
+        let producer: BaseProducer<Delivery> = native.create_with_context(delivery)?;
+        let running = Arc::new(Self { producer, retired: AtomicBool::new(false) });
+        let (polled, room, dead_letter) = (Arc::clone(&running), Arc::clone(room), dead_letter.cloned());
+        std::thread::Builder::new()
+            .name("kafka".into())
+            .spawn(move || polled.serve(&room, dead_letter.as_deref()))
+            .map_err(|error| KafkaStartError::Other(format!("no thread can be started: {error}")))?;
+        Ok(running)
+    }
+
+    /// Hands a record to librdkafka, or gives it back.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the record comes back whole, as librdkafka's wrapper gives it"
+    )]
+    pub(super) fn send<'a>(
+        &self,
+        record: BaseRecord<'a, [u8], [u8], usize>,
+    ) -> Result<(), (Meaning, BaseRecord<'a, [u8], [u8], usize>)> {
+        if self.is_over() {
+            return Err((Meaning::Withdrawn, record));
+        }
+        self.producer.send(record).map_err(|(error, record)| (meaning(&error), record))
+    }
+
+    /// Whether it takes nothing any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.retired.load(Ordering::Acquire) || self.delivery().has_failed()
+    }
+
+    pub(super) fn delivery(&self) -> &Delivery {
+        self.producer.client().context()
+    }
+
+    fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.purge();
+    }
+
+    fn purge(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+    }
+
+    /// Takes the reports until it has retired and nothing is left of it.
+    fn serve(self: Arc<Self>, room: &Room, dead_letter: Option<&str>) {
+        let mut letters = Vec::new();
+        loop {
+            self.producer.poll(POLL);
+            if room.waiting.load(Ordering::Acquire) > 0 {
+                room.news.notify_waiters();
+            }
+            letters.append(&mut self.delivery().take_letters());
+            if let Some(topic) = dead_letter {
+                letters.retain(|letter| !self.bury(topic, letter));
+            }
+            if self.is_over() {
+                self.purge();
+                // Lanes let go of it at the end of their turn; what they push before that is purged in the next round.
+                let alone = Arc::strong_count(&self) == 1;
+                if self.retired.load(Ordering::Acquire) && alone && self.producer.in_flight_count() == 0 {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends a refused record to the dead letter topic; false if it has to wait for room.
+    fn bury(&self, topic: &str, letter: &Letter) -> bool {
+        let mut record = BaseRecord::with_opaque_to(topic, usize::from(letter.ticket))
+            .key(&letter.key[..])
+            .payload(&letter.payload[..])
+            .headers(letter.headers.clone());
+        record.timestamp = letter.timestamp;
+        match self.send(record) {
+            Ok(()) => {}
+            Err((Meaning::Full, _)) => return false,
+            Err((Meaning::Refused(_), _)) => self.delivery().refused(letter.ticket, letter.refusal),
+            Err((Meaning::Withdrawn, _)) => self.delivery().withdrawn(letter.ticket),
+        }
+        true
+    }
+}
+
+fn meaning(error: &KafkaError) -> Meaning {
+    Meaning::from(error)
+}

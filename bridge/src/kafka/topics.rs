@@ -1,0 +1,167 @@
+//! The Kafka topics that frames go to: which one a frame's topic leads to, and how names that templates make become topics.
+//!
+//! A name is asked for once; afterwards a lane knows its topic. One thread makes missing topics, or looks whether somebody else has made them.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::config::KafkaConfig;
+use super::error::{KafkaStartError, Refusal};
+use super::start::{Brokers, Found};
+use crate::uplink::topic_map::{SinkName, TopicMap};
+
+/// Names that may wait for the thread; one that finds it full is asked for again with its next frame.
+const ASKED_MAX: usize = 64;
+/// How often it is looked whether topics have appeared that somebody else makes.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// A topic, and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    /// Bytes of a single record.
+    pub(super) record_bytes_max: usize,
+    /// How far a timestamp may lie back, in ms.
+    pub(super) before_ms_max: u64,
+}
+
+/// All topics of a sink.
+pub(super) struct Topics {
+    default: Arc<Topic>,
+    map: TopicMap,
+    known: Arc<RwLock<Known>>,
+    /// The most that any topic takes that was found at the start.
+    record_bytes_max: Option<usize>,
+    create: bool,
+    topics_max: usize,
+    asks: Option<SyncSender<Arc<str>>>,
+}
+
+#[derive(Default)]
+struct Known {
+    topics: FxHashMap<Arc<str>, Arc<Topic>>,
+    /// Names that the brokers have, as of the last look. Without leave to make topics only these are believed, so that a device cannot fill our
+    /// tables with names.
+    existing: FxHashSet<Box<str>>,
+}
+
+impl Topics {
+    pub(super) fn start(config: &KafkaConfig, found: Found) -> Result<Self, KafkaStartError> {
+        let Found { topics, existing, map, brokers } = found;
+        let record_bytes_max = topics.iter().map(|topic| topic.record_bytes_max).max();
+        let topics: FxHashMap<_, _> =
+            topics.into_iter().map(|topic| (Arc::clone(&topic.name), Arc::new(topic))).collect();
+        let default = topics.get(&*config.topic).map(Arc::clone);
+        let default = default.ok_or_else(|| KafkaStartError::NoSuchTopic(config.topic.clone()))?;
+        let known = Arc::new(RwLock::new(Known { topics, existing }));
+        let asks = if map.templates().any(|template| template.fixed().is_none()) {
+            let (asks, asked) = sync_channel(ASKED_MAX);
+            let keeper =
+                Keeper { config: config.clone(), brokers, known: Arc::clone(&known), looked: Instant::now() };
+            std::thread::Builder::new()
+                .name("kafka-topics".into())
+                .spawn(move || keeper.run(&asked))
+                .map_err(|error| KafkaStartError::Other(format!("no thread can be started: {error}")))?;
+            Some(asks)
+        } else {
+            None
+        };
+        let (create, topics_max) = (config.create_topics, config.topics_max);
+        Ok(Self { default, map, known, record_bytes_max, create, topics_max, asks })
+    }
+
+    pub(super) fn record_bytes_max(&self) -> Option<usize> {
+        self.record_bytes_max
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = known.topics.get(name) {
+            return Ok(Arc::clone(topic));
+        }
+        let exists = known.existing.contains(name);
+        drop(known);
+        let ask =
+            |name: &Arc<str>| self.asks.as_ref().is_some_and(|asks| asks.try_send(Arc::clone(name)).is_ok());
+        let name = Arc::<str>::from(name);
+        if !exists && !self.create {
+            ask(&name);
+            return Err(Refusal::NoSuchTopic);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.topics.len() >= self.topics_max {
+            return Err(Refusal::TooManyTopics);
+        }
+        // What it takes is not looked up: most topics take what the default one takes, and the brokers know better.
+        let topic = Arc::new(Topic { name: Arc::clone(&name), ..(*self.default).clone() });
+        // librdkafka keeps its records until it is made.
+        if exists || ask(&name) {
+            known.topics.insert(name, Arc::clone(&topic));
+        }
+        Ok(topic)
+    }
+}
+
+/// One lane's memory of where frames go.
+pub(super) struct Routes {
+    topics: Arc<Topics>,
+    /// No more than the sink has.
+    known: FxHashMap<Arc<str>, Arc<Topic>>,
+    name: String,
+}
+
+impl Routes {
+    pub(super) fn new(topics: Arc<Topics>) -> Self {
+        Self { topics, known: FxHashMap::default(), name: String::new() }
+    }
+
+    /// The Kafka topic for frames of this topic.
+    pub(super) fn find(&mut self, topic: &str) -> Result<Arc<Topic>, Refusal> {
+        let SinkName::Kafka(template) = self.topics.map.sink(topic) else {
+            return Ok(Arc::clone(&self.topics.default));
+        };
+        if !template.fill(topic, &mut self.name) {
+            return Err(Refusal::NoSuchTopic);
+        }
+        if let Some(topic) = self.known.get(&*self.name) {
+            return Ok(Arc::clone(topic));
+        }
+        let topic = self.topics.find(&self.name)?;
+        if self.known.len() < self.topics.topics_max {
+            self.known.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        }
+        Ok(topic)
+    }
+}
+
+/// Makes topics, or looks for those that others make.
+struct Keeper {
+    config: KafkaConfig,
+    brokers: Brokers,
+    known: Arc<RwLock<Known>>,
+    looked: Instant,
+}
+
+impl Keeper {
+    fn run(mut self, asked: &Receiver<Arc<str>>) {
+        while let Ok(name) = asked.recv() {
+            if self.config.create_topics {
+                if let Err(error) = self.brokers.create(&name, &self.config) {
+                    tracing::error!(topic = &*name, %error, "a topic of the topic map cannot be made");
+                    self.known.write().unwrap_or_else(PoisonError::into_inner).topics.remove(&name);
+                }
+            } else if self.looked.elapsed() >= LOOK_EVERY {
+                self.looked = Instant::now();
+                match self.brokers.all_topics() {
+                    Ok(existing) => {
+                        self.known.write().unwrap_or_else(PoisonError::into_inner).existing = existing;
+                    }
+                    Err(error) => tracing::warn!(%error, "it is not known which topics Kafka has"),
+                }
+            }
+        }
+    }
+}

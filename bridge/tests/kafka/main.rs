@@ -1,0 +1,7 @@
+//! The Kafka sink against a real Kafka, which `e2e/services/kafka.sh` starts.
+
+mod outage;
+mod refusals;
+mod rig;
+mod start;
+mod stored;

@@ -1,0 +1,117 @@
+//! A broker that hangs: nothing is lost, nothing changes places, and what is withdrawn comes back.
+
+use std::time::Duration;
+
+use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
+use holdfast_bridge::sink::{Progress, Sink, Verdict};
+
+use crate::rig::{Broker, Way, config, frame, read, until};
+
+#[test]
+fn a_broker_that_hangs_loses_nothing_and_gives_back_what_is_withdrawn() {
+    let broker = Broker::start();
+    waits_out(&broker);
+    gives_back(&broker);
+    a_full_queue_holds_back(&broker);
+}
+
+/// Without anybody's doing: the frames wait, and arrive once, in order.
+fn waits_out(broker: &Broker) {
+    let sink = KafkaSink::start(config(broker, "waits")).unwrap();
+    let mut way = Way::into(&sink);
+    push(&mut way, 0..100);
+    way.verdicts();
+    assert_eq!(sink.progress(), Progress::default());
+    broker.signal("STOP");
+    push(&mut way, 100..1_000);
+    until("the silence is seen", || sink.progress().silent_for > Duration::from_millis(500));
+    let progress = sink.progress();
+    assert!(progress.owed > 0 && progress.oldest_for >= Duration::from_millis(500), "{progress:?}");
+    broker.signal("CONT");
+    assert!(way.verdicts().iter().all(|verdict| *verdict == Verdict::Stored));
+    assert_eq!(sink.progress(), Progress::default());
+    assert_eq!(numbers(broker, "waits", 1_000), (0..1_000).collect::<Vec<_>>());
+}
+
+/// Every frame without a report comes back withdrawn though the broker still hangs, and the fresh producer takes over when it is back.
+fn gives_back(broker: &Broker) {
+    let sink = KafkaSink::start(config(broker, "gives-back")).unwrap();
+    let mut way = Way::into(&sink);
+    push(&mut way, 0..100);
+    way.verdicts();
+    broker.signal("STOP");
+    push(&mut way, 100..300);
+    sink.withdraw();
+    let verdicts = way.verdicts();
+    assert!(verdicts[..100].iter().all(|verdict| *verdict == Verdict::Stored));
+    assert!(verdicts[100..].iter().all(|verdict| *verdict == Verdict::Withdrawn));
+    // The same frames again, as whoever keeps them would.
+    push(&mut way, 100..300);
+    broker.signal("CONT");
+    assert!(way.verdicts()[300..].iter().all(|verdict| *verdict == Verdict::Stored));
+    let mut seen = Vec::new();
+    // Some of the first try may have been on the wire.
+    let total = count(broker, "gives-back");
+    for number in numbers(broker, "gives-back", total) {
+        if !seen.contains(&number) {
+            seen.push(number);
+        }
+    }
+    assert_eq!(seen, (0..300).collect::<Vec<_>>());
+}
+
+/// A lane whose frames find no room completes its send when there is some, or when they are withdrawn.
+fn a_full_queue_holds_back(broker: &Broker) {
+    let config = KafkaConfig { queue_records_max: 50, ..config(broker, "full") };
+    let sink = KafkaSink::start(config).unwrap();
+    let (mut way, mut other) = (Way::into(&sink), Way::into(&sink));
+    broker.signal("STOP");
+    for number in 0..200_u32 {
+        way.push(&frame("d", "t", number.to_string().as_bytes()), false);
+    }
+    assert!(!way.send_within(Duration::from_millis(300)), "the queue is full");
+    assert_eq!(way.told(), 0);
+    // Its link is gone: what librdkafka did not take comes back.
+    drop(way);
+    other.push(&frame("e", "t", b"0"), false);
+    let sending = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            other.send();
+            other.verdicts()
+        });
+        until("it waits as well", || sink.progress().owed == 51);
+        sink.withdraw();
+        sending.join().unwrap()
+    });
+    assert_eq!(sending, [Verdict::Withdrawn]);
+    broker.signal("CONT");
+    let mut way = Way::into(&sink);
+    for number in 0..500_u32 {
+        way.push(&frame("f", "t", number.to_string().as_bytes()), false);
+    }
+    way.send();
+    assert!(way.verdicts().iter().all(|verdict| *verdict == Verdict::Stored));
+    let of_f = |record: &crate::rig::Record| record.key == "f";
+    let stored = read(&broker.brokers, "full", count(broker, "full"));
+    let stored: Vec<u32> =
+        stored.iter().filter(|r| of_f(r)).map(|record| record.text().parse().unwrap()).collect();
+    assert_eq!(stored, (0..500).collect::<Vec<_>>());
+}
+
+fn push(way: &mut Way, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        way.push(&frame("device", "t", number.to_string().as_bytes()), false);
+        if number % 10 == 9 {
+            way.send();
+        }
+    }
+    way.send();
+}
+
+fn numbers(broker: &Broker, topic: &str, count: usize) -> Vec<u32> {
+    read(&broker.brokers, topic, count).iter().map(|record| record.text().parse().unwrap()).collect()
+}
+
+fn count(broker: &Broker, topic: &str) -> usize {
+    crate::rig::count(&broker.brokers, topic)
+}

@@ -1,0 +1,100 @@
+//! What Kafka refuses for good, and where it goes.
+
+use holdfast_bridge::TopicRule;
+use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
+use holdfast_bridge::log::LogRecord;
+use holdfast_bridge::sink::Verdict;
+
+use crate::rig::{Way, config, create, frame, name, read, shared};
+
+#[test]
+fn a_frame_larger_than_its_topic_takes_is_refused_and_holds_nobody_up() {
+    let topic = name("small");
+    create(&shared().brokers, &topic, &[("max.message.bytes", "2000")]);
+    let brokers = shared().brokers.clone();
+    let sink =
+        KafkaSink::start(KafkaConfig { brokers, topic: topic.clone(), ..KafkaConfig::default() }).unwrap();
+    let mut way = Way::into(&sink);
+    // Sizes around the bound, so that none passes us and is refused by the broker with all that travels with it.
+    let sizes: Vec<usize> = [10, 100_000].into_iter().chain(1_400..2_000).collect();
+    for &size in &sizes {
+        way.push(&frame("d", "t", &vec![b'x'; size]), false);
+    }
+    way.send();
+    let verdicts = way.verdicts();
+    let stored = verdicts.iter().filter(|verdict| **verdict == Verdict::Stored).count();
+    for (size, verdict) in sizes.iter().zip(&verdicts) {
+        match verdict {
+            Verdict::Stored => assert!(*size < 1_900),
+            Verdict::Refused(0x97) => assert!(*size > 1_500),
+            other => panic!("{size}: {other:?}"),
+        }
+    }
+    assert_eq!(read(&shared().brokers, &topic, stored).len(), stored);
+}
+
+#[test]
+fn a_refused_frame_goes_to_the_dead_letter_topic_and_is_stored_there() {
+    let (topic, dead) = (name("narrow"), name("dead"));
+    create(&shared().brokers, &topic, &[("max.message.bytes", "2000")]);
+    create(&shared().brokers, &dead, &[]);
+    let sink = KafkaSink::start(KafkaConfig {
+        brokers: shared().brokers.clone(),
+        topic: topic.clone(),
+        dead_letter: Some(dead.clone()),
+        ..KafkaConfig::default()
+    })
+    .unwrap();
+    let mut way = Way::into(&sink);
+    way.push(&frame("d", "t", &[b'x'; 5000]), true);
+    way.push(&frame("d", "t", b"small"), false);
+    way.push(&frame("d", "t", &vec![b'x'; 2_000_000]), false);
+    way.send();
+    let verdicts = way.verdicts();
+    let Verdict::StoredAt(receipt) = &verdicts[0] else { panic!("{verdicts:?}") };
+    assert_eq!(*receipt.topic, *dead, "a receipt tells the truth");
+    assert_eq!(verdicts[1..], [Verdict::Stored, Verdict::Refused(0x97)], "nobody takes the last one");
+    let letter = &read(&shared().brokers, &dead, 1)[0];
+    assert_eq!((letter.header("refused"), letter.header("refused-by")), (Some("too large"), Some(&*topic)));
+    assert_eq!((letter.payload.len(), letter.header("client-id")), (5000, Some("d")));
+}
+
+#[test]
+fn a_frame_with_an_impossible_event_time_does_not_spoil_the_frames_that_travel_with_it() {
+    let topic = name("clocks");
+    let day = 86_400_000;
+    create(&shared().brokers, &topic, &[("message.timestamp.before.max.ms", "86400000")]);
+    let brokers = shared().brokers.clone();
+    let sink =
+        KafkaSink::start(KafkaConfig { brokers, topic: topic.clone(), ..KafkaConfig::default() }).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let mut way = Way::into(&sink);
+    for event_time_ms in [now, now + 30 * day, 5, now - 5] {
+        let mut frame = LogRecord { event_time_ms, ..frame("d", "t", b"x") };
+        frame.message.published_at_ms = now;
+        way.push(&frame, false);
+    }
+    way.send();
+    assert_eq!(way.verdicts(), [const { Verdict::Stored }; 4]);
+    let records = read(&shared().brokers, &topic, 4);
+    let times: Vec<_> = records.iter().map(|record| record.timestamp.cast_unsigned()).collect();
+    assert_eq!(times, [now, now, now, now - 5]);
+    assert_eq!(records[2].header("event-time"), Some("5"));
+}
+
+#[test]
+fn a_topic_that_vanishes_refuses_its_frames_and_not_those_of_others() {
+    let (default, gone) = (name("stays"), name("gone"));
+    create(&shared().brokers, &gone, &[]);
+    let topic_map = vec![TopicRule { filter: "gone".into(), sink: format!("kafka:{gone}").parse().unwrap() }];
+    let sink = KafkaSink::start(KafkaConfig { topic_map, ..config(shared(), &default) }).unwrap();
+    let mut way = Way::into(&sink);
+    way.push(&frame("d", "gone", b"before"), false);
+    way.send();
+    assert_eq!(way.verdicts(), [Verdict::Stored]);
+    crate::rig::delete(&shared().brokers, &gone);
+    way.push(&frame("d", "gone", b"behind"), false);
+    way.push(&frame("d", "t", b"other"), false);
+    way.send();
+    assert_eq!(way.verdicts()[1..], [Verdict::Refused(0x90), Verdict::Stored]);
+}

@@ -1,0 +1,95 @@
+//! What keeps a sink from starting: one clear line each, in time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
+
+use crate::rig::{Way, frame, name, read, shared};
+
+/// The line, which came in time.
+fn refusal(config: KafkaConfig) -> String {
+    let begun = Instant::now();
+    let line = KafkaSink::start(config).unwrap_err().to_string();
+    assert!(begun.elapsed() < Duration::from_secs(8), "{line} after {:?}", begun.elapsed());
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+fn bare(brokers: &str, topic: &str) -> KafkaConfig {
+    let start_within = Duration::from_secs(3);
+    KafkaConfig { brokers: brokers.into(), topic: topic.into(), start_within, ..KafkaConfig::default() }
+}
+
+fn sasl(password: &str) -> BTreeMap<String, String> {
+    [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.username", "holdfast"),
+        ("sasl.password", password),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+#[test]
+fn a_missing_topic_is_named_and_made_if_that_is_allowed() {
+    let topic = name("missing");
+    let line = refusal(bare(&shared().brokers, &topic));
+    assert!(
+        line.starts_with(&format!("the Kafka topic \"{topic}\" does not exist: create it, or set")),
+        "{line}"
+    );
+    let config = KafkaConfig { create_topics: true, partitions: 5, ..bare(&shared().brokers, &topic) };
+    let sink = KafkaSink::start(config).unwrap();
+    let mut way = Way::into(&sink);
+    way.push(&frame("d", "t", b"x"), false);
+    way.send();
+    way.verdicts();
+    assert_eq!(read(&shared().brokers, &topic, 1).len(), 1);
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let line = refusal(bare(&closed.to_string(), "t"));
+    assert!(line.starts_with(&format!("no Kafka broker answers at {closed} (")), "{line}");
+    assert!(line.contains("refused"), "{line}");
+}
+
+#[test]
+fn a_broker_that_accepts_and_never_answers_is_named() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let line = refusal(bare(&address.to_string(), "t"));
+    assert!(line.starts_with(&format!("no Kafka broker answers at {address} (")), "{line}");
+}
+
+#[test]
+fn wrong_credentials_are_told_at_once_and_right_ones_go_through() {
+    let topic = name("sasl");
+    crate::rig::create(&shared().brokers, &topic, &[]);
+    let config = |password| KafkaConfig { settings: sasl(password), ..bare(&shared().sasl, &topic) };
+    let line = refusal(config("wrong"));
+    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", shared().sasl)), "{line}");
+    KafkaSink::start(config("holdfast")).unwrap();
+}
+
+#[test]
+fn tls_with_a_broker_that_has_none_is_told() {
+    let settings = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned())]);
+    let line = refusal(KafkaConfig { settings, ..bare(&shared().brokers, "t") });
+    assert!(
+        line.starts_with("no TLS with Kafka at ") || line.starts_with("no Kafka broker answers"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_setting_that_librdkafka_does_not_know_is_named() {
+    let settings = BTreeMap::from([("no.such.setting".to_owned(), "1".to_owned())]);
+    let line = refusal(KafkaConfig { settings, ..bare(&shared().brokers, "t") });
+    assert!(line.starts_with("kafka.settings: ") && line.contains("no.such.setting"), "{line}");
+    assert_eq!(refusal(bare(" ", "t")), "kafka.brokers names no broker: set it to host:port");
+    assert!(refusal(bare("b", "a b")).starts_with("kafka.topic = \"a b\" is not the name of a Kafka topic"));
+}

@@ -227,6 +227,11 @@ impl Role {
         send(self.pid(), Signal::CONT);
     }
 
+    /// SIGHUP.
+    pub fn reload(&self) {
+        send(self.pid(), Signal::HUP);
+    }
+
     /// SIGTERM.
     pub fn terminate(&self) {
         send(self.pid(), Signal::TERM);
@@ -253,8 +258,17 @@ impl Role {
     /// # Panics
     /// As [`RoleSetup::start`].
     pub fn restart(&mut self) {
+        self.try_restart().unwrap_or_else(|failure| panic!("{failure}"));
+    }
+
+    /// Starts it again after its end, and waits until it is ready or ends once more.
+    ///
+    /// # Panics
+    /// When neither happens in time, or when it still runs.
+    pub fn try_restart(&mut self) -> Result<(), RoleFailure> {
         assert!(self.ended().is_some(), "it still runs");
-        *self = self.setup.clone().start();
+        *self = self.setup.clone().try_start()?;
+        Ok(())
     }
 
     /// The folder of its ready file and what it said.

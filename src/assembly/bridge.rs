@@ -13,8 +13,8 @@ use holdfast_wire::ids::BridgeId;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_sink, open_store};
-use crate::config::{BridgeListen, Settings};
+use super::parts::{make_data_dir, open_kafka, open_log, open_store};
+use crate::config::{BridgeListen, Settings, SinkKind};
 
 /// A running bridge. Stopped in the order of its fields.
 pub(crate) struct BridgeAssembly {
@@ -30,7 +30,17 @@ impl BridgeAssembly {
     /// Starts everything; once it returns, gateways can link.
     pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
         let Settings {
-            data_dir, gateway, sink_kind, sink, bridge_listen, mut bridge, store_url, store, ..
+            data_dir,
+            gateway,
+            sink_kind,
+            sink,
+            kafka,
+            outage,
+            bridge_listen,
+            mut bridge,
+            store_url,
+            store,
+            ..
         } = settings;
         // A device may send again everything it was not acknowledged (promise P4).
         let in_doubt_max = gateway.engine.mqtt.receive_maximum;
@@ -42,7 +52,10 @@ impl BridgeAssembly {
 
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let sink = open_sink(sink_kind, &data_dir, sink)?;
+        let sink = match sink_kind {
+            SinkKind::Log => open_log(&data_dir, sink)?,
+            SinkKind::Kafka => open_kafka(&data_dir, kafka, &outage)?,
+        };
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let drain = DrainTrigger::default();
         let on_drain = drain.clone();

@@ -21,7 +21,7 @@ use holdfast_wire::ids::NodeId;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_sink, open_store};
+use super::parts::{make_data_dir, open_log, open_store};
 use crate::config::Settings;
 
 /// A running gateway with its bridge, log and store. Stopped in the order of its fields.
@@ -42,13 +42,13 @@ const BRIDGE_STOP_WITHIN: Duration = Duration::from_secs(5);
 impl DevAssembly {
     /// Starts everything; once it returns, devices can connect.
     pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
-        let Settings { data_dir, gateway, sink_kind, sink, mut bridge, store_url, store, .. } = settings;
+        let Settings { data_dir, gateway, sink, mut bridge, store_url, store, .. } = settings;
         // A device may send again everything it was not acknowledged (promise P4).
         let in_doubt_max = gateway.engine.mqtt.receive_maximum;
         bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let sink = open_sink(sink_kind, &data_dir, sink)?;
+        let sink = open_log(&data_dir, sink)?;
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let mut gateway_ends = Vec::new();
         for _ in 0..gateway.shards {

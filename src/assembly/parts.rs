@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_bridge::kafka::{KafkaConfig, KafkaSink, KafkaStartError};
 use holdfast_bridge::log::{Log, LogConfig, LogError};
 use holdfast_bridge::sink::{LogSink, Sink};
+use holdfast_bridge::spool::{OutageConfig, OutageSink, SpoolError};
 use holdfast_store::{OpenError, Options, Store};
 
-use crate::config::{SinkKind, without_password};
+use crate::config::without_password;
 
 /// Why a process did not start; each displays as one line. Nothing is left open.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,17 @@ pub(crate) enum StartError {
         directory: PathBuf,
         /// Why, and how to mend it.
         error: LogError,
+    },
+    /// Kafka cannot be reached, or not be used as configured.
+    #[error(transparent)]
+    Kafka(#[from] KafkaStartError),
+    /// The spool in the data directory cannot be opened.
+    #[error("data_dir = {}: {error}", directory.display())]
+    Spool {
+        /// Which data directory.
+        directory: PathBuf,
+        /// Why, and how to mend it.
+        error: SpoolError,
     },
     /// An address cannot be taken.
     #[error("{key} = {address}: {error}; choose another address, or end the process that holds it")]
@@ -94,23 +107,27 @@ pub(super) fn make_data_dir(data_dir: &Path) -> Result<(), StartError> {
         .map_err(|error| StartError::DataDirectory { directory: data_dir.to_owned(), error })
 }
 
-/// Opens where frames go. It is closed when the last clone is dropped.
-pub(super) fn open_sink(
-    kind: SinkKind,
+/// Opens the log in the data directory as the sink. It is closed when the last clone is dropped.
+pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<dyn Sink>, StartError> {
+    let (log, recovered) = Log::open(&data_dir.join("log"), log)
+        .map_err(|error| StartError::Log { directory: data_dir.to_owned(), error })?;
+    tracing::debug!(
+        data_dir = %data_dir.display(),
+        records = recovered.records,
+        segments = recovered.segments,
+        "the log is open"
+    );
+    Ok(Arc::new(LogSink::new(Arc::new(log))))
+}
+
+/// Opens Kafka as the sink, with the spool behind it. The brokers have to answer by now; once they have, an outage is the spool's business.
+pub(super) fn open_kafka(
     data_dir: &Path,
-    log: LogConfig,
+    kafka: KafkaConfig,
+    outage: &OutageConfig,
 ) -> Result<Arc<dyn Sink>, StartError> {
-    match kind {
-        SinkKind::Log => {
-            let (log, recovered) = Log::open(&data_dir.join("log"), log)
-                .map_err(|error| StartError::Log { directory: data_dir.to_owned(), error })?;
-            tracing::debug!(
-                data_dir = %data_dir.display(),
-                records = recovered.records,
-                segments = recovered.segments,
-                "the log is open"
-            );
-            Ok(Arc::new(LogSink::new(Arc::new(log))))
-        }
-    }
+    let kafka = Arc::new(KafkaSink::start(kafka)?);
+    let sink = OutageSink::start(kafka, outage)
+        .map_err(|error| StartError::Spool { directory: data_dir.to_owned(), error })?;
+    Ok(Arc::new(sink))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_bridge::config::{DedupeConfig, PushConfig};
 use holdfast_bridge::log::LogConfig;
-use holdfast_bridge::{BridgeConfig, SinkName, TopicRule};
+use holdfast_bridge::{BridgeConfig, SinkName, TopicMapError, TopicRule};
 use holdfast_gateway::config::{ConfigError, secret_needed};
 use holdfast_wire::topic::{parse_shared, validate_filter};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,8 @@ use super::values::{address, refuse, within};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct SinkKeys {
-    /// Where a bridge of its own puts frames: `log` is the log in `data_dir`. Default empty: `dev` takes the log, a bridge has to be
-    /// told.
+    /// Where a bridge of its own puts frames: `kafka`, or `log` for the log in `data_dir`. Default empty: Kafka if `kafka.brokers` names
+    /// it; `dev` always takes the log.
     pub(crate) kind: String,
     /// A segment is closed before it grows beyond this many bytes. 64 KiB to 1 TiB. Default 64 MiB.
     pub(crate) segment_bytes_max: u64,
@@ -52,15 +52,23 @@ impl Default for SinkKeys {
 pub(crate) enum SinkKind {
     /// The log in the data directory.
     Log,
+    /// Kafka, with a spool in the data directory.
+    Kafka,
 }
 
 impl SinkKeys {
-    pub(super) fn kind(&self, role: Role) -> Result<SinkKind, ConfigError> {
+    /// `brokers` are those of Kafka.
+    pub(super) fn kind(&self, role: Role, brokers: &str) -> Result<SinkKind, ConfigError> {
         match &*self.kind {
+            "kafka" | "log" | "" if role != Role::Bridge => Ok(SinkKind::Log),
             "log" => Ok(SinkKind::Log),
-            "" if role != Role::Bridge => Ok(SinkKind::Log),
-            "" => Err(refuse("sink.kind", "\"\"", "must say where frames go: log (--sink log)")),
-            other => Err(refuse("sink.kind", other, "must be \"log\"")),
+            "kafka" | "" if !brokers.is_empty() => Ok(SinkKind::Kafka),
+            "kafka" => Err(refuse("kafka.brokers", "\"\"", "must name brokers: HOST:PORT,… (--kafka)")),
+            "" => {
+                let allowed = "must say where frames go: to Kafka (--kafka HOST:PORT,…), or log (--sink log)";
+                Err(refuse("sink.kind", "\"\"", allowed))
+            }
+            other => Err(refuse("sink.kind", other, "must be \"kafka\" or \"log\"")),
         }
     }
 
@@ -89,7 +97,8 @@ impl SinkKeys {
 pub(crate) struct TopicRuleKeys {
     /// An MQTT topic filter.
     pub(crate) filter: String,
-    /// `log`, or `none` for traffic that is only between devices.
+    /// `log` for the sink's own place, `none` for traffic that is only between devices, or `kafka:TOPIC`, in which `{2}` stands for the second
+    /// level of the frame's topic.
     pub(crate) sink: String,
 }
 
@@ -112,8 +121,13 @@ fn check_topic_rule(rule: &TopicRuleKeys) -> Result<TopicRule, ConfigError> {
             "must not be shared: write what follows the group",
         ));
     }
-    let sink = rule.sink.parse::<SinkName>();
-    let sink = sink.map_err(|_| refuse("topic_map.sink", &rule.sink, "must be \"log\" or \"none\""))?;
+    let sink = rule.sink.parse::<SinkName>().map_err(|error| {
+        let allowed = match error {
+            TopicMapError::Template { error, .. } => error.to_string(),
+            _ => "must be \"log\", \"none\" or \"kafka:TOPIC\"".to_owned(),
+        };
+        refuse("topic_map.sink", &rule.sink, allowed)
+    })?;
     Ok(TopicRule { filter: rule.filter.clone(), sink })
 }
 
@@ -303,7 +317,7 @@ mod tests {
         let line = |filter, sink| check_topic_map(&[rule(filter, sink)]).unwrap_err().to_string();
         assert!(line("a/#/b", "log").starts_with("topic_map.filter = a/#/b: must be an MQTT topic filter"));
         assert!(line("$share/g/a", "log").starts_with("topic_map.filter = $share/g/a: must not be shared"));
-        assert_eq!(line("a/#", "kafka"), "topic_map.sink = kafka: must be \"log\" or \"none\"");
+        assert_eq!(line("a/#", "kafka"), "topic_map.sink = kafka: must be \"log\", \"none\" or \"kafka:TOPIC\"");
     }
 
     #[test]

@@ -152,7 +152,10 @@ pub(crate) struct BridgeFlags {
     /// Takes pushes at HOST:PORT instead of the admin address [key: push.listen]
     #[arg(long, value_name = "ADDR")]
     push: Option<OsString>,
-    /// Puts frames where: "log" is the log in the data directory [key: sink.kind]
+    /// Sends frames to Kafka through these brokers, HOST:PORT,... [key: kafka.brokers]
+    #[arg(long, value_name = "BROKERS")]
+    kafka: Option<OsString>,
+    /// Puts frames elsewhere than to Kafka: "log" is the log in the data directory [key: sink.kind]
     #[arg(long, value_name = "KIND")]
     sink: Option<OsString>,
     /// Keeps sessions in this store, the same as the gateways' [key: store.url]
@@ -176,6 +179,7 @@ impl Flags for BridgeFlags {
             ("--link", "bridge.listen", &self.link),
             ("--admin", "bridge.admin", &self.admin),
             ("--push", "push.listen", &self.push),
+            ("--kafka", "kafka.brokers", &self.kafka),
             ("--sink", "sink.kind", &self.sink),
             ("--store", "store.url", &self.store),
             ("--data-dir", "data_dir", &self.data_dir),

@@ -12,6 +12,22 @@ pub(super) type Flat = BTreeMap<String, Value>;
 /// Names that begin so are listed or suggested only if they are this similar (Jaro-Winkler, 0 to 1).
 const SIMILAR_MIN: f64 = 0.85;
 
+/// A table that takes any name, with its dots, and a text as its value: what is passed on to a library as it stands.
+const OPEN_TABLE: &str = "kafka.settings";
+
+/// The name below the open table, if the key is one of those.
+pub(super) fn open_name(key: &str) -> Option<&str> {
+    key.strip_prefix(OPEN_TABLE)?.strip_prefix('.')
+}
+
+/// Table and name of a key.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    match open_name(key) {
+        Some(name) => (OPEN_TABLE, name),
+        None => key.rsplit_once('.').unwrap_or(("", key)),
+    }
+}
+
 /// Every key with its default.
 pub(super) fn defaults() -> Flat {
     let table = Table::try_from(Config::default()).expect("the defaults are plain values");
@@ -35,7 +51,7 @@ pub(super) fn build(flat: &Flat) -> Result<Config, toml::de::Error> {
     let mut root = Table::new();
     for (key, value) in flat {
         let mut table = &mut root;
-        let (tables, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let (tables, name) = split(key);
         for part in tables.split('.').filter(|part| !part.is_empty()) {
             let next = table.entry(part).or_insert_with(|| Table::new().into());
             table = next.as_table_mut().expect("a key is never a table and a value");
@@ -52,7 +68,9 @@ pub(super) fn join(prefix: &str, name: &str) -> String {
 
 /// Whether `key` is a table of keys.
 pub(super) fn is_table(known: &Flat, key: &str) -> bool {
-    known.keys().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
+    key == OPEN_TABLE
+        || open_name(key).is_some()
+        || known.keys().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// What to say of a key that does not exist: the nearest name, else what its table holds.

@@ -165,6 +165,9 @@ impl Loaded {
     }
 
     fn lay(&mut self, key: &str, value: Value, source: Source) -> Result<(), ConfigError> {
+        if keys::open_name(key).is_some() {
+            return self.lay_open(key, value, source);
+        }
         let Some(default) = self.known.get(key) else {
             let hint = keys::hint(&self.known, key);
             let value = one_line(&shown(key, &value));
@@ -185,11 +188,34 @@ impl Loaded {
         self.sources.insert(key.to_owned(), source);
         Ok(())
     }
+
+    /// Lays on what is passed on to a library, which judges it.
+    fn lay_open(&mut self, key: &str, value: Value, source: Source) -> Result<(), ConfigError> {
+        let text = match value {
+            Value::String(text) => text,
+            Value::Integer(_) | Value::Boolean(_) | Value::Float(_) => value.to_string(),
+            _ => {
+                let (key, value) = (key.to_owned(), one_line(&shown(key, &value)));
+                return Err(ConfigError::Value {
+                    key,
+                    value,
+                    allowed: "must be a text".into(),
+                    source_of_it: source,
+                });
+            }
+        };
+        self.values.insert(key.to_owned(), text.into());
+        self.sources.insert(key.to_owned(), source);
+        Ok(())
+    }
 }
 
 /// A value as an error or `config print` may show it: a secret is not shown.
 pub(super) fn shown(key: &str, value: &Value) -> String {
-    if key.ends_with("secret") && value.as_str() != Some("") {
+    let is_secret = key.ends_with("secret")
+        || keys::open_name(key)
+            .is_some_and(|name| ["password", "secret", "pem"].iter().any(|word| name.contains(word)));
+    if is_secret && value.as_str() != Some("") {
         return "\"(hidden)\"".to_owned();
     }
     if let Some(url) = value.as_str().filter(|_| key == "store.url") {
@@ -407,5 +433,28 @@ mod tests {
         let flags = set(&["store.url=redis://user:hunter2@host:6379/0"]);
         assert!(!load(&flags, []).unwrap().to_toml().contains("hunter2"));
         assert!(!refusal(&set(&["store.url=postgres://user:hunter2@host"]), &[]).contains("hunter2"));
+    }
+
+    #[test]
+    fn settings_of_librdkafka_keep_their_names_and_hide_their_secrets() {
+        let file = file("[kafka.settings]\nsecurity.protocol = \"ssl\"\n\"socket.timeout.ms\" = 9000");
+        let mut flags = with_file(&file);
+        flags.set.push("kafka.settings.sasl.password=hunter2".into());
+        let loaded =
+            load(&flags, environment(&[("HOLDFAST_KAFKA__SETTINGS__SASL__USERNAME", "me")])).unwrap();
+        let settings = keys::build(&loaded.values).unwrap().kafka.settings;
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            settings,
+            [
+                ("sasl.password", "hunter2"),
+                ("sasl.username", "me"),
+                ("security.protocol", "ssl"),
+                ("socket.timeout.ms", "9000")
+            ]
+        );
+        let printed = loaded.to_toml();
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(printed.contains("[kafka.settings]\n\"sasl.password\" = "), "{printed}");
     }
 }

@@ -9,6 +9,7 @@
 mod bridge;
 mod error;
 mod flags;
+mod kafka;
 mod keys;
 mod layers;
 mod print;
@@ -20,7 +21,9 @@ use std::path::PathBuf;
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::{DedupeConfig, PushConfig};
+use holdfast_bridge::kafka::KafkaConfig;
 use holdfast_bridge::log::LogConfig;
+use holdfast_bridge::spool::OutageConfig;
 use holdfast_gateway::config::{GatewayConfig, Settings as GatewaySettings};
 use holdfast_store::Options as StoreOptions;
 use serde::{Deserialize, Serialize};
@@ -35,6 +38,7 @@ pub(crate) use role::Role;
 pub(crate) use values::without_password;
 
 use bridge::{BridgeKeys, DedupeKeys, PushKeys, SinkKeys, TopicRuleKeys};
+use kafka::{KafkaKeys, SpoolKeys, check_outage};
 use store::StoreKeys;
 
 /// All keys of all roles; each role passes over those that are not for it. Unknown keys are refused by [`load`], not here: a flattened struct cannot do it.
@@ -46,12 +50,22 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// File that gets the addresses really taken, as JSON, once devices are admitted. Default empty: none.
     pub(crate) ready_file: PathBuf,
+    /// What becomes of frames while Kafka is away: `spool` keeps them in `data_dir` until it is back, `hold` holds devices back. Default
+    /// `spool`.
+    pub(crate) on_outage: String,
+    /// Kafka is away when it has stored nothing for so long although something is owed, in ms. 100 to 3,600,000. Default 2,000.
+    pub(crate) outage_after_ms: u32,
     /// The gateway's keys.
     #[serde(flatten)]
     pub(crate) gateway: GatewayConfig,
     /// The local log.
     pub(crate) sink: SinkKeys,
-    /// Which frames go where; the first rule that matches decides, and what none matches goes to the log. Default: none.
+    /// Kafka, where a bridge sends frames.
+    pub(crate) kafka: KafkaKeys,
+    /// The spool of an outage.
+    pub(crate) spool: SpoolKeys,
+    /// Which frames go where; the first rule that matches decides, and what none matches goes to the sink's own place: the log, or
+    /// `kafka.topic`. Default: none.
     pub(crate) topic_map: Vec<TopicRuleKeys>,
     /// The bridge.
     pub(crate) bridge: BridgeKeys,
@@ -68,8 +82,12 @@ impl Default for Config {
         Self {
             data_dir: "holdfast-data".into(),
             ready_file: PathBuf::new(),
+            on_outage: "spool".into(),
+            outage_after_ms: 2_000,
             gateway: GatewayConfig::default(),
             sink: SinkKeys::default(),
+            kafka: KafkaKeys::default(),
+            spool: SpoolKeys::default(),
             topic_map: Vec::new(),
             bridge: BridgeKeys::default(),
             dedupe: DedupeKeys::default(),
@@ -93,6 +111,10 @@ pub(crate) struct Settings {
     pub(crate) sink_kind: SinkKind,
     /// For the local log.
     pub(crate) sink: LogConfig,
+    /// For Kafka.
+    pub(crate) kafka: KafkaConfig,
+    /// For the outages of Kafka.
+    pub(crate) outage: OutageConfig,
     /// Where a bridge of its own listens.
     pub(crate) bridge_listen: BridgeListen,
     /// For the bridge.
@@ -121,10 +143,12 @@ impl Config {
         let push: PushConfig = self.push.check()?;
         let topic_map = bridge::check_topic_map(&self.topic_map)?;
         Ok(Settings {
+            kafka: self.kafka.check(topic_map.clone())?,
+            outage: check_outage(&self.on_outage, self.outage_after_ms, &self.spool, &self.data_dir)?,
             data_dir: self.data_dir,
             ready_file: Some(self.ready_file).filter(|file| !file.as_os_str().is_empty()),
             log: self.gateway.log,
-            sink_kind: self.sink.kind(role)?,
+            sink_kind: self.sink.kind(role, &self.kafka.brokers)?,
             sink: self.sink.check()?,
             bridge_listen,
             bridge: self.bridge.check(gateway.link_secret.clone(), topic_map, dedupe, push)?,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::keys;
 use super::layers::{Loaded, shown};
 
 impl Loaded {
@@ -16,7 +17,10 @@ impl Loaded {
         }
         let mut open = "";
         for key in self.values.keys() {
-            let Some((table, name)) = key.rsplit_once('.') else { continue };
+            let (table, name) = keys::split(key);
+            if table.is_empty() {
+                continue;
+            }
             if table != open {
                 let _ = write!(text, "\n[{table}]\n");
                 open = table;
@@ -28,6 +32,7 @@ impl Loaded {
 
     fn print_key(&self, text: &mut String, key: &str, name: &str) {
         // Writing to a String cannot fail.
+        let name = if name.contains('.') { format!("{name:?}") } else { name.to_owned() };
         let _ = write!(text, "{name} = {}", shown(key, &self.values[key]));
         if let Some(source) = self.sources.get(key) {
             let _ = write!(text, "  # {source}");

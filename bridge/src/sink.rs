@@ -70,8 +70,9 @@ pub trait Sink: Send + Sync + 'static {
     }
 
     /// Gives back what it has not stored: every frame that was pushed before and has no verdict gets one soon, most of them
-    /// [`Verdict::Withdrawn`], and what is pushed afterwards starts afresh. A [`Lane::send`] that waits for room completes. Does nothing in a sink
-    /// that always knows, as the log does.
+    /// [`Verdict::Withdrawn`], and what is pushed afterwards starts afresh. A [`Lane::send`] that waits for room completes, its frames withdrawn. A sink that
+    /// gave frames back by itself gives back whatever is pushed until this is called: otherwise later frames would overtake them. Does nothing in
+    /// a sink that always knows, as the log does.
     fn withdraw(&self) {}
 }
 
@@ -80,6 +81,11 @@ pub trait Lane: Send {
     /// Adds a frame to the batch that is being gathered; copies what it needs. One that wants a receipt is settled by
     /// [`Verdict::StoredAt`] if the sink can tell.
     fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool);
+    /// Whether the sink is sure to refuse this frame for good (too large, no topic), and with which reason code. Asked, instead of pushing, where a
+    /// frame is to be acknowledged long before the sink has it; so it must not ask anybody else.
+    fn refuses(&mut self, _frame: &LogRecord<'_>) -> Option<u8> {
+        None
+    }
     /// Sends the batch off. Completes once the sink has room for it, not when it is stored: that is the backpressure. A sink may have begun to
     /// store a frame when it was pushed.
     fn send(&mut self, settled: OnSettled) -> Sent<'_>;

@@ -170,6 +170,22 @@ impl Lane for KafkaLane {
         self.produce(&running, ticket, &topic.name, frame, envelope);
     }
 
+    fn refuses(&mut self, frame: &LogRecord<'_>) -> Option<u8> {
+        let refusal = match self.routes.find(frame.message.topic) {
+            Ok(topic) => {
+                // As it would be sent later.
+                let frame = LogRecord { resent: true, ..*frame };
+                let envelope = self.writer.envelope(&frame, topic.before_ms_max);
+                if envelope.bytes <= topic.record_bytes_max {
+                    return None;
+                }
+                Refusal::TooLarge
+            }
+            Err(refusal) => refusal,
+        };
+        self.producers.dead_letter().is_none().then(|| refusal.reason_code())
+    }
+
     fn send(&mut self, settled: OnSettled) -> Sent<'_> {
         let Some(batch) = self.batch.take() else { return Box::pin(std::future::ready(Ok(()))) };
         self.producers.pending.close(batch.place, batch.frames, settled);

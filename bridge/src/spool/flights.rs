@@ -156,7 +156,7 @@ struct Slot {
 }
 
 impl Ledger {
-    /// One whose news are told at each report if it is `attended`, else only when frames come back.
+    /// One whose news are told at the end of each flight if it is `attended`, else only when frames come back.
     pub(super) fn new(attended: bool, news: Arc<News>, spare: Arc<SpareBuffers>) -> Arc<Self> {
         Arc::new(Self {
             flights: Mutex::default(),
@@ -294,25 +294,24 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn report(&mut self, run: Range<u32>, verdict: Verdict) {
-        let Some(last) = self.take_in(run, verdict) else { return };
-        if last {
+        if self.take_in(run, verdict) {
             self.end();
-        } else if self.ledger.attended.load(Ordering::Acquire) || self.ledger.came_back() {
-            self.ledger.tell();
         }
     }
 
-    /// Whether nothing more is to come; none if it has no say.
-    fn take_in(&self, run: Range<u32>, verdict: Verdict) -> Option<bool> {
+    /// Whether nothing more is to come.
+    fn take_in(&self, run: Range<u32>, verdict: Verdict) -> bool {
         let mut state = self.flight.state();
         let state = &mut *state;
         if state.launch != self.launch {
-            return None;
+            return false;
         }
         state.left = state.left.saturating_sub(run.end - run.start);
         if verdict == Verdict::Withdrawn {
             state.withdrawn.push(run);
-            self.ledger.came_back.store(true, Ordering::Release);
+            if !self.ledger.came_back.swap(true, Ordering::AcqRel) {
+                self.ledger.tell();
+            }
         } else {
             match &state.numbers {
                 None => (state.settled)(run, verdict),
@@ -324,7 +323,7 @@ impl Reporter {
             }
             self.ledger.reports.fetch_add(1, Ordering::AcqRel);
         }
-        Some(state.left == 0)
+        state.left == 0
     }
 
     /// Nothing more will be said of it. What came back stays until somebody sees to it.

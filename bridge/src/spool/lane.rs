@@ -63,7 +63,7 @@ impl OutageLane {
             }
             Way::Spool => {
                 self.receipts.clear();
-                let (batch, numbers) = shared.sift(batch, &mut settled);
+                let (batch, numbers) = sift(shared, self.direct.as_mut(), batch, &mut settled);
                 if batch.is_empty() {
                     return Handed::Sent(Ok(()));
                 }
@@ -124,30 +124,34 @@ impl Shared {
         batch.ticket = number;
         (batch, Box::new(move |_| reporter.report(0..records, Verdict::Stored)))
     }
+}
 
-    /// While the spool takes nothing, frames that nobody waits for go first: they are dropped and counted, so that they do not fill what room is left
-    /// for the others. Says what the remaining ones are called if some are missing.
-    fn sift(&self, batch: Batch, settled: &mut OnSettled) -> (Batch, Option<Vec<Range<u32>>>) {
-        if !self.log.as_ref().is_some_and(crate::log::Log::is_stalled) {
-            return (batch, None);
-        }
-        let mut kept: Vec<Range<u32>> = Vec::new();
-        let mut dropped = 0;
-        for (number, frame) in (0..).zip(batch.iter()) {
-            if frame.message.qos == QoS::AtMostOnce {
-                settled(number..number + 1, Verdict::Stored);
-                dropped += 1;
-            } else {
-                match kept.last_mut() {
-                    Some(run) if run.end == number => run.end += 1,
-                    _ => kept.push(number..number + 1),
-                }
+/// Leaves out what the sink would refuse later, while its device can still hear of it. While the spool takes nothing, frames that nobody waits for go
+/// as well: they are dropped and counted, so that they do not fill what room is left for the others. Says what the remaining ones are called if some
+/// are missing.
+fn sift(
+    shared: &Shared,
+    sink: &mut dyn Lane,
+    batch: Batch,
+    settled: &mut OnSettled,
+) -> (Batch, Option<Vec<Range<u32>>>) {
+    let stalled = shared.log.as_ref().is_some_and(crate::log::Log::is_stalled);
+    let mut kept: Vec<Range<u32>> = Vec::new();
+    for (number, frame) in (0..).zip(batch.iter()) {
+        if stalled && frame.message.qos == QoS::AtMostOnce {
+            metrics::counter!(names::SPOOL_DROPPED).increment(1);
+            settled(number..number + 1, Verdict::Stored);
+        } else if let Some(reason_code) = sink.refuses(&frame) {
+            settled(number..number + 1, Verdict::Refused(reason_code));
+        } else {
+            match kept.last_mut() {
+                Some(run) if run.end == number => run.end += 1,
+                _ => kept.push(number..number + 1),
             }
         }
-        if dropped == 0 {
-            return (batch, None);
-        }
-        metrics::counter!(names::SPOOL_DROPPED).increment(dropped);
-        (batch.select(&kept, false), Some(kept))
     }
+    if kept == [0..batch.records()] {
+        return (batch, None);
+    }
+    (batch.select(&kept, false), Some(kept))
 }

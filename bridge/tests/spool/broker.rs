@@ -45,8 +45,14 @@ struct Trouble {
     leaderless: HashSet<u64>,
     /// It lost its way, and gives back everything until it is told that this was seen.
     lost: bool,
-    /// It refuses frames whose number this divides.
+    /// It takes no frames whose number this divides.
     refuses: Option<u64>,
+}
+
+impl Trouble {
+    fn refuses(&self, number: u64) -> Option<u8> {
+        self.refuses.is_some_and(|divisor| number % divisor == 0).then_some(0x97)
+    }
 }
 
 struct Pending {
@@ -191,13 +197,10 @@ impl Broker {
                 world = self.0.changed.wait(world).unwrap();
                 continue;
             };
-            let refused = world.trouble.refuses.is_some_and(|divisor| pending.frame.number % divisor == 0);
-            if !refused {
-                world.store(&pending.frame);
-            }
+            world.store(&pending.frame);
             let delay = world.trouble.delay;
             drop(world);
-            settle([(pending, if refused { Verdict::Refused(0x95) } else { Verdict::Stored })]);
+            settle([(pending, Verdict::Stored)]);
             self.0.room.notify_waiters();
             if !delay.is_zero() {
                 // A slow broker, not a wait for something.
@@ -263,6 +266,11 @@ impl Lane for BrokerLane {
         });
     }
 
+    fn refuses(&mut self, frame: &LogRecord<'_>) -> Option<u8> {
+        let number = u64::from_le_bytes(*frame.message.payload.first_chunk().unwrap());
+        self.broker.world().trouble.refuses(number)
+    }
+
     fn send(&mut self, settled: OnSettled) -> Sent<'_> {
         let frames = std::mem::take(&mut self.gathered);
         let round = self.broker.world().round;
@@ -270,6 +278,14 @@ impl Lane for BrokerLane {
             let settled = Arc::new(Mutex::new(settled));
             let count = frames.len() as u32;
             for (number_in_batch, frame) in (0..).zip(frames) {
+                let refused = self.broker.world().trouble.refuses(frame.number);
+                if let Some(reason_code) = refused {
+                    (settled.lock().unwrap())(
+                        number_in_batch..number_in_batch + 1,
+                        Verdict::Refused(reason_code),
+                    );
+                    continue;
+                }
                 loop {
                     let room = self.broker.0.room.notified();
                     tokio::pin!(room);

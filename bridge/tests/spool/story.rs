@@ -12,7 +12,7 @@ use holdfast_wire::mqtt::QoS;
 use tokio::runtime::Runtime;
 
 use crate::broker::{Broker, assert_kept, has_all};
-use crate::devices::{Devices, record, until};
+use crate::devices::{DEADLINE, Devices, record, until};
 
 /// A bridge with devices: its sink, and the runtime that links live on.
 struct Rig {
@@ -72,7 +72,7 @@ impl Drop for Rig {
 #[test]
 fn a_sink_that_is_well_gets_everything_directly() {
     let directory = tempfile::tempdir().unwrap();
-    let rig = Rig::start(&config(directory.path()));
+    let rig = Rig::start(&OutageConfig { outage_after: DEADLINE, ..config(directory.path()) });
     rig.publish(2_000);
     rig.until_all_stored(2_000);
     assert_eq!(verify(directory.path()).unwrap().records, 0);
@@ -97,7 +97,7 @@ fn a_sink_that_hangs_is_spooled_for_and_gets_all_in_order_when_it_answers() {
 #[test]
 fn a_sink_that_is_slow_is_no_outage() {
     let directory = tempfile::tempdir().unwrap();
-    let config = OutageConfig { outage_after: Duration::from_millis(500), ..config(directory.path()) };
+    let config = OutageConfig { outage_after: Duration::from_secs(2), ..config(directory.path()) };
     let rig = Rig::start(&config);
     rig.broker.slow(Duration::from_millis(1));
     rig.publish(400);
@@ -241,13 +241,25 @@ fn with_hold_what_an_earlier_run_spooled_is_drained_first() {
 }
 
 #[test]
-fn a_device_hears_of_a_refusal_unless_it_was_acknowledged_from_the_spool() {
+fn a_device_hears_of_a_refusal_with_and_without_an_outage() {
     let directory = tempfile::tempdir().unwrap();
     let rig = Rig::start(&config(directory.path()));
     rig.broker.refuse(10);
-    rig.publish(500);
-    until("all settled", || rig.devices.acknowledged_count() + rig.devices.refused_count() == 500);
-    assert_eq!(rig.devices.refused_count(), 50);
+    let mut refused = 0;
+    for away in [false, true] {
+        if away {
+            rig.broker.hang();
+        }
+        let settled = rig.devices.acknowledged_count() + refused;
+        rig.publish(500);
+        until("all settled", || {
+            rig.devices.acknowledged_count() + rig.devices.refused_count() == settled + 500
+        });
+        assert!(rig.devices.refused_count() >= refused + 50, "a tenth");
+        refused = rig.devices.refused_count();
+    }
+    rig.broker.heal();
+    rig.until_what_is_acknowledged_is_stored();
     assert_kept(&rig.broker.stored(), &rig.devices.acknowledged());
 }
 

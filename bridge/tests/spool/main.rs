@@ -2,6 +2,10 @@
 
 mod broker;
 mod devices;
+mod kafka;
 mod kill;
 mod property;
+#[path = "../kafka/rig.rs"]
+#[expect(dead_code, reason = "belongs to the tests of Kafka itself, which use the rest")]
+mod rig;
 mod story;

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL names no store.
-    #[error("store '{url}' is not understood; allowed are memory:, embedded:DIR")]
+    #[error("store '{url}' is not understood; allowed are memory:, embedded:DIR, redis://HOST:PORT/DB")]
     UnknownUrl {
         /// What was asked for.
         url: String,
     },
     /// The URL names a store that will exist.
-    #[error("store '{scheme}:' is not in this version yet; use embedded:DIR on one node")]
+    #[error(
+        "store '{scheme}:' is not in this version yet; use redis://HOST:PORT/DB, or embedded:DIR on one node"
+    )]
     NotYet {
         /// What was asked for.
         scheme: String,
@@ -60,8 +62,63 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The URL of a Redis server cannot be read; it is not shown, as it may hold a password.
+    #[error("the store's URL is not understood; a Redis server is redis://USER:PASSWORD@HOST:PORT/DB")]
+    RedisUrl,
+    /// No Redis server answers there.
+    #[error("Redis at {server} cannot be reached: {why}; start it, or mend the address")]
+    RedisUnreachable {
+        /// Its address and database.
+        server: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The server wants another password, or one at all.
+    #[error(
+        "Redis at {server} does not accept the user and password; give them as redis://USER:PASSWORD@HOST:PORT/DB"
+    )]
+    RedisPassword {
+        /// Its address and database.
+        server: String,
+    },
+    /// The server has no functions.
+    #[error("Redis at {server} is too old ({version}); version 7 or later is needed")]
+    RedisTooOld {
+        /// Its address and database.
+        server: String,
+        /// What it says of itself.
+        version: String,
+    },
+    /// The server only repeats what another one holds.
+    #[error("Redis at {server} is a replica, which cannot be written; give the address of its master")]
+    RedisReplica {
+        /// Its address and database.
+        server: String,
+    },
+    /// Another version of this program has written there.
+    #[error(
+        "{key} in Redis at {server} says format {found} and this version reads {known}; use the version that wrote it or give an empty database"
+    )]
+    RedisForeignFormat {
+        /// Its address and database.
+        server: String,
+        /// Which key says so.
+        key: String,
+        /// What it says.
+        found: String,
+        /// What this version reads.
+        known: u64,
+    },
+    /// The server answers, but not as it must.
+    #[error("Redis at {server} cannot serve as a store: {why}")]
+    RedisRefused {
+        /// Its address and database.
+        server: String,
+        /// What it said.
+        why: String,
+    },
     /// The system gives no further thread.
-    #[error("the store's writer thread could not be started: {source}; raise the limit of threads")]
+    #[error("the store's thread could not be started: {source}; raise the limit of threads")]
     Thread {
         /// What the system said.
         source: io::Error,

@@ -26,6 +26,7 @@ use self::deadlines::{Deadlines, Ending};
 use self::nodes::Nodes;
 pub(crate) use self::restore::{Restore, RestoreError};
 use self::retained::RetainedMessages;
+pub(crate) use self::retained::literal_prefix;
 use self::sessions::{Details, Session, SessionTable, rest_ends_ms};
 use self::streams::Streams;
 use crate::contract::Bounds;

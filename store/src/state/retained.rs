@@ -97,7 +97,7 @@ impl RetainedMessages {
 
 /// What every matching topic begins with: only that part of the map is looked at. `a/#` matches `a` too
 /// (MQTT-4.7.1-2), so the slash is not part of it.
-fn literal_prefix(filter: &str) -> &str {
+pub(crate) fn literal_prefix(filter: &str) -> &str {
     match filter.find(['+', '#']) {
         Some(at) if filter.as_bytes()[at] == b'#' => filter[..at].strip_suffix('/').unwrap_or(&filter[..at]),
         Some(at) => &filter[..at],

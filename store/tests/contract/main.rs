@@ -1,5 +1,5 @@
-//! The contract, theme by theme, against every store that can be had without a server. Each theme is plain functions over
-//! a [`Bench`]: a store and the clock it was given, so another implementation joins by a line in `every_store!`.
+//! The contract, theme by theme, against every store. Each theme is plain functions over a [`Bench`](world::Bench): a store and the
+//! clock it was given, so another implementation joins by a line in `every_store!`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
@@ -10,6 +10,8 @@ mod groups;
 mod leases;
 mod order;
 mod progress;
+#[allow(dead_code, reason = "the tests of a server that goes away use the rest of it")]
+mod redis_server;
 mod retained;
 mod subscriptions;
 #[allow(dead_code, reason = "the durability tests use the rest of it")]
@@ -28,6 +30,12 @@ macro_rules! every_store {
             $(mod $theme { $(
                 #[test]
                 fn $story() { crate::$theme::$story(&crate::world::Bench::embedded()); }
+            )* })*
+        }
+        mod redis {
+            $(mod $theme { $(
+                #[test]
+                fn $story() { crate::$theme::$story(&crate::world::Bench::redis()); }
             )* })*
         }
     };

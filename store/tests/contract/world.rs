@@ -6,11 +6,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use holdfast_store::contract::{Opened, Progress, Reply, Request, SessionInfo, StoreError};
-use holdfast_store::{Bounds, EmbeddedStore, MemoryStore, Options, Store, StreamBounds};
+use holdfast_store::{
+    Bounds, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds,
+};
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey, SubscriptionRecord};
+
+use crate::redis_server;
 
 /// Small enough to be met in a test.
 pub(crate) const BOUNDS: Bounds = Bounds {
@@ -26,19 +30,47 @@ pub(crate) struct Bench {
     pub(crate) store: Arc<dyn Store>,
     now: Arc<AtomicU64>,
     directory: Option<tempfile::TempDir>,
+    redis: Option<Shared>,
+}
+
+/// A store in a server that other tests use too, so its keys begin with a prefix of their own.
+struct Shared {
+    store: Arc<RedisStore>,
+    url: String,
+    prefix: String,
 }
 
 impl Bench {
     pub(crate) fn memory() -> Self {
         let (options, now) = options();
-        Self { store: Arc::new(MemoryStore::new(options.clock, options.bounds)), now, directory: None }
+        let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
+        Self { store, now, directory: None, redis: None }
+    }
+
+    pub(crate) fn redis() -> Self {
+        static BENCHES: AtomicU64 = AtomicU64::new(0);
+        let (options, now) = options();
+        let number = BENCHES.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("test-{}-{number}-", std::process::id());
+        let url = redis_server::shared_url();
+        let deadline = Duration::from_secs(20);
+        let redis_options = RedisOptions {
+            bounds: options.bounds,
+            clock: Some(options.clock),
+            prefix: prefix.clone(),
+            deadline,
+            ..RedisOptions::default()
+        };
+        let store = Arc::new(RedisStore::connect(&url, redis_options).unwrap());
+        let redis = Some(Shared { store: Arc::clone(&store), url, prefix });
+        Self { store, now, directory: None, redis }
     }
 
     pub(crate) fn embedded() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (options, now) = options();
         let store = EmbeddedStore::open(directory.path(), options).unwrap();
-        Self { store: Arc::new(store), now, directory: Some(directory) }
+        Self { store: Arc::new(store), now, directory: Some(directory), redis: None }
     }
 
     /// Lets go of the store and opens it again; one in memory goes on as it is.
@@ -70,6 +102,12 @@ impl Bench {
 
     pub(crate) fn pass_s(&self, seconds: u64) {
         self.now.fetch_add(seconds * 1_000, Ordering::Relaxed);
+        // The others clear away with each request; this one in turns, for which a story does not wait.
+        if let Some(redis) = &self.redis {
+            let (swept, sweeps) = mpsc::sync_channel(1);
+            redis.store.sweep(Box::new(move || swept.send(()).unwrap()));
+            sweeps.recv_timeout(Duration::from_secs(30)).expect("a sweep ends");
+        }
     }
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, StoreError> {
@@ -183,6 +221,19 @@ impl Bench {
     pub(crate) fn save(&self, client: &str, epoch: Epoch, cursors: Vec<Cursor>) {
         let progress = Progress { cursors, ..Progress::default() };
         self.done(Request::Save { client: ClientId::new(client), epoch, progress });
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let clear = |client: redis::Client| -> redis::RedisResult<()> {
+            let mut connection = client.get_connection()?;
+            let mut keys = redis::cmd("KEYS");
+            let keys: Vec<String> = keys.arg(format!("{}*", self.prefix)).query(&mut connection)?;
+            keys.iter().try_for_each(|key| redis::cmd("DEL").arg(key).exec(&mut connection))
+        };
+        // A server that a story has ended keeps nothing.
+        let _ = redis::Client::open(self.url.as_str()).and_then(clear);
     }
 }
 

@@ -5,6 +5,9 @@
 mod crash;
 mod equivalence;
 mod opening;
+#[path = "../contract/redis_server.rs"]
+#[allow(dead_code, reason = "nothing here needs a server")]
+mod redis_server;
 mod restart;
 #[path = "../contract/world.rs"]
 #[allow(dead_code, reason = "the contract suite uses all of it")]

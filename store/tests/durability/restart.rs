@@ -22,7 +22,7 @@ fn sessions_streams_cursors_and_retained_messages_are_there_again() {
 
     bench.reopen();
 
-    assert_eq!(bench.durable_filters(), ["$share/g/a".into(), "a".into()]);
+    assert_eq!(bench.durable_filters(), [Box::from("$share/g/a"), Box::from("a")]);
     assert_eq!(bench.offsets(&filter("a")), [2, 3]);
     assert_eq!(bench.offsets(&filter("$share/g/a")), [3]);
     assert_eq!(bench.append(&[device("d")], "4"), [at(device("d"), 4)]);

@@ -1,0 +1,40 @@
+-- What ends by itself, and what one slot still owes another. Members of `due` by their first byte:
+--
+--   s<client>            a resting session expires
+--   a<stream>            a stream's oldest message grows too old
+--   r<topic>             a retained message expires
+--   l[filter, reader]    a reader was given out, and nobody has said yet that its session holds it
+--   L[filter, reader]    a reader must leave; stays until `done` says that it has
+--
+-- Whoever sweeps carries out the `L`s, each one function on its filter's slot, as often as it takes.
+
+-- now, how many at most, and the age that a stream allows. Answers the partition's numbers, how many were due, and the leaves.
+export('sweep', function(keys, args)
+  local partition, now, leaves = keys[1], clock(args[1]), {}
+  local due = redis.call('ZRANGE', due_key(partition), '-inf', now, 'BYSCORE', 'LIMIT', 0, args[2])
+  for _, member in ipairs(due) do
+    local kind, name = member:sub(1, 1), member:sub(2)
+    if kind == 's' then
+      redis.call('ZREM', due_key(partition), member)
+      local row = load_session(partition, name)
+      if row and is_over(row, now) then discard(partition, name, row, now, leaves) end
+    elseif kind == 'a' then
+      cut_aged(partition, name, now, tonumber(args[3]))
+    elseif kind == 'r' then
+      remove_retained(partition, name)
+      redis.call('ZREM', due_key(partition), member)
+    else
+      local entry = cmsgpack.unpack(name)
+      redis.call('ZREM', due_key(partition), member)
+      must_leave(partition, entry[1], entry[2], now, leaves)
+    end
+  end
+  local counts = redis.call('HMGET', count_key(partition), 's', 'b', 'r')
+  return { 'ok', tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0), #due, leaves }
+end, { 'allow-oom' })
+
+-- Filters and readers, one after the other, that have left.
+export('done', function(keys, args)
+  for at = 1, #args, 2 do redis.call('ZREM', due_key(keys[1]), leave_entry('L', args[at], args[at + 1])) end
+  return { 'ok' }
+end, { 'allow-oom' })

@@ -1,0 +1,27 @@
+-- A session's row: one string a client, packed as MessagePack. It stands here while the session is connected or rests.
+--
+--   s:<client>  string  the row
+
+local VERSION, EPOCH, OWNER, EXPIRY, UNTIL, WILL, DEVICE, PROGRESS, SUBSCRIPTIONS = 1, 2, 3, 4, 5, 6, 7, 8, 9
+-- In SUBSCRIPTIONS, one after the other: filter, options (the first byte holds the QoS), reader ('' for none), mark.
+local STRIDE = 4
+local CONNECTED, FOREVER = 0, -1
+
+local function load_session(partition, client)
+  local packed = redis.call('GET', key(partition, 's', client))
+  if not packed then return nil end
+  local row = cmsgpack.unpack(packed)
+  if row[VERSION] ~= FORMAT then
+    error(redis.error_reply('FOREIGN session format ' .. tostring(row[VERSION])))
+  end
+  return row
+end
+
+local function store_session(partition, client, row)
+  redis.call('SET', key(partition, 's', client), cmsgpack.pack(row))
+end
+
+local function is_over(row, now)
+  return row[UNTIL] > 0 and row[UNTIL] <= now
+end
+

@@ -1,0 +1,52 @@
+//! The functions that the server runs for us, as one library.
+//!
+//! Its name carries the format of the keys and a hash of its text: two versions of Holdfast on one server, as during an
+//! upgrade, each find the functions that they were built with.
+
+use super::partition::hash;
+
+const PARTS: [&str; 7] = [
+    include_str!("functions/base.lua"),
+    include_str!("functions/row.lua"),
+    include_str!("functions/streams.lua"),
+    include_str!("functions/sessions.lua"),
+    include_str!("functions/retained.lua"),
+    include_str!("functions/due.lua"),
+    include_str!("functions/nodes.lua"),
+];
+
+/// The format of what stands in the server; another one is not touched.
+pub(super) const FORMAT: u64 = 1;
+
+/// The library.
+pub(super) struct Library {
+    /// What `FUNCTION LOAD` takes.
+    pub(super) text: String,
+    name: String,
+}
+
+impl Library {
+    pub(super) fn new() -> Self {
+        let body = PARTS.concat();
+        let name = format!("holdfast_{FORMAT}_{:016x}", hash(body.as_bytes()));
+        Self { text: format!("#!lua name={name}\nlocal NAME = '{name}'\n{body}"), name }
+    }
+
+    /// The name under which the server knows a function.
+    pub(super) fn function(&self, name: &str) -> String {
+        format!("{}_{name}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_function_says_which_text_it_belongs_to() {
+        let library = Library::new();
+        let function = library.function("open");
+        assert!(function.starts_with("holdfast_1_") && function.ends_with("_open"), "{function}");
+        assert!(library.text.starts_with(&format!("#!lua name={}\n", library.name)));
+    }
+}

@@ -1,0 +1,151 @@
+//! The store that many processes share: sessions, streams and retained messages in a Redis server.
+//!
+//! Each step is one function of ours that the server runs on keys of one slot (`functions/*.lua`); what spans slots is a
+//! sequence of such steps that may end anywhere and is taken up again by whoever sweeps (ADR 9 has the layout and the
+//! argument). Nothing here knows what MQTT means.
+//!
+//! Start with [`RedisStore`], then `dispatch` (one request after the other, on a thread of its own), `sessions` and
+//! `streams` (what each request does), `server` (the connection, and what happens when it is lost).
+
+mod answer;
+mod connect;
+mod dispatch;
+mod lanes;
+mod library;
+mod metrics;
+mod nodes;
+mod partition;
+mod retained;
+mod room;
+mod server;
+mod sessions;
+mod streams;
+mod sweep;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use self::dispatch::{Job, Order};
+use crate::clock::Clock;
+use crate::contract::{Bounds, ReplyTo, Request, Store, StoreError};
+use crate::open_error::OpenError;
+
+/// How a [`RedisStore`] behaves.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// How much all its users together may keep. Each learns within seconds what the others added, so the bounds may be
+    /// exceeded by what comes in meanwhile. The server's own `maxmemory` stands above them.
+    pub bounds: Bounds,
+    /// Within this time each request is answered, and a server that answered nothing at all for half of it is treated as
+    /// absent.
+    pub deadline: Duration,
+    /// Requests that may wait for their answer at once; one more is answered with [`StoreError::Unavailable`].
+    pub requests_max: usize,
+    /// Begins the name of every key. Without braces.
+    pub prefix: String,
+    /// The time by which sessions, leases and messages end; none for the server's clock, which all nodes share. For tests.
+    pub clock: Option<Clock>,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            bounds: Bounds::default(),
+            deadline: Duration::from_secs(2),
+            requests_max: 65_536,
+            prefix: "hf".to_owned(),
+            clock: None,
+        }
+    }
+}
+
+/// A store in a Redis server, version 7 or later.
+///
+/// Dropping it answers what is still asked, for at most the deadline.
+pub struct RedisStore {
+    orders: Option<mpsc::UnboundedSender<Order>>,
+    waiting: Arc<AtomicUsize>,
+    requests_max: usize,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RedisStore {
+    /// Connects to the server that `url` names (`redis://user:password@host:port/db`) and makes sure that it can serve. Blocks
+    /// for at most the deadline.
+    ///
+    /// A server that goes away later is dialled again, for as long as it takes.
+    pub fn connect(url: &str, options: RedisOptions) -> Result<Self, OpenError> {
+        let target = connect::Target::parse(url)?;
+        let (orders, queue) = mpsc::unbounded_channel();
+        let (opened, outcome) = std::sync::mpsc::sync_channel(1);
+        let requests_max = options.requests_max;
+        let thread = thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || dispatch::run(target, options, queue, &opened))
+            .map_err(|source| OpenError::Thread { source })?;
+        // The thread says how it went before it does anything else, or it ended.
+        outcome
+            .recv()
+            .unwrap_or_else(|_| Err(OpenError::Thread { source: std::io::Error::other("it ended") }))?;
+        Ok(Self { orders: Some(orders), waiting: Arc::default(), requests_max, thread: Some(thread) })
+    }
+
+    /// Clears away everything that has ended by now, then calls `done`. Goes on by itself all the time; this is for who
+    /// cannot wait.
+    pub fn sweep(&self, done: Box<dyn FnOnce() + Send>) {
+        self.order(Job::Sweep(done));
+    }
+
+    fn order(&self, job: Job) {
+        let waiting = Waiting::new(&self.waiting);
+        let order = Order { job, at: Instant::now(), waiting };
+        if let Some(orders) = &self.orders
+            && let Err(refused) = orders.send(order)
+        {
+            refused.0.job.refuse("its thread has ended");
+        }
+    }
+}
+
+impl Store for RedisStore {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if self.waiting.load(Ordering::Relaxed) >= self.requests_max {
+            metrics::count_call(metrics::REFUSED);
+            let why = format!("{} requests wait for an answer already", self.requests_max);
+            return reply(Err(StoreError::Unavailable(why)));
+        }
+        self.order(Job::Request(request, reply));
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) =
+            self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
+        {
+            // A panic there was reported by its own thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A place among the requests that wait; given back when dropped.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

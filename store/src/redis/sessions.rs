@@ -1,0 +1,397 @@
+//! What is asked of a session. The session's slot speaks first, with the fence; what it says that others must do is done
+//! next, and written down there until it is (ADR 9 says why no order of crashes loses anything).
+
+use futures_util::future::join_all;
+use holdfast_wire::coding::Write;
+use holdfast_wire::ids::{Epoch, Owner};
+use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey, SubscriptionRecord};
+use holdfast_wire::store::{Opened, Progress, SessionInfo, WillRecord};
+
+use super::answer::{Answer, Word, write_options, write_owner};
+use super::dispatch::Worker;
+use super::partition::Partition;
+use super::server::Call;
+use crate::contract::{Reply, StoreError};
+
+/// Whether a filter's stream is divided among the members of a group.
+fn is_group(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}
+
+/// A reader that has to move, as the session's slot said.
+struct Move {
+    filter: Box<str>,
+    reader: Vec<u8>,
+    mark: Offset,
+}
+
+impl Worker {
+    pub(super) async fn open_session(
+        &self,
+        client: &str,
+        owner: Owner,
+        clean_start: bool,
+        expiry_s: u32,
+        will: Option<WillRecord>,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let has_room = self.room.borrow().sessions() < u64::from(self.bounds.sessions_max);
+        let call = self.server.call("open", partition).arg(self.now()).arg(client).arg(write_owner(owner));
+        let call =
+            call.arg(u8::from(clean_start)).arg(expiry_s).arg(write_will(will)).arg(u8::from(has_room));
+        let mut answer = self.server.answer(call).await?;
+        if answer.word()? == Word::Full {
+            return Err(StoreError::Full(format!("it holds {} sessions", self.room.borrow().sessions())));
+        }
+        let (epoch, former) = (Epoch(answer.number()?), answer.owner()?);
+        self.room.borrow_mut().set_sessions(partition, answer.number()?);
+        self.leave_all(partition, answer.list()?).await;
+        let session = match answer.number()? {
+            0 => None,
+            _ => Some(self.read_session(client, epoch, expiry_s > 0, answer).await?),
+        };
+        Ok(Reply::Opened(Opened { epoch, session, former }))
+    }
+
+    /// What a session that was there holds; its groups say where they stand.
+    async fn read_session(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        persistent: bool,
+        mut answer: Answer,
+    ) -> Result<SessionRecord, StoreError> {
+        let device = answer.signed()?;
+        let mut record = read_progress(&answer.bytes()?)?;
+        let mut held = answer.list()?;
+        let mut members = Vec::new();
+        while !held.is_empty() {
+            let filter = held.text()?;
+            record.subscriptions.push(held.subscription(filter.clone())?);
+            let (reader, mark) = (held.bytes()?, held.number()?);
+            if reader.is_empty() {
+                continue;
+            }
+            if is_group(&filter) {
+                members.push(self.resume(filter, reader, mark, epoch, persistent));
+            } else {
+                record.cursors.push(Cursor { stream: StreamKey::Filter(filter), acked: mark });
+            }
+        }
+        for member in join_all(members).await {
+            record.cursors.push(member?);
+        }
+        record.cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device(client.into()), acked }));
+        record.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        record.cursors.sort_by(|a, b| a.stream.cmp(&b.stream));
+        Ok(record)
+    }
+
+    async fn resume(
+        &self,
+        filter: Box<str>,
+        reader: Vec<u8>,
+        mark: Offset,
+        epoch: Epoch,
+        persistent: bool,
+    ) -> Result<Cursor, StoreError> {
+        let call = self.server.call("resume", Partition::of_filter(&filter));
+        let call = call.arg(&*filter).arg(reader).arg(epoch.0).arg(u8::from(persistent));
+        let mut answer = self.server.answer(call).await?;
+        let acked = if answer.word()? == Word::Ok { answer.number()? } else { mark };
+        Ok(Cursor { stream: StreamKey::Filter(filter), acked })
+    }
+
+    pub(super) async fn subscribe(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        subscriptions: Vec<SubscriptionRecord>,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let subscriptions = last_of_each(subscriptions);
+        // What this session is about to hold newly, by its place among the subscriptions: reader, mark, where to stand.
+        let mut joined: Vec<Option<Joined>> = subscriptions.iter().map(|_| None).collect();
+        for _ in 0..2 {
+            let mut call = self.server.call("subscribe", partition).arg(self.now()).arg(client).arg(epoch.0);
+            for (subscription, joined) in subscriptions.iter().zip(&joined) {
+                let (reader, mark) = joined.as_ref().map_or((&[][..], 0), |new| (&*new.reader, new.mark));
+                call = call.arg(&*subscription.filter).arg(write_options(subscription)).arg(reader).arg(mark);
+            }
+            let mut answer = self.server.answer(call).await?;
+            if answer.word()? == Word::Ok {
+                return self.read_stands(partition, answer, &subscriptions, &joined).await;
+            }
+            let mut joins = Vec::new();
+            while !answer.is_empty() {
+                let (filter, reader) = (answer.text()?, answer.bytes()?);
+                let at = subscriptions.iter().position(|subscription| subscription.filter == filter);
+                let at = at.ok_or_else(|| StoreError::Unreadable(format!("nobody asked for {filter}")))?;
+                joins.push(self.join(at, filter, reader, epoch));
+            }
+            for join in join_all(joins).await {
+                let (at, new) = join?;
+                joined[at] = Some(new);
+            }
+        }
+        Err(StoreError::Unavailable("the session changed meanwhile".to_owned()))
+    }
+
+    async fn join(
+        &self,
+        at: usize,
+        filter: Box<str>,
+        reader: Vec<u8>,
+        epoch: Epoch,
+    ) -> Result<(usize, Joined), StoreError> {
+        let call = self.server.call("join", Partition::of_filter(&filter));
+        let mut answer = self.server.answer(call.arg(&*filter).arg(&*reader).arg(epoch.0)).await?;
+        answer.word()?;
+        Ok((at, Joined { reader, mark: answer.number()?, stands_at: answer.number()? }))
+    }
+
+    async fn read_stands(
+        &self,
+        partition: Partition,
+        mut answer: Answer,
+        subscriptions: &[SubscriptionRecord],
+        joined: &[Option<Joined>],
+    ) -> Result<Reply, StoreError> {
+        let mut list = answer.list()?;
+        self.leave_all(partition, answer.list()?).await;
+        let mut stands = Vec::new();
+        while !list.is_empty() {
+            let (filter, mark) = (list.text()?, list.number()?);
+            let new =
+                subscriptions.iter().zip(joined).find(|(subscription, _)| subscription.filter == filter);
+            let acked = match new.and_then(|(_, joined)| joined.as_ref()) {
+                Some(new) => new.stands_at,
+                None if is_group(&filter) => self.group_stands_at(&filter).await?.unwrap_or(mark),
+                None => mark,
+            };
+            stands.push(Cursor { stream: StreamKey::Filter(filter), acked });
+        }
+        Ok(Reply::Subscribed(stands))
+    }
+
+    async fn group_stands_at(&self, filter: &str) -> Result<Option<Offset>, StoreError> {
+        let call = self.server.call("stand", Partition::of_filter(filter)).arg(filter);
+        let mut answer = self.server.answer(call).await?;
+        Ok(if answer.word()? == Word::Ok { Some(answer.number()?) } else { None })
+    }
+
+    pub(super) async fn unsubscribe(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        filters: &[Box<str>],
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let mut call = self.server.call("unsubscribe", partition).arg(self.now()).arg(client).arg(epoch.0);
+        for filter in filters {
+            call = call.arg(&**filter);
+        }
+        let mut answer = self.server.answer(call).await?;
+        answer.word()?;
+        self.leave_all(partition, answer.list()?).await;
+        Ok(Reply::Done)
+    }
+
+    pub(super) async fn save(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        progress: &Progress,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let call = self.server.call("save", partition).arg(self.now()).arg(client).arg(epoch.0);
+        let call = call.arg(write_progress(progress)).arg(device_offset(client, progress));
+        let mut answer = self.server.answer(with_cursors(call, progress)).await?;
+        answer.word()?;
+        let moves = read_moves(answer.list()?)?;
+        if !answer.is_empty() {
+            self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
+        }
+        self.advance_all(client, epoch, moves, false).await;
+        Ok(Reply::Done)
+    }
+
+    pub(super) async fn close(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        expiry_s: u32,
+        progress: &Progress,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let call = self.server.call("close", partition).arg(self.now()).arg(client).arg(epoch.0);
+        let call = call.arg(write_progress(progress)).arg(device_offset(client, progress)).arg(expiry_s);
+        let mut answer = self.server.answer(with_cursors(call, progress)).await?;
+        answer.word()?;
+        let (moves, leaves) = (read_moves(answer.list()?)?, answer.list()?);
+        let (sessions, bytes) = (answer.number()?, answer.number()?);
+        self.room.borrow_mut().set_sessions(partition, sessions);
+        self.room.borrow_mut().set_stream_bytes(partition, bytes);
+        self.advance_all(client, epoch, moves, true).await;
+        self.leave_all(partition, leaves).await;
+        Ok(Reply::Done)
+    }
+
+    pub(super) async fn lookup(&self, client: &str) -> Result<Reply, StoreError> {
+        let call = self.server.call("lookup", Partition::of_client(client)).arg(self.now()).arg(client);
+        let mut answer = self.server.answer(call).await?;
+        if answer.word()? == Word::None {
+            return Ok(Reply::Session(None));
+        }
+        let (owner, epoch, persistent) = (answer.owner()?, Epoch(answer.number()?), answer.number()? == 1);
+        let mut subscriptions = Vec::new();
+        let mut held = answer.list()?;
+        while !held.is_empty() {
+            let filter = held.text()?;
+            subscriptions.push(held.subscription(filter)?);
+            held.bytes()?;
+            held.signed()?;
+        }
+        subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+        Ok(Reply::Session(Some(SessionInfo { owner, epoch, persistent, subscriptions })))
+    }
+
+    /// Tells the streams how far the session has read them. What does not reach them now is said again by the next save, and
+    /// they keep for longer what nobody needs.
+    async fn advance_all(&self, client: &str, epoch: Epoch, moves: Vec<Move>, ended: bool) {
+        join_all(moves.into_iter().map(|reader| self.advance(client, epoch, reader, ended))).await;
+    }
+
+    async fn advance(&self, client: &str, epoch: Epoch, reader: Move, ended: bool) -> Result<(), StoreError> {
+        let Move { filter, reader, mark } = reader;
+        let partition = Partition::of_filter(&filter);
+        let call = self.server.call("advance", partition).arg(&*filter).arg(reader);
+        let call = call.arg(epoch.0).arg(mark).arg(u8::from(ended));
+        let mut answer = self.server.answer(call).await?;
+        if answer.word()? == Word::None {
+            return Ok(());
+        }
+        let stands_at = answer.number()?;
+        self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
+        if stands_at < mark && !is_group(&filter) {
+            let call = self.server.call("lower", Partition::of_client(client));
+            self.server.answer(call.arg(client).arg(epoch.0).arg(&*filter).arg(stands_at)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes readers out of the streams that they have to leave (filters and readers, one after the other), and says so to the
+    /// slot that has it written down. What fails is done by a later sweep, of whichever process.
+    pub(super) async fn leave_all(&self, partition: Partition, mut leaves: Answer) {
+        let mut leaving = Vec::new();
+        while let (Ok(filter), Ok(reader)) = (leaves.text(), leaves.bytes()) {
+            leaving.push(self.leave(filter, reader));
+        }
+        let left: Vec<_> = join_all(leaving).await.into_iter().filter_map(Result::ok).collect();
+        if left.is_empty() {
+            return;
+        }
+        let mut call = self.server.call("done", partition);
+        for (filter, reader) in left {
+            call = call.arg(&*filter).arg(reader);
+        }
+        // Lost, it is done twice, which does no harm.
+        let _ = self.server.answer(call).await;
+    }
+
+    async fn leave(&self, filter: Box<str>, reader: Vec<u8>) -> Result<(Box<str>, Vec<u8>), StoreError> {
+        let partition = Partition::of_filter(&filter);
+        let call = self.server.call("leave", partition).arg(&*filter).arg(&*reader);
+        let mut answer = self.server.answer(call).await?;
+        answer.word()?;
+        self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
+        Ok((filter, reader))
+    }
+}
+
+/// A stream that a session has newly joined.
+struct Joined {
+    reader: Vec<u8>,
+    mark: Offset,
+    stands_at: Offset,
+}
+
+/// Of subscriptions with the same filter the last one counts.
+fn last_of_each(mut subscriptions: Vec<SubscriptionRecord>) -> Vec<SubscriptionRecord> {
+    subscriptions.reverse();
+    subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+    subscriptions.dedup_by(|a, b| a.filter == b.filter);
+    subscriptions
+}
+
+fn write_will(will: Option<WillRecord>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(will) = will {
+        bytes.put_u32(will.delay_s);
+        bytes.extend_from_slice(will.message.as_bytes());
+    }
+    bytes
+}
+
+/// What only the session's owner understands, as a session record without the rest; nothing for nothing.
+fn write_progress(progress: &Progress) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if !progress.received.is_empty() || !progress.inflight.is_empty() {
+        let (received, inflight) = (progress.received.clone(), progress.inflight.clone());
+        SessionRecord { received, inflight, ..SessionRecord::default() }.encode(&mut bytes);
+    }
+    bytes
+}
+
+fn read_progress(bytes: &[u8]) -> Result<SessionRecord, StoreError> {
+    if bytes.is_empty() {
+        return Ok(SessionRecord::default());
+    }
+    SessionRecord::decode(bytes).map_err(|why| StoreError::Unreadable(format!("a session's progress: {why}")))
+}
+
+/// How far a session has read its own stream; nothing if it does not say.
+fn device_offset(client: &str, progress: &Progress) -> String {
+    let own = progress.cursors.iter().filter_map(|cursor| match &cursor.stream {
+        StreamKey::Device(of) if **of == *client => Some(cursor.acked),
+        _ => None,
+    });
+    own.max().map(|offset| offset.to_string()).unwrap_or_default()
+}
+
+fn with_cursors(mut call: Call, progress: &Progress) -> Call {
+    for cursor in &progress.cursors {
+        if let StreamKey::Filter(filter) = &cursor.stream {
+            call = call.arg(&**filter).arg(cursor.acked);
+        }
+    }
+    call
+}
+
+fn read_moves(mut list: Answer) -> Result<Vec<Move>, StoreError> {
+    let mut moves = Vec::new();
+    while !list.is_empty() {
+        moves.push(Move { filter: list.text()?, reader: list.bytes()?, mark: list.number()? });
+    }
+    Ok(moves)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::mqtt::QoS;
+
+    use super::*;
+
+    #[test]
+    fn of_subscriptions_to_the_same_filter_the_last_one_counts() {
+        let subscription = |filter: &str, identifier| SubscriptionRecord {
+            filter: filter.into(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier,
+        };
+        let kept = last_of_each(vec![subscription("b", 1), subscription("a", 2), subscription("b", 3)]);
+        assert_eq!(kept, [subscription("a", 2), subscription("b", 3)]);
+    }
+}

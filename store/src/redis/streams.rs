@@ -1,0 +1,129 @@
+//! Streams: appending to them, reading them, and which filters have one.
+
+use futures_util::future::join_all;
+use holdfast_wire::message::SharedMessage;
+use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
+use redis::Value;
+
+use super::answer::{Answer, Word};
+use super::dispatch::Worker;
+use super::partition::Partition;
+use crate::contract::{Reply, StoreError};
+
+/// A stream as the functions name it.
+fn name(stream: &StreamKey) -> Vec<u8> {
+    let (kind, text) = match stream {
+        StreamKey::Filter(filter) => ("f", filter),
+        StreamKey::Device(client) => ("d", client),
+    };
+    [kind.as_bytes(), text.as_bytes()].concat()
+}
+
+impl Worker {
+    /// Whether a message fits into the store beside the retained ones even if all these streams exist.
+    pub(super) fn surely_fits(&self, streams: usize, message: &SharedMessage) -> bool {
+        message.as_bytes().len() as u64 * streams as u64 <= self.room_for_streams()
+    }
+
+    fn room_for_streams(&self) -> u64 {
+        self.bounds.message_bytes_max.saturating_sub(self.room.borrow().retained_bytes())
+    }
+
+    /// Appends to streams that may be too many for the store: asks first which of them exist.
+    pub(super) async fn append_if_it_fits(
+        &self,
+        streams: Vec<StreamKey>,
+        message: &SharedMessage,
+    ) -> Result<Reply, StoreError> {
+        let asked = streams.into_iter().map(|stream| async {
+            let call = self.server.call("exists", Partition::of_stream(&stream));
+            let mut answer = self.server.answer(call.arg(self.now()).arg(name(&stream))).await?;
+            answer.word()?;
+            Ok::<_, StoreError>((answer.number()? == 1).then_some(stream))
+        });
+        let mut targets = Vec::new();
+        for exists in join_all(asked).await {
+            targets.extend(exists?);
+        }
+        if !self.surely_fits(targets.len(), message) {
+            return Err(StoreError::Full(format!(
+                "a message of {} bytes for {} streams does not fit into {} bytes",
+                message.as_bytes().len(),
+                targets.len(),
+                self.room_for_streams()
+            )));
+        }
+        let mut appended = Vec::new();
+        for part in join_all(targets.into_iter().map(|stream| self.append_to(stream, message))).await {
+            appended.extend(part?);
+        }
+        self.make_room().await?;
+        Ok(Reply::Appended(appended))
+    }
+
+    /// Appends to one stream; none if there is no such stream.
+    pub(super) async fn append_to(
+        &self,
+        stream: StreamKey,
+        message: &SharedMessage,
+    ) -> Result<Option<Cursor>, StoreError> {
+        let partition = Partition::of_stream(&stream);
+        let bounds = &self.bounds.stream;
+        let call = self.server.call("append", partition).arg(self.now()).arg(name(&stream));
+        let call = call.arg(message.as_bytes()).arg(bounds.messages_max).arg(bounds.bytes_max);
+        let mut answer = self.server.answer(call.arg(bounds.age_ms_max)).await?;
+        match answer.word()? {
+            Word::Ok => {
+                let acked = answer.number()?;
+                self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
+                Ok(Some(Cursor { stream, acked }))
+            }
+            Word::Full => Err(StoreError::Full(format!(
+                "a message of {} bytes is more than a stream may hold",
+                message.as_bytes().len()
+            ))),
+            Word::None | Word::Join => Ok(None),
+        }
+    }
+
+    pub(super) async fn read(
+        &self,
+        stream: &StreamKey,
+        after: Offset,
+        messages_max: u32,
+        bytes_max: u32,
+    ) -> Result<Reply, StoreError> {
+        // The functions count in doubles; no stream will ever reach what they cannot tell apart.
+        let after = after.min(1 << 52);
+        let call = self.server.call("read", Partition::of_stream(stream)).arg(name(stream));
+        let mut answer = self.server.answer(call.arg(after).arg(messages_max).arg(bytes_max)).await?;
+        answer.word()?;
+        let (end, from) = (answer.number()?, answer.number()?);
+        let mut messages = Vec::new();
+        while !answer.is_empty() {
+            messages.push((from + messages.len() as u64, answer.message()?));
+        }
+        Ok(Reply::Messages { messages, end })
+    }
+
+    pub(super) async fn durable_filters(&self) -> Result<Reply, StoreError> {
+        let asked = Partition::all().map(|partition| async move {
+            let mut command = redis::cmd("SMEMBERS");
+            command.arg(self.server.key(partition, "f"));
+            // RESP 2 knows no sets; a client of RESP 3 would be given one.
+            match self.server.send(&command).await? {
+                Value::Set(members) => Answer::new(Value::Array(members)),
+                other => Answer::new(other),
+            }
+        });
+        let mut filters = Vec::new();
+        for members in join_all(asked).await {
+            let mut members = members?;
+            while !members.is_empty() {
+                filters.push(members.text()?);
+            }
+        }
+        filters.sort_unstable();
+        Ok(Reply::Filters(filters))
+    }
+}

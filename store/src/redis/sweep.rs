@@ -1,0 +1,76 @@
+//! Clearing away what has ended, and finishing what others began: a turn over all partitions, for ever.
+//!
+//! Every process that uses the store does it. Two that meet in a partition find different things to do, since whatever one
+//! was handed is not handed out again for some seconds.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use super::dispatch::Worker;
+use super::partition::{PARTITIONS, Partition};
+use crate::contract::StoreError;
+
+/// Between two steps of a turn.
+const STEP_EVERY: Duration = Duration::from_secs(1);
+/// Partitions in a step: a turn takes four seconds.
+const STEP_PARTITIONS: u16 = PARTITIONS / 4;
+/// What one call clears away at most, so that others are served between.
+const CLEARED_MAX: u64 = 64;
+
+impl Worker {
+    /// Asks all partitions what they hold.
+    pub(super) async fn learn(&self) -> Result<(), StoreError> {
+        for swept in join_all(Partition::all().map(|partition| self.sweep(partition))).await {
+            swept?;
+        }
+        Ok(())
+    }
+
+    /// Clears away all that has ended by now.
+    pub(super) async fn sweep_all(&self) -> Result<(), StoreError> {
+        let mut due: Vec<_> = Partition::all().collect();
+        while !due.is_empty() {
+            let swept = join_all(due.iter().map(|partition| self.sweep(*partition))).await;
+            let mut left = Vec::new();
+            for (partition, cleared) in due.into_iter().zip(swept) {
+                if cleared? == CLEARED_MAX {
+                    left.push(partition);
+                }
+            }
+            due = left;
+        }
+        Ok(())
+    }
+
+    /// Steps for ever. What fails is due again when the next turn comes round.
+    pub(super) async fn keep_sweeping(self: Rc<Self>) {
+        let mut next = 0;
+        loop {
+            sleep(STEP_EVERY).await;
+            let step = (next..next + STEP_PARTITIONS).map(|number| self.sweep(Partition(number)));
+            join_all(step).await;
+            let _ = self.make_room().await;
+            next = (next + STEP_PARTITIONS) % PARTITIONS;
+        }
+    }
+
+    /// Clears away some of what has ended in a partition. Gives how much.
+    async fn sweep(&self, partition: Partition) -> Result<u64, StoreError> {
+        let call = self.server.call("sweep", partition).arg(self.now()).arg(CLEARED_MAX);
+        let mut answer = self.server.answer(call.arg(self.bounds.stream.age_ms_max)).await?;
+        answer.word()?;
+        let (sessions, streams, retained) = (answer.number()?, answer.number()?, answer.number()?);
+        {
+            let mut room = self.room.borrow_mut();
+            room.set_sessions(partition, sessions);
+            room.set_stream_bytes(partition, streams);
+            room.set_retained_bytes(partition, retained);
+        }
+        let cleared = answer.number()?;
+        self.leave_all(partition, answer.list()?).await;
+        Ok(cleared)
+    }
+}

@@ -1,0 +1,105 @@
+//! A real Redis for the tests: the one that `REDIS_URL` names, or one of our own on a free port.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Starts the server in a directory of its own, and sees that neither outlives who holds its standard input, however that ends.
+const KEEPER: &str = r#"
+dir=$(mktemp -d) || exit 1
+redis-server --port "$1" --bind 127.0.0.1 --dir "$dir" --save '' --daemonize no $2 >/dev/null 2>&1 &
+server=$!
+echo $server
+cat >/dev/null
+kill -CONT $server 2>/dev/null
+kill -KILL $server 2>/dev/null
+rm -rf "$dir"
+"#;
+
+/// A server that ends with this value, or with this process.
+pub(crate) struct RedisServer {
+    keeper: Child,
+    server: u32,
+    port: u16,
+}
+
+impl RedisServer {
+    /// Starts one with further arguments, and waits until it answers.
+    pub(crate) fn start(arguments: &str) -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        Self::start_on(port, arguments)
+    }
+
+    pub(crate) fn start_on(port: u16, arguments: &str) -> Self {
+        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        assert!(
+            found.is_ok(),
+            "redis-server is not installed: run e2e/services/redis.sh install, or set REDIS_URL"
+        );
+        let mut keeper = Command::new("sh")
+            .args(["-c", KEEPER, "sh", &port.to_string(), arguments])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = Vec::new();
+        for byte in
+            keeper.stdout.as_mut().unwrap().bytes().map_while(Result::ok).take_while(|byte| *byte != b'\n')
+        {
+            line.push(byte);
+        }
+        let server = String::from_utf8(line).unwrap().parse().unwrap();
+        let this = Self { keeper, server, port };
+        let started = Instant::now();
+        while !this.answers() {
+            assert!(started.elapsed() < READY_WITHIN, "redis-server does not answer on port {port}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        this
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Sends the server itself a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([format!("-{name}"), self.server.to_string()]).status();
+        assert!(sent.unwrap().success(), "kill -{name} {}", self.server);
+    }
+
+    fn answers(&self) -> bool {
+        let client = redis::Client::open(self.url()).unwrap();
+        let connection = client.get_connection_with_timeout(Duration::from_secs(1));
+        // One that wants a password answers too.
+        connection.map_or_else(
+            |error| !error.is_io_error(),
+            |mut connection| match redis::cmd("PING").query::<String>(&mut connection) {
+                Ok(_) => true,
+                Err(error) => matches!(error.code(), Some("NOAUTH")),
+            },
+        )
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// The server that the tests of this process share. It ends with the process.
+pub(crate) fn shared_url() -> String {
+    static SERVER: OnceLock<RedisServer> = OnceLock::new();
+    std::env::var("REDIS_URL")
+        .unwrap_or_else(|_| SERVER.get_or_init(|| RedisServer::start("--databases 1")).url())
+}

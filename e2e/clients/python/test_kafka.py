@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 from websockets.sync.client import connect
@@ -21,12 +22,23 @@ def topic():
     topic.close()
 
 
-class JsonDevice:
-    """A device without an MQTT library."""
+@pytest.fixture
+def json_device():
+    """Makes devices without an MQTT library: `json_device(client_id, query)`."""
+    with ExitStack() as sockets:
 
-    def __init__(self, client_id, query=""):
-        url = f"ws://{os.environ['E2E_WS']}/v1/devices/{client_id}/socket{query}"
-        self.socket = connect(url, subprotocols=["holdfast.v1"], compression=None)
+        def make(client_id, query=""):
+            url = f"ws://{os.environ['E2E_WS']}/v1/devices/{client_id}/socket{query}"
+            return JsonDevice(sockets.enter_context(connect(url, subprotocols=["holdfast.v1"], compression=None)))
+
+        yield make
+
+
+class JsonDevice:
+    """A device that was welcomed."""
+
+    def __init__(self, socket):
+        self.socket = socket
         assert self.receive()["type"] == "welcome"
 
     def receive(self):
@@ -89,8 +101,8 @@ def test_what_mqtt_5_says_beside_the_payload_is_in_the_headers(device, topic, na
     assert abs(int(record.header("received-at")) - now_ms()) < 60_000
 
 
-def test_a_json_device_has_its_data_in_kafka_byte_for_byte(topic, name):
-    device = JsonDevice(name)
+def test_a_json_device_has_its_data_in_kafka_byte_for_byte(json_device, topic, name):
+    device = json_device(name)
     data = '{ "x": 0.020,"y":1e3 }'
     frame = f'{{"type":"frame","id":7,"topic":"accel","ts":1732150000123,"data":{data}}}'
     assert device.send(frame) == {"type": "ack", "id": 7}
@@ -103,14 +115,14 @@ def test_a_json_device_has_its_data_in_kafka_byte_for_byte(topic, name):
     assert record.timestamp == 1_732_150_000_123
 
 
-def test_binary_data_of_a_json_device_is_decoded(topic, name):
-    assert JsonDevice(name).send('{"type":"frame","id":1,"topic":"raw","data_base64":"AP8Q"}')["type"] == "ack"
+def test_binary_data_of_a_json_device_is_decoded(json_device, topic, name):
+    assert json_device(name).send('{"type":"frame","id":1,"topic":"raw","data_base64":"AP8Q"}')["type"] == "ack"
     [record] = topic.of(name, 1)
     assert record.value == b"\x00\xff\x10"
 
 
-def test_a_receipt_names_the_place_where_the_record_stands(topic, name):
-    device = JsonDevice(name, "?receipt=offset")
+def test_a_receipt_names_the_place_where_the_record_stands(json_device, topic, name):
+    device = json_device(name, "?receipt=offset")
     receipt = device.send('{"type":"frame","id":1,"topic":"accel","data":1}')["receipt"]
     [record] = topic.of(name, 1)
     assert receipt == {"topic": "holdfast.frames", "partition": record.partition, "offset": record.offset}
@@ -139,13 +151,13 @@ def test_a_receipt_comes_in_the_user_properties_of_a_puback(device, topic, name)
     assert (int(receipt["kafka-partition"]), int(receipt["kafka-offset"])) == (record.partition, record.offset)
 
 
-def test_a_frame_sent_again_after_a_reconnect_is_one_record(topic, name):
+def test_a_frame_sent_again_after_a_reconnect_is_one_record(json_device, topic, name):
     frame = '{"type":"frame","id":3,"topic":"once","data":1}'
-    assert JsonDevice(name, "?receipt=offset").send(frame)["type"] == "ack"
+    assert json_device(name, "?receipt=offset").send(frame)["type"] == "ack"
     # The device did not hear the answer, comes back and sends it again.
-    again = JsonDevice(name, "?receipt=offset").send(frame.replace('"id":3', '"id":3,"dup":true'))
+    again = json_device(name, "?receipt=offset").send(frame.replace('"id":3', '"id":3,"dup":true'))
     assert again["type"] == "ack" and again["duplicate"] is True
-    device = JsonDevice(name)
+    device = json_device(name)
     assert device.send('{"type":"frame","id":4,"topic":"once","data":2}')["type"] == "ack"
     assert [record.value for record in topic.of(name, 2)] == [b"1", b"2"]
 

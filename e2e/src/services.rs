@@ -24,6 +24,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 pub struct Kafka {
     folder: TempDir,
     brokers: Vec<SocketAddr>,
+    sasl: Vec<SocketAddr>,
     behind: Vec<SocketAddr>,
 }
 
@@ -53,12 +54,22 @@ impl Kafka {
             let list = addresses.get(name).map(String::as_str).unwrap_or_default();
             list.split_terminator(',').map(|address| address.parse().expect("an address")).collect()
         };
-        Self { brokers: of("KAFKA_BROKERS"), behind: of("KAFKA_BEHIND"), folder }
+        Self {
+            brokers: of("KAFKA_BROKERS"),
+            sasl: of("KAFKA_SASL_BROKERS"),
+            behind: of("KAFKA_BEHIND"),
+            folder,
+        }
     }
 
     /// `HOST:PORT,…`
     pub fn brokers(&self) -> String {
-        self.brokers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+        list(&self.brokers)
+    }
+
+    /// The listeners that want SASL/PLAIN, user `holdfast`, password `holdfast`.
+    pub fn sasl_brokers(&self) -> String {
+        list(&self.sasl)
     }
 
     /// The listeners that are known to clients only under the addresses of proxies.
@@ -140,6 +151,10 @@ impl Drop for Kafka {
             }
         }
     }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The lines `NAME=value` that the script prints.

@@ -80,6 +80,12 @@ pub(crate) fn create(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
     made.into_iter().for_each(|made| drop(made.unwrap()));
+    // The broker knows of it a moment later than the controller that answered.
+    until("the topic has leaders", || {
+        let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
+        let partitions = metadata.topics()[0].partitions();
+        partitions.len() == 3 && partitions.iter().all(|partition| partition.leader() >= 0)
+    });
 }
 
 pub(crate) fn delete(brokers: &str, topic: &str) {

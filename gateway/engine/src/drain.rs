@@ -35,6 +35,7 @@ impl Engine {
         self.drain.is_some()
             && self.connections.len() == 0
             && self.shared.uplinks.unsettled() == 0
+            && self.shared.unclaimed.is_empty()
             && self.shared.asked.is_empty()
     }
 

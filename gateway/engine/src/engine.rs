@@ -194,7 +194,7 @@ impl Engine {
                 }
             }
             ToGateway::Takeover(takeover) => {
-                self.handle_takeover(link, takeover, now);
+                self.handle_takeover(takeover, now);
             }
             ToGateway::Handover(handover) => self.handle_handover(handover, now),
             ToGateway::Disconnect(client) => {

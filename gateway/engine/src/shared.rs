@@ -14,6 +14,7 @@ use crate::output::{Action, RequestId};
 use crate::requests::{Asked, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
+use crate::takeover::Unclaimed;
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
 use crate::topics::subscribers::Subscriptions;
@@ -55,8 +56,11 @@ pub(crate) struct Shared {
     pub(crate) takeovers: BTreeMap<(ClientId, Epoch), (Owner, bool)>,
     /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
     pub(crate) closing: BTreeMap<(ClientId, Epoch), Progress>,
-    /// Connections whose session waits for what its former owner knows, and until when; in that order.
-    pub(crate) handovers: VecDeque<(u64, ConnectionId)>,
+    /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
+    pub(crate) handovers: VecDeque<(u64, (ClientId, ConnectionId))>,
+    /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
+    /// and `takeover::UNCLAIMED_MAX`.
+    pub(crate) unclaimed: BTreeMap<(ClientId, ConnectionId), Unclaimed>,
     pub(crate) stats: Stats,
     /// Room for a publication's properties while it is handled; empty in between.
     pub(crate) scratch: Vec<u8>,
@@ -86,6 +90,7 @@ impl Shared {
             takeovers: BTreeMap::new(),
             closing: BTreeMap::new(),
             handovers: VecDeque::new(),
+            unclaimed: BTreeMap::new(),
             stats: Stats::default(),
             scratch: Vec::new(),
             last_number: 0,

@@ -15,6 +15,8 @@ pub struct Stats {
     pub resumes: u64,
     /// Sessions taken over by a new connection.
     pub takeovers: u64,
+    /// Sessions that did not hear in time what their former owner knew: some messages may come to them twice.
+    pub handovers_late: u64,
     /// PUBLISH packets and JSON frames taken, by QoS.
     pub received: [u64; 3],
     /// Payload bytes of those.

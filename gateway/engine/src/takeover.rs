@@ -2,117 +2,153 @@
 //!
 //! The new owner learns from the store who the former one is, tells it over a link ([`Takeover`]) and waits a moment for its answer
 //! ([`Handover`]). The former owner closes its connection and answers with what it has not saved; it cannot write to the store any more.
+//!
+//! A connection may end while its session is on the way here. The session is held then until it has arrived ([`Unclaimed`]), and rests, goes on to
+//! the owner after us, or is taken up by the client's next connection here.
 
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Handover, Takeover, ToBridge};
 use holdfast_wire::session_record::SessionRecord;
-use holdfast_wire::store::{Opened, Progress, Request};
+use holdfast_wire::store::{Opened, Progress};
 
 use crate::connection::close::CloseReason;
-use crate::connection::{Phase, Successor};
+use crate::connection::{Opening, Phase, Successor};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
-use crate::input::{ConnectionId, LinkIndex, Now};
-use crate::requests::Asked;
+use crate::input::{ConnectionId, Now};
+use crate::shared::Shared;
 
 /// How long a new owner waits for what the former one knows, in ms. Then the device is served from what the store knows: some messages may come twice.
 const HANDOVER_MS_MAX: u64 = 500;
 
 impl Engine {
     /// A session has another owner. If its connection is here it is closed, and what the store does not know is handed over.
-    pub(crate) fn handle_takeover(&mut self, link: LinkIndex, takeover: &Takeover<'_>, now: Now) {
-        let mut known = Vec::new();
-        let found = self.find_client(takeover.client);
+    pub(crate) fn handle_takeover(&mut self, takeover: &Takeover<'_>, now: Now) {
+        let client = ClientId::new(takeover.client);
+        let successor = Successor { owner: takeover.owner, epoch: takeover.epoch };
+        let found = self.find_client(&client);
         match found.and_then(|id| self.connections.find_mut(id).map(|connection| (id, &mut connection.phase)))
         {
             Some((id, Phase::Established(session))) if session.epoch < takeover.epoch => {
-                if session.durable.is_some() {
-                    let Progress { cursors, received, inflight } = session.progress();
-                    SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
-                        .encode(&mut known);
-                }
+                let known = session.durable.is_some().then(|| record_of(session.progress()));
                 if let (Some(will), true) = (&mut session.will, takeover.ends_session) {
                     will.delay_s = 0;
                 }
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
+                self.pass_on(&client, successor, known);
             }
             // It hears once the store has answered us, and the owner before us too.
-            Some((_, Phase::Opening(opening))) => {
-                let Takeover { epoch, owner, .. } = *takeover;
-                if opening.successor.is_none_or(|successor| successor.epoch < epoch) {
-                    opening.successor = Some(Successor { owner, epoch });
-                }
-                return;
-            }
-            // Its connection has just ended, and the store may not have heard of it in time.
-            _ => {
-                let client = ClientId::new(takeover.client);
-                let ours = (client.clone(), Epoch(0))..(client, takeover.epoch);
-                let last = self.shared.closing.range(ours).next_back().map(|(closing, _)| closing.clone());
-                if let Some(Progress { cursors, received, inflight }) =
-                    last.and_then(|closing| self.shared.closing.remove(&closing))
-                {
-                    SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
-                        .encode(&mut known);
+            Some((_, Phase::Opening(opening)))
+                if opening.opened.as_ref().is_none_or(|opened| opened.epoch < takeover.epoch) =>
+            {
+                if let Some(earlier) = succeed(&mut opening.successor, successor) {
+                    self.pass_on_what_is_left(&client, earlier);
                 }
             }
+            _ => self.pass_on_what_is_left(&client, successor),
         }
-        let Takeover { client, epoch, owner, .. } = *takeover;
-        let handover = Handover { client, epoch, owner, session: &known };
-        self.shared.uplinks.say(link, &ToBridge::Handover(handover));
+    }
+
+    /// Tells the next owner what connections knew that have ended, as far as the store may not have heard of it in time.
+    fn pass_on_what_is_left(&mut self, client: &ClientId, successor: Successor) {
+        let unclaimed = self
+            .shared
+            .unclaimed_of(client)
+            .map(|(_, unclaimed)| unclaimed)
+            .filter(|unclaimed| unclaimed.opened.as_ref().is_none_or(|opened| opened.epoch < successor.epoch))
+            .max_by_key(|unclaimed| unclaimed.number);
+        let earlier = match unclaimed {
+            Some(unclaimed) => succeed(&mut unclaimed.successor, successor),
+            None => Some(successor),
+        };
+        let Some(successor) = earlier else { return };
+        let ours = (client.clone(), Epoch(0))..(client.clone(), successor.epoch);
+        let last = self.shared.closing.range(ours).next_back().map(|(closing, _)| closing.clone());
+        let known = last.and_then(|closing| self.shared.closing.remove(&closing)).map(record_of);
+        self.pass_on(client, successor, known);
+    }
+
+    /// The store has said which epoch a connection's session has. A takeover that came before it may have meant an earlier connection.
+    pub(crate) fn sort_out_successor(
+        &mut self,
+        client: &ClientId,
+        epoch: Epoch,
+        successor: &mut Option<Successor>,
+    ) {
+        if let Some(earlier) = successor.take_if(|successor| successor.epoch < epoch) {
+            self.pass_on_what_is_left(client, earlier);
+        }
     }
 
     /// Waits a moment for what the former owner knows, if there is a session to know something of.
-    pub(crate) fn await_handover(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+    pub(crate) fn await_handover(
+        &mut self,
+        id: ConnectionId,
+        opened: Opened,
+        inherited: Option<Epoch>,
+        now: Now,
+    ) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
         if opened.session.is_none() {
             return self.establish(id, opened, now);
         }
+        let key = (opening.session.client.clone(), id);
+        opening.inherited = inherited;
         opening.opened = Some(opened);
-        self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, id));
-    }
-
-    /// The epoch under which a connection waits for its former owner, if it does.
-    pub(crate) fn awaited_epoch(&self, id: ConnectionId) -> Option<Epoch> {
-        match &self.connections.find(id)?.phase {
-            Phase::Opening(opening) => {
-                opening.inherited.or(opening.opened.as_ref().map(|opened| opened.epoch))
-            }
-            _ => None,
-        }
+        self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, key));
     }
 
     /// The former owner of a session has told what it knows.
     pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
-        self.shared.takeovers.remove(&(ClientId::new(handover.client), handover.epoch));
-        let Some(id) = self.find_client(handover.client) else { return };
-        let Some(connection) = self.connections.find_mut(id) else { return };
-        let Phase::Opening(opening) = &mut connection.phase else { return };
-        let Some(mut opened) = opening
-            .opened
-            .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
-        else {
-            return;
-        };
-        if let (Some(record), Ok(newer)) = (&mut opened.session, SessionRecord::decode(handover.session)) {
-            *record = SessionRecord { subscriptions: std::mem::take(&mut record.subscriptions), ..newer };
+        let client = ClientId::new(handover.client);
+        self.shared.takeovers.remove(&(client.clone(), handover.epoch));
+        if let Some(id) = self.find_client(&client)
+            && let Some(connection) = self.connections.find_mut(id)
+            && let Phase::Opening(opening) = &mut connection.phase
+            && let Some(mut opened) = opening
+                .opened
+                .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
+        {
+            take_over(&mut opened, SessionRecord::decode(handover.session).ok());
+            return self.establish(id, opened, now);
         }
-        self.establish(id, opened, now);
+        let waiting = self.shared.unclaimed_of(&client).find_map(|(key, unclaimed)| {
+            let waits = unclaimed.awaited_epoch() == Some(handover.epoch) && !unclaimed.is_told;
+            waits.then(|| (key.clone(), unclaimed))
+        });
+        let Some((key, unclaimed)) = waiting else { return };
+        if let Some(opened) = &mut unclaimed.opened {
+            take_over(opened, SessionRecord::decode(handover.session).ok());
+        }
+        unclaimed.is_told = true;
+        // A newer connection that the store has not answered takes it up with that answer.
+        if unclaimed.successor.is_some() || !self.is_opening(&client) {
+            self.settle_unclaimed(&key);
+        }
     }
 
     /// A former owner has been waited for long enough: what the store knows has to do.
     pub(crate) fn handle_late_handovers(&mut self, now: Now) {
-        while let Some((due_ms, id)) = self.shared.handovers.front().copied()
-            && due_ms <= now.monotonic_ms
+        while let Some((due_ms, _)) = self.shared.handovers.front()
+            && *due_ms <= now.monotonic_ms
         {
-            self.shared.handovers.pop_front();
-            if let Some(connection) = self.connections.find_mut(id)
+            let Some((_, key)) = self.shared.handovers.pop_front() else { return };
+            let (client, id) = &key;
+            if let Some(connection) = self.connections.find_mut(*id)
                 && let Phase::Opening(opening) = &mut connection.phase
                 && let Some(opened) = opening.opened.take()
             {
-                self.establish(id, opened, now);
+                self.shared.stats.handovers_late += 1;
+                self.establish(*id, opened, now);
+            } else if self.shared.unclaimed.get(&key).is_some_and(|unclaimed| unclaimed.is_told)
+                && self.is_opening(client)
+            {
+                self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, key));
+            } else if self.shared.unclaimed.contains_key(&key) {
+                self.shared.stats.handovers_late += 1;
+                self.settle_unclaimed(&key);
             }
         }
     }
@@ -135,14 +171,165 @@ impl Engine {
             .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known }));
     }
 
-    /// The store opened a session whose connection is gone already: it rests again at once.
-    pub(crate) fn close_unclaimed(&mut self, client: ClientId, expiry_s: u32, opened: Opened) {
+    // ---- sessions whose connection ended before its CONNACK ----
+
+    /// A connection ended while the store, or a former owner, was waited for.
+    pub(crate) fn leave_unclaimed(&mut self, id: ConnectionId, opening: Opening) {
+        if self.shared.unclaimed.len() >= UNCLAIMED_MAX
+            && let Some((key, _)) = self.shared.unclaimed.first_key_value()
+        {
+            let key = key.clone();
+            self.settle_unclaimed(&key);
+            self.shared.unclaimed.remove(&key);
+        }
+        let number = self.shared.number();
+        let unclaimed = Unclaimed {
+            number,
+            expiry_s: opening.session.expiry_s,
+            inherited: opening.inherited,
+            successor: opening.successor,
+            opened: opening.opened,
+            is_told: false,
+        };
+        self.shared.unclaimed.insert((opening.session.client.clone(), id), unclaimed);
+    }
+
+    /// The store opened a session whose connection is gone already. It rests again once its former owner, who is told all the same, has said
+    /// what it knows: the store names that owner to nobody else.
+    pub(crate) fn handle_opened_unclaimed(
+        &mut self,
+        id: ConnectionId,
+        client: ClientId,
+        expiry_s: u32,
+        mut opened: Opened,
+        now: Now,
+    ) {
+        let key = (client, id);
+        let mut unclaimed =
+            self.shared.unclaimed.remove(&key).unwrap_or(Unclaimed { expiry_s, ..Unclaimed::default() });
+        let is_awaited = match opened.former.filter(|former| *former != self.shared.owner) {
+            Some(former) => {
+                unclaimed.inherited = None;
+                self.shared.say_takeover(&key.0, opened.epoch, former, opened.session.is_none())
+            }
+            None => {
+                unclaimed.inherited = unclaimed.inherited.or(self.adopt(&key.0, &mut opened));
+                unclaimed.inherited.is_some()
+            }
+        };
+        let is_awaited = is_awaited && opened.session.is_some();
+        unclaimed.is_told = !is_awaited;
+        self.sort_out_successor(&key.0, opened.epoch, &mut unclaimed.successor);
+        unclaimed.opened = Some(opened);
+        self.shared.unclaimed.insert(key.clone(), unclaimed);
+        if is_awaited || self.is_opening(&key.0) {
+            self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, key));
+        } else {
+            self.settle_unclaimed(&key);
+        }
+    }
+
+    /// The store did not open it.
+    pub(crate) fn forget_unclaimed(&mut self, client: &ClientId, id: ConnectionId) {
+        let unclaimed = self.shared.unclaimed.remove(&(client.clone(), id));
+        if let Some(successor) = unclaimed.and_then(|unclaimed| unclaimed.successor) {
+            self.pass_on(client, successor, None);
+        }
+    }
+
+    /// A newer connection of the same client takes up what an older one has left. If that still waits for its former owner, so does the newer one:
+    /// under this epoch.
+    pub(crate) fn adopt(&mut self, client: &ClientId, opened: &mut Opened) -> Option<Epoch> {
+        let left = self.shared.unclaimed_of(client).find_map(|(key, unclaimed)| {
+            (unclaimed.opened.is_some() && unclaimed.successor.is_none()).then(|| key.clone())
+        })?;
+        let unclaimed = self.shared.unclaimed.remove(&left)?;
+        if !unclaimed.is_told {
+            return unclaimed.awaited_epoch();
+        }
+        take_over(opened, unclaimed.opened.and_then(|opened| opened.session));
+        None
+    }
+
+    /// Whether the store is asked to open this client's session for a connection that is here.
+    fn is_opening(&self, client: &str) -> bool {
+        self.find_client(client).and_then(|id| self.connections.find(id)).is_some_and(
+            |connection| matches!(&connection.phase, Phase::Opening(opening) if opening.opened.is_none()),
+        )
+    }
+
+    /// Nothing more is to be expected: the session goes on to its next owner, or rests.
+    fn settle_unclaimed(&mut self, key: &(ClientId, ConnectionId)) {
+        let Some(unclaimed) = self.shared.unclaimed.get_mut(key) else { return };
+        let Some(opened) = unclaimed.opened.take() else { return };
+        let (expiry_s, successor) = (unclaimed.expiry_s, unclaimed.successor);
+        self.shared.unclaimed.remove(key);
+        let (client, _) = key;
+        if let Some(successor) = successor {
+            return self.pass_on(client, successor, opened.session);
+        }
         let progress = opened.session.map_or_else(Progress::default, |record| Progress {
             cursors: record.cursors,
             received: record.received,
             inflight: record.inflight,
         });
-        let request = Request::Close { client, epoch: opened.epoch, expiry_s, progress };
-        self.shared.ask(Asked::Close(None), request);
+        self.close_session(client.clone(), opened.epoch, expiry_s, progress);
+    }
+}
+
+/// Sessions that are held for their former owner. Beyond it the first one rests with what the store knows.
+const UNCLAIMED_MAX: usize = 10_000;
+
+/// A session whose connection ended before its CONNACK.
+#[derive(Debug, Default)]
+pub(crate) struct Unclaimed {
+    /// Later ones have higher numbers.
+    number: u64,
+    expiry_s: u32,
+    /// See [`Opening::inherited`].
+    inherited: Option<Epoch>,
+    successor: Option<Successor>,
+    /// None while the store has not answered.
+    opened: Option<Opened>,
+    /// The former owner has said what it knows, or is not waited for.
+    is_told: bool,
+}
+
+impl Unclaimed {
+    /// The epoch under which the former owner's answer is awaited.
+    fn awaited_epoch(&self) -> Option<Epoch> {
+        self.opened.as_ref().map(|opened| self.inherited.unwrap_or(opened.epoch))
+    }
+}
+
+impl Shared {
+    fn unclaimed_of(
+        &mut self,
+        client: &ClientId,
+    ) -> impl Iterator<Item = (&(ClientId, ConnectionId), &mut Unclaimed)> {
+        let first = ConnectionId { slot: 0, generation: 0 };
+        let last = ConnectionId { slot: u32::MAX, generation: u32::MAX };
+        self.unclaimed.range_mut((client.clone(), first)..=(client.clone(), last))
+    }
+}
+
+/// Notes who owns the session next. Given back is one that came for an earlier epoch of ours.
+fn succeed(known: &mut Option<Successor>, successor: Successor) -> Option<Successor> {
+    match *known {
+        Some(known) if known.epoch == successor.epoch => None,
+        Some(known) if known.epoch > successor.epoch => Some(successor),
+        _ => known.replace(successor),
+    }
+}
+
+fn record_of(progress: Progress) -> SessionRecord {
+    let Progress { cursors, received, inflight } = progress;
+    SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
+}
+
+/// What a former owner knows takes the place of what the store does; the subscriptions are as the store has them.
+fn take_over(opened: &mut Opened, newer: Option<SessionRecord>) {
+    if let (Some(record), Some(newer)) = (&mut opened.session, newer) {
+        *record = SessionRecord { subscriptions: std::mem::take(&mut record.subscriptions), ..newer };
     }
 }

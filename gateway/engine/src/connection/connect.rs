@@ -149,10 +149,8 @@ impl Engine {
     pub(crate) fn open_session(&mut self, id: ConnectionId, open: OpenRequest, now: Now) {
         let OpenRequest { session, clean_start, assigned_id, changed_expiry, changed_keep_alive } = open;
         let client = session.client.clone();
-        let mut inherited = None;
         if let Some(former) = self.find_client(&client) {
             self.shared.stats.takeovers += 1;
-            inherited = self.awaited_epoch(former);
             self.end_taken_over(former, clean_start, now);
         }
         let request = Request::Open {
@@ -172,7 +170,7 @@ impl Engine {
             changed_keep_alive,
             clean_start,
             successor: None,
-            inherited,
+            inherited: None,
             opened: None,
         }));
         connection.hear(now.monotonic_ms);
@@ -181,20 +179,26 @@ impl Engine {
     }
 
     /// The store opened the session. If another shard holds its connection, that one is told, and asked what it knows beyond the store.
-    pub(crate) fn handle_opened(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+    pub(crate) fn handle_opened(&mut self, id: ConnectionId, mut opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
+        let (client, clean_start) = (opening.session.client.clone(), opening.clean_start);
+        let mut successor = opening.successor.take();
+        self.sort_out_successor(&client, opened.epoch, &mut successor);
+        if let Some(Phase::Opening(opening)) =
+            self.connections.find_mut(id).map(|connection| &mut connection.phase)
+        {
+            opening.successor = successor;
+        }
         let Some(former) = opened.former.filter(|former| *former != self.shared.owner) else {
-            return match opening.inherited {
-                Some(_) => self.await_handover(id, opened, now),
+            return match self.adopt(&client, &mut opened) {
+                Some(epoch) => self.await_handover(id, opened, Some(epoch), now),
                 None => self.establish(id, opened, now),
             };
         };
-        opening.inherited = None;
-        let client = opening.session.client.clone();
-        let is_told = self.shared.say_takeover(&client, opened.epoch, former, opening.clean_start);
+        let is_told = self.shared.say_takeover(&client, opened.epoch, former, clean_start);
         if is_told {
-            self.await_handover(id, opened, now);
+            self.await_handover(id, opened, None, now);
         } else {
             self.establish(id, opened, now);
         }

@@ -120,6 +120,14 @@ pub(crate) fn deliver(
     touch(session, id, shared, now);
 }
 
+/// Leaves a message in a stream that the store is still opening for this session.
+pub(crate) fn leave_unopened(connection: &mut Connection, shared: &mut Shared, to: Option<ReportTo>) {
+    if let Some(durable) = connection.session_mut().and_then(|session| session.durable.as_mut()) {
+        durable.left_unopened = true;
+    }
+    report(shared, to, Outcome::Kept);
+}
+
 /// Sends again what a resumed session has inflight, then what has room in the window, then reads on from streams if the queue has run low.
 pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut Shared, now: Now) {
     let framing = connection.framing();

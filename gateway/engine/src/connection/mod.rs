@@ -84,7 +84,7 @@ pub(crate) struct Opening {
     pub(crate) clean_start: bool,
     /// Another owner was given the session meanwhile, and waits to hear what its former owners know.
     pub(crate) successor: Option<Successor>,
-    /// The epoch of an older connection here, which this one replaced while it waited for what the former owner knows: that answer is this one's.
+    /// The epoch of an older connection here that ended while it waited for what the former owner knows: that answer is this one's.
     pub(crate) inherited: Option<Epoch>,
     /// The store's answer, while the former owner is waited for.
     pub(crate) opened: Option<Opened>,

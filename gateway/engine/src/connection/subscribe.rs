@@ -224,6 +224,11 @@ pub(crate) fn release(
 /// The store knows the subscriptions of a persistent session, or could not take them.
 pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor>, ()>, codes: &mut [u8]) {
     let Some(session) = connection.session_mut() else { return };
+    if let Some(durable) = &mut session.durable
+        && durable.left_unopened
+    {
+        durable.read_all_again();
+    }
     match (result, &mut session.durable) {
         (Ok(cursors), Some(durable)) => {
             for cursor in cursors {
@@ -262,6 +267,11 @@ pub(crate) fn finish(
     let framing = connection.framing();
     let Some(session) = connection.session_mut() else { return };
     session.asking -= 1;
+    if let Some(durable) = &mut session.durable
+        && session.asking == 0
+    {
+        durable.left_unopened = false;
+    }
     answer_subscribe(session.protocol, framing, id, shared, pending.packet_id, &pending.codes);
     retained::begin(connection, id, shared, pending.retained);
 }

@@ -1,9 +1,10 @@
 //! The end of a connection: what its peer hears, and what becomes of its session.
 
+use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::Outcome;
 use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
-use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 use holdfast_wire::ws;
 
 use super::Engine;
@@ -82,11 +83,8 @@ impl Engine {
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
-                if let (Some(successor), None) = (opening.successor, &opening.opened) {
-                    self.pass_on(&opening.session.client, successor, None);
-                }
-                if let Some(opened) = opening.opened {
-                    self.close_unclaimed(opening.session.client.clone(), opening.session.expiry_s, opened);
+                if leaving != Leaving::Lost {
+                    self.leave_unclaimed(id, *opening);
                 }
             }
             Phase::Established(session) => self.give_up(&session, id, reason, leaving, now),
@@ -147,25 +145,37 @@ impl Engine {
             }
         }
         let progress = session.progress();
-        // Until the store knows it, or where it will not take it any more, a new owner may have to ask.
-        let closing = (is_kept && (leaving == Leaving::Saved || reason == CloseReason::Fenced))
-            .then(|| (session.client.clone(), session.epoch));
-        if let Some(closing) = &closing {
-            if self.shared.closing.len() >= CLOSING_MAX {
-                self.shared.closing.pop_first();
-            }
-            self.shared.closing.insert(closing.clone(), progress.clone());
-        }
         if leaving == Leaving::Saved {
-            let request = Request::Close {
-                client: session.client.clone(),
-                epoch: session.epoch,
-                expiry_s: session.expiry_s,
-                progress,
-            };
-            self.shared.ask(Asked::Close(closing), request);
+            self.close_session(session.client.clone(), session.epoch, session.expiry_s, progress);
+        } else if is_kept && reason == CloseReason::Fenced {
+            // The store will not take it any more, so its new owner has to ask.
+            self.remember(session.client.clone(), session.epoch, progress);
         }
         self.wake(woken, now);
+    }
+
+    /// Lets a session rest in the store, or end there.
+    pub(crate) fn close_session(
+        &mut self,
+        client: ClientId,
+        epoch: Epoch,
+        expiry_s: u32,
+        progress: Progress,
+    ) {
+        let is_kept = expiry_s > 0;
+        if is_kept {
+            // Until the store knows it, a new owner may have to ask.
+            self.remember(client.clone(), epoch, progress.clone());
+        }
+        let closing = is_kept.then(|| (client.clone(), epoch));
+        self.shared.ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress });
+    }
+
+    fn remember(&mut self, client: ClientId, epoch: Epoch, progress: Progress) {
+        if self.shared.closing.len() >= CLOSING_MAX {
+            self.shared.closing.pop_first();
+        }
+        self.shared.closing.insert((client, epoch), progress);
     }
 }
 

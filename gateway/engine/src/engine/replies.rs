@@ -28,14 +28,12 @@ impl Engine {
                     self.handle_opened(id, opened, now);
                 }
                 Ok(Reply::Opened(opened)) => {
-                    // The former owner is told all the same: the store names it to nobody else.
-                    if let Some(former) = opened.former.filter(|former| *former != self.shared.owner) {
-                        let _ =
-                            self.shared.say_takeover(&client, opened.epoch, former, opened.session.is_none());
-                    }
-                    self.close_unclaimed(client, expiry_s, opened);
+                    self.handle_opened_unclaimed(id, client, expiry_s, opened, now);
                 }
-                Ok(_) | Err(_) => self.end(id, CloseReason::StoreUnavailable, now),
+                Ok(_) | Err(_) => {
+                    self.end(id, CloseReason::StoreUnavailable, now);
+                    self.forget_unclaimed(&client, id);
+                }
             },
             Asked::Subscribe(ticket) => self.handle_subscribed(ticket, &result, now),
             Asked::Unsubscribe(id, filters, mut answer) => {
@@ -127,6 +125,7 @@ impl Engine {
                 Ok(_) | Err(_) => Err(()),
             };
             subscribe::take_stored(connection, cursors, &mut pending.codes);
+            deliver::pump(connection, id, &mut self.shared, now);
         }
         self.end_if_fenced(id, result, now);
         self.wake(vec![Waiter::Subscribe(ticket)], now);

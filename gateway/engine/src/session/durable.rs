@@ -26,6 +26,9 @@ pub(crate) struct Durable {
     pub(crate) ask_all: bool,
     /// Filters that the store is asked to forget: an answer to an older SUBSCRIBE does not open their streams again.
     pub(crate) forgetting: Vec<Box<str>>,
+    /// A live message was left because the store had not yet opened a stream that it stands in: once it has, all are read. Until no
+    /// SUBSCRIBE is under way.
+    pub(crate) left_unopened: bool,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
     /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by `deliver::READ_IDS_MAX`;
@@ -74,6 +77,7 @@ impl Durable {
             unsaved: false,
             ask_all: false,
             forgetting: Vec::new(),
+            left_unopened: false,
             reads: 0,
             read_ids: HashSet::default(),
         }

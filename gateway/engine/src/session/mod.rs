@@ -13,7 +13,8 @@ pub(crate) mod sending;
 pub(crate) mod subscription;
 
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::mqtt::{PacketId, ProtocolVersion};
+use holdfast_wire::mqtt::{PacketId, ProtocolVersion, QoS};
+use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::Progress;
 
 use crate::input::LinkIndex;
@@ -140,6 +141,12 @@ impl Session {
                 return id;
             }
         }
+    }
+
+    /// Whether a subscription of this persistent session reads the stream, or will once the store has opened it.
+    pub(crate) fn reads_filter(&self, stream: &StreamKey) -> bool {
+        let StreamKey::Filter(filter) = stream else { return false };
+        self.subscriptions.iter().any(|held| held.filter == *filter && held.options.qos > QoS::AtMostOnce)
     }
 
     /// How far this session has come, to be saved.

@@ -94,7 +94,9 @@ impl Engine {
         let Some((qos, retain)) = merged else {
             return deliver::report(&mut self.shared, report, Outcome::NotSubscribed);
         };
-        let positions = own_positions(session, deliver.positions.iter());
+        let Some(positions) = own_positions(session, deliver.positions.iter()) else {
+            return deliver::leave_unopened(connection, &mut self.shared, report);
+        };
         let copy = Copy { qos, retain, subscription_ids: &identifiers, positions: &positions, report };
         let mut outgoing = Outgoing::single(deliver.message);
         deliver::deliver(connection, id, &mut self.shared, &mut outgoing, copy, now);
@@ -134,7 +136,8 @@ impl Engine {
         };
         let Some(connection) = self.connections.find_mut(member.id) else { return };
         let Some(session) = connection.session() else { return };
-        let positions = own_positions(session, deliver.positions.iter());
+        // A group's message is for one member: what that member's stream is not open for, it settles without a mark.
+        let positions = own_positions(session, deliver.positions.iter()).unwrap_or_default();
         let identifier = [member.identifier];
         let copy = Copy {
             qos: member.options.qos.min(deliver.message.qos),
@@ -234,10 +237,12 @@ impl Slice<'_> {
             let Some(connection) = connections.find_mut(receiver.id) else { continue };
             let Some(session) = connection.session() else { continue };
             let chosen = self.positions.iter().take(POSITIONS_MAX).enumerate();
-            let positions = own_positions(
-                session,
-                chosen.filter(|(bit, _)| receiver.positions & (1 << bit) != 0).map(|(_, position)| position),
-            );
+            let chosen =
+                chosen.filter(|(bit, _)| receiver.positions & (1 << bit) != 0).map(|(_, position)| position);
+            let Some(positions) = own_positions(session, chosen) else {
+                deliver::leave_unopened(connection, shared, None);
+                continue;
+            };
             let (start, length) = receiver.identifiers;
             let copy = Copy {
                 qos: receiver.qos,
@@ -349,12 +354,20 @@ fn merge(
     identifiers.extend((subscription.identifier != 0).then_some(subscription.identifier));
 }
 
-/// A message's places in those streams that this session reads.
-fn own_positions<'a>(session: &Session, positions: impl Iterator<Item = &'a Cursor>) -> Vec<(u16, Offset)> {
-    match &session.durable {
-        None => Vec::new(),
-        Some(durable) => positions
-            .filter_map(|position| durable.find(&position.stream).map(|stream| (stream, position.acked)))
-            .collect(),
+/// A message's places in those streams that this session reads. None if it stands in one that the store is still opening for a SUBSCRIBE: where
+/// the session begins in it is not known yet.
+fn own_positions<'a>(
+    session: &Session,
+    positions: impl Iterator<Item = &'a Cursor>,
+) -> Option<Vec<(u16, Offset)>> {
+    let mut own = Vec::new();
+    let Some(durable) = &session.durable else { return Some(own) };
+    for position in positions {
+        match durable.find(&position.stream) {
+            Some(stream) => own.push((stream, position.acked)),
+            None if session.asking > 0 && session.reads_filter(&position.stream) => return None,
+            None => {}
+        }
     }
+    Some(own)
 }

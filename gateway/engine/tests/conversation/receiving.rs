@@ -7,11 +7,12 @@ use holdfast_wire::mqtt::{
     Connect, ConnectProperties, PubAck, PubComp, PubRec, PubRel, Publish, PublishProperties, ReasonCode,
     SubscriptionIdentifiers, UserProperties,
 };
+use holdfast_wire::store::Request;
 
 use crate::client::Client;
 use crate::packets::{
     AT_LEAST_ONCE, AT_MOST_ONCE, EXACTLY_ONCE, connect, connect_311, id, message, message0, message2, qos0,
-    qos1, qos2,
+    qos1, qos2, resume, resumed, suback, subscribe,
 };
 use crate::stage::Shard;
 
@@ -381,4 +382,32 @@ fn receivers_of_different_kinds_share_one_message() {
         ..PublishProperties::default()
     };
     named.hears(Publish { properties, ..qos1(1, "t", "x") });
+}
+
+#[test]
+fn a_message_that_comes_before_the_store_has_opened_its_stream_is_read_from_there_once() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    shard.store_holds();
+    client.sends(subscribe(1, &[("a", EXACTLY_ONCE)]));
+    // The store has it, and its answer is under way.
+    let asked = shard.store_was_asked();
+    for request in asked.iter().filter(|request| matches!(request, Request::Subscribe { .. })) {
+        shard.store_is_asked(request.clone());
+    }
+    let message = Message { id: 9, ..message2("a", "x") };
+    let positions = shard.appends(&["a"], &message);
+    shard.bridge(0).publishes_at(&message, positions);
+    client.hears_nothing();
+    shard.store_answers();
+    client.hears(suback(1, &[2]));
+    client.hears(qos2(1, "a", "x"));
+    client.sends(PubRec::success(id(1)));
+    client.hears(PubRel::success(id(1)));
+    client.vanishes();
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    client.hears(PubRel::success(id(1)));
+    client.hears_nothing();
 }

@@ -177,8 +177,11 @@ fn a_connection_that_ends_while_it_waits_leaves_its_session_resting() {
     client.sends(resume("c"));
     shard.store_was_asked();
     client.vanishes();
+    // What the former owner knows may still come.
+    assert_eq!(shard.store_was_asked(), []);
+    shard.clock_advances_ms(500);
     assert!(matches!(&shard.store_was_asked()[..], [Request::Close { expiry_s: 3_600, .. }]));
-    shard.clock_advances_ms(1_000);
+    assert_eq!(shard.stats().handovers_late, 1);
     let client = shard.client();
     client.sends(resume("c"));
     client.hears(resumed());
@@ -237,4 +240,100 @@ fn an_operator_may_disconnect_a_client() {
     client.hears_goodbye(CloseReason::AdministrativeAction);
     shard.bridge(0).hears_uplink("gone", "c");
     assert!(!shard.input(|engine, now| engine.disconnect("c", now)));
+}
+
+/// A handover that brings one received QoS 2 id.
+fn known(received: u16) -> Vec<u8> {
+    let mut session = Vec::new();
+    SessionRecord { received: vec![id(received)], ..SessionRecord::default() }.encode(&mut session);
+    session
+}
+
+#[test]
+fn what_arrives_for_a_connection_that_is_gone_is_saved_with_its_session() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else { panic!("the former owner is told") };
+    client.vanishes();
+    shard.store_was_asked();
+    let session = known(7);
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    shard.bridge(0).says(&ToGateway::Handover(handover));
+    let asked = shard.store_was_asked();
+    let [Request::Close { progress, .. }] = &asked[..] else { panic!("the store is asked {asked:?}") };
+    assert_eq!(progress.received, [id(7)]);
+    assert_eq!(shard.stats().handovers_late, 0);
+}
+
+#[test]
+fn what_arrives_for_a_connection_that_is_gone_is_taken_up_by_the_next_one_here() {
+    // Before the store has opened the session for the next one, and after.
+    for arrives_early in [true, false] {
+        let shard = Shard::new();
+        shard.opened_elsewhere("c", 3_600);
+        let first = shard.client();
+        first.sends(resume("c"));
+        let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else {
+            panic!("the former owner is told")
+        };
+        shard.store_holds();
+        let second = shard.client();
+        second.sends(resume("c"));
+        first.hears_the_end(CloseReason::SessionTakenOver);
+        let session = known(7);
+        let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+        if arrives_early {
+            shard.bridge(0).says(&ToGateway::Handover(handover));
+            shard.store_answers();
+        } else {
+            shard.store_answers();
+            second.hears_nothing();
+            shard.bridge(0).says(&ToGateway::Handover(handover));
+        }
+        second.hears(resumed());
+        second.sends(Publish { dup: true, ..qos2(7, "t", "x") });
+        second.hears(PubRec::success(id(7)));
+    }
+}
+
+#[test]
+fn what_arrives_for_a_connection_that_is_gone_goes_on_to_the_next_owner() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let client = shard.client();
+    client.sends(resume("c"));
+    let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else { panic!("the former owner is told") };
+    client.vanishes();
+    let next = shard.opened_elsewhere("c", 3_600);
+    shard.bridge(0).says(&taken_over("c", next.epoch));
+    shard.bridge(0).hears_nothing();
+    let session = known(7);
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    shard.bridge(0).says(&ToGateway::Handover(handover));
+    let Heard::Handover { session, .. } = shard.bridge(0).hears() else { panic!("the next owner waits") };
+    assert_eq!(SessionRecord::decode(&session).expect("a session record").received, [id(7)]);
+    shard.clock_advances_ms(1_000);
+    shard.bridge(0).hears_nothing();
+}
+
+#[test]
+fn a_takeover_that_means_an_earlier_connection_is_answered_with_what_that_one_knew() {
+    let shard = Shard::new();
+    let first = shard.connects(&resume("c"));
+    first.sends(qos2(7, "t", "x"));
+    shard.bridge(0).settles(1..=1);
+    first.hears(PubRec::success(id(7)));
+    shard.bridge(0).forgets();
+    // The client goes elsewhere, and comes back before word of that does.
+    let elsewhere = shard.opened_elsewhere("c", 3_600);
+    let second = shard.client();
+    second.sends(resume("c"));
+    first.hears_goodbye(CloseReason::SessionTakenOver);
+    assert!(matches!(shard.bridge(0).hears(), Heard::Takeover { .. }));
+    shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
+    let Heard::Handover { session, .. } = shard.bridge(0).hears() else { panic!("the other owner waits") };
+    assert_eq!(SessionRecord::decode(&session).expect("a session record").received, [id(7)]);
+    second.hears_nothing();
 }

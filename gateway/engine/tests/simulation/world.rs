@@ -61,9 +61,6 @@ pub(crate) struct World {
     pub(crate) published: BTreeMap<Vec<u8>, Published>,
     /// By device: how often each message came.
     pub(crate) received: Vec<BTreeMap<Vec<u8>, u32>>,
-    /// Devices that left a connection before its CONNACK: while their session was on its way from one shard to another. What was on its way may be
-    /// lost with such a connection, and a QoS 2 message sent again as a new one.
-    pub(crate) hasty: BTreeSet<usize>,
     /// Devices whose subscription stands for good.
     pub(crate) standing: BTreeSet<usize>,
     pub(crate) next_node: u64,
@@ -90,7 +87,6 @@ impl World {
             hostile: Vec::new(),
             published: BTreeMap::new(),
             received: vec![BTreeMap::new(); DEVICES],
-            hasty: BTreeSet::new(),
             standing: BTreeSet::new(),
             next_node: 1,
             trace: rustc_hash::FxHasher::default(),
@@ -248,19 +244,12 @@ impl World {
         if self.devices[number].socket.is_some() && !(self.faults.cuts && self.random.one_in(40)) {
             return;
         }
-        self.note_haste(number);
         let shard = self.random.below(SHARDS);
         let now = self.now();
         if let Ok(id) = self.shards[shard].engine.handle_accept(Listener::Mqtt, now) {
             self.tell(|| format!("device-{number} dials shard {shard}"));
             self.devices[number].dial(shard, id);
             self.note(&[1, number as u64, shard as u64]);
-        }
-    }
-
-    fn note_haste(&mut self, number: usize) {
-        if self.devices[number].socket.as_ref().is_some_and(|socket| !socket.connected) {
-            self.hasty.insert(number);
         }
     }
 
@@ -424,7 +413,6 @@ impl World {
         let Some(socket) = &self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
         self.tell(|| format!("device-{number} is cut"));
-        self.note_haste(number);
         self.devices[number].lose();
         // The gateway may notice at once, or only when the device comes again.
         if self.random.one_in(2) {

@@ -111,6 +111,18 @@ impl RedisStore {
     }
 }
 
+/// The name under which a server has one of our functions. For tests of what a caller leaves that dies between two of them.
+#[doc(hidden)]
+pub fn function_name(function: &str) -> String {
+    library::Library::new().function(function)
+}
+
+/// The one key that functions about a client, a filter or a topic of up to two levels are given. For tests as well.
+#[doc(hidden)]
+pub fn partition_key(prefix: &str, of: &str) -> String {
+    partition::Partition::of_client(of).key(prefix)
+}
+
 impl Store for RedisStore {
     fn submit(&self, request: Request, reply: ReplyTo) {
         if self.waiting.load(Ordering::Relaxed) >= self.requests_max {

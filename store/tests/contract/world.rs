@@ -48,22 +48,56 @@ impl Bench {
     }
 
     pub(crate) fn redis() -> Self {
+        Self::redis_at(&redis_server::shared_url())
+    }
+
+    pub(crate) fn redis_at(url: &str) -> Self {
         static BENCHES: AtomicU64 = AtomicU64::new(0);
         let (options, now) = options();
         let number = BENCHES.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("test-{}-{number}-", std::process::id());
-        let url = redis_server::shared_url();
-        let deadline = Duration::from_secs(20);
-        let redis_options = RedisOptions {
-            bounds: options.bounds,
-            clock: Some(options.clock),
-            prefix: prefix.clone(),
-            deadline,
-            ..RedisOptions::default()
-        };
-        let store = Arc::new(RedisStore::connect(&url, redis_options).unwrap());
-        let redis = Some(Shared { store: Arc::clone(&store), url, prefix });
-        Self { store, now, directory: None, redis }
+        let redis = Shared::connect(url, prefix, options);
+        let store = Arc::clone(&redis.store);
+        Self { store, now, directory: None, redis: Some(redis) }
+    }
+
+    /// Another user of the same server, with the same clock.
+    pub(crate) fn beside(&self) -> Self {
+        let (options, _) = options();
+        let now = Arc::clone(&self.now);
+        let hand = Arc::clone(&now);
+        let options = Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), ..options };
+        let former = self.redis.as_ref().unwrap();
+        let redis = Shared::connect(&former.url, former.prefix.clone(), options);
+        let store = Arc::clone(&redis.store);
+        Self { store, now, directory: None, redis: Some(redis) }
+    }
+
+    /// Calls one of the server's functions, as a user of it that dies right after it. `of` is whose partition it is about.
+    pub(crate) fn call(&self, function: &str, of: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
+        let redis = self.redis.as_ref().unwrap();
+        let mut connection = redis::Client::open(redis.url.as_str()).unwrap().get_connection().unwrap();
+        let library = holdfast_store::redis::function_name(function);
+        let mut command = redis::cmd("FCALL");
+        command.arg(library).arg(1).arg(holdfast_store::redis::partition_key(&redis.prefix, of));
+        for argument in arguments {
+            command.arg(*argument);
+        }
+        let redis::Value::Array(fields) = command.query(&mut connection).unwrap() else { panic!("an array") };
+        let text = |field| if let redis::Value::BulkString(bytes) = field { bytes } else { Vec::new() };
+        fields.into_iter().map(text).collect()
+    }
+
+    /// The time, as functions are given it.
+    pub(crate) fn now(&self) -> Vec<u8> {
+        self.now_ms().to_string().into_bytes()
+    }
+
+    /// All keys of this store in its server.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let redis = self.redis.as_ref().unwrap();
+        let mut connection = redis::Client::open(redis.url.as_str()).unwrap().get_connection().unwrap();
+        redis::cmd("KEYS").arg(format!("{}*", redis.prefix)).query(&mut connection).unwrap()
     }
 
     pub(crate) fn embedded() -> Self {
@@ -221,6 +255,20 @@ impl Bench {
     pub(crate) fn save(&self, client: &str, epoch: Epoch, cursors: Vec<Cursor>) {
         let progress = Progress { cursors, ..Progress::default() };
         self.done(Request::Save { client: ClientId::new(client), epoch, progress });
+    }
+}
+
+impl Shared {
+    fn connect(url: &str, prefix: String, options: Options) -> Self {
+        let options = RedisOptions {
+            bounds: options.bounds,
+            clock: Some(options.clock),
+            prefix: prefix.clone(),
+            // A busy machine may let a server wait.
+            deadline: Duration::from_secs(20),
+            ..RedisOptions::default()
+        };
+        Self { store: Arc::new(RedisStore::connect(url, options).unwrap()), url: url.to_owned(), prefix }
     }
 }
 

@@ -1,0 +1,155 @@
+//! A server that goes away, in each way it can, is answered for in time, and used again once it is back.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use holdfast_store::contract::{Reply, Request, StoreError};
+use holdfast_store::{RedisOptions, RedisStore, Store};
+use holdfast_wire::ids::ClientId;
+
+use crate::redis_server::RedisServer;
+use crate::world::ALICE;
+
+const DEADLINE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn connect(server: &RedisServer, requests_max: usize) -> RedisStore {
+    let options = RedisOptions { deadline: DEADLINE, requests_max, ..RedisOptions::default() };
+    RedisStore::connect(&server.url(), options).unwrap()
+}
+
+fn open(client: &str) -> Request {
+    Request::Open {
+        client: ClientId::new(client),
+        owner: ALICE,
+        clean_start: false,
+        expiry_s: 60,
+        will: None,
+    }
+}
+
+/// Asks, and says how long the answer took.
+fn ask(store: &RedisStore, request: Request) -> (Result<Reply, StoreError>, Duration) {
+    let (answered, answers) = mpsc::sync_channel(1);
+    let asked = Instant::now();
+    store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
+    (answers.recv_timeout(PATIENCE).expect("an answer always comes"), asked.elapsed())
+}
+
+fn until_answered(store: &RedisStore) -> Reply {
+    let started = Instant::now();
+    loop {
+        match ask(store, open("d")).0 {
+            Ok(reply) => return reply,
+            Err(error) => assert!(started.elapsed() < PATIENCE, "still: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn until_refused_at_once(store: &RedisStore) {
+    let started = Instant::now();
+    loop {
+        let (answer, took) = ask(store, open("d"));
+        if matches!(answer, Err(StoreError::Unavailable(_))) && took < DEADLINE / 2 {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "still: {answer:?} after {took:?}");
+    }
+}
+
+#[test]
+fn a_stopped_server_is_an_absent_one_until_it_goes_on() {
+    let server = RedisServer::start("");
+    let store = connect(&server, 1_000);
+    until_answered(&store);
+    server.signal("STOP");
+    let (answer, took) = ask(&store, open("d"));
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    assert!(took >= DEADLINE / 2 && took < DEADLINE * 6, "{took:?}");
+    until_refused_at_once(&store);
+    server.signal("CONT");
+    until_answered(&store);
+}
+
+#[test]
+fn a_store_that_waits_for_a_stopped_server_does_not_turn_in_circles() {
+    let server = RedisServer::start("");
+    let store = connect(&server, 1_000);
+    server.signal("STOP");
+    until_refused_at_once(&store);
+    let busy = || {
+        let ticks = |stat: &str| {
+            let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .map(|task| task.unwrap().path())
+            .filter(|task| {
+                std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "store")
+            })
+            .filter_map(|task| std::fs::read_to_string(task.join("stat")).ok())
+            .map(|stat| ticks(&stat))
+            .sum::<u64>()
+    };
+    let (before, started) = (busy(), Instant::now());
+    // The time is what is measured here: what the store's threads use of it, in hundredths of a second.
+    while started.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Stores of other tests beside this one may do some work.
+    assert!(busy() - before < 100, "{} hundredths of two seconds", busy() - before);
+}
+
+#[test]
+fn a_killed_server_is_dialled_again_and_given_the_functions() {
+    let server = RedisServer::start("");
+    let port = server.port();
+    let store = connect(&server, 1_000);
+    until_answered(&store);
+    drop(server);
+    until_refused_at_once(&store);
+    let _server = RedisServer::start_on(port, "");
+    let Reply::Opened(opened) = until_answered(&store) else { panic!("an open is answered with a session") };
+    assert_eq!(opened.session, None, "the new one is empty");
+}
+
+#[test]
+fn functions_that_someone_removed_are_loaded_again() {
+    let server = RedisServer::start("");
+    let store = connect(&server, 1_000);
+    until_answered(&store);
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    redis::cmd("FUNCTION").arg("FLUSH").exec(&mut connection).unwrap();
+    until_answered(&store);
+}
+
+#[test]
+fn more_requests_than_may_wait_are_refused_at_once() {
+    let server = RedisServer::start("");
+    let store = connect(&server, 10);
+    until_answered(&store);
+    server.signal("STOP");
+    let (answered, answers) = mpsc::sync_channel(100);
+    for number in 0..100 {
+        let answered = answered.clone();
+        let reply = Box::new(move |answer: Result<Reply, StoreError>| answered.send(answer).unwrap());
+        store.submit(open(&number.to_string()), reply);
+    }
+    assert!(answers.try_iter().count() >= 90, "all but ten are answered before the last was asked");
+    for _ in answers.iter().take(10) {}
+    server.signal("CONT");
+    until_answered(&store);
+}
+
+#[test]
+fn dropping_the_store_answers_what_is_still_asked() {
+    let server = RedisServer::start("");
+    let store = connect(&server, 1_000);
+    server.signal("STOP");
+    let (answered, answers) = mpsc::sync_channel(1);
+    store.submit(open("d"), Box::new(move |answer| answered.send(answer).unwrap()));
+    drop(store);
+    assert!(matches!(answers.try_recv(), Ok(Err(StoreError::Unavailable(_)))));
+}

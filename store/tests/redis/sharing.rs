@@ -1,0 +1,140 @@
+//! Several processes use one server, with names that no key was made for, and die where it hurts.
+
+use std::sync::Arc;
+
+use holdfast_store::contract::{Reply, Request};
+use holdfast_wire::ids::ClientId;
+use holdfast_wire::mqtt::QoS::AtLeastOnce;
+
+use crate::redis_server::RedisServer;
+use crate::world::{ALICE, BOB, Bench, at, device, filter};
+
+#[test]
+fn a_device_comes_back_on_another_node_and_finds_what_was_kept() {
+    let alice = Bench::redis();
+    let bob = alice.beside();
+    let epoch = alice.open("d", ALICE, 60).epoch;
+    alice.subscribe("d", epoch, &[("a", AtLeastOnce)]);
+    bob.append(&[filter("a"), device("d")], "kept");
+    let opened = bob.open("d", BOB, 60);
+    assert_eq!(opened.former, Some(ALICE));
+    assert_eq!(opened.session.unwrap().cursors, [at(filter("a"), 0), at(device("d"), 0)]);
+    assert_eq!(bob.read(&filter("a"), 0).0, [(1, "kept".to_owned())]);
+    assert_eq!(alice.lookup("d").unwrap().owner, Some(BOB));
+}
+
+#[test]
+fn no_name_chooses_its_slot_or_breaks_a_key() {
+    let bench = Bench::redis();
+    let long = "x".repeat(ClientId::BYTES_MAX);
+    for client in ["{a}{b}", "}{", "a:b", "", "\u{1f980}", "' .. redis.call", &long] {
+        let epoch = bench.open(client, ALICE, 60).epoch;
+        let stream = filter(client);
+        bench.subscribe(client, epoch, &[(client, AtLeastOnce)]);
+        bench.append(&[device(client), stream.clone()], "m");
+        bench.save(client, epoch, vec![at(stream.clone(), 1)]);
+        let session = bench.open(client, BOB, 60).session.unwrap();
+        assert_eq!(session.cursors, [at(stream, 1), at(device(client), 0)]);
+        assert_eq!(bench.offsets(&device(client)), [1]);
+    }
+}
+
+/// What a caller leaves that dies between two steps of a subscribe: readers that no session knows.
+#[test]
+fn a_reader_that_no_session_took_up_leaves_by_itself() {
+    let bench = Bench::redis();
+    bench.open("d", ALICE, 60);
+    let epoch = bench.lookup("d").unwrap().epoch;
+    // The session is given a reader and the stream is joined; the third step never comes.
+    let joining = bench.call(
+        "subscribe",
+        "d",
+        &[&bench.now(), b"d", &epoch.0.to_string().into_bytes(), b"a", &[1, 0, 0, 0, 0], b"", b"0"],
+    );
+    let reader = joining[2].clone();
+    bench.call("join", "a", &[b"a", &reader, b"1"]);
+    assert_eq!(bench.durable_filters(), [Box::from("a")]);
+    bench.pass_s(59);
+    assert_eq!(bench.durable_filters(), [Box::from("a")], "it may yet be taken up");
+    bench.pass_s(1);
+    assert!(bench.durable_filters().is_empty());
+    // Whoever comes back after that is told, instead of holding a stream that is not there.
+    let late = bench.call(
+        "subscribe",
+        "d",
+        &[&bench.now(), b"d", &epoch.0.to_string().into_bytes(), b"a", &[1, 0, 0, 0, 0], &reader, b"0"],
+    );
+    assert_eq!(late[0], b"lapsed");
+}
+
+/// What a caller leaves that dies after the first step of a close: streams that have not heard of it.
+#[test]
+fn a_session_that_ended_halfway_leaves_its_streams_by_itself() {
+    let bench = Bench::redis();
+    let epoch = bench.subscriber("d", "a").0.to_string().into_bytes();
+    bench.call("close", "d", &[&bench.now(), b"d", &epoch, b"", b"", b"0"]);
+    assert_eq!(bench.lookup("d"), None);
+    assert_eq!(bench.durable_filters(), [Box::from("a")], "nobody has told the stream");
+    // Meanwhile the device is back and subscribes again.
+    let again = bench.subscriber("d", "a");
+    bench.append(&[filter("a")], "for the new session");
+    bench.pass_s(5);
+    assert_eq!(bench.offsets(&filter("a")), [1], "the former reader is gone, the new one is not");
+    bench.close("d", again, 0);
+    assert!(bench.durable_filters().is_empty());
+}
+
+#[test]
+fn everything_is_gone_from_the_server_when_the_last_session_is() {
+    let bench = Bench::redis();
+    let format_key_and_counts = bench.keys();
+    for client in ["a", "b", "c"] {
+        let epoch = bench.open(client, ALICE, 60).epoch;
+        let filters = [("x", AtLeastOnce), ("$share/g/x", AtLeastOnce), (client, AtLeastOnce)];
+        bench.subscribe(client, epoch, &filters);
+        bench.append(&[filter("x"), filter("$share/g/x"), filter(client), device(client)], "m");
+        bench.done(Request::Retain { message: bench.message_until(client, "r", bench.now_ms() + 5_000) });
+        bench.close(client, epoch, 30);
+    }
+    bench.pass_s(60);
+    let left: Vec<_> = bench
+        .keys()
+        .into_iter()
+        .filter(|key| !format_key_and_counts.contains(key) && !key.ends_with(":n"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_full_server_says_so_and_what_frees_memory_still_works() {
+    let server = RedisServer::start("--maxmemory 100mb --maxmemory-policy noeviction");
+    let bench = Bench::redis_at(&server.url());
+    let epoch = bench.subscriber("d", "a");
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
+    let request = Request::Append { streams: vec![filter("a")], message: bench.message("t", "x") };
+    assert!(matches!(bench.ask(request), Err(holdfast_store::contract::StoreError::Full(_))));
+    bench.close("d", epoch, 0);
+    assert_eq!(bench.lookup("d"), None);
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).exec(&mut connection).unwrap();
+    bench.subscriber("d", "a");
+}
+
+#[test]
+fn many_devices_subscribe_to_one_filter_at_once() {
+    let bench = Bench::redis();
+    let store = Arc::clone(&bench.store);
+    let (answered, answers) = std::sync::mpsc::channel();
+    for number in 0..500 {
+        let client = ClientId::new(&number.to_string());
+        let epoch = bench.open(&client, ALICE, 60).epoch;
+        let subscriptions = vec![crate::world::subscription("all", AtLeastOnce)];
+        let answered = answered.clone();
+        let request = Request::Subscribe { client, epoch, subscriptions };
+        store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
+    }
+    drop(answered);
+    assert!(
+        answers.iter().all(|answer| matches!(answer, Ok(Reply::Subscribed(stands)) if stands.len() == 1))
+    );
+}

@@ -342,7 +342,9 @@ pub(super) mod tests {
     fn selected_records_are_the_same_but_for_the_mark() {
         let mut batch = Batch::default();
         let payloads = [&b"0"[..], b"1", b"2", b"3", b"4"];
-        payloads.iter().for_each(|payload| batch.push(&sample(payload)));
+        for payload in payloads {
+            batch.push(&sample(payload));
+        }
         batch.seal(100);
         let selected = batch.select(&[0..1, 3..5], true);
         let expected: Vec<_> = [0, 3, 4]

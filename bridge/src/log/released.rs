@@ -36,7 +36,7 @@ pub(super) struct Standing {
     pub(super) released: AtomicU64,
     /// Bytes of all segments.
     pub(super) bytes: AtomicU64,
-    reclaim: Mutex<Option<oneshot::Sender<(u64, Vec<Reclaimed>)>>>,
+    reclaim: Mutex<Option<Reclaim>>,
 }
 
 impl std::fmt::Debug for Standing {
@@ -51,10 +51,13 @@ impl std::fmt::Debug for Standing {
 
 impl Standing {
     /// Whoever wants back what is queued.
-    pub(super) fn take_reclaim(&self) -> Option<oneshot::Sender<(u64, Vec<Reclaimed>)>> {
+    pub(super) fn take_reclaim(&self) -> Option<Reclaim> {
         self.reclaim.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
+
+/// Where to give back what is queued, with the offset behind what was stored before.
+type Reclaim = oneshot::Sender<(u64, Vec<Reclaimed>)>;
 
 /// A batch that the log never stored, with its share of the queue.
 pub(crate) struct Reclaimed {

@@ -150,7 +150,7 @@ fn sift(
             }
         }
     }
-    if kept == [0..batch.records()] {
+    if kept.first() == Some(&(0..batch.records())) {
         return (batch, None);
     }
     (batch.select(&kept, false), Some(kept))

@@ -82,8 +82,9 @@ pub(super) enum Action {
 /// The state of the sink, as one sees it from outside.
 #[derive(Debug)]
 pub(super) struct Outage {
-    on_outage: OnOutage,
-    outage_after: Duration,
+    wish: OnOutage,
+    /// So long without a report is an outage.
+    patience: Duration,
     state: State,
     /// When the state was entered.
     since: Instant,
@@ -96,9 +97,9 @@ pub(super) struct Outage {
 
 impl Outage {
     /// With a sink that is thought to be well. `behind` records of an earlier process drain first.
-    pub(super) fn new(on_outage: OnOutage, outage_after: Duration, behind: u64, now: Instant) -> Self {
+    pub(super) fn new(wish: OnOutage, patience: Duration, behind: u64, now: Instant) -> Self {
         let state = if behind > 0 { State::Draining } else { State::Direct };
-        Self { on_outage, outage_after, state, since: now, reports: 0, progress_at: now, away_since: None }
+        Self { wish, patience, state, since: now, reports: 0, progress_at: now, away_since: None }
     }
 
     pub(super) fn state(&self) -> State {
@@ -116,7 +117,7 @@ impl Outage {
             State::Returning | State::Suspect => 256,
             _ => 8,
         };
-        (self.outage_after / part).max(Duration::from_millis(2))
+        (self.patience / part).max(Duration::from_millis(2))
     }
 
     /// Takes in what is seen and says what is to be done; to be asked again until there is nothing.
@@ -130,12 +131,12 @@ impl Outage {
         let in_state = now.saturating_duration_since(self.since);
         let (next, action) = match self.state {
             State::Direct | State::Held if seen.came_back => (State::Suspect, Some(Action::Withdraw)),
-            State::Direct if stands_still && self.on_outage == OnOutage::Spool => {
+            State::Direct if stands_still && self.wish == OnOutage::Spool => {
                 (State::Suspect, Some(Action::Withdraw))
             }
             State::Direct if stands_still => (State::Held, None),
             State::Held if !stands_still => (State::Direct, None),
-            State::Suspect if seen.all_came_back => match self.on_outage {
+            State::Suspect if seen.all_came_back => match self.wish {
                 OnOutage::Spool => (State::Spooling, Some(Action::Spool)),
                 OnOutage::Hold => (State::Returning, Some(Action::Retry)),
             },
@@ -143,7 +144,7 @@ impl Outage {
             State::Draining if stands_still => (State::Spooling, None),
             State::Draining if seen.behind <= LITTLE => (State::Returning, Some(Action::Close)),
             State::Returning if seen.behind == 0 => (State::Direct, Some(Action::Direct)),
-            State::Returning if self.on_outage == OnOutage::Spool && in_state > self.outage_after / 8 => {
+            State::Returning if self.wish == OnOutage::Spool && in_state > self.patience / 8 => {
                 (State::Draining, Some(Action::Reopen))
             }
             _ => return None,
@@ -160,14 +161,14 @@ impl Outage {
         action
     }
 
-    /// Nothing was reported for [`Outage::outage_after`] though something is owed; or, where some partitions work and others do not, something
+    /// Nothing was reported for `patience` though something is owed; or, where some partitions work and others do not, something
     /// is owed for five times as long.
     fn stands_still(&self, seen: Seen, now: Instant) -> bool {
         let Some(oldest) = seen.oldest else { return false };
         let owed = now.saturating_duration_since(oldest);
         let silent = now.saturating_duration_since(self.progress_at.max(oldest));
         let directly = matches!(self.state, State::Direct | State::Held);
-        silent >= self.outage_after || (directly && owed >= self.outage_after * 5)
+        silent >= self.patience || (directly && owed >= self.patience * 5)
     }
 }
 

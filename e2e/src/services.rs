@@ -243,7 +243,17 @@ fn start_redis(folder: &Path, address: SocketAddr) -> Child {
     // The kernel ends it if the test is killed.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "redis-server", "--bind", "127.0.0.1", "--save", ""]);
-    command.args(["--appendonly", "yes", "--port", &address.port().to_string(), "--dir"]).arg(folder);
+    command
+        .args([
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--port",
+            &address.port().to_string(),
+            "--dir",
+        ])
+        .arg(folder);
     command.stdin(Stdio::null()).stdout(log);
     let mut child = command.spawn().expect("setpriv can be started");
     until("Redis to answer", PATIENCE, || {

@@ -132,11 +132,8 @@ impl Node {
         if !names.is_empty() {
             let shards = mailboxes.clone();
             let tell = move |found: &[SocketAddr]| {
-                let all: Arc<[SocketAddr]> = fixed.iter().chain(found).copied().collect();
-                // One for each time that the bridges changed, which takes seconds.
-                for shard in &shards {
-                    shard.post(Letter::Bridges(Arc::clone(&all)));
-                }
+                let all: Vec<SocketAddr> = fixed.iter().chain(found).copied().collect();
+                tell_bridges(&shards, &all);
             };
             let resolver = Resolver::start(names, settings.resolve_every, tell);
             handle.resolver = Some(resolver.map_err(system("a thread"))?);
@@ -259,6 +256,12 @@ impl NodeHandle {
     /// Passes on what a reload needs, apart from the handle that is to drain.
     pub fn reloader(&self) -> Reloader {
         Reloader { mailboxes: self.mailboxes.clone() }
+    }
+
+    /// These are all bridges from now on, for a process that finds them by other means than names: those that are new are dialled, those
+    /// that are missing keep their links as long as they stand.
+    pub fn know_bridges(&self, addresses: &[SocketAddr]) {
+        tell_bridges(&self.mailboxes, addresses);
     }
 
     /// What `POST /drain` sets; the caller may set it too, waits for it, and then calls [`drain`](Self::drain).
@@ -414,6 +417,14 @@ impl Dialers {
             Target::Address(address) => Dialer::to_address(*address, node.0.rotate_left(u32::from(shard))),
         };
         self.0.iter_mut().map(dialer).collect()
+    }
+}
+
+/// One letter for each time that the bridges changed, which takes seconds.
+fn tell_bridges(shards: &[Mailbox<Letter>], addresses: &[SocketAddr]) {
+    let addresses: Arc<[SocketAddr]> = addresses.into();
+    for shard in shards {
+        shard.post(Letter::Bridges(Arc::clone(&addresses)));
     }
 }
 

@@ -22,11 +22,19 @@ pub struct LinkConfig {
     pub bridges: Vec<String>,
     /// How often host names in `bridges` are looked up, in seconds. 1 to 3,600. Default 10.
     pub resolve_every_s: u32,
+    /// Whether bridges are told of each connection that begins or ends, for whoever follows `holdfast.events`. Default false.
+    pub events: bool,
 }
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { secret: String::new(), secret_file: PathBuf::new(), bridges: Vec::new(), resolve_every_s: 10 }
+        Self {
+            secret: String::new(),
+            secret_file: PathBuf::new(),
+            bridges: Vec::new(),
+            resolve_every_s: 10,
+            events: false,
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl GatewayConfig {
                 json: self.json.check()?,
                 // What one turn gives a connection fits into what may wait for it.
                 limits: Limits { turn_bytes_max: tcp.unsent_bytes_max, ..self.limits.check()? },
-                events: false,
+                events: self.link.events,
             },
             tcp,
             link_secret: self.link.secret()?,

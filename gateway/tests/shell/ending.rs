@@ -62,7 +62,7 @@ fn a_drain_says_goodbye_and_gives_the_acknowledgements_it_owes() {
         classic.expect_end();
         draining.join().unwrap()
     });
-    assert_eq!(drained, Drained { complete: true, cut: 0 });
+    assert_eq!(drained, Drained { complete: true, cut: 0, failed: false });
     assert_eq!(watcher.join().unwrap(), 503);
     world.node.join();
 }
@@ -82,7 +82,7 @@ fn what_is_left_when_the_time_of_a_drain_is_up_is_cut() {
     client.publish("t", 3, b"never settled");
     world.bridge.wait_for_uplinks(1);
     let drained = world.node.drain(Duration::ZERO);
-    assert_eq!(drained, Drained { complete: false, cut: 1 });
+    assert_eq!(drained, Drained { complete: false, cut: 1, failed: false });
     wait_until("it is gone", || client.read_or_end().is_none());
 }
 

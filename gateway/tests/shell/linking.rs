@@ -101,6 +101,70 @@ fn bridges_are_found_by_name() {
 }
 
 #[test]
+fn bridges_join_and_leave_while_the_node_runs() {
+    let bridges = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = bridges.each_ref().map(|bridge| bridge.local_addr().unwrap());
+    let welcome = |id| {
+        ToGateway::Welcome(Welcome { version: LINK_VERSION, bridge: BridgeId(id), window_bytes: 1 << 20 })
+    };
+    let mut config = config();
+    config.shards = 1;
+    let node = start_node(&config, vec![]);
+    assert!(!links(&node));
+    node.know_bridges(&addresses[..1]);
+    let first = answer_hello(&bridges[0], |_| (), &welcome(1));
+    wait_until("the link is up", || links(&node));
+
+    // The second joins, the first leaves its name: its link stands as long as it wants.
+    node.know_bridges(&addresses[..2]);
+    let second = answer_hello(&bridges[1], |_| (), &welcome(2));
+    node.know_bridges(&addresses[1..2]);
+    drop(second);
+    let second = answer_hello(&bridges[1], |_| (), &welcome(2));
+    assert!(links(&node), "the first one's link still stands");
+    drop(first);
+
+    // A third takes its place; the first is not dialled again, until it is known again.
+    node.know_bridges(&addresses[1..]);
+    let third = answer_hello(&bridges[2], |_| (), &welcome(3));
+    drop(second);
+    let second = answer_hello(&bridges[1], |_| (), &welcome(2));
+    bridges[0].set_nonblocking(true).unwrap();
+    assert!(bridges[0].accept().is_err(), "nobody dials it");
+    bridges[0].set_nonblocking(false).unwrap();
+    node.know_bridges(&addresses);
+    let _first = answer_hello(&bridges[0], |_| (), &welcome(4));
+    drop((second, third));
+}
+
+#[test]
+fn a_bridge_under_two_addresses_has_one_link() {
+    let bridge = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = bridge.local_addr().unwrap().port();
+    let addresses = ["127.0.0.1", "127.0.0.2"].map(|host| format!("{host}:{port}").parse().unwrap());
+    let mut config = config();
+    config.shards = 1;
+    let node = start_node(&config, vec![]);
+    node.know_bridges(&addresses);
+    let first = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    let second = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    // What a bridge does with the former of two links of one shard.
+    drop(first);
+    wait_until("the link is up", || links(&node));
+    // Twice as long as the first pause.
+    bridge.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < deadline {
+        assert!(bridge.accept().is_err(), "it is reached already");
+        std::thread::yield_now();
+    }
+    bridge.set_nonblocking(false).unwrap();
+    drop(second);
+    let _again = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+}
+
+#[test]
 fn a_name_that_does_not_resolve_keeps_the_node_waiting_and_says_so() {
     let mut config = config();
     config.shards = 1;

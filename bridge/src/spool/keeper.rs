@@ -18,6 +18,7 @@ pub(super) struct Keeper {
     outage_after: Duration,
     /// When the sink was last asked to give back what it has.
     asked_at: Instant,
+    reports_before: u64,
     told: Told,
 }
 
@@ -28,6 +29,15 @@ struct Told {
     seconds: Option<u64>,
 }
 
+/// Nobody waits for a keeper that is gone, however it went.
+struct Closes(Arc<Shared>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.set_way(Way::Closed);
+    }
+}
+
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, config: &OutageConfig, behind: u64) -> Self {
         let now = Instant::now();
@@ -36,23 +46,22 @@ impl Keeper {
         if behind > 0 {
             tracing::info!(directory = %config.directory.display(), records = behind, "the spool drains what an earlier run left in it");
         }
-        Self { shared, outage, outage_after, asked_at: now, told: Told::default() }
+        Self { shared, outage, outage_after, asked_at: now, reports_before: 0, told: Told::default() }
     }
 
     /// Returns when the sink is to be closed.
     pub(super) fn run(self, spooled: Option<Spooled>) {
+        let closes = Closes(Arc::clone(&self.shared));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "the spool cannot run"),
         };
-        let shared = Arc::clone(&self.shared);
         runtime.block_on(async move {
             // With its end the drain ends, wherever it waits.
             tokio::select! {
-                () = drain(Arc::clone(&shared), spooled) => {}
+                () = drain(Arc::clone(&closes.0), spooled) => {}
                 () = self.keep() => {}
             }
-            shared.set_way(Way::Closed);
         });
     }
 
@@ -64,7 +73,10 @@ impl Keeper {
             }
             self.publish();
             let news = shared.news.for_keeper.notified();
-            if self.outage.state() == State::Direct && shared.direct.is_quiet() {
+            let reports = shared.direct.reports();
+            // While frames come and go it looks now and then; waking it for each batch would cost more than the batch.
+            let idle = std::mem::replace(&mut self.reports_before, reports) == reports;
+            if self.outage.state() == State::Direct && idle && shared.direct.is_quiet() {
                 shared.parked.store(true, Ordering::SeqCst);
                 // A frame that came in between saw nobody sleep.
                 if shared.direct.is_quiet() {

@@ -2,6 +2,7 @@
 
 mod broker;
 mod devices;
+mod disk;
 mod kafka;
 mod kill;
 mod property;

@@ -1,0 +1,177 @@
+//! What an outage shows to whoever watches, and the alarm at the first frame that is lost. Alone in its process, because counters are.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use holdfast_bridge::log::LogRecord;
+use holdfast_bridge::metrics as names;
+use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, Verdict};
+use holdfast_bridge::spool::{OutageConfig, OutageSink};
+use holdfast_wire::ids::{Epoch, NodeId};
+use holdfast_wire::message::Message;
+use holdfast_wire::mqtt::QoS;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+/// Keeps the last value of everything, by name.
+#[derive(Clone, Default)]
+struct Values(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
+
+impl Values {
+    fn of(&self, name: &str) -> Arc<AtomicU64> {
+        Arc::clone(self.0.lock().unwrap().entry(name.to_owned()).or_default())
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.of(name).load(Ordering::Acquire)
+    }
+
+    fn gauge(&self, name: &str) -> f64 {
+        f64::from_bits(self.count(name))
+    }
+}
+
+impl Recorder for Values {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(self.of(key.name()))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(self.of(key.name()))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// Answers with what it was told to, or not at all.
+#[derive(Clone, Default)]
+struct MoodySink {
+    silent: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
+    unanswered: Arc<Mutex<Vec<(Range<u32>, OnSettled)>>>,
+}
+
+impl MoodySink {
+    fn answer(&self, verdict: &Verdict) {
+        for (frames, mut settled) in std::mem::take(&mut *self.unanswered.lock().unwrap()) {
+            settled(frames, verdict.clone());
+        }
+    }
+}
+
+struct MoodyLane(MoodySink, u32);
+
+impl Sink for MoodySink {
+    fn lane(&self) -> Box<dyn Lane> {
+        Box::new(MoodyLane(self.clone(), 0))
+    }
+
+    fn withdraw(&self) {
+        self.answer(&Verdict::Withdrawn);
+    }
+}
+
+impl Lane for MoodyLane {
+    fn push(&mut self, _: &LogRecord<'_>, _: bool) {
+        self.1 += 1;
+    }
+
+    fn send(&mut self, settled: OnSettled) -> Sent<'_> {
+        self.0.unanswered.lock().unwrap().push((0..std::mem::take(&mut self.1), settled));
+        if !self.0.silent.load(Ordering::Acquire) {
+            let refuses = self.0.refuses.load(Ordering::Acquire);
+            self.0.answer(&if refuses { Verdict::Refused(0x97) } else { Verdict::Stored });
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+fn frame() -> LogRecord<'static> {
+    LogRecord {
+        offset: 0,
+        node: NodeId(1),
+        epoch: Epoch(1),
+        packet_id: None,
+        dup: false,
+        resent: false,
+        event_time_ms: 0,
+        message: Message {
+            id: 1,
+            topic: "t",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            publisher: "d",
+            published_at_ms: 1,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: b"21.5",
+        },
+    }
+}
+
+#[track_caller]
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !reached() {
+        assert!(Instant::now() < deadline, "it never came to this: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_outage_is_seen_and_the_first_lost_frame_counted() {
+    let values = Values::default();
+    metrics::set_global_recorder(values.clone()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let primary = MoodySink::default();
+    let config = OutageConfig {
+        outage_after: Duration::from_millis(50),
+        ..OutageConfig::in_directory(directory.path())
+    };
+    let sink = OutageSink::start(Arc::new(primary.clone()), &config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let stored = Arc::new(AtomicU64::new(0));
+    let mut lane = sink.lane();
+    let mut publish = |frames: u32| {
+        (0..frames).for_each(|_| lane.push(&frame(), false));
+        let stored = Arc::clone(&stored);
+        let settled = move |run: Range<u32>, verdict| {
+            assert_eq!(verdict, Verdict::Stored);
+            stored.fetch_add(u64::from(run.end - run.start), Ordering::AcqRel);
+        };
+        runtime.block_on(lane.send(Box::new(settled))).unwrap();
+    };
+    publish(3);
+    assert_eq!(stored.load(Ordering::Acquire), 3);
+    until("all is well", || values.gauge(names::SPOOL_STATE) == 0.0);
+
+    primary.silent.store(true, Ordering::Release);
+    publish(4);
+    until("they go to the spool", || stored.load(Ordering::Acquire) == 7);
+    until("it is told", || {
+        values.gauge(names::SPOOL_STATE) == 2.0 && values.gauge(names::SPOOL_RECORDS) == 4.0
+    });
+    assert_eq!(values.count(names::OUTAGES), 1);
+    until("seconds are counted", || values.count(names::OUTAGE_SECONDS) >= 1);
+    assert!(values.gauge(names::SPOOL_BYTES) > 100.0);
+    assert_eq!(values.count(names::FRAMES_LOST), 0);
+
+    // What was acknowledged is refused for good: nobody can be told any more but the operator.
+    until("the first are tried", || !primary.unanswered.lock().unwrap().is_empty());
+    primary.refuses.store(true, Ordering::Release);
+    primary.silent.store(false, Ordering::Release);
+    primary.answer(&Verdict::Refused(0x97));
+    until("all is well", || {
+        values.gauge(names::SPOOL_STATE) == 0.0 && values.gauge(names::SPOOL_RECORDS) == 0.0
+    });
+    assert_eq!(values.count(names::FRAMES_LOST), 4);
+    assert_eq!(values.count(names::OUTAGES), 1);
+}

@@ -1,7 +1,7 @@
 # The ways in. `make` alone lists them; each sets up what it needs and can be called again at any time.
 #
-# Present before: Rust by rustup, Python 3.11 or newer with venv, Node 20 or newer with npm. Everything else is
-# fetched here, into target/ and .cache/, from the package registries that the machine's own clients are set up for.
+# Present before: Rust by rustup, Python 3.11 or newer with venv, Node 20 or newer with npm, a JDK 17 or newer with Maven, redis-server 7 or newer. Everything
+# else is fetched here, into target/ and .cache/, from the package registries that the machine's own clients are set up for.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,10 +14,12 @@ PYTHON_CLIENTS := e2e/clients/python
 NODE_CLIENTS := e2e/clients/node
 # Starts a gateway on free ports, runs a command with its addresses in the environment, ends with its exit code.
 WITH_GATEWAY := target/debug/with-gateway
+# The same with gateway and bridge as processes of their own, a real Kafka and a real Redis.
+WITH_CLUSTER := target/debug/with-cluster
 DEVICES ?= 1000
 SECONDS ?= 10
 
-.PHONY: help demo build test test-rust test-websocket test-clients test-python test-node lint licences bench clean
+.PHONY: help demo build test test-rust test-websocket test-clients test-python test-kafka test-node chaos lint licences bench clean
 
 help: ## Lists what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,13 +39,20 @@ test-rust: ## All crates with their documentation's examples, and whole processe
 test-websocket: ## The public WebSocket cases (Autobahn's) against the same layer.
 	wire/tests/autobahn/run.sh
 
-test-clients: test-python test-node ## Foreign MQTT clients against one gateway each.
+test-clients: test-python test-kafka test-node ## Foreign MQTT and Kafka clients against one gateway each.
 
 test-python: $(WITH_GATEWAY) $(VENV)/.installed ## paho-mqtt, MQTT 3.1.1 and 5.
 	$(WITH_GATEWAY) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)
 
+test-kafka: $(WITH_CLUSTER) $(VENV)/.installed ## What stands in Kafka, read by confluent-kafka.
+	$(WITH_CLUSTER) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)/test_kafka.py
+
 test-node: $(WITH_GATEWAY) $(NODE_CLIENTS)/node_modules/.package-lock.json ## MQTT.js, over TCP and over WebSocket.
 	$(WITH_GATEWAY) -- node --test --test-reporter=spec $(wildcard $(NODE_CLIENTS)/*.test.js)
+
+chaos: ## Each process killed, stopped for 20 s, cut off; a long outage of Kafka (about 15 minutes).
+	cargo build --locked --workspace --bins
+	cargo test --locked -p holdfast-e2e --test chaos -- --include-ignored --nocapture
 
 lint: licences ## Formatting, clippy and documentation with warnings denied, licences.
 	cargo fmt --all --check
@@ -65,8 +74,8 @@ clean: ## Everything that was built or fetched here.
 	rm -rf .cache $(NODE_CLIENTS)/node_modules
 
 # Cargo knows what is up to date; make does not, so it always asks.
-.PHONY: $(WITH_GATEWAY)
-$(WITH_GATEWAY):
+.PHONY: $(WITH_GATEWAY) $(WITH_CLUSTER)
+$(WITH_GATEWAY) $(WITH_CLUSTER):
 	cargo build --locked --workspace --bins
 
 # The stamp comes last, so an interrupted installation is begun anew.

@@ -1,0 +1,106 @@
+//! Connections that are cut, late or lead into a black hole, while the processes at both ends live.
+
+use std::time::Duration;
+
+use holdfast_e2e::wait::pause;
+use holdfast_e2e::{ClusterSetup, Proxy, Ways, Weather};
+
+use crate::trial::{Trial, plan};
+
+const LATE: Duration = Duration::from_millis(200);
+/// Beyond `outage_after_ms` (2 s) and the deadline of a call to the store (2 s).
+const SHORT: Duration = Duration::from_secs(5);
+/// Beyond the 15 s after which a silent link is lost.
+const LONG: Duration = Duration::from_secs(20);
+
+#[test]
+fn weather_between_gateway_and_bridge_loses_nothing() {
+    storm(setup(), SHORT, |ways| &ways.links[..1], Service::Waits);
+}
+
+#[test]
+fn weather_between_gateway_and_one_of_two_bridges_loses_nothing() {
+    storm(setup().bridges(2), SHORT, |ways| &ways.links[1..], Service::Waits);
+}
+
+#[test]
+#[ignore = "20 s of black hole; make chaos"]
+fn long_weather_between_gateway_and_bridge_loses_nothing() {
+    storm(setup(), LONG, |ways| &ways.links[..1], Service::Waits);
+}
+
+#[test]
+#[ignore = "20 s of black hole; make chaos"]
+fn long_weather_between_gateway_and_one_of_two_bridges_loses_nothing() {
+    storm(setup().bridges(2), LONG, |ways| &ways.links[1..], Service::GoesOn);
+}
+
+#[test]
+fn weather_between_bridge_and_kafka_loses_nothing() {
+    storm(setup(), SHORT, |ways| &ways.kafka, Service::GoesOn);
+}
+
+#[test]
+#[ignore = "20 s of black hole; make chaos"]
+fn long_weather_between_bridge_and_kafka_loses_nothing() {
+    storm(setup(), LONG, |ways| &ways.kafka, Service::GoesOn);
+}
+
+#[test]
+fn weather_between_gateway_and_redis_does_not_touch_frames() {
+    storm(setup(), SHORT, |ways| std::slice::from_ref(&ways.gateway_store), Service::GoesOn);
+}
+
+#[test]
+fn weather_between_bridge_and_redis_does_not_touch_frames() {
+    storm(setup(), SHORT, |ways| std::slice::from_ref(&ways.bridge_store), Service::GoesOn);
+}
+
+#[test]
+#[ignore = "20 s of black hole; make chaos"]
+fn long_weather_around_redis_does_not_touch_frames() {
+    storm(setup(), LONG, |ways| std::slice::from_ref(&ways.gateway_store), Service::GoesOn);
+    storm(setup(), LONG, |ways| std::slice::from_ref(&ways.bridge_store), Service::GoesOn);
+}
+
+/// What devices see while a way is a black hole.
+#[derive(Clone, Copy, PartialEq)]
+enum Service {
+    /// Frames are acknowledged, if only after the timeout that finds the black hole.
+    GoesOn,
+    /// Acknowledgements wait for better weather.
+    Waits,
+}
+
+fn setup() -> ClusterSetup {
+    ClusterSetup::new().behind_proxies()
+}
+
+/// All kinds of weather on some ways, one after the other; in each the cluster is awaited to serve again by itself.
+fn storm(setup: ClusterSetup, time: Duration, ways: impl Fn(&Ways) -> &[Proxy], meanwhile: Service) {
+    let trial = Trial::begin(setup, plan());
+    let proxies = ways(trial.cluster.ways());
+    let set = |weather| proxies.iter().for_each(|proxy| proxy.set(weather));
+
+    proxies.iter().for_each(Proxy::cut);
+    trial.await_service("after a cut");
+
+    set(Weather::Late(LATE));
+    trial.await_service("with 200 ms more each way");
+    set(Weather::Fair);
+
+    set(Weather::BlackHole);
+    pause(time);
+    if meanwhile == Service::GoesOn {
+        trial.await_service("beside a black hole");
+    }
+    set(Weather::Fair);
+    trial.await_service("after the black hole");
+
+    set(Weather::Cut);
+    pause(time);
+    set(Weather::Fair);
+    trial.await_service("after nothing could connect for a while");
+
+    trial.end().assert_everyone_stayed();
+}

@@ -80,6 +80,8 @@ pub struct Frames {
     pub duplicated: u64,
     /// ... of which the record says that it was sent before, or the session was gone.
     pub duplicated_recognisable: u64,
+    /// ... of which the record says nothing, but an earlier copy of it does.
+    pub originals_behind: u64,
     /// In the log for the first time behind a later one.
     pub reordered: u64,
     /// In the log and never sent, or changed.
@@ -232,6 +234,7 @@ fn sum_frames(ledger: &Ledger) -> Frames {
             found: sum.found + frames.found_count(),
             duplicated: sum.duplicated + duplicated,
             duplicated_recognisable: sum.duplicated_recognisable + recognisable,
+            originals_behind: sum.originals_behind + frames.originals_behind_count(),
             reordered: sum.reordered + frames.reordered_count(),
             ..sum
         }
@@ -285,6 +288,7 @@ fn remarks(devices: &Devices, frames: &Frames, pushes: &Pushes, own_lag: Percent
         (frames.unsent, "frames were due and not sent before the end"),
         (frames.refused, "frames were refused by the gateway"),
         (frames.duplicated_recognisable, "frames are recorded again, recognisable as sent again"),
+        (frames.originals_behind, "of them are originals behind the copy that says so"),
         (pushes.unknown, "push requests got no outcome"),
         (pushes.unsent, "pushes were due and not requested before the end"),
         (pushes.duplicated, "pushes came more than once (QoS 1 allows it after a lost acknowledgement)"),
@@ -475,7 +479,7 @@ mod tests {
         observe_all(&mut ledger, 0, &[3]);
         let verdict = judge(&ledger);
         assert!(verdict.passed, "{verdict}");
-        assert_eq!(verdict.frames.duplicated_recognisable, 1);
+        assert_eq!((verdict.frames.duplicated_recognisable, verdict.frames.originals_behind), (1, 1));
     }
 
     #[test]

@@ -38,6 +38,19 @@ fn a_bridge_takes_over_from_one_that_was_killed() {
 }
 
 #[test]
+fn no_promised_push_is_lost_when_a_bridge_or_a_gateway_is_killed() {
+    let plan = FleetPlan { pushes_per_s: 40.0, ..plan() };
+    let mut trial = Trial::begin(ClusterSetup::new().gateways(2).bridges(2), plan);
+    trial.cluster.bridges[0].kill();
+    trial.await_service("with one bridge");
+    trial.cluster.bridges[0].restart();
+    trial.cluster.gateways[1].kill();
+    trial.await_service("with one gateway");
+    let pushes = trial.end().verdict.pushes;
+    assert!(pushes.delivered > 0, "{pushes:?}");
+}
+
+#[test]
 fn devices_wait_connected_for_the_only_bridge_to_come_back() {
     let mut trial = Trial::begin(ClusterSetup::new(), plan());
     for _ in 0..3 {

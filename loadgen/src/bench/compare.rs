@@ -9,6 +9,9 @@ use super::{BenchPlan, Contender, Reexec, Table, run};
 /// The broker that ratios refer to.
 pub const REFERENCE: &str = "mosquitto";
 
+/// The broker that has goals.
+pub(super) const JUDGED: &str = "holdfast";
+
 /// What came out.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Comparison {
@@ -39,9 +42,13 @@ impl Comparison {
         serde_json::to_string_pretty(self).expect("plain fields always serialise")
     }
 
-    /// Whether every broker started and every measure has its figures.
+    /// Whether all that is judged has its figures: Holdfast's, where it is among the brokers, and otherwise everyone's. What a broker to
+    /// compare with lacks is said in the table and is no fault of ours.
     pub fn is_complete(&self) -> bool {
-        self.absent.is_empty() && self.tables.iter().all(|table| table.failures.is_empty())
+        let Some(judged) = self.tables.iter().find(|table| table.name == JUDGED) else {
+            return self.absent.is_empty() && self.tables.iter().all(|table| table.failures.is_empty());
+        };
+        judged.failures.is_empty() && !judged.figures.is_empty()
     }
 }
 
@@ -77,4 +84,43 @@ pub fn compare(
         comparison.tables.push(table);
     }
     comparison
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{BenchError, Figure, Measure};
+
+    fn table(name: &str, failed: bool) -> Table {
+        let mut table = Table::new(name);
+        table.extend(vec![Figure::less("idle_bytes", "bytes", 500.0)]);
+        if failed {
+            table.failed(Measure::Storm, &BenchError::Protocol);
+        }
+        table
+    }
+
+    fn is_complete(tables: Vec<Table>, absent: &[&str]) -> bool {
+        Comparison { tables, absent: absent.iter().map(|&broker| broker.to_owned()).collect() }.is_complete()
+    }
+
+    #[test]
+    fn only_what_holdfast_itself_lacks_makes_a_comparison_incomplete() {
+        assert!(is_complete(
+            vec![table(REFERENCE, true), table(JUDGED, false)],
+            &["rumqttd did not start: no"]
+        ));
+        assert!(!is_complete(vec![table(REFERENCE, false), table(JUDGED, true)], &[]));
+        assert!(!is_complete(
+            vec![table(REFERENCE, false), Table::new(JUDGED)],
+            &["holdfast did not start: no"]
+        ));
+    }
+
+    #[test]
+    fn without_holdfast_everybody_must_have_figures() {
+        assert!(is_complete(vec![table(REFERENCE, false)], &[]));
+        assert!(!is_complete(vec![table(REFERENCE, true)], &[]));
+        assert!(!is_complete(vec![table(REFERENCE, false)], &["rumqttd did not start: no"]));
+    }
 }

@@ -3,13 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::compare::REFERENCE;
+use super::compare::{JUDGED, REFERENCE};
 use super::contender::HOLDFAST_GATEWAY_THREADS;
 use super::goals::goal_of;
 use super::table::{Table, cell, rows};
-
-/// The broker that has goals.
-const JUDGED: &str = "holdfast";
 
 pub(super) fn markdown(tables: &[Table], absent: &[String]) -> String {
     let reference = tables.iter().find(|table| table.name == REFERENCE);

@@ -19,6 +19,7 @@ pub struct FrameRecord {
     found_last: Option<u64>,
     duplicated: u64,
     duplicated_explained: u64,
+    originals_behind: u64,
     reordered: u64,
     never_sent_due: u64,
 }
@@ -77,6 +78,7 @@ impl FrameRecord {
             self.duplicated += 1;
             let explained = told || self.republished.contains(sequence);
             self.duplicated_explained += u64::from(explained);
+            self.originals_behind += u64::from(told && !resent);
             return Found::Again { explained };
         }
         // Its first copy counts: a copy that comes later is a duplicate, not a disorder.
@@ -117,6 +119,11 @@ impl FrameRecord {
     /// Found beyond the first time: all, and those a reader can recognise.
     pub fn duplicated_count(&self) -> (u64, u64) {
         (self.duplicated, self.duplicated_explained)
+    }
+
+    /// Of those, the ones without a mark of their own that stand behind a copy that has one.
+    pub fn originals_behind_count(&self) -> u64 {
+        self.originals_behind
     }
 
     /// Found for the first time after a later one.

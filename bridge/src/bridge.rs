@@ -1,4 +1,6 @@
-//! A running bridge: its runtime, its start and its end.
+//! A running bridge: its start and its end.
+
+mod runtime;
 
 use std::io;
 use std::net::TcpListener;
@@ -8,7 +10,6 @@ use std::time::Duration;
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::store::{Reply, Request};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::config::BridgeConfig;
@@ -19,6 +20,7 @@ use crate::push::{PushAnswer, PushError, PushRequest, push};
 use crate::sink::Sink;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
+use runtime::Runtime;
 
 /// Why a bridge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +45,13 @@ impl Bridge {
         store: Arc<dyn Store>,
         sink: Arc<dyn Sink>,
     ) -> Result<BridgeHandle, StartError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.worker_threads.max(1))
-            .thread_name("bridge")
-            .enable_all()
-            .build()?;
+        let runtime = Runtime::start(config.worker_threads)?;
         let (links_open, links_closed) = mpsc::channel(1);
         let core = Arc::new(Core::new(config, store, sink, links_open)?);
-        runtime.spawn(know_durable_filters(Arc::clone(&core)));
+        runtime.handle().spawn(know_durable_filters(Arc::clone(&core)));
         Ok(BridgeHandle(Arc::new(Running {
             core,
-            runtime: Some(runtime),
+            runtime,
             links_closed: std::sync::Mutex::new(Some(links_closed)),
         })))
     }
@@ -66,7 +64,7 @@ pub struct BridgeHandle(Arc<Running>);
 
 struct Running {
     core: Arc<Core>,
-    runtime: Option<Runtime>,
+    runtime: Runtime,
     links_closed: std::sync::Mutex<Option<mpsc::Receiver<()>>>,
 }
 
@@ -86,9 +84,9 @@ impl BridgeHandle {
     pub fn accept(&self, stream: impl Into<LinkStream>) {
         let core = Arc::clone(&self.0.core);
         let open = core.links_open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (Some(open), Some(runtime)) = (open, &self.0.runtime) else { return };
+        let Some(open) = open else { return };
         let stream = stream.into();
-        runtime.spawn(async move {
+        self.0.runtime.handle().spawn(async move {
             converse(core, stream, None).await;
             drop(open);
         });
@@ -96,17 +94,15 @@ impl BridgeHandle {
 
     /// Takes links from gateways that dial `listener`, until the bridge drains.
     pub fn listen(&self, listener: TcpListener) -> io::Result<()> {
-        let Some(runtime) = &self.0.runtime else { return Ok(()) };
-        let listener = on_runtime(runtime, listener)?;
-        runtime.spawn(accept_links(Arc::clone(&self.0.core), listener));
+        let listener = on_runtime(&self.0.runtime, listener)?;
+        self.0.runtime.handle().spawn(accept_links(Arc::clone(&self.0.core), listener));
         Ok(())
     }
 
     /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains.
     pub fn serve(&self, listener: TcpListener, router: axum::Router) -> io::Result<()> {
-        let Some(runtime) = &self.0.runtime else { return Ok(()) };
-        let listener = on_runtime(runtime, listener)?;
-        runtime.spawn(async move {
+        let listener = on_runtime(&self.0.runtime, listener)?;
+        self.0.runtime.handle().spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "an HTTP server of the bridge ended");
             }
@@ -116,8 +112,7 @@ impl BridgeHandle {
 
     /// Pushes, and waits for the outcome as long as the request says. May be called from any runtime.
     pub async fn push(&self, request: PushRequest) -> Result<PushAnswer, PushError> {
-        let Some(runtime) = &self.0.runtime else { return Err(PushError::Stopped) };
-        push(&self.0.core, runtime.handle(), request).await
+        push(&self.0.core, self.0.runtime.handle(), request).await
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -127,13 +122,12 @@ impl BridgeHandle {
     /// Drains: reads no more from shards, settles everything received, tells them, closes the links. `false` if that took longer than
     /// `within`; what is unsettled then the shards send to another bridge. Blocks the calling thread, which must not be one that polls tasks.
     pub fn shutdown(&self, within: Duration) -> bool {
-        let Some(runtime) = &self.0.runtime else { return true };
         self.0.core.links_open.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.0.core.draining.send_replace(true);
         let links_closed = self.0.links_closed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut links_closed) = links_closed else { return true };
         let (drained, wait) = std::sync::mpsc::channel();
-        runtime.spawn(async move {
+        self.0.runtime.handle().spawn(async move {
             // Nobody ever sends: it ends when the last link has.
             while links_closed.recv().await.is_some() {}
             let _ = drained.send(());
@@ -144,17 +138,8 @@ impl BridgeHandle {
 
 fn on_runtime(runtime: &Runtime, listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
     listener.set_nonblocking(true)?;
-    let _entered = runtime.enter();
+    let _entered = runtime.handle().enter();
     tokio::net::TcpListener::from_std(listener)
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // May be dropped on a thread of some runtime, which must not block.
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// Loads the filters of persistent sessions, lets links open, and compares with the store from time to time.

@@ -34,7 +34,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const GROUP_BATCHES_MAX: usize = 512;
 /// Less than this waits for company, see [`LogConfig::linger`].
 const LITTLE_BYTES: usize = 64 << 10;
-/// How often it looks whether enough has come meanwhile.
+/// How long at least it waits before it looks whether enough has come meanwhile.
 const LINGER_SLICE: Duration = Duration::from_micros(250);
 /// The same three for frames that nobody waits for (QoS 0): they cost no sync of their own where there are others, and few where there are none.
 /// A quarter of the least window of a link and of the least queue, so that neither runs full for it.
@@ -361,13 +361,24 @@ impl Group {
 
     /// How long to wait before looking for company again; none if it is to be stored now.
     fn wait(&self, linger: Duration, since_stored: Duration) -> Option<Duration> {
-        let (enough, linger, slice) = if self.awaited {
-            (LITTLE_BYTES, linger, LINGER_SLICE)
+        let (enough, linger) = if self.awaited {
+            (LITTLE_BYTES, linger)
         } else {
-            (UNAWAITED_BYTES, linger.max(UNAWAITED_LINGER), UNAWAITED_SLICE)
+            (UNAWAITED_BYTES, linger.max(UNAWAITED_LINGER))
         };
         let early = linger.saturating_sub(since_stored);
-        ((1..enough).contains(&self.bytes) && !early.is_zero()).then(|| early.min(slice))
+        if !(1..enough).contains(&self.bytes) || early.is_zero() {
+            return None;
+        }
+        let look_in = if self.awaited {
+            // Each look costs a timer, so the next one is when there may be enough, going by what came so far.
+            let (missing, came) = ((enough - self.bytes) as u32, self.bytes as u32);
+            (since_stored * missing / came).max(LINGER_SLICE)
+        } else {
+            // Somebody may begin to wait.
+            UNAWAITED_SLICE
+        };
+        Some(early.min(look_in))
     }
 
     /// Its batches have been completed.
@@ -423,6 +434,11 @@ mod tests {
         assert_eq!(group.wait(ms(1), ms(3)), None);
         group = Group { bytes: 1_000, awaited: true, ..Group::default() };
         assert_eq!(group.wait(ms(1), ms(3)), None);
-        assert_eq!(group.wait(ms(1), Duration::from_micros(900)), Some(Duration::from_micros(100)));
+        let us = Duration::from_micros;
+        assert_eq!(group.wait(ms(1), us(900)), Some(us(100)));
+        assert_eq!(group.wait(ms(1), us(100)), Some(us(900)), "little comes: one look");
+        group.bytes = LITTLE_BYTES / 2;
+        assert_eq!(group.wait(ms(1), us(400)), Some(us(400)), "much comes");
+        assert_eq!(group.wait(ms(1), us(10)), Some(LINGER_SLICE));
     }
 }

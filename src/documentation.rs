@@ -8,9 +8,12 @@ use holdfast_engine::CloseReason;
 use crate::config::default_values;
 
 const OPERATING: &str = include_str!("../docs/operating.md");
-/// The two files in which names of metrics stand.
-const METRICS: [&str; 2] =
-    [include_str!("../gateway/src/metrics.rs"), include_str!("../bridge/src/metrics.rs")];
+/// The files in which names of metrics stand.
+const METRICS: [&str; 3] = [
+    include_str!("../gateway/src/metrics.rs"),
+    include_str!("../bridge/src/metrics.rs"),
+    include_str!("../store/src/redis/metrics.rs"),
+];
 
 /// The first `cells` cells of each row of all tables below a heading of the second level.
 fn rows(heading: &str, cells: usize) -> BTreeSet<String> {

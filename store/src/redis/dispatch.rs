@@ -55,7 +55,7 @@ impl Job {
 pub(super) fn run(
     target: Target,
     options: RedisOptions,
-    queue: mpsc::UnboundedReceiver<Order>,
+    queue: mpsc::Receiver<Order>,
     opened: &SyncSender<Result<(), OpenError>>,
 ) {
     // Nobody hears it if the caller of `connect` is gone; then the queue is closed as well.
@@ -158,7 +158,7 @@ struct Dispatcher {
 }
 
 impl Dispatcher {
-    async fn serve(self: Rc<Self>, mut queue: mpsc::UnboundedReceiver<Order>) {
+    async fn serve(self: Rc<Self>, mut queue: mpsc::Receiver<Order>) {
         let background = [
             spawn_local(Rc::clone(&self.worker.server).keep_up()),
             spawn_local(Rc::clone(&self.worker).keep_sweeping()),

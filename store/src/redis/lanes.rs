@@ -43,19 +43,19 @@ struct Member<T> {
 
 /// All lanes that are in use, never more than requests that wait or run.
 pub(super) struct Lanes<T> {
-    lanes: HashMap<u64, VecDeque<Phase>>,
+    phases: HashMap<u64, VecDeque<Phase>>,
     members: HashMap<Ticket, Member<T>>,
     next: u64,
 }
 
 impl<T> Lanes<T> {
     pub(super) fn new() -> Self {
-        Self { lanes: HashMap::new(), members: HashMap::new(), next: 0 }
+        Self { phases: HashMap::new(), members: HashMap::new(), next: 0 }
     }
 
     /// Whether nobody is in a lane.
     pub(super) fn is_free(&self, lane: u64) -> bool {
-        !self.lanes.contains_key(&lane)
+        !self.phases.contains_key(&lane)
     }
 
     /// Enters. Gives the job back if it may start now; whoever starts says when it has finished.
@@ -66,7 +66,7 @@ impl<T> Lanes<T> {
         self.next += 1;
         let mut blocked = 0;
         for (lane, kind) in &on {
-            let phases = self.lanes.entry(*lane).or_default();
+            let phases = self.phases.entry(*lane).or_default();
             match phases.back_mut().filter(|last| last.kind == *kind && *kind != Use::Alone) {
                 Some(last) => last.members.push(ticket),
                 None => phases.push_back(Phase { kind: *kind, members: vec![ticket] }),
@@ -84,7 +84,7 @@ impl<T> Lanes<T> {
         let mut ready = Vec::new();
         let Some(done) = self.members.remove(&ticket) else { return ready };
         for lane in done.lanes {
-            let Some(phases) = self.lanes.get_mut(&lane) else { continue };
+            let Some(phases) = self.phases.get_mut(&lane) else { continue };
             let Some(front) = phases.front_mut() else { continue };
             front.members.retain(|member| *member != ticket);
             if !front.members.is_empty() {
@@ -92,7 +92,7 @@ impl<T> Lanes<T> {
             }
             phases.pop_front();
             let Some(next) = phases.front() else {
-                self.lanes.remove(&lane);
+                self.phases.remove(&lane);
                 continue;
             };
             for member in &next.members {
@@ -152,6 +152,6 @@ mod tests {
         let (first, _) = lanes.enter(vec![(1, Use::Alone), (2, Use::Steps), (2, Use::Steps)], ());
         assert!(!lanes.is_free(2));
         lanes.finish(first);
-        assert!(lanes.is_free(1) && lanes.is_free(2) && lanes.lanes.is_empty() && lanes.members.is_empty());
+        assert!(lanes.is_free(1) && lanes.is_free(2) && lanes.phases.is_empty() && lanes.members.is_empty());
     }
 }

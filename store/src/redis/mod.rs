@@ -1,7 +1,7 @@
 //! The store that many processes share: sessions, streams and retained messages in a Redis server.
 //!
 //! Each step is one function of ours that the server runs on keys of one slot (`functions/*.lua`); what spans slots is a
-//! sequence of such steps that may end anywhere and is taken up again by whoever sweeps (ADR 9 has the layout and the
+//! sequence of such steps that may end anywhere and is taken up again by whoever sweeps (ADR 14 has the layout and the
 //! argument). Nothing here knows what MQTT means.
 //!
 //! Start with [`RedisStore`], then `dispatch` (one request after the other, on a thread of its own), `sessions` and
@@ -28,6 +28,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use self::dispatch::{Job, Order};
 use crate::clock::Clock;
@@ -67,7 +68,7 @@ impl Default for RedisOptions {
 ///
 /// Dropping it answers what is still asked, for at most the deadline.
 pub struct RedisStore {
-    orders: Option<mpsc::UnboundedSender<Order>>,
+    orders: Option<mpsc::Sender<Order>>,
     waiting: Arc<AtomicUsize>,
     requests_max: usize,
     thread: Option<JoinHandle<()>>,
@@ -80,9 +81,10 @@ impl RedisStore {
     /// A server that goes away later is dialled again, for as long as it takes.
     pub fn connect(url: &str, options: RedisOptions) -> Result<Self, OpenError> {
         let target = connect::Target::parse(url)?;
-        let (orders, queue) = mpsc::unbounded_channel();
-        let (opened, outcome) = std::sync::mpsc::sync_channel(1);
         let requests_max = options.requests_max;
+        // One that does not fit is refused by `order`.
+        let (orders, queue) = mpsc::channel(requests_max.max(1));
+        let (opened, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || dispatch::run(target, options, queue, &opened))
@@ -104,9 +106,13 @@ impl RedisStore {
         let waiting = Waiting::new(&self.waiting);
         let order = Order { job, at: Instant::now(), waiting };
         if let Some(orders) = &self.orders
-            && let Err(refused) = orders.send(order)
+            && let Err(refused) = orders.try_send(order)
         {
-            refused.0.job.refuse("its thread has ended");
+            let why = match &refused {
+                TrySendError::Full(_) => "too many requests wait for an answer already",
+                TrySendError::Closed(_) => "its thread has ended",
+            };
+            refused.into_inner().job.refuse(why);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What is asked of a session. The session's slot speaks first, with the fence; what it says that others must do is done
-//! next, and written down there until it is (ADR 9 says why no order of crashes loses anything).
+//! next, and written down there until it is (ADR 14 says why no order of crashes loses anything).
 
 use futures_util::future::join_all;
 use holdfast_wire::coding::Write;

@@ -1,6 +1,6 @@
 //! A real Redis for the tests: the one that `REDIS_URL` names, or one of our own on a free port.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -46,13 +46,9 @@ impl RedisServer {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = Vec::new();
-        for byte in
-            keeper.stdout.as_mut().unwrap().bytes().map_while(Result::ok).take_while(|byte| *byte != b'\n')
-        {
-            line.push(byte);
-        }
-        let server = String::from_utf8(line).unwrap().parse().unwrap();
+        let mut line = String::new();
+        BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let server = line.trim().parse().unwrap();
         let this = Self { keeper, server, port };
         let started = Instant::now();
         while !this.answers() {

@@ -262,6 +262,11 @@ impl Ledger {
         self.reports.load(Ordering::Acquire)
     }
 
+    /// Nothing below this offset is on its way.
+    pub(super) fn begin_at(&self, offset: u64) {
+        self.done_to.fetch_max(offset, Ordering::AcqRel);
+    }
+
     pub(super) fn done_to(&self) -> u64 {
         self.done_to.load(Ordering::Acquire)
     }

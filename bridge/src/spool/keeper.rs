@@ -19,6 +19,8 @@ pub(super) struct Keeper {
     /// When the sink was last asked to give back what it has.
     asked_at: Instant,
     reports_before: u64,
+    /// Offsets stored and drained when it began to pace.
+    paced_from: Option<(u64, u64)>,
     told: Told,
 }
 
@@ -46,7 +48,15 @@ impl Keeper {
         if behind > 0 {
             tracing::info!(directory = %config.directory.display(), records = behind, "the spool drains what an earlier run left in it");
         }
-        Self { shared, outage, outage_after, asked_at: now, reports_before: 0, told: Told::default() }
+        Self {
+            shared,
+            outage,
+            outage_after,
+            asked_at: now,
+            reports_before: 0,
+            paced_from: None,
+            told: Told::default(),
+        }
     }
 
     /// Returns when the sink is to be closed.
@@ -71,6 +81,7 @@ impl Keeper {
             while let Some(action) = self.outage.observe(self.seen(), Instant::now()) {
                 self.act(action).await;
             }
+            self.pace();
             self.publish();
             let news = shared.news.for_keeper.notified();
             let reports = shared.direct.reports();
@@ -84,7 +95,7 @@ impl Keeper {
                 }
                 shared.parked.store(false, Ordering::SeqCst);
             } else {
-                let _ = tokio::time::timeout(self.outage.look_every(), news).await;
+                let _ = tokio::time::timeout(self.outage.look_every(Instant::now()), news).await;
             }
             if self.outage.state() == State::Suspect && self.asked_at.elapsed() > self.outage_after / 2 {
                 self.withdraw();
@@ -133,6 +144,19 @@ impl Keeper {
             }
         }
         shared.news.for_drain.notify_one();
+    }
+
+    /// Where frames come as fast as they drain, for each two that the sink stores one is taken: then the spool becomes empty in about as long as it would
+    /// without them, and devices go on at half the sink's pace until it is.
+    fn pace(&mut self) {
+        let Some(log) = &self.shared.log else { return };
+        if !self.outage.is_overtaken(Instant::now()) {
+            self.paced_from = None;
+            return self.shared.set_intake(u64::MAX);
+        }
+        let drained = self.shared.drain.done_to();
+        let (stored, before) = *self.paced_from.get_or_insert((log.stored(), drained));
+        self.shared.set_intake(stored + drained.saturating_sub(before) / 2);
     }
 
     /// Enters into the spool's queue all frames that the sink gave back, in the order in which it was given them. While the spool takes nothing they wait,

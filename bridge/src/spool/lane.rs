@@ -61,6 +61,7 @@ impl OutageLane {
                     Poll::Pending => Handed::Sending(sent),
                 }
             }
+            Way::Spool if !shared.takes_more() => Handed::Waits(batch, settled),
             Way::Spool => {
                 self.receipts.clear();
                 let (batch, numbers) = sift(shared, self.direct.as_mut(), batch, &mut settled);

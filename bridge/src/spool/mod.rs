@@ -17,7 +17,7 @@ mod lane;
 mod state;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -128,11 +128,13 @@ impl OutageSink {
             queued: ledger(true),
             drain: ledger(true),
             drained: Drained::starting_at(read_to),
+            intake: AtomicU64::new(u64::MAX),
             news,
             spare,
             parked: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
+        shared.drain.begin_at(read_to);
         let keeper = Keeper::new(Arc::clone(&shared), config, behind);
         let keeper = std::thread::Builder::new()
             .name("spool".into())
@@ -194,12 +196,14 @@ struct Shared {
     log: Option<Log>,
     /// Held for reading while a batch takes its way, for writing when that changes. Nothing that a verdict calls may ask for it.
     way: RwLock<Way>,
-    /// The way is no longer [`Way::Nowhere`].
+    /// The way is no longer [`Way::Nowhere`], or the spool takes more.
     opened: Notify,
     direct: Arc<Ledger>,
     queued: Arc<Ledger>,
     drain: Arc<Ledger>,
     drained: Drained,
+    /// Offset up to which the spool takes frames for now: those that come while it drains must not keep it from ever becoming empty.
+    intake: AtomicU64,
     news: Arc<News>,
     spare: Arc<SpareBuffers>,
     /// The keeper sleeps until a frame is owed.
@@ -217,6 +221,18 @@ impl Shared {
         if way != Way::Nowhere {
             self.opened.notify_waiters();
         }
+    }
+
+    /// Lets the spool take frames up to an offset.
+    fn set_intake(&self, offset: u64) {
+        if self.intake.swap(offset, Ordering::AcqRel) != offset {
+            self.opened.notify_waiters();
+        }
+    }
+
+    fn takes_more(&self) -> bool {
+        let stored = self.log.as_ref().map_or(0, Log::stored);
+        stored.saturating_add(self.queued.records()) < self.intake.load(Ordering::Acquire)
     }
 
     /// Records that were acknowledged, or are to be from the spool, and that the sink has not stored.

@@ -93,13 +93,27 @@ pub(super) struct Outage {
     progress_at: Instant,
     /// When frames ceased to reach the sink.
     away_since: Option<Instant>,
+    /// How long that lasted, the last time.
+    lasted: Duration,
+    /// When the spool began to drain, if it does.
+    drains_since: Option<Instant>,
 }
 
 impl Outage {
     /// With a sink that is thought to be well. `behind` records of an earlier process drain first.
     pub(super) fn new(wish: OnOutage, patience: Duration, behind: u64, now: Instant) -> Self {
         let state = if behind > 0 { State::Draining } else { State::Direct };
-        Self { wish, patience, state, since: now, reports: 0, progress_at: now, away_since: None }
+        Self {
+            wish,
+            patience,
+            state,
+            since: now,
+            reports: 0,
+            progress_at: now,
+            away_since: None,
+            lasted: patience,
+            drains_since: (behind > 0).then_some(now),
+        }
     }
 
     pub(super) fn state(&self) -> State {
@@ -111,10 +125,18 @@ impl Outage {
         self.away_since.map(|since| now.saturating_duration_since(since))
     }
 
+    /// Whether the spool has drained for longer than the outage lasted, and is not empty: frames come as fast as the sink stores them, so they
+    /// must come more slowly for it to end.
+    pub(super) fn is_overtaken(&self, now: Instant) -> bool {
+        let drains = |since| now.saturating_duration_since(since) > self.lasted;
+        self.state == State::Draining && self.drains_since.is_some_and(drains)
+    }
+
     /// How often to look while frames are owed.
-    pub(super) fn look_every(&self) -> Duration {
+    pub(super) fn look_every(&self, now: Instant) -> Duration {
         let part = match self.state {
             State::Returning | State::Suspect => 256,
+            _ if self.is_overtaken(now) => 64,
             _ => 8,
         };
         (self.patience / part).max(Duration::from_millis(2))
@@ -152,7 +174,14 @@ impl Outage {
         self.state = next;
         self.since = now;
         match next {
-            State::Direct | State::Draining => self.away_since = None,
+            State::Direct | State::Draining => {
+                if let Some(since) = self.away_since.take() {
+                    self.lasted = now.saturating_duration_since(since).max(self.patience);
+                    self.drains_since = None;
+                }
+                self.drains_since =
+                    if next == State::Draining { self.drains_since.or(Some(now)) } else { None };
+            }
             State::Held | State::Suspect | State::Spooling => {
                 self.away_since.get_or_insert(now);
             }
@@ -235,6 +264,9 @@ mod tests {
         story.report();
         story.at(60_001, None, State::Draining);
         assert_eq!(story.outage.away(story.now), None);
+        let overtaken = |s| story.outage.is_overtaken(story.start + Duration::from_secs(s));
+        assert!(!overtaken(118), "it may take as long as the outage lasted");
+        assert!(overtaken(119));
         story.seen.behind = LITTLE;
         story.at(60_500, Some(Action::Close), State::Returning);
         story.seen.behind = 0;

@@ -140,6 +140,23 @@ fn a_sink_that_dies_again_while_the_spool_drains_is_waited_for_again() {
 }
 
 #[test]
+fn devices_that_send_faster_than_the_sink_stores_do_not_keep_the_spool_from_draining() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = Rig::start(&config(directory.path()));
+    rig.broker.hang();
+    rig.publish(u64::MAX);
+    rig.until_acknowledged(1_000);
+    rig.broker.heal();
+    rig.broker.slow(Duration::from_micros(50));
+    until("nothing is behind", || {
+        let acknowledged = rig.devices.acknowledged();
+        has_all(&rig.broker.stored(), &acknowledged)
+    });
+    rig.stop.store(true, Ordering::Release);
+    rig.until_what_is_acknowledged_is_stored();
+}
+
+#[test]
 fn a_sink_that_gives_frames_back_unasked_gets_them_again_in_order() {
     for on_outage in [OnOutage::Spool, OnOutage::Hold] {
         let directory = tempfile::tempdir().unwrap();

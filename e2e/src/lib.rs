@@ -14,6 +14,7 @@ mod http;
 pub mod log;
 pub mod metrics;
 pub mod packet;
+mod ports;
 mod process;
 mod proxy;
 mod role;

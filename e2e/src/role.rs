@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::ports::free_address;
 use crate::process::{Killed, send};
 use crate::wait::{PATIENCE, until};
 use crate::{find_binary, http, metrics, resident_bytes};
@@ -23,7 +24,7 @@ pub struct RoleSetup {
     name: &'static str,
     /// Also holds stderr and the ready file; gone with the last that uses it.
     folder: Arc<TempDir>,
-    /// Option and ready file's field have one name. Port 0 until the first start has taken one.
+    /// Option and ready file's field have one name.
     listeners: Vec<(&'static str, SocketAddr)>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -63,11 +64,10 @@ impl RoleSetup {
     fn new(name: &'static str, listeners: &[&'static str]) -> Self {
         let folder = TempDir::with_prefix(format!("holdfast-{name}-"))
             .expect("the system's temporary folder is writable");
-        let free = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {
             name,
             folder: Arc::new(folder),
-            listeners: listeners.iter().map(|listener| (*listener, free)).collect(),
+            listeners: listeners.iter().map(|listener| (*listener, free_address())).collect(),
             arguments: Vec::new(),
             environment: Vec::new(),
         }

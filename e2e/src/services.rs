@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::ports::free_address;
 use crate::process::{Killed, send};
 use crate::wait::{PATIENCE, until, until_true};
 
@@ -192,9 +193,7 @@ impl Redis {
     pub fn start() -> Self {
         let folder =
             TempDir::with_prefix("holdfast-redis-").expect("the system's temporary folder is writable");
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound listener has an address");
-        drop(listener);
+        let address = free_address();
         let child = Killed(start_redis(folder.path(), address));
         Self { folder, address, child }
     }

@@ -5,6 +5,7 @@
 
 mod killed;
 mod outage;
+mod random;
 mod stopped;
 mod trial;
 mod weather;

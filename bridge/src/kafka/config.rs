@@ -105,7 +105,7 @@ const RESERVED: &[(&str, &str)] = &[
 impl KafkaConfig {
     /// For librdkafka, with `record_bytes_max` as the most that any of the topics takes.
     pub(super) fn native(&self, record_bytes_max: Option<usize>) -> Result<ClientConfig, KafkaStartError> {
-        for (name, _) in &self.settings {
+        for name in self.settings.keys() {
             if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
                 return Err(KafkaStartError::Reserved { name: name.clone(), reason });
             }

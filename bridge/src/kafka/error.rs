@@ -154,8 +154,9 @@ pub enum KafkaStartError {
 impl From<KafkaError> for KafkaStartError {
     fn from(error: KafkaError) -> Self {
         match error {
-            KafkaError::ClientConfig(_, reason, ..) => Self::Setting(one_line(&reason)),
-            KafkaError::ClientCreation(reason) => Self::Setting(one_line(&reason)),
+            KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => {
+                Self::Setting(one_line(&reason))
+            }
             other => Self::Other(one_line(&other.to_string())),
         }
     }

@@ -3,6 +3,7 @@
 //! Pure but for its locks. A record carries its batch's place and its own number through librdkafka as one word, so nothing is
 //! allocated for it. Bounded by the links' windows: whatever is in here is an unsettled uplink of some link.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,7 @@ struct Batch {
     /// None until the batch is sent off.
     settled: Option<OnSettled>,
     /// Verdicts that came before that.
-    early: Vec<(u32, Verdict)>,
+    early: Vec<(Range<u32>, Verdict)>,
     /// Frames without a verdict, once it is sent off; before, the negative number of those that have one.
     left: i64,
 }
@@ -111,9 +112,10 @@ impl Pending {
         let mut batch = lock(&batch);
         batch.left += i64::from(frames);
         let early = std::mem::take(&mut batch.early);
-        let reported = early.len() as u64;
-        for (frame, verdict) in early {
-            settled(frame..frame + 1, verdict);
+        let mut reported = 0;
+        for (frames, verdict) in early {
+            reported += frames.len() as u64;
+            settled(frames, verdict);
         }
         batch.settled = Some(settled);
         let over = batch.left == 0;
@@ -123,17 +125,38 @@ impl Pending {
 
     /// The verdict of one frame.
     pub(super) fn report(&self, ticket: Ticket, verdict: Verdict) {
-        let Some(batch) = self.batches().at(ticket.batch) else { return };
+        self.report_run(ticket.batch, ticket.frame..ticket.frame + 1, verdict);
+    }
+
+    /// These frames, in any order, are stored: each batch hears of runs that are as long as can be.
+    pub(super) fn stored(&self, words: &mut Vec<usize>) {
+        words.sort_unstable();
+        let mut tickets = words.drain(..).map(Ticket::from);
+        let Some(first) = tickets.next() else { return };
+        let (mut batch, mut run) = (first.batch, first.frame..first.frame + 1);
+        for ticket in tickets {
+            if (ticket.batch, ticket.frame) != (batch, run.end) {
+                self.report_run(batch, run, Verdict::Stored);
+                (batch, run) = (ticket.batch, ticket.frame..ticket.frame);
+            }
+            run.end += 1;
+        }
+        self.report_run(batch, run, Verdict::Stored);
+    }
+
+    fn report_run(&self, place: u32, frames: Range<u32>, verdict: Verdict) {
+        let Some(batch) = self.batches().at(place) else { return };
+        let reports = frames.len() as u64;
         let mut batch = lock(&batch);
-        batch.left -= 1;
+        batch.left -= reports.cast_signed();
         let Some(settled) = &mut batch.settled else {
-            batch.early.push((ticket.frame, verdict));
+            batch.early.push((frames, verdict));
             return;
         };
-        settled(ticket.frame..ticket.frame + 1, verdict);
+        settled(frames, verdict);
         let over = batch.left == 0;
         drop(batch);
-        self.reported(ticket.batch, 1, over);
+        self.reported(place, reports, over);
     }
 
     pub(super) fn progress(&self, now: Instant) -> Progress {
@@ -160,7 +183,9 @@ impl Pending {
             let done = batches.places[place as usize].take();
             batches.free.push(place);
             drop(batches);
-            done.into_iter().for_each(|done| self.seconds.record(done.since.elapsed()));
+            if let Some(done) = done {
+                self.seconds.record(done.since.elapsed());
+            }
         }
     }
 
@@ -219,6 +244,23 @@ mod tests {
         assert_eq!(told.lock().unwrap()[1], (0, Verdict::Withdrawn));
         assert_eq!(pending.progress(Instant::now()), Progress::default());
         assert_eq!(pending.open(), place, "its place is free again");
+    }
+
+    #[test]
+    fn reports_in_any_order_become_runs_of_their_batches() {
+        let pending = Pending::new();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let places = [pending.open(), pending.open()];
+        for place in places {
+            let told = Arc::clone(&told);
+            pending.close(place, 5, Box::new(move |frames, _| told.lock().unwrap().push((place, frames))));
+        }
+        let [first, second] = places;
+        let reports = [(second, 3), (first, 2), (first, 0), (second, 4), (first, 1), (first, 4)];
+        let mut words = reports.map(|(place, frame)| usize::from(ticket(place, frame))).to_vec();
+        pending.stored(&mut words);
+        assert_eq!(*told.lock().unwrap(), [(first, 0..3), (first, 4..5), (second, 3..5)]);
+        assert_eq!(pending.progress(Instant::now()).owed, 4);
     }
 
     #[test]

@@ -13,7 +13,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use tokio::sync::Notify;
 
@@ -24,8 +23,12 @@ use super::pending::Pending;
 use super::topics::Topics;
 use crate::metrics as names;
 
-/// How long one wait for reports lasts, if none come: then it looks whether it is over.
+/// How long one wait for reports lasts while none come: then it looks whether it is over. The first ones are told at once.
 const POLL: Duration = Duration::from_millis(100);
+/// How long reports are gathered while they do come.
+const GATHER: Duration = Duration::from_micros(500);
+/// Events of which the reports are told together, at most.
+const EVENTS_MAX: usize = 256;
 
 /// The producers of a sink: one runs, others are on their way out.
 pub(super) struct Producers {
@@ -35,6 +38,9 @@ pub(super) struct Producers {
     current: RwLock<Arc<Running>>,
     room: Arc<Room>,
 }
+
+/// A record with its ticket.
+pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 
 /// Tells lanes that librdkafka's queue may have room.
 #[derive(Default)]
@@ -114,18 +120,11 @@ impl Running {
     }
 
     /// Hands a record to librdkafka, or gives it back.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the record comes back whole, as librdkafka's wrapper gives it"
-    )]
-    pub(super) fn send<'a>(
-        &self,
-        record: BaseRecord<'a, [u8], [u8], usize>,
-    ) -> Result<(), (Meaning, BaseRecord<'a, [u8], [u8], usize>)> {
+    pub(super) fn send<'a>(&self, record: Record<'a>) -> Result<(), (Meaning, Record<'a>)> {
         if self.is_over() {
             return Err((Meaning::Withdrawn, record));
         }
-        self.producer.send(record).map_err(|(error, record)| (meaning(&error), record))
+        self.producer.send(record).map_err(|(error, record)| (Meaning::from(&error), record))
     }
 
     /// Whether it takes nothing any more.
@@ -149,8 +148,9 @@ impl Running {
     /// Takes the reports until it has retired and nothing is left of it.
     fn serve(self: Arc<Self>, room: &Room, dead_letter: Option<&str>) {
         let mut letters = Vec::new();
+        let mut busy = false;
         loop {
-            self.producer.poll(POLL);
+            busy = self.take_reports(busy);
             if room.waiting.load(Ordering::Acquire) > 0 {
                 room.news.notify_waiters();
             }
@@ -169,6 +169,27 @@ impl Running {
         }
     }
 
+    /// One wait for reports, of which there are some; says whether there were.
+    fn take_reports(&self, busy: bool) -> bool {
+        self.delivery().gather(busy);
+        if !busy {
+            self.producer.poll(POLL);
+            return self.delivery().tell_gathered() > 0;
+        }
+        // A poll waits for whole milliseconds and spins for the rest of its time.
+        std::thread::sleep(GATHER);
+        let mut reports = 0;
+        for _ in 0..EVENTS_MAX {
+            // Takes one event, which has the reports of one request.
+            self.producer.poll(Duration::ZERO);
+            let so_far = self.delivery().reports();
+            if std::mem::replace(&mut reports, so_far) == so_far {
+                break;
+            }
+        }
+        self.delivery().tell_gathered() > 0
+    }
+
     /// Sends a refused record to the dead letter topic; false if it has to wait for room.
     fn bury(&self, topic: &str, letter: &Letter) -> bool {
         let mut record = BaseRecord::with_opaque_to(topic, usize::from(letter.ticket))
@@ -184,8 +205,4 @@ impl Running {
         }
         true
     }
-}
-
-fn meaning(error: &KafkaError) -> Meaning {
-    Meaning::from(error)
 }

@@ -82,7 +82,7 @@ impl RecordWriter {
         if let Some(correlation_data) = properties.correlation_data {
             headers.add("correlation-data", correlation_data);
         }
-        for (name, value) in properties.user_properties.iter() {
+        for (name, value) in &properties.user_properties {
             self.name.clear();
             self.name.push_str("u-");
             self.name.push_str(name);

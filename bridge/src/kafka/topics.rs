@@ -35,8 +35,8 @@ pub(super) struct Topics {
     known: Arc<RwLock<Known>>,
     /// The most that any topic takes that was found at the start.
     record_bytes_max: Option<usize>,
-    create: bool,
-    topics_max: usize,
+    may_create: bool,
+    count_max: usize,
     asks: Option<SyncSender<Arc<str>>>,
 }
 
@@ -69,8 +69,8 @@ impl Topics {
         } else {
             None
         };
-        let (create, topics_max) = (config.create_topics, config.topics_max);
-        Ok(Self { default, map, known, record_bytes_max, create, topics_max, asks })
+        let (may_create, count_max) = (config.create_topics, config.topics_max);
+        Ok(Self { default, map, known, record_bytes_max, may_create, count_max, asks })
     }
 
     pub(super) fn record_bytes_max(&self) -> Option<usize> {
@@ -87,12 +87,12 @@ impl Topics {
         let ask =
             |name: &Arc<str>| self.asks.as_ref().is_some_and(|asks| asks.try_send(Arc::clone(name)).is_ok());
         let name = Arc::<str>::from(name);
-        if !exists && !self.create {
+        if !exists && !self.may_create {
             ask(&name);
             return Err(Refusal::NoSuchTopic);
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.topics.len() >= self.topics_max {
+        if known.topics.len() >= self.count_max {
             return Err(Refusal::TooManyTopics);
         }
         // What it takes is not looked up: most topics take what the default one takes, and the brokers know better.
@@ -130,7 +130,7 @@ impl Routes {
             return Ok(Arc::clone(topic));
         }
         let topic = self.topics.find(&self.name)?;
-        if self.known.len() < self.topics.topics_max {
+        if self.known.len() < self.topics.count_max {
             self.known.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         }
         Ok(topic)

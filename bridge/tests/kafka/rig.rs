@@ -79,7 +79,9 @@ pub(crate) fn create(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let made = runtime.block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
-    made.into_iter().for_each(|made| drop(made.unwrap()));
+    for made in made {
+        made.unwrap();
+    }
     // The broker knows of it a moment later than the controller that answered.
     until("the topic has leaders", || {
         let metadata = admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
@@ -93,7 +95,9 @@ pub(crate) fn delete(brokers: &str, topic: &str) {
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let gone = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new())).unwrap();
-    gone.into_iter().for_each(|gone| drop(gone.unwrap()));
+    for gone in gone {
+        gone.unwrap();
+    }
 }
 
 /// A sink with a topic of its own, which exists.
@@ -212,7 +216,7 @@ pub(crate) fn count(brokers: &str, topic: &str) -> usize {
     let consumer = consumer(brokers);
     let records = |&id: &i32| {
         let (low, high) = consumer.fetch_watermarks(topic, id, DEADLINE).unwrap();
-        (high - low) as usize
+        usize::try_from(high - low).unwrap()
     };
     partitions(&consumer, topic).iter().map(records).sum()
 }

@@ -24,7 +24,7 @@ fn a_stored_frame_is_where_its_receipt_says_and_as_the_documentation_says() {
     assert_eq!((&**at, &verdicts[1]), (&*topic, &Verdict::Stored));
     let records = read(&shared().brokers, &topic, 2);
     let first = records.iter().find(|record| record.key == "sensor-7").unwrap();
-    assert_eq!((first.partition, first.offset, first.timestamp), (*partition, *offset, NOW as i64));
+    assert_eq!((first.partition, first.offset, first.timestamp), (*partition, *offset, NOW.cast_signed()));
     assert_eq!(first.payload, b"21.5");
     let header = |name| first.header(name);
     assert_eq!(
@@ -33,7 +33,7 @@ fn a_stored_frame_is_where_its_receipt_says_and_as_the_documentation_says() {
     );
     assert_eq!((header("packet-id"), header("dup"), header("session")), (Some("9"), None, Some("7")));
     let second = records.iter().find(|record| record.key == "sensor-8").unwrap();
-    assert_eq!((second.timestamp, second.header("dup")), (NOW as i64 - 5, Some("1")));
+    assert_eq!((second.timestamp, second.header("dup")), (NOW.cast_signed() - 5, Some("1")));
 }
 
 #[test]

@@ -24,7 +24,8 @@ pub struct TcpConfig {
     /// `mqtt.maximum_packet_size`. More than that closes the connection as a slow consumer. Default 1 MiB.
     pub unsent_bytes_max: u32,
     /// How long a shard that is woken often for little waits for more to come before it looks again, in us, at most
-    /// 10,000; 0 never waits. Saves CPU time at the price of as much latency under load; an unhurried shard never waits. Default 200.
+    /// 10,000; 0 never waits. Five times as long while nothing but QoS 0 comes, for which nobody waits; not at all while messages are
+    /// delivered, nor when it is woken seldom. Saves CPU time at the price of as much latency of acknowledgements under load. Default 400.
     pub batch_us: u32,
 }
 
@@ -36,7 +37,7 @@ impl Default for TcpConfig {
             receive_buffer_bytes: 0,
             backlog: 0,
             unsent_bytes_max: 1 << 20,
-            batch_us: 200,
+            batch_us: 400,
         }
     }
 }
@@ -54,7 +55,7 @@ pub struct TcpOptions {
     pub backlog: Option<u32>,
     /// Bound of a connection's send buffer in bytes.
     pub unsent_bytes_max: usize,
-    /// How long a shard rests that is woken often for little.
+    /// How long a shard rests that is woken often for little, while frames wait for their acknowledgement.
     pub batch: Duration,
 }
 

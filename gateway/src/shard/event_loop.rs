@@ -56,7 +56,7 @@ impl Shard {
         self.sleep(events)?;
         let now = self.clock.now();
         self.stats.turns += 1;
-        self.pace.note_turn(events.iter().count(), now.monotonic_ms);
+        self.pace.note_turn(events.iter().count(), self.engine.stats(), now.monotonic_ms);
         self.unsettled = false;
         for event in &*events {
             self.handle_event(event, now);

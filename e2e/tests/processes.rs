@@ -82,7 +82,9 @@ fn a_frame_is_in_the_log_of_the_bridge_when_it_is_acknowledged() {
     publisher.publish();
     publisher.await_all();
     assert_eq!(frames(&bridge), [("device".to_owned(), b"1".to_vec(), false)]);
-    assert_eq!((gateway.readiness(), bridge.readiness()), (Some(200), Some(200)));
+    until_true("both to be ready", PATIENCE, || {
+        (gateway.readiness(), bridge.readiness()) == (Some(200), Some(200))
+    });
 }
 
 #[test]
@@ -291,7 +293,7 @@ fn a_wrong_secret_is_one_clear_line_at_both_ends_and_patience() {
     let mut gateway = gateway(&redis, &[bridge.address("link")])
         .argument("--set", format!("link.secret_file={}", secret.display()))
         .start();
-    assert_eq!(gateway.readiness(), Some(200));
+    until_true("the gateway to be ready", PATIENCE, || gateway.readiness() == Some(200));
     gateway.terminate();
     gateway.await_exit(PATIENCE);
 

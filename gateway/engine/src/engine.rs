@@ -227,9 +227,9 @@ impl Engine {
             && entry.key().0 <= now.monotonic_ms
         {
             let delayed = entry.remove();
-            let request = Request::Lookup { client: delayed.client.clone() };
-            self.shared.ask(Asked::WillLookup(delayed), request);
+            self.shared.look_up_before(delayed);
         }
+        self.close_again(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
     }
@@ -285,9 +285,10 @@ impl Engine {
             .front()
             .map(|(since_ms, _)| since_ms + self.shared.config.limits.save_interval_ms);
         let wills = self.shared.delayed_wills.keys().next().map(|(due_ms, _)| *due_ms);
+        let closes = self.shared.closes_again.keys().next().map(|(due_ms, _)| *due_ms);
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
-        [self.shared.timers.next_ms(), saves, wills, drain, handovers].into_iter().flatten().min()
+        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers].into_iter().flatten().min()
     }
 
     /// Something is under way: call [`Engine::handle_work`], and do not read links meanwhile.

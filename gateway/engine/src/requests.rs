@@ -19,10 +19,20 @@ pub(crate) enum Asked {
     Read(ConnectionId, u16, u32),
     /// Progress of a connected session.
     Save(ConnectionId),
-    /// A connection ended; whose, if there is something that a new owner would want to know until the store knows it.
-    Close(Option<(ClientId, Epoch)>),
+    /// A connection ended.
+    Close(Closing),
     /// Was a session opened again before its will's delay passed?
     WillLookup(DelayedWill),
+}
+
+/// A session that is to rest or to end in the store. How far it came is in `Shared::closing`, if it outlives its connection.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    pub(crate) client: ClientId,
+    pub(crate) epoch: Epoch,
+    pub(crate) expiry_s: u32,
+    /// How often the store could not take it.
+    pub(crate) failures: u32,
 }
 
 /// The answer to an UNSUBSCRIBE.

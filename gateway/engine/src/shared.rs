@@ -11,7 +11,7 @@ use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
-use crate::requests::{Asked, PendingSubscribe, RetainedAsked};
+use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
 use crate::takeover::Unclaimed;
@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) takeovers: BTreeMap<(ClientId, Epoch), (Owner, bool)>,
     /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
     pub(crate) closing: BTreeMap<(ClientId, Epoch), Progress>,
+    /// Sessions that the store could not close, by when it is asked again. Bounded like `closing`; beyond it one is left to whoever opens it next.
+    pub(crate) closes_again: BTreeMap<(u64, u64), Closing>,
     /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
     pub(crate) handovers: VecDeque<(u64, (ClientId, ConnectionId))>,
     /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
@@ -89,6 +91,7 @@ impl Shared {
             unsaved: VecDeque::new(),
             takeovers: BTreeMap::new(),
             closing: BTreeMap::new(),
+            closes_again: BTreeMap::new(),
             handovers: VecDeque::new(),
             unclaimed: BTreeMap::new(),
             stats: Stats::default(),
@@ -133,6 +136,12 @@ impl Shared {
         for ((client, epoch), (former, ends_session)) in std::mem::take(&mut self.takeovers) {
             let _ = self.say_takeover(&client, epoch, former, ends_session);
         }
+    }
+
+    /// Asks whether the session was opened again before its will is published.
+    pub(crate) fn look_up_before(&mut self, will: DelayedWill) {
+        let request = Request::Lookup { client: will.client.clone() };
+        self.ask(Asked::WillLookup(will), request);
     }
 
     /// Asks the store; `asked` comes back with the answer.

@@ -6,6 +6,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use holdfast_wire::json::{Downlink, Id};
 use holdfast_wire::mqtt::{
@@ -28,6 +29,9 @@ use crate::topics::subscribers::Subscriber;
 
 /// SUBSCRIBEs and UNSUBSCRIBEs of one connection that bridges and store are still to take up. A further one waits, and what follows it.
 pub(crate) const UNANSWERED_MAX: u8 = 8;
+
+/// So many filters of one SUBSCRIBE are looked at even where a session may hold fewer: some may be refused for other reasons, or replace another.
+const FILTERS_COMPARED_MIN: usize = 64;
 
 /// One filter of a SUBSCRIBE, whatever protocol it came by. The filter follows the grammar.
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +93,14 @@ pub(crate) fn subscribe<'a>(
         retained: Vec::new(),
     };
     let mut records = Vec::new();
-    for wanted in wanted {
-        let code = wanted.refused.unwrap_or_else(|| judge(session, shared, &wanted));
+    let filters_max = (shared.config.limits.subscriptions_max as usize).max(FILTERS_COMPARED_MIN);
+    for (index, wanted) in wanted.enumerate() {
+        let code = if index >= filters_max {
+            // More than a session can hold: not even compared with those it holds, or one packet could keep the shard busy for long.
+            refusal_code(session.protocol, ReasonCode::QuotaExceeded)
+        } else {
+            wanted.refused.unwrap_or_else(|| judge(session, shared, &wanted))
+        };
         pending.codes.push(code);
         if code >= 0x80 {
             continue;
@@ -147,11 +157,17 @@ fn judge(session: &Session, shared: &Shared, wanted: &Wanted<'_>) -> u8 {
         None
     };
     match refusal {
-        // 3.1.1 knows one code for all refusals.
-        Some(_) if session.protocol == Protocol::V311 => u8::from(ReasonCode::UnspecifiedError),
-        Some(code) => u8::from(code),
+        Some(code) => refusal_code(session.protocol, code),
         // Granted as asked for: clients may be sent QoS 2 even where they may not publish with it.
         None => u8::from(wanted.options.qos),
+    }
+}
+
+fn refusal_code(protocol: Protocol, code: ReasonCode) -> u8 {
+    match protocol {
+        // 3.1.1 knows one code for all refusals.
+        Protocol::V311 => u8::from(ReasonCode::UnspecifiedError),
+        Protocol::V5 | Protocol::Json => u8::from(code),
     }
 }
 
@@ -321,8 +337,11 @@ pub(crate) fn unsubscribe<'a>(
     let mut woken = Vec::new();
     let mut codes = Vec::new();
     let mut removed: Vec<Box<str>> = Vec::new();
+    // A packet may name hundreds of thousands of filters; compared one by one are only those that are held.
+    let mut held: BTreeSet<Box<str>> = session.subscriptions.iter().map(|held| held.filter.clone()).collect();
     for filter in filters {
-        let Some(index) = session.subscriptions.iter().position(|held| *held.filter == *filter) else {
+        let place = || session.subscriptions.iter().position(|held| *held.filter == *filter);
+        let Some(index) = held.take(filter).and_then(|_| place()) else {
             codes.push(u8::from(ReasonCode::NoSubscriptionExisted));
             continue;
         };

@@ -12,7 +12,7 @@ use crate::connection::close::CloseReason;
 use crate::connection::{Connection, Phase, deliver, json, retained, subscribe};
 use crate::input::{ConnectionId, Now};
 use crate::output::Action;
-use crate::requests::Asked;
+use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::will::{self, DelayedWill};
@@ -20,6 +20,13 @@ use crate::will::{self, DelayedWill};
 /// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, if it comes back elsewhere at that
 /// very moment.
 const CLOSING_MAX: usize = 10_000;
+
+/// How soon a session is closed again that the store could not close, in ms; twice as long after each further failure ...
+const CLOSE_AGAIN_MS: u64 = 1_000;
+/// ... up to this.
+const CLOSE_AGAIN_MS_MAX: u64 = 60_000;
+/// After about five minutes it is given up, and left to whoever opens the session next.
+const CLOSE_FAILURES_MAX: u32 = 10;
 
 /// No DISCONNECT of ours is longer, in bytes.
 const GOODBYE_BYTES_MAX: u32 = 64;
@@ -162,13 +169,46 @@ impl Engine {
         expiry_s: u32,
         progress: Progress,
     ) {
-        let is_kept = expiry_s > 0;
-        if is_kept {
+        if expiry_s > 0 {
             // Until the store knows it, a new owner may have to ask.
             self.remember(client.clone(), epoch, progress.clone());
         }
-        let closing = is_kept.then(|| (client.clone(), epoch));
+        let closing = Closing { client: client.clone(), epoch, expiry_s, failures: 0 };
         self.shared.ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress });
+    }
+
+    /// The store could not take it: a session that it believes connected would never expire.
+    pub(crate) fn close_again_later(&mut self, mut closing: Closing, now: Now) {
+        closing.failures += 1;
+        if closing.failures > CLOSE_FAILURES_MAX || self.shared.closes_again.len() >= CLOSING_MAX {
+            self.shared.closing.remove(&(closing.client, closing.epoch));
+            return;
+        }
+        let after_ms = (CLOSE_AGAIN_MS << (closing.failures - 1)).min(CLOSE_AGAIN_MS_MAX);
+        let number = self.shared.number();
+        self.shared.closes_again.insert((now.monotonic_ms + after_ms, number), closing);
+    }
+
+    /// Asks the store again to close what it could not.
+    pub(super) fn close_again(&mut self, now: Now) {
+        while let Some(entry) = self.shared.closes_again.first_entry()
+            && entry.key().0 <= now.monotonic_ms
+        {
+            let closing = entry.remove();
+            let Closing { client, epoch, expiry_s, .. } = &closing;
+            let progress = self.shared.closing.get(&(client.clone(), *epoch)).cloned();
+            if *expiry_s > 0 && progress.is_none() {
+                // Handed over to its new owner meanwhile.
+                continue;
+            }
+            let request = Request::Close {
+                client: client.clone(),
+                epoch: *epoch,
+                expiry_s: *expiry_s,
+                progress: progress.unwrap_or_default(),
+            };
+            self.shared.ask(Asked::Close(closing), request);
+        }
     }
 
     fn remember(&mut self, client: ClientId, epoch: Epoch, progress: Progress) {

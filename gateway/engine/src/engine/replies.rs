@@ -100,12 +100,14 @@ impl Engine {
                 }
                 self.end_if_fenced(id, &result, now);
             }
-            Asked::Close(closing) => {
-                // A fenced one stays known here until its new owner has asked for it.
-                if let (Some(closing), true) = (closing, result != Err(StoreError::Fenced)) {
-                    self.shared.closing.remove(&closing);
+            Asked::Close(closing) => match result {
+                // It stays known here until its new owner has asked for it.
+                Err(StoreError::Fenced) => {}
+                Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
+                Ok(_) | Err(StoreError::Unreadable(_)) => {
+                    self.shared.closing.remove(&(closing.client, closing.epoch));
                 }
-            }
+            },
             Asked::WillLookup(delayed) => {
                 let reopened =
                     matches!(&result, Ok(Reply::Session(Some(info))) if info.epoch > delayed.epoch);

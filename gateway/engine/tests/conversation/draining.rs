@@ -1,7 +1,7 @@
 //! A node that leaves: everyone is told, evenly over time, and owed acknowledgements come first.
 
 use holdfast_engine::{AcceptRefused, CloseReason, Listener};
-use holdfast_wire::mqtt::{Connect, ProtocolVersion, PubAck};
+use holdfast_wire::mqtt::{Connect, ProtocolVersion, PubAck, Will, WillProperties};
 
 use crate::packets::{connect, connect_311, id, qos1, resume, will};
 use crate::stage::Shard;
@@ -92,5 +92,27 @@ fn sessions_are_saved_and_wills_published_before_it_is_over() {
     shard.bridge(0).settles(1..=1);
     assert!(!shard.stage().engine.is_drained());
     shard.store_answers();
+    assert!(shard.stage().engine.is_drained());
+}
+
+#[test]
+fn wills_whose_delay_runs_are_published_at_the_end_unless_their_client_has_come_back_elsewhere() {
+    let shard = Shard::new();
+    let properties = WillProperties { delay_interval_s: Some(60), ..WillProperties::default() };
+    let delayed = |payload| Some(Will { properties, ..will("gone", payload) });
+    shard.connects(&Connect { will: delayed("before"), ..resume("before") }).vanishes();
+    for name in ["stays", "moves"] {
+        shard.connects(&Connect { will: delayed(name), ..resume(name) });
+    }
+    drains(&shard, 0);
+    shard.clock_advances_ms(1_900);
+    shard.bridge(0).hears_nothing();
+    assert!(!shard.stage().engine.is_drained());
+    shard.opened_elsewhere("moves", 3_600);
+    shard.clock_advances_ms(200);
+    shard.bridge(0).hears_uplink("gone", "before");
+    shard.bridge(0).hears_uplink("gone", "stays");
+    shard.bridge(0).hears_nothing();
+    shard.bridge(0).settles(1..=2);
     assert!(shard.stage().engine.is_drained());
 }

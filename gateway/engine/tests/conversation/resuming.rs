@@ -1,13 +1,14 @@
 //! Sessions that outlive their connections: what is kept, for how long, and what comes again.
 
 use holdfast_engine::{CloseReason, EngineConfig, Limits};
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::Outcome;
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{
     Connect, ConnectProperties, Disconnect, DisconnectProperties, PubComp, PubRec, PubRel, Publish,
     ReasonCode,
 };
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Reply, Request};
 
 use crate::client::Client;
 use crate::packets::{
@@ -410,4 +411,41 @@ fn a_session_resumed_without_an_expiry_ends_with_this_connection() {
     let client = shard.client();
     client.sends(resume("c"));
     client.hears(accepted());
+}
+
+#[test]
+fn a_session_that_the_store_could_not_close_is_closed_again_ever_more_patiently() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    shard.store_goes_away();
+    shard.store_was_asked();
+    client.vanishes();
+    assert!(matches!(&shard.store_was_asked()[..], [Request::Close { .. }]));
+    for wait_ms in [1_000, 2_000, 4_000, 8_000] {
+        shard.clock_advances_ms(wait_ms - 1);
+        assert_eq!(shard.store_was_asked(), []);
+        shard.clock_advances_ms(1);
+        assert!(matches!(&shard.store_was_asked()[..], [Request::Close { expiry_s: 3_600, .. }]));
+    }
+    shard.store_answers();
+    shard.clock_advances_ms(16_000);
+    assert!(matches!(&shard.store_was_asked()[..], [Request::Close { .. }]));
+    shard.clock_advances_ms(600_000);
+    assert_eq!(shard.store_was_asked(), []);
+    let Reply::Session(Some(session)) = shard.store_is_asked(Request::Lookup { client: ClientId::new("c") })
+    else {
+        panic!("the session rests")
+    };
+    assert_eq!(session.owner, None);
+}
+
+#[test]
+fn a_store_that_stays_away_is_not_asked_for_ever() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    shard.store_goes_away();
+    client.vanishes();
+    shard.store_was_asked();
+    shard.clock_advances_ms(3_600_000);
+    assert_eq!(shard.store_was_asked().len(), 10);
 }

@@ -416,3 +416,24 @@ fn unanswered_unsubscribes_count_too_and_their_answers_let_the_client_go_on() {
     }
     assert_eq!(client.unread(), 0);
 }
+
+#[test]
+fn filters_beyond_what_a_session_can_hold_are_refused_and_a_packet_full_of_them_costs_little() {
+    let shard = Shard::new();
+    let limit = Limits::default().subscriptions_max as usize;
+    let client = shard.connects(&connect("c"));
+    let names: Vec<_> = (0..100_000).map(|number| format!("f/{number}")).collect();
+    let held: Vec<_> = names[..limit].iter().map(|name| (&**name, AT_LEAST_ONCE)).collect();
+    client.sends(subscribe(1, &held));
+    client.hears(suback(1, &vec![1; limit]));
+    // The same again is no more than it holds; what stands behind that is not even looked at.
+    let twice: Vec<_> = held.iter().chain(&held).copied().collect();
+    client.sends(subscribe(2, &twice));
+    let quota_exceeded = u8::from(ReasonCode::QuotaExceeded);
+    client.hears(suback(2, &[vec![1; limit], vec![quota_exceeded; limit]].concat()));
+    let none = u8::from(ReasonCode::NoSubscriptionExisted);
+    let given_up: Vec<_> = names[limit - 1..].iter().map(|name| &**name).collect();
+    client.sends(unsubscribe(3, &given_up));
+    client.hears(unsuback(3, &[vec![0], vec![none; given_up.len() - 1]].concat()));
+    assert_eq!(shard.device("c").subscriptions.len(), limit - 1);
+}

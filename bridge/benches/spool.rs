@@ -162,7 +162,7 @@ fn direct(name: &str, sink: &dyn Sink, batch: u64) {
     });
     let frames = (FRAMES - FRAMES / 4) as f64;
     let allocations = (ALLOCATIONS.load(Ordering::Relaxed) - before.0) as f64 / frames;
-    let cpu = (cpu_time() - before.1).as_nanos() as f64 / frames;
+    let cpu = cpu_time().saturating_sub(before.1).as_nanos() as f64 / frames;
     println!("{name:<34} {cpu:>16.0} {allocations:>18.3}");
 }
 
@@ -180,7 +180,7 @@ fn spooled(root: &Path) {
                 if (number + 1) % SPOOLED_BATCH == 0 || number + 1 == frames {
                     let settled = Arc::clone(&settled);
                     let count = move |run: std::ops::Range<u32>, _| {
-                        _ = settled.fetch_add(u64::from(run.len() as u32), Ordering::AcqRel)
+                        settled.fetch_add(u64::from(run.len() as u32), Ordering::AcqRel);
                     };
                     lane.send(Box::new(count)).await.expect("open");
                 }
@@ -210,7 +210,7 @@ fn wait_until(mut reached: impl FnMut() -> bool) {
 
 fn row(name: &str, started: Instant, cpu: Duration, frames: u64) {
     let rate = frames as f64 / started.elapsed().as_secs_f64();
-    let cpu = (cpu_time() - cpu).as_nanos() as f64 / frames as f64;
+    let cpu = cpu_time().saturating_sub(cpu).as_nanos() as f64 / frames as f64;
     println!("{name:<34} {cpu:>16.0} {rate:>14.0} frames/s");
 }
 

@@ -28,8 +28,9 @@ impl Values {
         self.of(name).load(Ordering::Acquire)
     }
 
-    fn gauge(&self, name: &str) -> f64 {
-        f64::from_bits(self.count(name))
+    /// Those that hold whole numbers.
+    fn gauge(&self, name: &str) -> i64 {
+        f64::from_bits(self.count(name)) as i64
     }
 }
 
@@ -51,12 +52,14 @@ impl Recorder for Values {
     }
 }
 
+type Unanswered = (Range<u32>, OnSettled);
+
 /// Answers with what it was told to, or not at all.
 #[derive(Clone, Default)]
 struct MoodySink {
     silent: Arc<AtomicBool>,
     refuses: Arc<AtomicBool>,
-    unanswered: Arc<Mutex<Vec<(Range<u32>, OnSettled)>>>,
+    unanswered: Arc<Mutex<Vec<Unanswered>>>,
 }
 
 impl MoodySink {
@@ -151,17 +154,15 @@ fn an_outage_is_seen_and_the_first_lost_frame_counted() {
     };
     publish(3);
     assert_eq!(stored.load(Ordering::Acquire), 3);
-    until("all is well", || values.gauge(names::SPOOL_STATE) == 0.0);
+    until("all is well", || values.gauge(names::SPOOL_STATE) == 0);
 
     primary.silent.store(true, Ordering::Release);
     publish(4);
     until("they go to the spool", || stored.load(Ordering::Acquire) == 7);
-    until("it is told", || {
-        values.gauge(names::SPOOL_STATE) == 2.0 && values.gauge(names::SPOOL_RECORDS) == 4.0
-    });
+    until("it is told", || values.gauge(names::SPOOL_STATE) == 2 && values.gauge(names::SPOOL_RECORDS) == 4);
     assert_eq!(values.count(names::OUTAGES), 1);
     until("seconds are counted", || values.count(names::OUTAGE_SECONDS) >= 1);
-    assert!(values.gauge(names::SPOOL_BYTES) > 100.0);
+    assert!(values.gauge(names::SPOOL_BYTES) > 100);
     assert_eq!(values.count(names::FRAMES_LOST), 0);
 
     // What was acknowledged is refused for good: nobody can be told any more but the operator.
@@ -169,9 +170,7 @@ fn an_outage_is_seen_and_the_first_lost_frame_counted() {
     primary.refuses.store(true, Ordering::Release);
     primary.silent.store(false, Ordering::Release);
     primary.answer(&Verdict::Refused(0x97));
-    until("all is well", || {
-        values.gauge(names::SPOOL_STATE) == 0.0 && values.gauge(names::SPOOL_RECORDS) == 0.0
-    });
+    until("all is well", || values.gauge(names::SPOOL_STATE) == 0 && values.gauge(names::SPOOL_RECORDS) == 0);
     assert_eq!(values.count(names::FRAMES_LOST), 4);
     assert_eq!(values.count(names::OUTAGES), 1);
 }

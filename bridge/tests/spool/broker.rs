@@ -51,7 +51,7 @@ struct Trouble {
 
 impl Trouble {
     fn refuses(&self, number: u64) -> Option<u8> {
-        self.refuses.is_some_and(|divisor| number % divisor == 0).then_some(0x97)
+        self.refuses.is_some_and(|divisor| number.is_multiple_of(divisor)).then_some(0x97)
     }
 }
 
@@ -84,7 +84,7 @@ impl World {
 
     fn chance(&mut self, of: u64) -> bool {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.dice >> 33) % of == 0
+        (self.dice >> 33).is_multiple_of(of)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Devices behind links: each sends numbered frames, keeps what is unacknowledged, and sends that again over a new link.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use holdfast_wire::mqtt::QoS;
 use tokio::sync::Semaphore;
 
 /// Longer than anything here takes; a test that waits so long has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// Frames that a link may have unsettled, as its window would.
 const WINDOW: usize = 300;
 
@@ -45,7 +45,7 @@ pub(crate) fn record<'a>(client: &'a str, payload: &'a [u8], qos: QoS, resent: b
 struct Fleet {
     next: BTreeMap<String, u64>,
     /// Sent and not acknowledged, in order: client and number.
-    unacknowledged: BTreeMap<String, BTreeMap<u64, ()>>,
+    unacknowledged: BTreeMap<String, BTreeSet<u64>>,
     acknowledged: HashMap<String, Vec<Range<u64>>>,
     refused: u64,
 }
@@ -75,7 +75,7 @@ impl Devices {
     }
 
     pub(crate) fn unacknowledged_count(&self) -> usize {
-        self.fleet.lock().unwrap().unacknowledged.values().map(BTreeMap::len).sum()
+        self.fleet.lock().unwrap().unacknowledged.values().map(BTreeSet::len).sum()
     }
 
     pub(crate) fn refused_count(&self) -> u64 {
@@ -88,7 +88,7 @@ impl Devices {
         let mut frames = Vec::new();
         if first {
             for (client, numbers) in &fleet.unacknowledged {
-                frames.extend(numbers.keys().map(|&number| (client.clone(), number, true)));
+                frames.extend(numbers.iter().map(|&number| (client.clone(), number, true)));
             }
         }
         for at in 0..count {
@@ -96,7 +96,7 @@ impl Devices {
             let next = fleet.next.entry(client.clone()).or_default();
             let number = *next;
             *next += 1;
-            fleet.unacknowledged.entry(client.clone()).or_default().insert(number, ());
+            fleet.unacknowledged.entry(client.clone()).or_default().insert(number);
             frames.push((client.clone(), number, false));
         }
         frames
@@ -104,7 +104,7 @@ impl Devices {
 
     fn settled(&self, client: &str, number: u64, verdict: &Verdict) {
         let mut fleet = self.fleet.lock().unwrap();
-        let was = fleet.unacknowledged.get_mut(client).and_then(|numbers| numbers.remove(&number));
+        let was = fleet.unacknowledged.get_mut(client).and_then(|numbers| numbers.take(&number));
         assert!(was.is_some(), "{client} {number} is settled twice");
         match verdict {
             Verdict::Stored | Verdict::StoredAt(_) => {

@@ -61,7 +61,7 @@ fn a_real_kafka_that_hangs_again_and_again_gets_everything_in_order() {
     stop.store(true, Ordering::Release);
     until("the spool is drained", || !is_spooling());
     let acknowledged: std::collections::HashMap<_, _> =
-        fleet.iter().flat_map(|devices| devices.acknowledged()).collect();
+        fleet.iter().flat_map(Devices::acknowledged).collect();
     let mut stored = Vec::new();
     until("everything is in Kafka", || {
         stored = contents(&broker.brokers, "spooled");

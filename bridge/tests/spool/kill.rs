@@ -86,7 +86,7 @@ fn journal(directory: &Path) -> Vec<Stored> {
 fn whatever_was_acknowledged_before_a_kill_reaches_the_sink_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let mut acknowledged: HashMap<String, Vec<Range<u64>>> =
-        (0..LINKS).map(|link| (format!("device-{link}"), vec![0..0])).collect();
+        (0..LINKS).map(|link| (format!("device-{link}"), std::iter::once(0..0).collect())).collect();
     let mut seed = 0x9e37_79b9_u64;
     for round in 0..25 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

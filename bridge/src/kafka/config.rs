@@ -125,8 +125,8 @@ impl KafkaConfig {
             .set("batch.size", self.batch_bytes_max.to_string())
             .set("queue.buffering.max.kbytes", (self.queue_bytes_max >> 10).clamp(1, 0x7fff_ffff).to_string())
             .set("queue.buffering.max.messages", self.queue_records_max.max(1).to_string())
-            // A topic that is deleted while we write to it: so long its frames wait for it to come back.
-            .set("topic.metadata.propagation.max.ms", "5000")
+            // So long frames wait for a topic that is not there: that was deleted, or that we are making.
+            .set("topic.metadata.propagation.max.ms", if self.create_topics { "30000" } else { "5000" })
             .set("socket.keepalive.enable", "true")
             // A broker that hangs is left for another leader, or seen as an outage, long before the default of a minute.
             .set("request.timeout.ms", "10000")

@@ -36,6 +36,7 @@ pub(super) struct Topics {
     /// The most that any topic takes that was found at the start.
     record_bytes_max: Option<usize>,
     may_create: bool,
+    /// Those that are named in the configuration, and as many as may come into being by templates.
     count_max: usize,
     asks: Option<SyncSender<Arc<str>>>,
 }
@@ -54,6 +55,7 @@ impl Topics {
         let record_bytes_max = topics.iter().map(|topic| topic.record_bytes_max).max();
         let topics: FxHashMap<_, _> =
             topics.into_iter().map(|topic| (Arc::clone(&topic.name), Arc::new(topic))).collect();
+        let named = topics.len();
         let default = topics.get(&*config.topic).map(Arc::clone);
         let default = default.ok_or_else(|| KafkaStartError::NoSuchTopic(config.topic.clone()))?;
         let known = Arc::new(RwLock::new(Known { topics, existing }));
@@ -69,7 +71,7 @@ impl Topics {
         } else {
             None
         };
-        let (may_create, count_max) = (config.create_topics, config.topics_max);
+        let (may_create, count_max) = (config.create_topics, named + config.topics_max);
         Ok(Self { default, map, known, record_bytes_max, may_create, count_max, asks })
     }
 

@@ -94,7 +94,7 @@ fn topics_of_templates_are_made_if_they_may_be_and_no_more_than_the_bound() {
         brokers: shared().brokers.clone(),
         create_topics: true,
         partitions: 2,
-        topics_max: 3,
+        topics_max: 2,
         ..KafkaConfig::default()
     };
     let sink = KafkaSink::start(config).unwrap();

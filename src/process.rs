@@ -48,12 +48,6 @@ impl Process {
         self.recorder.clone()
     }
 
-    /// All parts have started: from now on a signal drains, and a part that panics takes the whole process with it.
-    pub(crate) fn drain_on_signal(&self, drain: &DrainTrigger) -> Result<(), Failure> {
-        end_on_panic();
-        drain_on_signal(drain.clone()).map_err(Failure::failed)
-    }
-
     /// Whoever waits for the ready file finds it.
     pub(crate) fn publish(&self, ready: &Ready) -> Result<(), Failure> {
         let Some(file) = &self.ready_file else { return Ok(()) };
@@ -82,6 +76,12 @@ impl Process {
     }
 }
 
+/// All parts have started: from now on a signal drains, and a part that panics takes the whole process with it.
+pub(crate) fn end_in_order(drain: &DrainTrigger) -> Result<(), Failure> {
+    end_on_panic();
+    drain_on_signal(drain.clone()).map_err(Failure::failed)
+}
+
 /// SIGHUP reads the configuration again, from where it came, and gives it to `apply`; one that is wrong changes nothing.
 pub(crate) fn reload_on_signal<F: Flags + Clone + Send + 'static>(
     flags: &F,
@@ -97,7 +97,7 @@ pub(crate) fn reload_on_signal<F: Flags + Clone + Send + 'static>(
                 tracing::info!("the configuration was read again");
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration was read again and is wrong; nothing changed")
+                tracing::error!(%error, "the configuration was read again and is wrong; nothing changed");
             }
         }
     })

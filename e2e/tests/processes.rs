@@ -135,7 +135,7 @@ fn a_gateway_that_finds_no_bridge_admits_nobody_and_says_so_until_one_is_there()
             answer.status == 503 && answer.json()["reason"].as_str().is_some_and(|why| why.contains("bridge"))
         })
     };
-    let (over, until_over) = mpsc::channel::<()>();
+    let (over, until_over) = mpsc::sync_channel::<()>(0);
     thread::scope(|scope| {
         let bridge = &mut bridge;
         scope.spawn(move || {

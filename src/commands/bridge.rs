@@ -1,6 +1,6 @@
 //! `holdfast bridge`: a bridge of its own, until it is told to end.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,7 +8,7 @@ use clap::Args;
 use crate::assembly::BridgeAssembly;
 use crate::config::{BridgeFlags, BridgeListen, Role, load};
 use crate::failure::Failure;
-use crate::process::{Process, reload_on_signal};
+use crate::process::{Process, end_in_order, reload_on_signal};
 use crate::ready_file::Ready;
 
 /// Arguments of `holdfast bridge`.
@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &BridgeArgs) -> Result<ExitCode, Failure> {
 
     let assembly = BridgeAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
-    process.drain_on_signal(&drain)?;
+    end_in_order(&drain)?;
     // A bridge has nothing that it could change while it runs, and must not end for being asked.
     reload_on_signal(&arguments.config, Role::Bridge, |_| ())?;
     let BridgeListen { link, admin, push } = assembly.addresses();
@@ -54,14 +54,18 @@ pub(crate) fn run(arguments: &BridgeArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says on standard output where it listens.
+/// Says on standard output where it listens. Whoever started us may not listen.
 fn announce(assembly: &BridgeAssembly) {
+    let _ = write_announcement(&mut io::stdout().lock(), assembly);
+}
+
+fn write_announcement(out: &mut dyn io::Write, assembly: &BridgeAssembly) -> io::Result<()> {
     let BridgeListen { link, admin, push } = assembly.addresses();
-    let mut text = format!("holdfast {} bridge {}\n", env!("CARGO_PKG_VERSION"), assembly.id());
-    text += &format!("  links   {link}\n  admin   http://{admin}/metrics /readyz\n");
+    writeln!(out, "holdfast {} bridge {}", env!("CARGO_PKG_VERSION"), assembly.id())?;
+    writeln!(out, "  links   {link}")?;
+    writeln!(out, "  admin   http://{admin}/metrics /readyz")?;
     if let Some(push) = push {
-        text += &format!("  pushes  http://{push}/v1/push\n");
+        writeln!(out, "  pushes  http://{push}/v1/push")?;
     }
-    // Whoever started us may not listen.
-    let _ = io::stdout().write_all(text.as_bytes());
+    out.flush()
 }

@@ -9,7 +9,7 @@ use holdfast_gateway::Addresses;
 use crate::assembly::DevAssembly;
 use crate::config::{DevFlags, Role, load};
 use crate::failure::Failure;
-use crate::process::{Process, reload_on_signal, say_drained};
+use crate::process::{Process, end_in_order, reload_on_signal, say_drained};
 use crate::ready_file::Ready;
 
 /// Arguments of `holdfast dev`.
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
 
     let assembly = DevAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
-    process.drain_on_signal(&drain)?;
+    end_in_order(&drain)?;
     let reloader = assembly.reloader();
     reload_on_signal(&arguments.config, Role::Dev, move |settings| reloader.reload(&settings.gateway))?;
     process.say_open_files(&loaded, &gateway);

@@ -1,6 +1,6 @@
 //! `holdfast gateway`: a node of its own, until it is told to end.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use holdfast_gateway::Addresses;
 use crate::assembly::GatewayAssembly;
 use crate::config::{GatewayFlags, Role, load};
 use crate::failure::Failure;
-use crate::process::{Process, reload_on_signal, say_drained};
+use crate::process::{Process, end_in_order, reload_on_signal, say_drained};
 use crate::ready_file::Ready;
 
 /// Arguments of `holdfast gateway`.
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &GatewayArgs) -> Result<ExitCode, Failure> {
 
     let mut assembly = GatewayAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
-    process.drain_on_signal(&drain)?;
+    end_in_order(&drain)?;
     let reloader = assembly.reloader();
     reload_on_signal(&arguments.config, Role::Gateway, move |settings| reloader.reload(&settings.gateway))?;
     process.say_open_files(&loaded, &gateway);
@@ -51,21 +51,23 @@ fn ready(assembly: &GatewayAssembly) -> Ready {
     Ready { mqtt, ws, admin, push: None, link: None, pid, node }
 }
 
-/// Says on standard output where it listens.
+/// Says on standard output where it listens. Whoever started us may not listen.
 fn announce(assembly: &GatewayAssembly) {
+    let _ = write_announcement(&mut io::stdout().lock(), assembly);
+}
+
+fn write_announcement(out: &mut dyn io::Write, assembly: &GatewayAssembly) -> io::Result<()> {
     let Addresses { mqtt, ws, admin } = assembly.addresses();
-    let mut text = format!("holdfast {} gateway, node {}\n", env!("CARGO_PKG_VERSION"), assembly.node());
-    let mut line = |what: &str, address: String| text += &format!("  {what:<21}{address}\n");
+    writeln!(out, "holdfast {} gateway, node {}", env!("CARGO_PKG_VERSION"), assembly.node())?;
     if let Some(mqtt) = mqtt {
-        line("MQTT", mqtt.to_string());
+        writeln!(out, "  MQTT                 {mqtt}")?;
     }
     if let Some(ws) = ws {
-        line("MQTT over WebSocket", format!("ws://{ws}/mqtt"));
-        line("JSON over WebSocket", format!("ws://{ws}/v1/devices/{{client_id}}/socket"));
+        writeln!(out, "  MQTT over WebSocket  ws://{ws}/mqtt")?;
+        writeln!(out, "  JSON over WebSocket  ws://{ws}/v1/devices/{{client_id}}/socket")?;
     }
     if let Some(admin) = admin {
-        line("admin", format!("http://{admin}/metrics /readyz /v1/devices/{{client_id}}"));
+        writeln!(out, "  admin                http://{admin}/metrics /readyz /v1/devices/{{client_id}}")?;
     }
-    // Whoever started us may not listen.
-    let _ = io::stdout().write_all(text.as_bytes());
+    out.flush()
 }

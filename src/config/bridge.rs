@@ -317,7 +317,10 @@ mod tests {
         let line = |filter, sink| check_topic_map(&[rule(filter, sink)]).unwrap_err().to_string();
         assert!(line("a/#/b", "log").starts_with("topic_map.filter = a/#/b: must be an MQTT topic filter"));
         assert!(line("$share/g/a", "log").starts_with("topic_map.filter = $share/g/a: must not be shared"));
-        assert_eq!(line("a/#", "kafka"), "topic_map.sink = kafka: must be \"log\", \"none\" or \"kafka:TOPIC\"");
+        assert_eq!(
+            line("a/#", "kafka"),
+            "topic_map.sink = kafka: must be \"log\", \"none\" or \"kafka:TOPIC\""
+        );
     }
 
     #[test]

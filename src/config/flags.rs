@@ -23,6 +23,7 @@ pub(crate) struct Shorthand {
 }
 
 /// The options of every role.
+#[expect(clippy::doc_markdown, reason = "the command line's help prints these comments as they stand")]
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LayerFlags {
     /// Reads configuration keys from a TOML file

@@ -3,7 +3,7 @@
 use holdfast_e2e::ClusterSetup;
 use holdfast_loadgen::plan::FleetPlan;
 
-use crate::trial::{Trial, plan};
+use crate::trial::{Trial, patient, plan};
 
 #[test]
 fn devices_of_a_killed_gateway_go_on_at_the_other() {
@@ -27,7 +27,7 @@ fn qos_2_frames_survive_the_death_of_their_gateway() {
 
 #[test]
 fn a_bridge_takes_over_from_one_that_was_killed() {
-    let mut trial = Trial::begin(ClusterSetup::new().gateways(2).bridges(2), plan());
+    let mut trial = Trial::begin(patient().gateways(2).bridges(2), plan());
     trial.cluster.bridges[0].kill();
     trial.await_service("with one bridge");
     trial.cluster.bridges[0].restart();
@@ -40,7 +40,7 @@ fn a_bridge_takes_over_from_one_that_was_killed() {
 #[test]
 fn no_promised_push_is_lost_when_a_bridge_or_a_gateway_is_killed() {
     let plan = FleetPlan { pushes_per_s: 40.0, ..plan() };
-    let mut trial = Trial::begin(ClusterSetup::new().gateways(2).bridges(2), plan);
+    let mut trial = Trial::begin(patient().gateways(2).bridges(2), plan);
     trial.cluster.bridges[0].kill();
     trial.await_service("with one bridge");
     trial.cluster.bridges[0].restart();

@@ -1,4 +1,4 @@
-//! One fault after the other, drawn from a seed: what the single trials do not think of, such as a fault while the spool of the last one drains.
+//! One fault after the other, drawn from a seed: what the single trials do not think of, such as a fault while the last one is being mended.
 //!
 //! `CHAOS_SEED=7 CHAOS_FAULTS=100 cargo test -p holdfast-e2e --test chaos random -- --ignored --nocapture` draws other faults, or more of them.
 
@@ -51,6 +51,12 @@ fn random_faults_one_after_the_other_lose_nothing() {
     for number in 1..=faults {
         let fault = Fault::draw(&mut random);
         eprintln!("{number}: {fault:?}");
+        // A device that changes its bridge in an outage of Kafka meets two faults at a time: no order is promised then.
+        if fault.moves_devices_between_bridges() {
+            trial.await_drained();
+        } else if fault.is_an_outage() {
+            trial.await_links();
+        }
         fault.strike(&mut trial.cluster, &mut random);
         // Sometimes the next fault comes before everything of the last one is mended.
         if random.below(3) > 0 {
@@ -85,6 +91,22 @@ impl Fault {
                 Self::Weather(way, weather, time)
             }
         }
+    }
+
+    fn moves_devices_between_bridges(self) -> bool {
+        matches!(
+            self,
+            Self::Kill(Process::Bridge(_))
+                | Self::Stop(Process::Bridge(_), _)
+                | Self::Weather(Way::Link(_), ..)
+        )
+    }
+
+    fn is_an_outage(self) -> bool {
+        matches!(
+            self,
+            Self::Kill(Process::Kafka) | Self::Stop(Process::Kafka, _) | Self::Weather(Way::Kafka, ..)
+        )
     }
 
     /// Does it and mends it.

@@ -7,7 +7,7 @@ use holdfast_e2e::ClusterSetup;
 use holdfast_e2e::wait::pause;
 use holdfast_loadgen::plan::FleetPlan;
 
-use crate::trial::{Trial, plan};
+use crate::trial::{Trial, patient, plan};
 
 /// Beyond `outage_after_ms` (2 s) and the deadline of a call to the store (2 s).
 const SHORT: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ fn the_only_bridge_may_be_stopped_for_longer_than_a_link_lives() {
 }
 
 fn stop_a_bridge(bridges: usize, time: Duration) {
-    let trial = Trial::begin(ClusterSetup::new().bridges(bridges), plan());
+    let trial = Trial::begin(patient().bridges(bridges), plan());
     trial.cluster.bridges[0].pause();
     pause(time);
     trial.cluster.bridges[0].resume();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_e2e::wait::pause;
 use holdfast_e2e::{ClusterSetup, Proxy, Ways, Weather};
 
-use crate::trial::{Trial, plan};
+use crate::trial::{Trial, patient, plan};
 
 const LATE: Duration = Duration::from_millis(200);
 /// Beyond `outage_after_ms` (2 s) and the deadline of a call to the store (2 s).
@@ -20,7 +20,7 @@ fn weather_between_gateway_and_bridge_loses_nothing() {
 
 #[test]
 fn weather_between_gateway_and_one_of_two_bridges_loses_nothing() {
-    storm(setup().bridges(2), SHORT, |ways| &ways.links[1..], Service::Waits);
+    storm(patient().behind_proxies().bridges(2), SHORT, |ways| &ways.links[1..], Service::Waits);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn long_weather_between_gateway_and_bridge_loses_nothing() {
 #[test]
 #[ignore = "20 s of black hole; make chaos"]
 fn long_weather_between_gateway_and_one_of_two_bridges_loses_nothing() {
-    storm(setup().bridges(2), LONG, |ways| &ways.links[1..], Service::GoesOn);
+    storm(patient().behind_proxies().bridges(2), LONG, |ways| &ways.links[1..], Service::GoesOn);
 }
 
 #[test]

@@ -22,19 +22,29 @@ def main() -> int:
     for target in rules["graph"]["targets"]:
         command += ["--filter-platform", target]
     metadata = json.loads(subprocess.run(command, cwd=root, check=True, capture_output=True).stdout)
-    complaints = complaints_about(metadata["packages"], rules)
+    complaints = complaints_about(metadata["packages"], rules, dependents(metadata))
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     print(f"licences: {len(metadata['packages'])} crates looked at, {len(complaints)} not allowed")
     return 1 if complaints else 0
 
 
-def complaints_about(packages: list[dict], rules: dict) -> list[str]:
-    """One line for each package that the rules do not allow."""
+def dependents(metadata: dict) -> dict[str, set[str]]:
+    """The names of those that depend on each crate, by its name."""
+    names = {package["id"]: package["name"] for package in metadata["packages"]}
+    found: dict[str, set[str]] = {}
+    for node in metadata["resolve"]["nodes"]:
+        for dependency in node["dependencies"]:
+            found.setdefault(names[dependency], set()).add(names[node["id"]])
+    return found
+
+
+def complaints_about(packages: list[dict], rules: dict, dependents: dict[str, set[str]]) -> list[str]:
+    """One line for each package that the rules do not allow. A banned one may come through its `wrappers`, and no other way."""
     complaints = []
     everywhere = set(rules["licenses"]["allow"])
     exceptions = {rule["crate"]: set(rule["allow"]) for rule in rules["licenses"]["exceptions"]}
-    banned = {rule["crate"] for rule in rules["bans"]["deny"]}
+    banned = {rule["crate"]: set(rule.get("wrappers", [])) for rule in rules["bans"]["deny"]}
     for package in packages:
         name = f"{package['name']} {package['version']}"
         allowed = everywhere | exceptions.get(package["name"], set())
@@ -48,7 +58,12 @@ def complaints_about(packages: list[dict], rules: dict) -> list[str]:
         if source is not None and not (source.startswith("registry+") and source.endswith(CRATES_IO)):
             complaints.append(f"{name}: comes from {source}, not from crates.io")
         if package["name"] in banned:
-            complaints.append(f"{name}: banned by deny.toml")
+            wrappers = banned[package["name"]]
+            others = sorted(dependents.get(package["name"], set()) - wrappers)
+            if not wrappers:
+                complaints.append(f"{name}: banned by deny.toml")
+            elif others:
+                complaints.append(f"{name}: banned by deny.toml for {', '.join(others)}")
     return complaints
 
 

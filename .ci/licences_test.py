@@ -7,7 +7,7 @@ from licences import complaints_about, is_allowed
 ALLOWED = {"MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception"}
 RULES = {
     "licenses": {"allow": sorted(ALLOWED), "exceptions": [{"crate": "special", "allow": ["MPL-2.0"]}]},
-    "bans": {"deny": [{"crate": "openssl-sys"}]},
+    "bans": {"deny": [{"crate": "native-tls"}, {"crate": "openssl-sys", "wrappers": ["rdkafka-sys"]}]},
 }
 
 
@@ -38,7 +38,7 @@ class Expressions(unittest.TestCase):
 class Packages(unittest.TestCase):
     def test_an_honest_list_passes(self):
         packages = [package(), package("ours", "Apache-2.0", None), package("special", "MPL-2.0")]
-        self.assertEqual(complaints_about(packages, RULES), [])
+        self.assertEqual(complaints_about(packages, RULES, {}), [])
 
     def test_each_fault_is_found(self):
         faults = [
@@ -46,10 +46,16 @@ class Packages(unittest.TestCase):
             package(licence=None),
             package(licence="MPL-2.0"),
             package(source="git+https://example.org/crate"),
-            package(name="openssl-sys"),
+            package(name="native-tls"),
         ]
         for fault in faults:
-            self.assertEqual(len(complaints_about([package(), fault], RULES)), 1, fault)
+            self.assertEqual(len(complaints_about([package(), fault], RULES, {})), 1, fault)
+
+    def test_a_banned_crate_may_come_through_its_wrappers_only(self):
+        packages = [package(name="openssl-sys")]
+        self.assertEqual(complaints_about(packages, RULES, {"openssl-sys": {"rdkafka-sys"}}), [])
+        others = {"openssl-sys": {"rdkafka-sys", "reqwest"}}
+        self.assertIn("for reqwest", complaints_about(packages, RULES, others)[0])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ WITH_CLUSTER := target/debug/with-cluster
 DEVICES ?= 1000
 SECONDS ?= 10
 
-.PHONY: help demo build test test-rust test-websocket test-clients test-python test-kafka test-node chaos lint licences bench clean
+.PHONY: help demo build services test test-rust test-websocket test-clients test-python test-kafka test-node chaos lint licences bench clean
 
 help: ## Lists what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,11 @@ build: ## The release binary, target/release/holdfast.
 
 test: test-rust test-websocket test-clients ## Everything: crates, whole processes, WebSocket cases, foreign clients.
 
-test-rust: ## All crates with their documentation's examples, and whole processes (e2e/tests).
+services: ## What Redis and Kafka are started from, for the tests: redis-server by apt if it is absent, Kafka's packages by Maven.
+	e2e/services/redis.sh install
+	e2e/services/kafka.sh fetch
+
+test-rust: services ## All crates with their documentation's examples, and whole processes (e2e/tests).
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
 
@@ -44,13 +48,13 @@ test-clients: test-python test-kafka test-node ## Foreign MQTT and Kafka clients
 test-python: $(WITH_GATEWAY) $(VENV)/.installed ## paho-mqtt, MQTT 3.1.1 and 5.
 	$(WITH_GATEWAY) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)
 
-test-kafka: $(WITH_CLUSTER) $(VENV)/.installed ## What stands in Kafka, read by confluent-kafka.
+test-kafka: services $(WITH_CLUSTER) $(VENV)/.installed ## What stands in Kafka, read by confluent-kafka.
 	$(WITH_CLUSTER) -- $(VENV)/bin/python -m pytest $(PYTHON_CLIENTS)/test_kafka.py
 
 test-node: $(WITH_GATEWAY) $(NODE_CLIENTS)/node_modules/.package-lock.json ## MQTT.js, over TCP and over WebSocket.
 	$(WITH_GATEWAY) -- node --test --test-reporter=spec $(wildcard $(NODE_CLIENTS)/*.test.js)
 
-chaos: ## Each process killed, stopped for 20 s, cut off; a long outage of Kafka (about 15 minutes).
+chaos: services ## Each process killed, stopped for 20 s, cut off; a long outage of Kafka (about 15 minutes).
 	cargo build --locked --workspace --bins
 	cargo test --locked -p holdfast-e2e --test chaos -- --include-ignored --nocapture
 

@@ -11,6 +11,7 @@
 #                                                      In a DIR that was started before, starts those brokers again that do not run.
 #                                                      With --while they are stopped once the process PID is gone.
 #   kafka.sh stop DIR                                  stops them; what they stored stays in DIR
+#   kafka.sh fetch                                     gets Kafka's packages if they are not there, as the others do by themselves
 #   kafka.sh tool CLASS [ARGUMENT…]                    runs one of Kafka's tools, such as org.apache.kafka.tools.TopicCommand
 #
 # DIR/broker-N/pid is the process of broker N (1 to 3), DIR/broker-N/log what it says. Topics are not created by being used. Three brokers keep
@@ -23,13 +24,14 @@ main() {
   case ${1-} in
     start) shift; start "$@" ;;
     stop) shift; [ $# = 1 ] || usage; stop "$1" ;;
+    fetch) [ $# = 1 ] || usage; fetch ;;
     tool) shift; [ $# -ge 1 ] || usage; fetch; exec java -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" "$@" ;;
     *) usage ;;
   esac
 }
 
 usage() {
-  sed -n '3,14s/^# \{0,1\}//p' "$0" >&2
+  sed -n '3,15s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 

@@ -16,7 +16,7 @@ use crate::config::BridgeConfig;
 use crate::core::Core;
 use crate::fanout::InterestTable;
 use crate::link::{LinkStream, accept_links, converse};
-use crate::push::{PushAnswer, PushError, PushRequest, push};
+use crate::push::{PushAnswer, PushError, PushRequest, answer_within};
 use crate::sink::Sink;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
@@ -112,11 +112,15 @@ impl BridgeHandle {
 
     /// Pushes, and waits for the outcome as long as the request says. May be called from any runtime.
     pub async fn push(&self, request: PushRequest) -> Result<PushAnswer, PushError> {
-        push(&self.0.core, self.0.runtime.handle(), request).await
+        answer_within(&self.0.core, self.0.runtime.handle(), request).await
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0.core
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        self.0.runtime.handle()
     }
 
     /// Drains: reads no more from shards, settles everything received, tells them, closes the links. `false` if that took longer than

@@ -73,8 +73,11 @@ pub struct PushConfig {
     pub outcome_age_max: Duration,
     /// Longest time that a request may wait for its outcome; also the default.
     pub wait_max: Duration,
-    /// Largest request, in bytes.
+    /// Largest request, in bytes, by HTTP or as a record.
     pub body_bytes_max: usize,
+    /// Whether outcomes of pushes that came by HTTP are written down as well, as [`PushTopicConfig::receipts`] says. Without waiting: the answer
+    /// is the sender's proof.
+    pub receipts: bool,
 }
 
 impl Default for PushConfig {
@@ -86,6 +89,53 @@ impl Default for PushConfig {
             outcome_age_max: Duration::from_mins(10),
             wait_max: Duration::from_secs(10),
             body_bytes_max: 2 << 20,
+            receipts: false,
         }
+    }
+}
+
+/// Pushes that come as records of a Kafka topic, and the book of outcomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushTopicConfig {
+    /// Their topic; empty: none is read.
+    pub topic: String,
+    /// The consumer group that all bridges share.
+    pub group: String,
+    /// Topic of the receipts; empty: none are written.
+    pub receipts: String,
+    /// Records of one partition whose outcome is awaited, at most; beyond it the partition is paused.
+    pub in_flight_max: u32,
+    /// The same in bytes.
+    pub in_flight_bytes_max: u32,
+    /// How long a connected device may take to acknowledge; then the push has expired, so that one device does not hold up its
+    /// partition for ever.
+    pub acknowledged_within: Duration,
+}
+
+impl Default for PushTopicConfig {
+    fn default() -> Self {
+        Self {
+            topic: String::new(),
+            group: "holdfast".into(),
+            receipts: "holdfast.receipts".into(),
+            in_flight_max: 1_000,
+            in_flight_bytes_max: 8 << 20,
+            acknowledged_within: Duration::from_mins(1),
+        }
+    }
+}
+
+/// The book of connections that begin and end, as far as gateways tell of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// Its Kafka topic; empty: none is kept.
+    pub topic: String,
+    /// Events that wait for Kafka, at most; beyond it they are dropped and counted.
+    pub queue_records_max: u32,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self { topic: String::new(), queue_records_max: 10_000 }
     }
 }

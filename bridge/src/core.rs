@@ -9,6 +9,7 @@ use holdfast_wire::ids::BridgeId;
 use holdfast_wire::mqtt::QoS;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::books::Books;
 use crate::config::BridgeConfig;
 use crate::fanout::{InterestTable, LinkId, Owes};
 use crate::link::{Complaints, Peers};
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) topic_map: TopicMap,
     pub(crate) peers: Peers,
     pub(crate) pushes: Pushes,
+    pub(crate) books: Books,
     pub(crate) counters: Counters,
     pub(crate) complaints: Complaints,
     /// Group deliveries whose report is awaited.
@@ -59,6 +61,7 @@ impl Core {
             sink,
             peers: Peers::default(),
             pushes: Pushes::new(config.push.clone()),
+            books: Books::default(),
             counters: Counters::new(),
             complaints: Complaints::default(),
             group_deliveries: Arc::new(Semaphore::new(config.group_deliveries_max as usize)),

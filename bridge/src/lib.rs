@@ -8,6 +8,7 @@
 //! down), and [`log`] (where frames rest).
 
 pub mod admin;
+mod books;
 mod bridge;
 pub mod config;
 mod core;

@@ -4,12 +4,16 @@ mod shard;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use holdfast_bridge::config::PushConfig;
 use holdfast_bridge::{BridgeConfig, push};
+use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::link::{InterestKind, Outcome};
 use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Request, StoreError};
 use serde_json::{Value, json};
 use shard::*;
 
@@ -42,11 +46,15 @@ impl Api {
 }
 
 fn post(address: SocketAddr, body: &str, headers: &str) -> (u16, Value) {
+    request(address, "POST /v1/push", body, headers)
+}
+
+fn request(address: SocketAddr, line: &str, body: &str, headers: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let length = body.len();
     let request = format!(
-        "POST /v1/push HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -101,7 +109,8 @@ fn a_payload_is_taken_as_it_was_meant() {
         (json!({ "device": "d", "payload": "tëxt \"x\"" }), "tëxt \"x\""),
         (json!({ "device": "d", "payload": 1.50 }), "1.5"),
         (json!({ "device": "d", "payload_base64": "aGVsbG8=" }), "hello"),
-        (json!({ "device": "d" }), ""),
+        (json!({ "device": "d", "payload": null }), ""),
+        (json!({ "device": "d", "payload_base64": "" }), ""),
     ] {
         let sender = api.post_later(body);
         let (delivery, _, payload) = numbered(shard.hear());
@@ -123,9 +132,9 @@ fn a_device_that_is_away_finds_its_pushes_when_it_comes_back() {
         let (_, answer) = api.post(&body);
         answer["reason"].as_str().unwrap().to_owned()
     };
-    assert_eq!(refused(json!({ "device": "away", "topic": "other" })), "not_subscribed");
-    assert_eq!(refused(json!({ "device": "away", "qos": 0 })), "no_such_session");
-    assert_eq!(refused(json!({ "device": "nobody" })), "no_such_session");
+    assert_eq!(refused(json!({ "device": "away", "topic": "other", "payload": "1" })), "not_subscribed");
+    assert_eq!(refused(json!({ "device": "away", "qos": 0, "payload": "1" })), "not_connected");
+    assert_eq!(refused(json!({ "device": "nobody", "payload": "1" })), "no_such_session");
     assert_eq!(rig.stream(StreamKey::Device("away".into())), ["1"]);
 }
 
@@ -137,7 +146,7 @@ fn a_push_in_flight_outlives_its_link() {
     rig.session("clean", owner(1), &[]);
     let kept = api.post_later(json!({ "device": "kept", "payload": "1" }));
     shard.hear();
-    let clean = api.post_later(json!({ "device": "clean" }));
+    let clean = api.post_later(json!({ "device": "clean", "payload": "1" }));
     shard.hear();
     drop(shard);
     assert_eq!(kept.join().unwrap().1["outcome"], "queued");
@@ -188,12 +197,12 @@ fn beyond_the_bound_a_push_is_turned_away_with_a_hint() {
     let rig = Rig::start_with(BridgeConfig { push, ..BridgeConfig::default() }, memory_store());
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
-    let sender = api.post_later(json!({ "device": "d" }));
+    let sender = api.post_later(json!({ "device": "d", "payload": "1" }));
     let (delivery, _, _) = numbered(shard.hear());
-    assert_eq!(api.post(&json!({ "device": "d", "id": "again" })).0, 503);
+    assert_eq!(api.post(&json!({ "device": "d", "payload": "1", "id": "again" })).0, 503);
     shard.report(delivery, Outcome::Delivered);
     assert_eq!(sender.join().unwrap().0, 200);
-    let sender = api.post_later(json!({ "device": "d", "id": "again" }));
+    let sender = api.post_later(json!({ "device": "d", "payload": "1", "id": "again" }));
     let (delivery, _, _) = numbered(shard.hear());
     shard.report(delivery, Outcome::Delivered);
     assert_eq!(sender.join().unwrap().0, 200, "what was turned away may come again");
@@ -224,22 +233,95 @@ fn a_request_that_makes_no_sense_is_told_why() {
     let api = Api::of(&rig);
     for (body, hint) in [
         ("", "EOF"),
-        ("[]", "invalid"),
+        ("[]", "must be a JSON object"),
         ("{}", "name a device or a topic"),
-        (r#"{"device":"d","ttl":5}"#, "unknown field `ttl`"),
-        (r#"{"device":"d","qos":3}"#, "qos"),
-        (r#"{"device":"d","ttl_s":0}"#, "ttl_s"),
-        (r#"{"device":""}"#, "device"),
-        (r#"{"device":"a+b"}"#, "topic"),
-        (r#"{"topic":"a/#"}"#, "topic"),
-        (r#"{"device":"d","retain":true}"#, "retain"),
+        (r#"{"device":"d"}"#, "give a payload"),
+        (r#"{"device":"d","payload":1,"ttl":5}"#, "unknown field `ttl`"),
+        (r#"{"device":"d","payload":1,"qos":3}"#, "qos"),
+        (r#"{"device":"d","payload":1,"ttl_s":0}"#, "ttl_s"),
+        (r#"{"device":"","payload":1}"#, "device"),
+        (r#"{"device":"a+b","payload":1}"#, "device: \"a+b\" cannot stand in push.topic"),
+        (r#"{"device":"d","topic":"a/+","payload":1}"#, "topic"),
+        (r#"{"topic":"a/#","payload":1}"#, "topic"),
+        (r#"{"device":"d","payload":1,"retain":true}"#, "retain"),
+        (
+            r#"{"device":"d","payload":1,"collapse_key":"k"}"#,
+            "collapse_key: pushes that wait are not replaced",
+        ),
         (r#"{"device":"d","payload":1,"payload_base64":""}"#, "not both"),
         (r#"{"device":"d","payload_base64":"*"}"#, "payload_base64"),
-        (r#"{"device":"d","id":""}"#, "id"),
+        (r#"{"device":"d","payload":1,"id":""}"#, "id"),
     ] {
         let (status, problem) = post(api.address, body, "");
         assert_eq!(status, 400, "{body}");
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(hint), "{body}: {detail}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_something_else_is_told_in_the_same_words() {
+    let push = PushConfig { body_bytes_max: 100, ..PushConfig::default() };
+    let rig = Rig::start_with(BridgeConfig { push, ..BridgeConfig::default() }, memory_store());
+    let api = Api::of(&rig);
+    for (line, body, status, hint) in [
+        ("GET /v1/push", "", 405, "POST"),
+        ("POST /v1/push/d", "", 404, "/v1/push"),
+        ("POST /v1/push", &*"x".repeat(200), 413, "at most 100 bytes"),
+    ] {
+        let (answered, problem) = request(api.address, line, body, "");
+        assert_eq!((answered, problem["status"].as_u64()), (status, Some(status.into())), "{line}");
+        assert!(problem["detail"].as_str().unwrap().contains(hint), "{problem}");
+    }
+}
+
+#[test]
+fn a_push_that_a_device_does_not_acknowledge_in_time_has_expired() {
+    let rig = Rig::start();
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    rig.session("d", owner(1), &["devices/d/push"]);
+    let sender = api.post_later(json!({ "device": "d", "payload": "1", "ttl_s": 1, "id": "late" }));
+    let (delivery, _, _) = numbered(shard.hear());
+    let (status, body) = sender.join().unwrap();
+    assert_eq!((status, &body["outcome"]), (410, &json!("expired")));
+    // It has one outcome, whatever comes later.
+    shard.report(delivery, Outcome::Delivered);
+    let again = api.post(&json!({ "device": "d", "payload": "1", "ttl_s": 1, "id": "late" }));
+    assert_eq!((again.0, &again.1["outcome"]), (410, &json!("expired")));
+}
+
+#[test]
+fn what_the_store_may_have_kept_is_not_refused() {
+    let store = Arc::new(Doubtful { store: memory_store(), answers: AtomicBool::new(false) });
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let api = Api::of(&rig);
+    let epoch = rig.session("away", owner(1), &["devices/away/push"]);
+    rig.rest("away", epoch);
+    let body = json!({ "device": "away", "payload": "1", "id": "in doubt", "wait_ms": 300 });
+    let (status, problem) = api.post(&body);
+    assert_eq!((status, &problem["id"]), (503, &json!("in doubt")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("its outcome is not known"), "{problem}");
+    let (status, body_expired) =
+        api.post(&json!({ "device": "away", "payload": "2", "ttl_s": 1, "id": "short" }));
+    assert_eq!((status, &body_expired["outcome"]), (410, &json!("expired")));
+    store.answers.store(true, Ordering::Release);
+    let patient = json!({ "device": "away", "payload": "1", "id": "in doubt" });
+    assert_eq!(api.post(&patient), (202, json!({ "id": "in doubt", "outcome": "queued" })));
+}
+
+/// Says that it is full although it takes what it is given.
+struct Doubtful {
+    store: Arc<dyn Store>,
+    answers: AtomicBool,
+}
+
+impl Store for Doubtful {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if matches!(request, Request::Append { .. }) && !self.answers.load(Ordering::Acquire) {
+            self.store
+                .submit(request, Box::new(|_| reply(Err(StoreError::Full("no room is left".to_owned())))));
+        } else {
+            self.store.submit(request, reply);
+        }
     }
 }

@@ -266,6 +266,8 @@ pub(crate) struct PushKeys {
     pub(crate) wait_ms_max: u32,
     /// Largest request body, in bytes. Default 2 MiB.
     pub(crate) body_bytes_max: u32,
+    /// Whether receipts are written for pushes that come by HTTP as well. Default false.
+    pub(crate) receipts: bool,
 }
 
 impl Default for PushKeys {
@@ -279,6 +281,7 @@ impl Default for PushKeys {
             outcome_age_s_max: push.outcome_age_max.as_secs() as u32,
             wait_ms_max: push.wait_max.as_millis() as u32,
             body_bytes_max: push.body_bytes_max as u32,
+            receipts: push.receipts,
         }
     }
 }
@@ -300,6 +303,7 @@ impl PushKeys {
                 within("push.wait_ms_max", self.wait_ms_max, 1..=300_000)?.into(),
             ),
             body_bytes_max: within("push.body_bytes_max", self.body_bytes_max, 1_024..=1 << 28)? as usize,
+            receipts: self.receipts,
         })
     }
 }

@@ -281,7 +281,12 @@ impl Link {
                         let _ = owner.send_record(&ToGateway::Handover(handover)).await;
                     }
                 }
-                ToBridge::Event(_) | ToBridge::Alive => {}
+                ToBridge::Event(event) => {
+                    if let Some(events) = self.core.books.events.get() {
+                        events.note(self.peer.shard, &event);
+                    }
+                }
+                ToBridge::Alive => {}
                 ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
             }
         }

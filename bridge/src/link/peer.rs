@@ -183,6 +183,11 @@ impl Peer {
         }
     }
 
+    /// Nobody waits for this report any more.
+    pub(crate) fn forget_report(&self, delivery: u64) {
+        self.reports().remove(&delivery);
+    }
+
     /// Closes the link: nothing more is taken, what was taken may still be written, and whoever waits hears of it.
     pub(crate) fn close(&self) {
         self.out().closed = true;

@@ -3,27 +3,32 @@
 //! ```text
 //! lookup ── no session ───────────────────────────────────────────────> refused
 //!   ├── connected ──> its shard ──> report ───────────────────────────> delivered, expired, refused
+//!   │                    │ └── none before its time passed ───────────> expired
 //!   │                    └── connection or link lost, session moved ─┐
-//!   └── away ──────────────────────────────────────────────────────> stream of the device ──> queued
+//!   └── away ──────────────────────────────────────────────────────> stream of the device ──> queued, expired
+//!                                                                       └── not confirmed: held, and asked again
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError};
+use holdfast_wire::store::{Reply, Request, SessionInfo};
 use holdfast_wire::topic::matches;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
+use super::idempotency::Standing;
 use super::request::{PushError, PushOutcome, Refusal};
 use crate::core::{Core, now_ms};
 use crate::fanout;
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::{ask, ask_until_answered};
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
 
 /// How often and how long in all the link of a connected session's shard is waited for: 2 s.
 const LINK_TRIES: u32 = 80;
@@ -32,18 +37,45 @@ const LINK_TRY_EVERY: Duration = Duration::from_millis(25);
 /// Owners that are asked in a row before a session that keeps moving is taken for away.
 const OWNERS_MAX: usize = 4;
 
+/// Until when a device that is connected may acknowledge a push.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    /// None: for as long as the push and the connection live.
+    pub(super) until: Option<Instant>,
+}
+
+impl Patience {
+    /// None: for ever.
+    fn left(self, message: &SharedMessage) -> Option<Duration> {
+        let asked = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let lives = match message.view().expires_at_ms {
+            0 => None,
+            expires_at_ms => Some(Duration::from_millis(expires_at_ms.saturating_sub(now_ms()))),
+        };
+        match (asked, lives) {
+            (Some(asked), Some(lives)) => Some(asked.min(lives)),
+            (asked, lives) => asked.or(lives),
+        }
+    }
+}
+
 /// Pushes to all that subscribe to the message's topic.
 pub(super) async fn to_topic(core: &Arc<Core>, message: &SharedMessage) -> Result<PushOutcome, PushError> {
+    if message.view().is_expired(now_ms()) {
+        return Ok(PushOutcome::Expired);
+    }
     let published = fanout::publish(core, message).await.map_err(PushError::Store)?;
     Ok(PushOutcome::Accepted { shards: published.shards, streams: published.streams })
 }
 
-/// Pushes to one device. An error only before anything was sent; from then on the store is asked until it answers, since the push
-/// may have arrived.
+/// Pushes to one device. An error only before anything was sent, or where the store holds what cannot be read; otherwise it is asked until it
+/// answers, since the push may have arrived, and `standing` says so meanwhile.
 pub(super) async fn to_device(
     core: &Arc<Core>,
     client: &str,
     message: &SharedMessage,
+    patience: Patience,
+    standing: &watch::Sender<Standing>,
 ) -> Result<PushOutcome, PushError> {
     let refused = |refusal| Ok(PushOutcome::Refused(refusal));
     let lookup = || Request::Lookup { client: ClientId::new(client) };
@@ -52,7 +84,7 @@ pub(super) async fn to_device(
     };
     for _ in 0..OWNERS_MAX {
         let Some(peer) = connected_peer(core, client, &mut session).await else { break };
-        match deliver(&peer, client, message).await {
+        match deliver(&peer, client, message, patience).await {
             Some(Outcome::Delivered) => return Ok(PushOutcome::Delivered),
             Some(Outcome::Kept) => return Ok(PushOutcome::Queued),
             Some(Outcome::Expired) => return Ok(PushOutcome::Expired),
@@ -73,31 +105,39 @@ pub(super) async fn to_device(
             break;
         }
     }
-    Ok(keep(core, client, &session, message).await)
+    keep(core, client, &session, message, standing).await
 }
 
 /// Leaves it to the session of a device that is away.
-async fn keep(core: &Core, client: &str, session: &SessionInfo, message: &SharedMessage) -> PushOutcome {
-    let view = message.view();
-    if !session.persistent || view.qos == QoS::AtMostOnce {
-        return PushOutcome::Refused(Refusal::NoSuchSession);
-    }
-    let hears = |filter: &str, qos| qos > QoS::AtMostOnce && matches(filter, view.topic);
-    if !session.subscriptions.iter().any(|subscription| hears(&subscription.filter, subscription.qos)) {
-        return PushOutcome::Refused(Refusal::NotSubscribed);
-    }
-    if view.is_expired(now_ms()) {
-        return PushOutcome::Expired;
+async fn keep(
+    core: &Core,
+    client: &str,
+    session: &SessionInfo,
+    message: &SharedMessage,
+    standing: &watch::Sender<Standing>,
+) -> Result<PushOutcome, PushError> {
+    if let Some(refusal) = cannot_keep(session, message) {
+        return Ok(PushOutcome::Refused(refusal));
     }
     let request =
         Request::Append { streams: vec![StreamKey::Device(client.into())], message: message.clone() };
-    let positions = match ask_until_answered(&*core.store, request).await {
-        Ok(Reply::Appended(positions)) if !positions.is_empty() => positions,
-        Ok(_) => return PushOutcome::Refused(Refusal::NoSuchSession),
-        Err(StoreError::Full(_)) => return PushOutcome::Refused(Refusal::QueueFull),
-        Err(error) => {
-            tracing::warn!(%error, "a push cannot be queued");
-            return PushOutcome::Refused(Refusal::NoSuchSession);
+    let mut retry_after = RETRY_MIN;
+    let positions = loop {
+        if message.view().is_expired(now_ms()) {
+            return Ok(PushOutcome::Expired);
+        }
+        match ask(&*core.store, request.clone()).await {
+            Ok(Reply::Appended(positions)) if !positions.is_empty() => break positions,
+            Ok(_) => return Ok(PushOutcome::Refused(Refusal::NoSuchSession)),
+            // It may have taken effect all the same (rule 4 of the contract), so this is no outcome.
+            Err(error) if is_temporary(&error) => {
+                standing.send_replace(Standing::Held);
+                metrics::counter!(names::STORE_RETRIES).increment(1);
+                let left = Patience::default().left(message).unwrap_or(retry_after);
+                tokio::time::sleep(retry_after.min(left)).await;
+                retry_after = (retry_after * 2).min(RETRY_MAX);
+            }
+            Err(error) => return Err(PushError::Store(error)),
         }
     };
     // It may have come back, and read its stream, just before the append. Its session knows the position and takes the
@@ -108,15 +148,40 @@ async fn keep(core: &Core, client: &str, session: &SessionInfo, message: &Shared
     {
         let _ = peer.send_record(&record(0, client, positions, message)).await;
     }
-    PushOutcome::Queued
+    Ok(PushOutcome::Queued)
 }
 
-/// Sends it to the shard and waits for its report; none if the link was lost.
-async fn deliver(peer: &Peer, client: &str, message: &SharedMessage) -> Option<Outcome> {
+/// Why a session does not keep a message for the time when its device is back.
+fn cannot_keep(session: &SessionInfo, message: &SharedMessage) -> Option<Refusal> {
+    let view = message.view();
+    if !session.persistent {
+        return Some(Refusal::NoSuchSession);
+    }
+    let mut matching = session
+        .subscriptions
+        .iter()
+        .filter(|subscription| matches(&subscription.filter, view.topic))
+        .peekable();
+    if matching.peek().is_none() {
+        return Some(Refusal::NotSubscribed);
+    }
+    let is_kept = view.qos > QoS::AtMostOnce && matching.any(|found| found.qos > QoS::AtMostOnce);
+    (!is_kept).then_some(Refusal::NotConnected)
+}
+
+/// Sends it to the shard and waits for its report; none if the link was lost. A report that does not come in time says that it has expired.
+async fn deliver(peer: &Peer, client: &str, message: &SharedMessage, patience: Patience) -> Option<Outcome> {
     let (delivery, report) = peer.expect_report();
     peer.send_record(&record(delivery, client, Positions::new(), message)).await.ok()?;
     metrics::counter!(names::DELIVERIES, "target" => "device").increment(1);
-    report.await.ok()
+    let Some(left) = patience.left(message) else { return report.await.ok() };
+    match timeout(left, report).await {
+        Ok(report) => report.ok(),
+        Err(_) => {
+            peer.forget_report(delivery);
+            Some(Outcome::Expired)
+        }
+    }
 }
 
 fn record<'a>(

@@ -8,8 +8,22 @@ use tokio::sync::watch;
 use super::request::{PushError, PushOutcome};
 use crate::config::PushConfig;
 
-/// None until it is known.
-pub(super) type Outcome = Option<Result<PushOutcome, PushError>>;
+/// How a push stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// On its way.
+    InFlight,
+    /// The store did not confirm that it keeps it, and is asked again.
+    Held,
+    /// This came of it.
+    Known(Result<PushOutcome, PushError>),
+}
+
+impl Standing {
+    pub(super) fn is_known(&self) -> bool {
+        matches!(self, Self::Known(_))
+    }
+}
 
 /// Outcomes by id. At most [`PushConfig::outcomes_max`], none older than [`PushConfig::outcome_age_max`]; those in flight stay in any case, and
 /// [`PushConfig::in_flight_max`] bounds them.
@@ -24,15 +38,15 @@ pub(super) struct Outcomes {
 #[derive(Debug)]
 struct Known {
     fingerprint: u64,
-    outcome: watch::Receiver<Outcome>,
+    outcome: watch::Receiver<Standing>,
 }
 
 /// What is known of an id.
 pub(super) enum Entered {
     /// Nothing: push, and tell the outcome.
-    First(watch::Sender<Outcome>, watch::Receiver<Outcome>),
+    First(watch::Sender<Standing>, watch::Receiver<Standing>),
     /// It was pushed; this is where the outcome is or will be.
-    Known(watch::Receiver<Outcome>),
+    Known(watch::Receiver<Standing>),
 }
 
 impl Outcomes {
@@ -49,7 +63,7 @@ impl Outcomes {
             }
             return Ok(Entered::Known(known.outcome.clone()));
         }
-        let (tell, outcome) = watch::channel(None);
+        let (tell, outcome) = watch::channel(Standing::InFlight);
         self.by_id.insert(id.into(), Known { fingerprint, outcome: outcome.clone() });
         self.order.push_back((now, id.into()));
         Ok(Entered::First(tell, outcome))
@@ -68,7 +82,7 @@ impl Outcomes {
                 return;
             }
             let Some((since, id)) = self.order.pop_front() else { return };
-            let in_flight = self.by_id.get(&id).is_some_and(|known| known.outcome.borrow().is_none());
+            let in_flight = self.by_id.get(&id).is_some_and(|known| !known.outcome.borrow().is_known());
             if in_flight {
                 self.order.push_back((since, id));
             } else {
@@ -88,7 +102,7 @@ mod tests {
         Outcomes::new(PushConfig { outcomes_max, ..PushConfig::default() })
     }
 
-    fn first(outcomes: &mut Outcomes, id: &str, now: Instant) -> watch::Sender<Outcome> {
+    fn first(outcomes: &mut Outcomes, id: &str, now: Instant) -> watch::Sender<Standing> {
         let Ok(Entered::First(tell, _)) = outcomes.enter(id, 1, now) else { panic!("{id} is known") };
         tell
     }
@@ -101,9 +115,9 @@ mod tests {
     fn an_id_has_one_outcome_and_is_not_for_another_push() {
         let (mut outcomes, now) = (outcomes(10), Instant::now());
         let tell = first(&mut outcomes, "a", now);
-        tell.send_replace(Some(Ok(PushOutcome::Queued)));
+        tell.send_replace(Standing::Known(Ok(PushOutcome::Queued)));
         let Ok(Entered::Known(outcome)) = outcomes.enter("a", 1, now) else { panic!() };
-        assert_eq!(*outcome.borrow(), Some(Ok(PushOutcome::Queued)));
+        assert_eq!(*outcome.borrow(), Standing::Known(Ok(PushOutcome::Queued)));
         assert!(matches!(outcomes.enter("a", 2, now), Err(PushError::IdReused(_))));
         outcomes.forget("a");
         first(&mut outcomes, "a", now);
@@ -114,7 +128,8 @@ mod tests {
         let (mut outcomes, now) = (outcomes(3), Instant::now());
         let _in_flight = first(&mut outcomes, "in flight", now);
         for number in 0..10 {
-            first(&mut outcomes, &number.to_string(), now).send_replace(Some(Ok(PushOutcome::Delivered)));
+            let delivered = Standing::Known(Ok(PushOutcome::Delivered));
+            first(&mut outcomes, &number.to_string(), now).send_replace(delivered);
         }
         assert!(outcomes.order.len() <= 3);
         assert!(is_known(&mut outcomes, "in flight", now));

@@ -9,7 +9,7 @@ use holdfast_wire::store::StoreError;
 use holdfast_wire::topic::validate_name;
 use rustc_hash::FxHasher;
 
-use crate::core::Core;
+use crate::core::{Core, now_ms};
 
 /// A push as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub enum PushOutcome {
     Delivered,
     /// The device is away; its session keeps it.
     Queued,
-    /// Its time to live passed first.
+    /// It was not acknowledged before its time passed. The device may have got it in the last moment.
     Expired,
     /// It will not reach the device.
     Refused(Refusal),
@@ -72,6 +72,8 @@ pub enum Refusal {
     NotSubscribed,
     /// There is no session of this client id that is connected or could keep it.
     NoSuchSession,
+    /// The session rests, and with this QoS, the push's or the subscription's, nothing is kept for it.
+    NotConnected,
     /// It takes only smaller packets.
     TooLarge,
     /// It answered with an error.
@@ -98,6 +100,7 @@ impl Refusal {
             Self::QueueFull => "queue_full",
             Self::NotSubscribed => "not_subscribed",
             Self::NoSuchSession => "no_such_session",
+            Self::NotConnected => "not_connected",
             Self::TooLarge => "too_large",
             Self::ByDevice => "refused_by_device",
         }
@@ -125,9 +128,15 @@ pub enum PushError {
     /// Too many pushes are in flight.
     #[error("too many pushes are in flight")]
     Busy,
-    /// The session store does not answer; nothing was pushed.
+    /// The session store cannot say where the push has to go, or not keep a push to a topic; whoever asks again pushes anew.
     #[error("{0}")]
     Store(StoreError),
+    /// The store did not confirm that it keeps the push, and may do so all the same. It is asked on, so there will be an outcome.
+    #[error("the store cannot take push {id:?} now; its outcome is not known: ask again with the same id")]
+    Held {
+        /// The push's id.
+        id: String,
+    },
     /// Its outcome is not known yet. Asking again with the same id waits on.
     #[error("the outcome of push {id:?} is not known yet")]
     StillInFlight {
@@ -140,8 +149,9 @@ pub enum PushError {
 }
 
 impl PushRequest {
-    /// The message to deliver, checked.
-    pub(super) fn message(&self, core: &Core, now_ms: u64) -> Result<SharedMessage, PushError> {
+    /// The message to deliver, checked. Its time to live counts from `asked_ms`.
+    pub(super) fn message(&self, core: &Core, asked_ms: u64) -> Result<SharedMessage, PushError> {
+        let now_ms = now_ms();
         let invalid =
             |what: &str, why: &dyn std::fmt::Display| Err(PushError::Invalid(format!("{what}: {why}")));
         let from_template;
@@ -152,6 +162,10 @@ impl PushRequest {
             (PushTarget::Topic(topic), _) | (PushTarget::Device(_), Some(topic)) => topic,
             (PushTarget::Device(client), None) => {
                 from_template = core.config.push.topic.replace("{client_id}", client);
+                if let Err(error) = validate_name(&from_template) {
+                    let why = format!("{client:?} cannot stand in push.topic ({error}); name a topic");
+                    return invalid("device", &why);
+                }
                 &from_template
             }
         };
@@ -178,7 +192,7 @@ impl PushRequest {
             retain: self.retain && matches!(self.target, PushTarget::Topic(_)),
             publisher: "",
             published_at_ms: now_ms,
-            expires_at_ms: self.ttl_s.map_or(0, |ttl_s| now_ms + u64::from(ttl_s) * 1_000),
+            expires_at_ms: self.ttl_s.map_or(0, |ttl_s| asked_ms + u64::from(ttl_s) * 1_000),
             properties: &properties,
             payload: &self.payload,
         }))

@@ -1,8 +1,8 @@
 # The ways in. `make` alone lists them; each sets up what it needs and can be called again at any time.
 #
-# Present before: Rust by rustup, Python 3.11 or newer with venv, Node 20 or newer with npm, a JDK 17 or newer with Maven, gcc and make with the headers of OpenSSL and
-# zlib (libssl-dev, zlib1g-dev). Everything
-# else is fetched here, into target/ and .cache/, from the package registries that the machine's own clients are set up for; redis-server by apt.
+# Present before: Rust by rustup, Python 3.11 or newer with venv, Node 20 or newer with npm, a JDK 17 or newer with
+# Maven, gcc and make with the headers of OpenSSL and zlib (libssl-dev, zlib1g-dev). Everything else is fetched here, into
+# target/ and .cache/, from the package registries that the machine's own clients are set up for; redis-server by apt.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -145,9 +145,13 @@ impl Fault {
             }
             Self::Weather(way, weather, time) => {
                 let proxies = way.of(cluster);
-                proxies.iter().for_each(|proxy| proxy.set(weather));
+                for proxy in proxies {
+                    proxy.set(weather);
+                }
                 pause(time);
-                proxies.iter().for_each(|proxy| proxy.set(Weather::Fair));
+                for proxy in proxies {
+                    proxy.set(Weather::Fair);
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use holdfast_loadgen::verdict::Verdict;
 use tokio::runtime::Runtime;
 
 /// For a cluster to serve again after a fault: every timeout and backoff in it together is shorter.
-pub(crate) const RECOVERY: Duration = Duration::from_secs(60);
+pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
 
 /// Each trial is up to eight processes: two at once would only make each other slow.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -70,13 +70,13 @@ impl Trial {
         trial
     }
 
-    /// Waits until all devices are connected and two seconds' worth of frames were acknowledged from now on.
+    /// Waits until all devices are connected and ten frames for each of them were acknowledged from now on.
     pub(crate) fn await_service(&self, when: &str) {
         let devices = u64::from(self.plan.devices);
         until_true(&format!("all devices to be connected {when}"), RECOVERY, || {
             self.fleet.snapshot().connected == devices
         });
-        let goal = self.acked() + (2.0 * self.plan.frames_per_s_total()) as u64;
+        let goal = self.acked() + 10 * devices;
         until_true(&format!("frames to be acknowledged {when}"), RECOVERY, || self.acked() >= goal);
     }
 

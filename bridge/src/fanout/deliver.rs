@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{Deliver, Positions, Target, ToGateway};
@@ -11,18 +11,20 @@ use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request};
 use tokio::sync::mpsc;
 
-use super::group;
+use super::group::{self, Kept};
 use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::inbox::{Event, Inbox};
+use crate::uplink::part;
 
 /// Fans out one link's messages, in their order. Mostly within [`FanOut::send`]; a message that has to wait, for a shard that does not read or
 /// a store that is far away, goes on in a task of its own, and the later ones behind it: so it holds up only what is to be heard.
 pub(crate) struct FanOut {
     core: Arc<Core>,
     origin: LinkId,
+    inbox: Arc<Inbox>,
     waiting: mpsc::UnboundedSender<Job>,
     /// Messages with the task, until their news is handled.
     unsent: usize,
@@ -31,7 +33,30 @@ pub(crate) struct FanOut {
 /// An uplink whose message is on its way to those who hear it.
 struct Job {
     ticket: u64,
-    sending: Pin<Box<dyn Future<Output = usize> + Send>>,
+    sending: Pin<Box<dyn Future<Output = Reached> + Send>>,
+}
+
+/// Whom a message was sent to.
+#[derive(Debug, Default)]
+pub(crate) struct Reached {
+    /// Shards.
+    pub(crate) shards: usize,
+    /// What becomes of it in each group of persistent sessions.
+    pub(crate) groups: Vec<Kept>,
+}
+
+impl Reached {
+    /// Waits until each group has it; 0, or the reason code of one that will not.
+    pub(crate) async fn kept(self) -> u8 {
+        let mut reason_code = 0;
+        for kept in self.groups {
+            // Nobody left to tell means that the bridge is being torn down.
+            if let Ok(reason @ 1..) = kept.await {
+                reason_code = reason;
+            }
+        }
+        reason_code
+    }
 }
 
 impl FanOut {
@@ -43,21 +68,26 @@ impl FanOut {
         )]
         let (waiting, jobs) = mpsc::unbounded_channel();
         tokio::spawn(see_through(jobs, Arc::clone(inbox)));
-        Self { core: Arc::clone(core), origin, waiting, unsent: 0 }
+        Self { core: Arc::clone(core), origin, inbox: Arc::clone(inbox), waiting, unsent: 0 }
     }
 
-    /// Sends `message` to everyone who hears it; `positions` say where it stands in streams. If not everyone has it when this returns `false`,
-    /// [`Event::FannedOut`] follows, for [`FanOut::handle_sent`].
-    pub(crate) fn send(&mut self, ticket: u64, message: SharedMessage, positions: Positions) -> bool {
+    /// Sends `message` to everyone who hears it; `positions` say where it stands in streams. Returns the sum of the parts that are done with it:
+    /// none if not everyone has it; then [`Event::FannedOut`] follows, for [`FanOut::handle_sent`]. Without `GROUP`, [`Event::Groups`] follows.
+    pub(crate) fn send(&mut self, ticket: u64, message: SharedMessage, positions: Positions) -> u8 {
         let (core, origin) = (Arc::clone(&self.core), Some(self.origin));
         let mut sending = Box::pin(async move { fan_out(&core, &message, &positions, origin).await });
         // Whoever it waits for wakes nobody here; the task asks again.
-        if self.unsent == 0 && sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return true;
+        if self.unsent == 0
+            && let Poll::Ready(reached) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            return watch(&self.inbox, ticket, reached);
         }
         self.unsent += 1;
         // An error would mean that the bridge is being torn down; nobody is left to hear it.
-        self.waiting.send(Job { ticket, sending }).is_err()
+        match self.waiting.send(Job { ticket, sending }) {
+            Ok(()) => 0,
+            Err(_) => part::FANOUT,
+        }
     }
 
     /// A message that had to wait has been sent to everyone.
@@ -68,22 +98,35 @@ impl FanOut {
 
 async fn see_through(mut jobs: mpsc::UnboundedReceiver<Job>, inbox: Arc<Inbox>) {
     while let Some(job) = jobs.recv().await {
-        job.sending.await;
-        inbox.push(Event::FannedOut(job.ticket));
+        let reached = job.sending.await;
+        let done = watch(&inbox, job.ticket, reached);
+        inbox.push(Event::FannedOut { ticket: job.ticket, done });
     }
 }
 
-/// Sends `message` to every shard that hears it, waiting for those that read slowly; says how many shards that were. `origin` is the link that
-/// brought it.
+/// The parts that are done once everyone was sent it; sees to it that the rest is told when it is.
+fn watch(inbox: &Arc<Inbox>, ticket: u64, reached: Reached) -> u8 {
+    if reached.groups.is_empty() {
+        return part::FANOUT | part::GROUP;
+    }
+    let inbox = Arc::clone(inbox);
+    tokio::spawn(async move {
+        let reason_code = reached.kept().await;
+        inbox.push(Event::Groups(ticket, reason_code));
+    });
+    part::FANOUT
+}
+
+/// Sends `message` to every shard that hears it, waiting for those that read slowly. `origin` is the link that brought it.
 pub(crate) async fn fan_out(
     core: &Arc<Core>,
     message: &SharedMessage,
     positions: &Positions,
     origin: Option<LinkId>,
-) -> usize {
+) -> Reached {
     let view = message.view();
     let hearers = core.read_interests(|interests| interests.hearers(view.topic));
-    let mut shards = 0;
+    let mut reached = Reached::default();
     let deliver = |target| {
         ToGateway::Deliver(Deliver { delivery: 0, target, positions: positions.clone(), message: view })
     };
@@ -93,10 +136,10 @@ pub(crate) async fn fan_out(
         for link in hearers.links {
             let Some(peer) = core.peers.of_link(link) else { continue };
             if peer.send(&record).await.is_ok() {
-                shards += 1;
+                reached.shards += 1;
             }
         }
-        core.counters.to_subscribers.increment(shards as u64);
+        core.counters.to_subscribers.increment(reached.shards as u64);
     }
     for (client, links) in &hearers.devices {
         // A device's own topic, as most personal ones are: its connection is where the message came from.
@@ -107,7 +150,7 @@ pub(crate) async fn fan_out(
         };
         let Some(peer) = peer else { continue };
         if peer.send_record(&deliver(Target::Device(client))).await.is_ok() {
-            shards += 1;
+            reached.shards += 1;
             core.counters.to_devices.increment(1);
         }
     }
@@ -115,11 +158,14 @@ pub(crate) async fn fan_out(
         // It went to the group's stream because no member was there; whoever has come since reads it from there.
         let stream = share(&group, &filter);
         let stored = |position: &holdfast_wire::session_record::Cursor| matches!(&position.stream, StreamKey::Filter(name) if **name == *stream);
-        if !positions.iter().any(stored) && group::deliver(core, &group, &filter, message, positions).await {
-            shards += 1;
+        if positions.iter().any(stored) {
+            continue;
         }
+        let sent = group::deliver(core, &group, &filter, message, positions).await;
+        reached.shards += usize::from(sent.taken);
+        reached.groups.extend(sent.kept);
     }
-    shards
+    reached
 }
 
 /// The link to the shard that holds this client's connection. Asked of the store each time: a remembered owner, or a remembered absence, could

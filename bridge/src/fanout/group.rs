@@ -1,10 +1,15 @@
 //! One message for one member of a shared subscription's group: another shard, then the group's stream, if the first does not take it.
+//!
+//! Where persistent sessions hold the group, the message's publisher is not acknowledged before a member has taken it or the stream has it
+//! (promise P1). A device may be slow or gone, so that wait has an end: then the stream takes the message although a member may still, and one of
+//! them may read it again, which the store's contract allows (a message may reach two members and never none).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
-use holdfast_wire::mqtt::QoS;
+use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::Request;
 use tokio::sync::oneshot;
@@ -13,6 +18,21 @@ use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::metrics as names;
 use crate::store_requests::ask_until_taken;
+
+/// How long a group of persistent sessions has for one of its members to take a message before its stream does.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Tells once a group has a message for good: 0, or the reason code that its publisher is to hear.
+pub(crate) type Kept = oneshot::Receiver<u8>;
+
+/// What became of a message at first.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// A shard took it.
+    pub(super) taken: bool,
+    /// The group is one of persistent sessions, and the message one that is stored.
+    pub(super) kept: Option<Kept>,
+}
 
 /// A message with QoS > 0 on its way to a member.
 struct Way {
@@ -24,15 +44,15 @@ struct Way {
     tried: Vec<LinkId>,
 }
 
-/// Sends the message to the member whose turn it is; says whether a shard took it. With QoS > 0 its report is awaited in the background, and
-/// it goes elsewhere if it has to. Waits while too many reports are awaited.
+/// Sends the message to the member whose turn it is. With QoS > 0 its report is awaited in the background, and it goes elsewhere if it has to.
+/// Waits while too many reports are awaited.
 pub(super) async fn deliver(
     core: &Arc<Core>,
     group: &str,
     filter: &str,
     message: &SharedMessage,
     positions: &Positions,
-) -> bool {
+) -> Sent {
     let mut way = Way {
         core: Arc::clone(core),
         group: group.into(),
@@ -42,16 +62,20 @@ pub(super) async fn deliver(
         tried: Vec::new(),
     };
     if message.view().qos == QoS::AtMostOnce {
-        return way.send(false).await.is_some();
+        return Sent { taken: way.send(false).await.is_some(), kept: None };
     }
-    let Ok(permit) = Arc::clone(&core.group_deliveries).acquire_owned().await else { return false };
+    let Ok(permit) = Arc::clone(&core.group_deliveries).acquire_owned().await else { return Sent::default() };
     let first = way.send(true).await;
     let taken = first.is_some();
+    let durable = core.read_interests(|interests| interests.is_group_durable(group, filter));
+    let (tell, kept) = oneshot::channel();
     tokio::spawn(async move {
-        way.see_through(first).await;
+        let reason_code = way.see_through(first, durable).await;
+        // Nobody waits where no persistent session does.
+        let _ = tell.send(reason_code);
         drop(permit);
     });
-    taken
+    Sent { taken, kept: durable.then_some(kept) }
 }
 
 impl Way {
@@ -78,7 +102,30 @@ impl Way {
         }
     }
 
-    async fn see_through(mut self, first: Option<oneshot::Receiver<Outcome>>) {
+    /// Until a member has it, or the stream of a durable group, or nobody will; 0, or the reason code of a failure.
+    async fn see_through(mut self, first: Option<oneshot::Receiver<Outcome>>, durable: bool) -> u8 {
+        let taken = if durable {
+            tokio::time::timeout(MEMBERS_WITHIN, self.offer(first)).await.unwrap_or(false)
+        } else {
+            self.offer(first).await
+        };
+        if taken {
+            return 0;
+        }
+        if durable {
+            let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
+            let request = Request::Append { streams: vec![stream], message: self.message.clone() };
+            match ask_until_taken(&*self.core.store, request).await {
+                Ok(_) => return 0,
+                Err(error) => tracing::warn!(%error, "a message for a shared subscription is refused"),
+            }
+        }
+        metrics::counter!(names::GROUP_DROPPED).increment(1);
+        ReasonCode::ImplementationSpecificError as u8
+    }
+
+    /// Offers it to one member after the other; whether one ended it.
+    async fn offer(&mut self, first: Option<oneshot::Receiver<Outcome>>) -> bool {
         let mut report = first;
         while let Some(awaited) = report {
             match awaited.await {
@@ -89,22 +136,13 @@ impl Way {
                     | Outcome::Expired
                     | Outcome::TooLarge
                     | Outcome::RefusedByDevice,
-                ) => return,
+                ) => return true,
                 Ok(
                     Outcome::NotHere | Outcome::NotSubscribed | Outcome::QueueFull | Outcome::ConnectionLost,
                 )
                 | Err(_) => report = self.send(true).await,
             }
         }
-        let durable =
-            |interests: &super::InterestTable| interests.is_group_durable(&self.group, &self.filter);
-        if self.core.read_interests(durable) {
-            let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
-            let request = Request::Append { streams: vec![stream], message: self.message.clone() };
-            if ask_until_taken(&*self.core.store, request).await.is_ok() {
-                return;
-            }
-        }
-        metrics::counter!(names::GROUP_DROPPED).increment(1);
+        false
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Owes {
     pub(crate) streams: Vec<StreamKey>,
     /// The client whose persistent session may hold a personal filter that matches; none for QoS 0.
     pub(crate) device: Option<Box<str>>,
+    /// A shared subscription of persistent sessions has a member connected: it is owed to that member, or else to the group's stream.
+    pub(crate) group: bool,
 }
 
 /// Who hears a message live.
@@ -80,7 +82,7 @@ pub(crate) struct Owes {
 pub(crate) struct Hearers {
     /// Links with matching ordinary filters, each once.
     pub(crate) links: Vec<LinkId>,
-    /// Group and filter of each shared subscription that matches.
+    /// Group and filter of each shared subscription that matches and has members, or persistent sessions behind it.
     pub(crate) groups: Vec<(Box<str>, Box<str>)>,
     /// Devices that personal filters point to, with the links that announced such a filter.
     pub(crate) devices: Vec<(Box<str>, Vec<LinkId>)>,
@@ -213,7 +215,9 @@ impl InterestTable {
             for group in &interests.groups {
                 owes.live |= !group.members.is_empty();
                 // With a member connected somewhere the group's stream is only the way out if none of them takes it.
-                if stored && group.durable.holds() && group.members.is_empty() {
+                let durable = stored && group.durable.holds();
+                owes.group |= durable && !group.members.is_empty();
+                if durable && group.members.is_empty() {
                     owes.streams.push(StreamKey::Filter(share(&group.name, &interests.filter).into()));
                 }
             }
@@ -229,7 +233,11 @@ impl InterestTable {
         let mut hearers = Hearers::default();
         self.filters.for_each_match(topic, |interests| {
             hearers.links.extend_from_slice(&interests.links);
-            for group in interests.groups.iter().filter(|group| !group.members.is_empty()) {
+            for group in &interests.groups {
+                // A durable one whose members have all left since the message came takes it into its stream.
+                if group.members.is_empty() && !group.durable.holds() {
+                    continue;
+                }
                 hearers.groups.push((group.name.clone(), interests.filter.clone()));
             }
             for personal in &interests.personal {
@@ -429,11 +437,14 @@ mod tests {
     fn a_durable_group_without_members_owes_its_stream() {
         let mut table = InterestTable::default();
         table.announce(A, shared(1), "s", true);
-        assert!(table.owes("s", QoS::AtLeastOnce).streams.is_empty());
+        let owes = table.owes("s", QoS::AtLeastOnce);
+        assert!(owes.group && owes.streams.is_empty());
+        assert!(!table.owes("s", QoS::AtMostOnce).group, "QoS 0 is never stored");
         table.link_lost(A);
         let owes = table.owes("s", QoS::AtLeastOnce);
         assert_eq!(owes.streams, [StreamKey::Filter("$share/g/s".into())]);
-        assert!(!owes.live && table.is_group_durable("g", "s"));
+        assert!(!owes.live && !owes.group && table.is_group_durable("g", "s"));
+        assert_eq!(table.hearers("s").groups.len(), 1, "for what was owed to a member that has left since");
     }
 
     #[test]

@@ -42,7 +42,11 @@ pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result
     if view.retain {
         ask(&*core.store, Request::Retain { message: message.clone() }).await?;
     }
-    let shards = fan_out(core, message, &positions, None).await;
+    let reached = fan_out(core, message, &positions, None).await;
+    let shards = reached.shards;
+    if reached.kept().await != 0 {
+        return Err(StoreError::Unavailable("a group's stream did not take the message".to_owned()));
+    }
     Ok(Published { shards, streams: positions.len() })
 }
 

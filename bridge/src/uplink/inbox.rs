@@ -20,8 +20,10 @@ pub(crate) enum Event {
     Sink { batch: u64, frames: Range<u32>, verdict: Verdict },
     /// The store answered.
     Store { ticket: OwedTicket, question: Question, answer: Result<Reply, StoreError> },
-    /// Those who hear it live have been sent it.
-    FannedOut(OwedTicket),
+    /// Those who hear it live have been sent it; `done` is the sum of the parts that this ends.
+    FannedOut { ticket: OwedTicket, done: u8 },
+    /// Its groups have it, in a member or in their stream; or a reason code if one will not.
+    Groups(OwedTicket, u8),
     /// The pending frame that this one repeats is settled.
     Joined(Arrival, Fate),
 }

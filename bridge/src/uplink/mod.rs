@@ -33,7 +33,8 @@ use crate::sink::{Lane, SinkClosed, Verdict};
 use crate::store_requests::is_temporary;
 use dedupe::{Dedupe, Frame, Seen, Ticket};
 use inbox::{Event, Inbox};
-use owed::{Owed, OwedTicket, part};
+pub(crate) use owed::part;
+use owed::{Owed, OwedTicket};
 use questions::{Question, Questions};
 use receipts::{Fate, Receipts};
 use window::Window;
@@ -206,7 +207,8 @@ impl Uplinks {
         let parts = flag(to_sink, part::SINK)
             | flag(streams, part::STREAMS)
             | flag(message.retain && stored, part::RETAIN)
-            | flag(owes.live, part::FANOUT);
+            | flag(owes.live, part::FANOUT)
+            | flag(owes.group, part::GROUP);
         if parts & !part::SINK == 0 {
             return None;
         }
@@ -254,9 +256,13 @@ impl Uplinks {
                     self.handle_sink(dedupe.get_or_insert_with(|| core.dedupe()), batch, frames, verdict);
                 }
                 Event::Store { ticket, question, answer } => self.handle_store(ticket, question, answer),
-                Event::FannedOut(ticket) => {
+                Event::FannedOut { ticket, done } => {
                     self.fan_out.handle_sent();
-                    self.owed.done(ticket, part::FANOUT, Fate::default());
+                    self.owed.done(ticket, done, Fate::default());
+                }
+                Event::Groups(ticket, reason_code) => {
+                    let fate = if reason_code == 0 { Fate::default() } else { Fate::refused(reason_code) };
+                    self.owed.done(ticket, part::GROUP, fate);
                 }
                 Event::Joined(arrival, fate) => self.settled(arrival, fate, true),
             }
@@ -356,8 +362,9 @@ impl Uplinks {
     }
 
     fn fan_out(&mut self, ticket: OwedTicket, message: SharedMessage, positions: Positions) {
-        if self.fan_out.send(ticket, message, positions) {
-            self.owed.done(ticket, part::FANOUT, Fate::default());
+        let done = self.fan_out.send(ticket, message, positions);
+        if done != 0 {
+            self.owed.done(ticket, done, Fate::default());
         }
     }
 

@@ -1,9 +1,10 @@
 //! Uplinks of one link that owe more than the sink: streams and retained messages in the store, subscribers that hear them.
 //!
 //! ```text
-//!  QoS > 0   SINK + STREAMS + RETAIN done ──(in order of arrival)──> fan out ──> settled
-//!  QoS 0     fan out at once;  SINK + fan-out done ─────────────────────────────> settled
+//!  QoS > 0   SINK + STREAMS + RETAIN done ──(in order of arrival)──> fan out ──(GROUP done)──> settled
+//!  QoS 0     fan out at once;  SINK + fan-out done ──────────────────────────────────────────> settled
 //! ```
+//! What fans out later does not wait for GROUP.
 //!
 //! Pure. Bounded by the link's window: whatever is in here is unsettled.
 
@@ -21,6 +22,8 @@ pub(crate) mod part {
     pub(crate) const STREAMS: u8 = 2;
     pub(crate) const RETAIN: u8 = 4;
     pub(crate) const FANOUT: u8 = 8;
+    /// A member of each group of persistent sessions has taken it, or the group's stream has it.
+    pub(crate) const GROUP: u8 = 16;
 }
 
 /// Number of an uplink in here.
@@ -111,7 +114,7 @@ impl Owed {
                 continue;
             }
             debug_assert!(entry.ordered);
-            if entry.owes != part::FANOUT {
+            if entry.owes & !part::GROUP != part::FANOUT {
                 return None;
             }
             entry.released = true;
@@ -120,7 +123,7 @@ impl Owed {
                 let released = (ticket, entry.message.clone(), std::mem::take(&mut entry.positions));
                 return Some(released);
             }
-            self.done(ticket, part::FANOUT, Fate::default());
+            self.done(ticket, part::FANOUT | part::GROUP, Fate::default());
         }
         None
     }

@@ -57,6 +57,14 @@ pub const KAFKA_DEAD_LETTERS: &str = "holdfast_kafka_dead_letters_total";
 pub const KAFKA_QUEUE_FULL: &str = "holdfast_kafka_queue_full_total";
 /// Producers that took the place of one whose records were withdrawn.
 pub const KAFKA_PRODUCERS: &str = "holdfast_kafka_producers_replaced_total";
+/// Records of the push topic, by `result` (`carried_out`, `refused`: it was no push).
+pub const PUSH_RECORDS: &str = "holdfast_bridge_push_records_total";
+/// Records of the push topic whose outcome is awaited.
+pub const PUSH_RECORDS_IN_FLIGHT: &str = "holdfast_bridge_push_records_in_flight";
+/// Receipts of pushes, by `result` (`stored`, `dropped`: there was no room while Kafka was away).
+pub const RECEIPTS: &str = "holdfast_bridge_receipts_total";
+/// Events of connections, by `result` (`stored`, `dropped`).
+pub const EVENTS: &str = "holdfast_bridge_events_total";
 
 /// Those that count for each frame or each turn. Looking one up by its name costs as much as fanning a message out.
 pub(crate) struct Counters {

@@ -10,14 +10,20 @@
 //! later; that an outage has begun is for the caller to see from [`Sink::progress`], who then takes everything back with [`Sink::withdraw`].
 //! The records' layout is in docs/records.md.
 //!
+//! Beside the sink, `consumer` reads pushes from a topic ([`KafkaPushes`]), and `book` writes receipts and events ([`keep_events`]).
+//!
 //! Start with [`KafkaSink::start`], then `lane` (the way in) and `delivery` (the way back). May not know links or devices.
 
+mod book;
 mod config;
+mod consumer;
 mod delivery;
 mod error;
+mod events;
 mod lane;
 mod pending;
 mod producer;
+mod receipts;
 mod record;
 mod start;
 mod topics;
@@ -26,7 +32,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use config::KafkaConfig;
+pub use consumer::KafkaPushes;
 pub use error::KafkaStartError;
+pub use events::keep_events;
 
 use crate::sink::{Lane, Progress, Sink};
 use lane::KafkaLane;

@@ -78,6 +78,28 @@ pub(super) fn check(config: &KafkaConfig) -> Result<Found, KafkaStartError> {
     Ok(Found { topics, existing, map, brokers })
 }
 
+/// Checks topics that are not for frames, each with the key that names it, and makes those that lack if it may.
+pub(super) fn check_topics(
+    config: &KafkaConfig,
+    topics: &[(&'static str, &str)],
+) -> Result<(), KafkaStartError> {
+    if topics.is_empty() {
+        return Ok(());
+    }
+    if config.brokers.trim().is_empty() {
+        return Err(KafkaStartError::NoBrokers);
+    }
+    for &(key, name) in topics {
+        if !is_topic_name(name) {
+            return Err(KafkaStartError::TopicName { key, name: name.to_owned() });
+        }
+    }
+    let native = config.native(None)?;
+    let brokers = Brokers { client: native.create_with_context(Asking::default())?, admin: native.create()? };
+    brokers.reach(config)?;
+    topics.iter().try_for_each(|(_, name)| brokers.topic_or_create(name, config).map(|_| ()))
+}
+
 impl Brokers {
     /// Waits until a broker answers, or it is clear that none will.
     fn reach(&self, config: &KafkaConfig) -> Result<(), KafkaStartError> {

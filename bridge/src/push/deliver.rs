@@ -133,7 +133,7 @@ async fn keep(
             Err(error) if is_temporary(&error) => {
                 standing.send_replace(Standing::Held);
                 metrics::counter!(names::STORE_RETRIES).increment(1);
-                let left = Patience::default().left(message).unwrap_or(retry_after);
+                let left = Patience::default().left(message).unwrap_or(RETRY_MAX);
                 tokio::time::sleep(retry_after.min(left)).await;
                 retry_after = (retry_after * 2).min(RETRY_MAX);
             }

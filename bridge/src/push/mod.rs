@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub use http::router;
-pub(crate) use receipt::Receipt;
+pub(crate) use receipt::{Receipt, Source};
 pub use request::{PushAnswer, PushError, PushOutcome, PushRequest, PushTarget, Refusal};
 
 use crate::config::PushConfig;

@@ -2,7 +2,10 @@
 
 mod copies;
 mod outage;
+mod pushes;
 mod refusals;
 mod rig;
+#[path = "../shard/mod.rs"]
+mod shard;
 mod start;
 mod stored;

@@ -35,6 +35,12 @@ pub type ReplyTo = Box<dyn FnOnce(Result<Reply, StoreError>) + Send>;
 pub trait Store: Send + Sync + 'static {
     /// Takes a request; never blocks for IO.
     fn submit(&self, request: Request, reply: ReplyTo);
+
+    /// Whether it is known to take nothing durable now, as with a full disk: sessions that are to outlive their connection are refused. For
+    /// health checks; a request is what really tells.
+    fn is_refusing(&self) -> bool {
+        false
+    }
 }
 
 /// What a stream keeps at most.

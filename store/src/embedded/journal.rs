@@ -164,6 +164,11 @@ impl Journal {
         !self.changes.is_empty()
     }
 
+    /// Whether the disk has refused, or not answered in time, and nothing was written since.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refusing.is_some()
+    }
+
     /// The store is being dropped.
     pub(super) fn stop(&mut self) {
         self.stopping = true;

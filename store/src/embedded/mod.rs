@@ -90,6 +90,10 @@ impl Store for EmbeddedStore {
             reply(answer);
         }
     }
+
+    fn is_refusing(&self) -> bool {
+        self.shared.lock().is_refusing()
+    }
 }
 
 impl Drop for EmbeddedStore {

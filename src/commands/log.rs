@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use holdfast_bridge::log::{Damage, Entry, LogError, LogReader, LogRecord, next_offset, verify};
+use holdfast_bridge::log::{Damage, Entry, LogError, LogReader, LogRecord, is_log, next_offset, verify};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -75,6 +75,10 @@ pub(crate) fn run(arguments: LogArgs) -> Result<ExitCode, Failure> {
         Err(Stop::Output(error)) => Err(Failure::failed(format!("standard output: {error}"))),
         Err(Stop::Log(error)) => Err(Failure::failed(error)),
         Err(Stop::NoLog(directory)) => {
+            let line = format!("{}: there is no log; name a log or a data directory", directory.display());
+            Err(Failure::refused(line))
+        }
+        Err(Stop::NoDirectory(directory)) => {
             let line = format!("{}: no such directory; name a log or a data directory", directory.display());
             Err(Failure::refused(line))
         }
@@ -85,6 +89,7 @@ pub(crate) fn run(arguments: LogArgs) -> Result<ExitCode, Failure> {
 enum Stop {
     Output(io::Error),
     Log(LogError),
+    NoDirectory(PathBuf),
     NoLog(PathBuf),
 }
 
@@ -103,10 +108,13 @@ impl From<LogError> for Stop {
 impl LogDirectory {
     /// The directory with the segments.
     fn find(&self) -> Result<PathBuf, Stop> {
+        if !self.directory.is_dir() {
+            return Err(Stop::NoDirectory(self.directory.clone()));
+        }
         let inside = self.directory.join("log");
-        if inside.is_dir() {
+        if inside.is_dir() && is_log(&inside)? {
             Ok(inside)
-        } else if self.directory.is_dir() {
+        } else if is_log(&self.directory)? {
             Ok(self.directory.clone())
         } else {
             Err(Stop::NoLog(self.directory.clone()))
@@ -152,7 +160,10 @@ fn check(log: &LogDirectory, out: &mut dyn Write) -> Result<ExitCode, Stop> {
         writeln!(out, "{line}")?;
     } else {
         let (first, last) = (verdict.first_offset, verdict.last_offset);
-        writeln!(out, "{} records, offsets {first} to {last}, {lost} missing", verdict.records)?;
+        match verdict.records {
+            0 => writeln!(out, "no records, {lost} missing")?,
+            records => writeln!(out, "{records} records, offsets {first} to {last}, {lost} missing")?,
+        }
         for damage in &verdict.damage {
             writeln!(out, "{}", damage_line(damage))?;
         }

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use super::LogError;
 
+/// The file that is locked.
+pub(super) const NAME: &str = "lock";
+
 /// Holds the lock as long as it lives.
 #[derive(Debug)]
 pub(super) struct DirectoryLock {
@@ -18,7 +21,7 @@ impl DirectoryLock {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(directory.join("lock"))
+            .open(directory.join(NAME))
             .map_err(|error| LogError::directory(directory, "written to", error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),

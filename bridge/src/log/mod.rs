@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, TryAcquireError};
 
 pub(crate) use mark::Mark;
-pub use reader::{Damage, Entry, LogReader, Verdict, next_offset, verify};
+pub use reader::{Damage, Entry, LogReader, Verdict, is_log, next_offset, verify};
 pub use record::{Batch, LogRecord};
 pub use recovery::Recovered;
 pub(crate) use released::Reclaimed;

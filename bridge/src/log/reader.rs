@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::LogError;
 use super::mark::Mark;
 use super::record::LogRecord;
 use super::segment::{self, Opening, SegmentReader, Step};
+use super::{LogError, lock};
 
 /// What a reader comes upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +213,11 @@ pub fn verify(directory: &Path) -> Result<Verdict, LogError> {
         }
     }
     Ok(verdict)
+}
+
+/// Whether a log is, or was, in `directory`: it has a segment, or the lock of a writer that has stored nothing yet.
+pub fn is_log(directory: &Path) -> Result<bool, LogError> {
+    Ok(directory.join(lock::NAME).is_file() || !segment::list(directory)?.is_empty())
 }
 
 /// Offset that the next record will have: where `log tail` begins to count back from. Reads the last segment only.

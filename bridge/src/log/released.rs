@@ -99,7 +99,7 @@ impl Log {
     }
 
     /// Whether it cannot store right now: at its bound, or the disk refuses.
-    pub(crate) fn is_stalled(&self) -> bool {
+    pub fn is_stalled(&self) -> bool {
         self.standing.stalled.load(Ordering::Acquire)
     }
 

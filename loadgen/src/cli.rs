@@ -62,10 +62,10 @@ struct RunArgs {
     #[arg(long, value_delimiter = ',')]
     push: Vec<String>,
     /// Simulated devices, instead of the scenario's
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     devices: Option<u32>,
     /// Seconds of load, instead of the scenario's
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
     #[command(flatten)]
     records: RecordsArgs,
@@ -198,6 +198,10 @@ fn run_scenario(args: &RunArgs) -> Done {
     let mut plan = args.scenario.as_ref().map_or_else(|| Ok(FleetPlan::default()), read_plan)?;
     plan.devices = args.devices.unwrap_or(plan.devices);
     plan.duration_s = args.seconds.unwrap_or(plan.duration_s);
+    let by_option =
+        [args.devices.map(|_| ("devices", "--devices")), args.seconds.map(|_| ("duration_s", "--seconds"))];
+    let by_option: Vec<_> = by_option.into_iter().flatten().collect();
+    plan.check().map_err(|error| error.to_line(&by_option))?;
     let targets = targets(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

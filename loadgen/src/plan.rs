@@ -30,7 +30,7 @@ pub struct FleetPlan {
     pub inflight_max: u16,
     /// Seconds over which the devices connect first.
     pub ramp_s: f64,
-    /// Seconds of frames and pushes after the ramp.
+    /// Seconds of frames and pushes after the ramp, more than 0: without frames there is nothing to judge.
     pub duration_s: f64,
     /// Seconds at the end in which devices still wait for acknowledgements and pushes, and reconnect for them.
     pub drain_s: f64,
@@ -101,7 +101,7 @@ pub enum PlanError {
     #[error("{0}")]
     Syntax(String),
     /// A value is out of its bounds.
-    #[error("{key} = {value}: {allowed}")]
+    #[error("{key} = {value}: must be {allowed}")]
     Value {
         /// The key in the plan.
         key: &'static str,
@@ -110,6 +110,19 @@ pub enum PlanError {
         /// What would be accepted.
         allowed: &'static str,
     },
+}
+
+impl PlanError {
+    /// The line for whoever gave the value by an option: `options` are keys and their options.
+    pub fn to_line(&self, options: &[(&str, &str)]) -> String {
+        match self {
+            Self::Value { key, value, allowed } => match options.iter().find(|(of, _)| of == key) {
+                Some((_, option)) => format!("{option} {value}: must be {allowed}"),
+                None => self.to_string(),
+            },
+            Self::Syntax(_) => self.to_string(),
+        }
+    }
 }
 
 impl Default for FleetPlan {
@@ -191,7 +204,12 @@ impl FleetPlan {
         let pushes_fit =
             (0.0..=100_000.0).contains(&self.pushes_per_s) && (self.subscribe || self.pushes_per_s == 0.0);
         let rules: [(bool, &'static str, String, &'static str); 16] = [
-            ((1..=1_000_000).contains(&self.devices), "devices", self.devices.to_string(), "1 to 1000000"),
+            (
+                (1..=1_000_000).contains(&self.devices),
+                "devices",
+                self.devices.to_string(),
+                "between 1 and 1000000",
+            ),
             (
                 mix_total.iter().any(|weight| *weight > 0),
                 "mix",
@@ -210,7 +228,12 @@ impl FleetPlan {
             (self.qos <= 2, "qos", self.qos.to_string(), "0 to 2"),
             (self.inflight_max > 0, "inflight_max", self.inflight_max.to_string(), "1 to 65535"),
             (seconds(self.ramp_s), "ramp_s", self.ramp_s.to_string(), "seconds, at most a year"),
-            (seconds(self.duration_s), "duration_s", self.duration_s.to_string(), "seconds, at most a year"),
+            (
+                self.duration_s > 0.0 && seconds(self.duration_s),
+                "duration_s",
+                self.duration_s.to_string(),
+                "more than 0 seconds, at most a year",
+            ),
             (seconds(self.drain_s), "drain_s", self.drain_s.to_string(), "seconds, at most a year"),
             (
                 pushes_fit,
@@ -321,16 +344,25 @@ mod tests {
     #[test]
     fn a_wrong_value_is_refused_by_key_value_and_bounds() {
         for (text, line) in [
-            ("devices = 0", "devices = 0: 1 to 1000000"),
-            ("qos = 3", "qos = 3: 0 to 2"),
-            ("inflight_max = 0", "inflight_max = 0: 1 to 65535"),
-            ("frames_per_s = nan", "frames_per_s = NaN: 0 to 10000"),
-            ("duration_s = -1.0", "duration_s = -1: seconds, at most a year"),
-            ("client_id_prefix = \"a/b\"", "client_id_prefix = a/b: 1 to 32 of A-Z a-z 0-9 _ -"),
-            ("subscribe = false", "pushes_per_s = 50: 0 to 100000, and 0 without subscribe"),
+            ("devices = 0", "devices = 0: must be between 1 and 1000000"),
+            ("qos = 3", "qos = 3: must be 0 to 2"),
+            ("inflight_max = 0", "inflight_max = 0: must be 1 to 65535"),
+            ("frames_per_s = nan", "frames_per_s = NaN: must be 0 to 10000"),
+            ("ramp_s = -1.0", "ramp_s = -1: must be seconds, at most a year"),
+            ("duration_s = 0.0", "duration_s = 0: must be more than 0 seconds, at most a year"),
+            ("client_id_prefix = \"a/b\"", "client_id_prefix = a/b: must be 1 to 32 of A-Z a-z 0-9 _ -"),
+            ("subscribe = false", "pushes_per_s = 50: must be 0 to 100000, and 0 without subscribe"),
         ] {
             assert_eq!(FleetPlan::parse(text).unwrap_err().to_string(), line);
         }
+    }
+
+    #[test]
+    fn a_value_that_came_by_an_option_is_refused_by_that() {
+        let options = [("devices", "--devices")];
+        let line = |text| FleetPlan::parse(text).unwrap_err().to_line(&options);
+        assert_eq!(line("devices = 0"), "--devices 0: must be between 1 and 1000000");
+        assert_eq!(line("qos = 3"), "qos = 3: must be 0 to 2");
     }
 
     #[test]

@@ -26,10 +26,10 @@ use crate::open_files;
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Simulated devices: a quarter each of MQTT 3.1.1, MQTT 5, MQTT over WebSocket, and JSON
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, allow_negative_numbers = true)]
     devices: u32,
     /// Seconds of load, after the devices have connected
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, allow_negative_numbers = true)]
     seconds: f64,
     /// Prints the verdict as one JSON object, and no progress
     #[arg(long)]
@@ -40,6 +40,8 @@ pub(crate) struct DemoArgs {
 const FRAMES_PER_S_MAX: f64 = 5_000.0;
 /// Frames a second that one device sends, if so many do not come together.
 const FRAMES_PER_S_OF_A_DEVICE: f64 = 5.0;
+/// Keys of the plan that were given by options.
+const OPTIONS: [(&str, &str); 2] = [("devices", "--devices"), ("duration_s", "--seconds")];
 const PUSHES_PER_S: f64 = 100.0;
 /// Devices that connect in one second of the ramp.
 const CONNECTS_PER_S: f64 = 1_000.0;
@@ -79,7 +81,7 @@ fn plan(arguments: &DemoArgs) -> Result<FleetPlan, Failure> {
         pushes_per_s: PUSHES_PER_S,
         ..FleetPlan::default()
     };
-    plan.check().map_err(Failure::refused)?;
+    plan.check().map_err(|error| Failure::refused(error.to_line(&OPTIONS)))?;
     if let Some(files) = open_files::raise_limit() {
         let devices_max = files.saturating_sub(FILES_BESIDE_DEVICES);
         if u64::from(plan.devices) > devices_max {
@@ -92,9 +94,9 @@ fn plan(arguments: &DemoArgs) -> Result<FleetPlan, Failure> {
 
 fn say_plan(plan: &FleetPlan, pid: u32) {
     eprintln!(
-        "{} devices (MQTT 3.1.1, MQTT 5, MQTT over WebSocket, JSON) send {:.0} frames/s for {} s and get {} pushes/s; \
+        "{} (MQTT 3.1.1, MQTT 5, MQTT over WebSocket, JSON): {:.0} frames/s for {} s, and {} pushes/s to them; \
          the gateway is process {pid}",
-        plan.devices,
+        if plan.devices == 1 { "1 device".to_owned() } else { format!("{} devices", plan.devices) },
         plan.frames_per_s_total(),
         plan.duration_s,
         plan.pushes_per_s,
@@ -209,7 +211,7 @@ mod tests {
     #[test]
     fn no_devices_and_no_time_are_refused_by_name() {
         let line = |arguments| format!("{:?}", plan(&arguments).unwrap_err());
-        assert!(line(arguments(0, 3.0)).contains("devices = 0: 1 to 1000000"));
-        assert!(line(arguments(5, -3.0)).contains("duration_s = -3"));
+        assert!(line(arguments(0, 3.0)).contains("--devices 0: must be between 1 and 1000000"));
+        assert!(line(arguments(5, -3.0)).contains("--seconds -3: must be more than 0 seconds"));
     }
 }

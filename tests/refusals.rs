@@ -32,10 +32,13 @@ fn a_command_line_that_is_not_understood_is_answered_in_one_line() {
         (&["serve"][..], "unrecognized subcommand 'serve'"),
         (&["dev", "--mqqt", "x"], "a similar argument exists: '--mqtt'"),
         (&["dev", "--shards", "x"], "shards = \"x\": must be a whole number (from --shards)"),
-        (&["demo", "--devices", "0"], "devices = 0: 1 to 1000000"),
-        (&["demo", "--devices", "99999999"], "devices = 99999999"),
+        (&["demo", "--devices", "0"], "--devices 0: must be between 1 and 1000000"),
+        (&["demo", "--seconds", "0"], "--seconds 0: must be more than 0 seconds, at most a year"),
+        (&["demo", "--devices", "-1"], "'-1'"),
+        (&["demo", "--devices", "99999999"], "--devices 99999999"),
         (&["log", "cat"], "<DIR>"),
         (&["log", "cat", "nowhere"], "nowhere: no such directory"),
+        (&["log", "verify", "."], ".: there is no log; name a log or a data directory"),
         (&["config", "check", "--set", "shards"], "--set shards: must be KEY=VALUE"),
         (&["config", "check", "--config", "nowhere.toml"], "--config nowhere.toml: No such file"),
     ] {
@@ -120,5 +123,8 @@ fn the_printed_configuration_can_be_used_as_a_file() {
     assert!(printed.contains("level = \"warn\"  # HOLDFAST_LOG__LEVEL\n"), "{printed}");
     std::fs::write(folder.path().join("printed.toml"), printed).unwrap();
     let again = holdfast(folder.path(), &["config", "check", "--config", "printed.toml"], &[]);
-    assert_eq!(String::from_utf8_lossy(&again.stdout), "the configuration is valid\n");
+    assert_eq!(
+        String::from_utf8_lossy(&again.stdout),
+        "every key is valid; whether ports, data directory and servers can be had shows at the start\n"
+    );
 }

@@ -12,7 +12,7 @@ use crate::config::{LogConfig, LogFormat};
 /// Sends all log lines of the process to standard error as `config` says. Only the first call of a process has an effect;
 /// a level that [`validate`](crate::config::GatewayConfig::validate) would refuse counts as `info`.
 pub fn init(config: &LogConfig) {
-    let filter = config.level.parse().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
+    let filter = config.targets().unwrap_or_else(|_| Targets::new().with_default(tracing::Level::INFO));
     let lines = match config.format {
         LogFormat::Text => fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed(),
         LogFormat::Json => fmt::layer().json().with_writer(io::stderr).boxed(),

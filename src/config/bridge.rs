@@ -292,6 +292,12 @@ impl PushKeys {
             let allowed = "must be a topic name of 1 to 1024 bytes without wildcards";
             return Err(refuse("push.topic", &self.topic, allowed));
         }
+        let around = self.topic.replace("{client_id}", "");
+        if around == self.topic || around.contains(['{', '}']) {
+            let allowed =
+                "must hold {client_id}, and no other word in braces: else all devices share one topic";
+            return Err(refuse("push.topic", &self.topic, allowed));
+        }
         Ok(PushConfig {
             topic: self.topic.clone(),
             in_flight_max: within("push.in_flight_max", self.in_flight_max, 1..=1 << 24)? as usize,
@@ -344,5 +350,10 @@ mod tests {
         assert_eq!(sink.check().unwrap_err().to_string(), allowed);
         let push = PushKeys { topic: "a/+".into(), ..PushKeys::default() };
         assert!(push.check().unwrap_err().to_string().starts_with("push.topic = a/+: must be a topic name"));
+        for topic in ["pushes", "devices/{clientid}/push", "{client_id}/{x}"] {
+            let push = PushKeys { topic: topic.into(), ..PushKeys::default() };
+            let line = push.check().unwrap_err().to_string();
+            assert!(line.starts_with(&format!("push.topic = {topic}: must hold {{client_id}}")), "{line}");
+        }
     }
 }

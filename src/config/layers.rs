@@ -50,7 +50,7 @@ impl fmt::Display for Source {
 /// A merged configuration and where it came from.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    known: Flat,
+    pub(super) known: Flat,
     pub(super) values: Flat,
     pub(super) sources: BTreeMap<String, Source>,
 }
@@ -210,18 +210,22 @@ impl Loaded {
     }
 }
 
-/// A value as an error or `config print` may show it: a secret is not shown.
+/// A value as an error may show it: what is secret is not shown.
 pub(super) fn shown(key: &str, value: &Value) -> String {
+    hidden(key, value).unwrap_or_else(|| value.to_string())
+}
+
+/// What may be shown of a value with a secret in it; none if there is none in it.
+pub(super) fn hidden(key: &str, value: &Value) -> Option<String> {
     let is_secret = key.ends_with("secret")
         || keys::open_name(key)
             .is_some_and(|name| ["password", "secret", "pem"].iter().any(|word| name.contains(word)));
+    let text = value.as_str().unwrap_or_default();
     if is_secret && value.as_str() != Some("") {
-        return "\"(hidden)\"".to_owned();
+        return Some("\"(hidden)\"".to_owned());
     }
-    if let Some(url) = value.as_str().filter(|_| key == "store.url") {
-        return Value::from(without_password(url)).to_string();
-    }
-    value.to_string()
+    let without = without_password(text);
+    (key == "store.url" && without != text).then(|| Value::from(without).to_string())
 }
 
 /// Kubernetes tells every container of every service in its namespace: a service named `holdfast` makes `HOLDFAST_SERVICE_HOST`,
@@ -250,10 +254,10 @@ fn must_be(message: &str) -> String {
     let message = one_line(message);
     let expected = message.rsplit_once("expected ").map(|(_, expected)| expected.trim());
     match expected {
-        Some("u8") => "must be a whole number from 0 to 255".to_owned(),
-        Some("u16") => "must be a whole number from 0 to 65535".to_owned(),
-        Some("u32") => "must be a whole number from 0 to 4294967295".to_owned(),
-        Some("u64") => "must be a whole number from 0 to 9223372036854775807".to_owned(),
+        Some("u8") => "must be a whole number, not negative and at most 255".to_owned(),
+        Some("u16") => "must be a whole number, not negative and at most 65535".to_owned(),
+        Some("u32") => "must be a whole number, not negative and at most 4294967295".to_owned(),
+        Some("u64") => "must be a whole number, not negative and at most 9223372036854775807".to_owned(),
         Some(expected) => format!("must be {expected}"),
         None => message,
     }
@@ -355,7 +359,7 @@ mod tests {
             ("mqtt.receive_maximum=many", "mqtt.receive_maximum = \"many\": must be a whole number"),
             (
                 "mqtt.receive_maximum=70000",
-                "mqtt.receive_maximum = 70000: must be a whole number from 0 to 65535",
+                "mqtt.receive_maximum = 70000: must be a whole number, not negative and at most 65535",
             ),
             ("mqtt.receive_maximum=0", "mqtt.receive_maximum = 0: must be between 1 and 65535"),
             ("mqtt.retain_available=maybe", "mqtt.retain_available = \"maybe\": must be true or false"),
@@ -455,6 +459,6 @@ mod tests {
         );
         let printed = loaded.to_toml();
         assert!(!printed.contains("hunter2"), "{printed}");
-        assert!(printed.contains("[kafka.settings]\n\"sasl.password\" = "), "{printed}");
+        assert!(printed.contains("[kafka.settings]\n# \"sasl.password\" = "), "{printed}");
     }
 }

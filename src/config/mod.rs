@@ -13,6 +13,7 @@ mod kafka;
 mod keys;
 mod layers;
 mod print;
+mod pushes;
 mod role;
 mod store;
 mod values;
@@ -20,7 +21,7 @@ mod values;
 use std::path::PathBuf;
 
 use holdfast_bridge::BridgeConfig;
-use holdfast_bridge::config::{DedupeConfig, PushConfig};
+use holdfast_bridge::config::{DedupeConfig, EventsConfig, PushConfig, PushTopicConfig};
 use holdfast_bridge::kafka::KafkaConfig;
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::spool::OutageConfig;
@@ -39,6 +40,7 @@ pub(crate) use values::without_password;
 
 use bridge::{BridgeKeys, DedupeKeys, PushKeys, SinkKeys, TopicRuleKeys};
 use kafka::{KafkaKeys, SpoolKeys, check_outage};
+use pushes::{EventsKeys, PushesKeys};
 use store::StoreKeys;
 
 /// All keys of all roles; each role passes over those that are not for it. Unknown keys are refused by [`load`], not here: a flattened struct cannot do it.
@@ -73,6 +75,10 @@ pub(crate) struct Config {
     pub(crate) dedupe: DedupeKeys,
     /// Pushes.
     pub(crate) push: PushKeys,
+    /// Pushes that come by Kafka, and receipts.
+    pub(crate) pushes: PushesKeys,
+    /// The book of events.
+    pub(crate) events: EventsKeys,
     /// The session store.
     pub(crate) store: StoreKeys,
 }
@@ -92,6 +98,8 @@ impl Default for Config {
             bridge: BridgeKeys::default(),
             dedupe: DedupeKeys::default(),
             push: PushKeys::default(),
+            pushes: PushesKeys::default(),
+            events: EventsKeys::default(),
             store: StoreKeys::default(),
         }
     }
@@ -119,6 +127,10 @@ pub(crate) struct Settings {
     pub(crate) bridge_listen: BridgeListen,
     /// For the bridge.
     pub(crate) bridge: BridgeConfig,
+    /// For the bridge's pushes by Kafka, and receipts.
+    pub(crate) pushes: PushTopicConfig,
+    /// For the bridge's book of events.
+    pub(crate) events: EventsConfig,
     /// Which session store; none: the one in the data directory.
     pub(crate) store_url: Option<String>,
     /// For the session store.
@@ -152,6 +164,8 @@ impl Config {
             sink: self.sink.check()?,
             bridge_listen,
             bridge: self.bridge.check(gateway.link_secret.clone(), topic_map, dedupe, push)?,
+            pushes: self.pushes.check()?,
+            events: self.events.check()?,
             store_url: self.store.url(role)?,
             store: self.store.check()?,
             gateway,

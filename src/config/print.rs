@@ -3,24 +3,20 @@
 use std::fmt::Write as _;
 
 use super::keys;
-use super::layers::{Loaded, shown};
+use super::layers::{Loaded, hidden};
 
 impl Loaded {
-    /// Every key with its value; behind those that are not defaults stands who gave them. A secret is not shown.
+    /// Every key with its value; behind those that are not defaults stands who gave them. Of a secret there is a comment alone, so that nobody's
+    /// secret becomes the word that stands in its place.
     pub(crate) fn to_toml(&self) -> String {
         let mut text = String::from(
-            "# A key with a comment was set by what the comment names; the others have their defaults.\n",
+            "# A key with a comment was set by what the comment names; the others have their defaults. Secrets are left out.\n",
         );
-        let at_top = |key: &&String| !key.contains('.');
-        for key in self.values.keys().filter(at_top) {
-            self.print_key(&mut text, key, key);
-        }
+        // Those at the top come first, and a table is not begun twice for having tables in it.
+        let mut keys: Vec<_> = self.values.keys().map(|key| (keys::split(key), key)).collect();
+        keys.sort_unstable();
         let mut open = "";
-        for key in self.values.keys() {
-            let (table, name) = keys::split(key);
-            if table.is_empty() {
-                continue;
-            }
+        for ((table, name), key) in keys {
             if table != open {
                 let _ = write!(text, "\n[{table}]\n");
                 open = table;
@@ -33,8 +29,13 @@ impl Loaded {
     fn print_key(&self, text: &mut String, key: &str, name: &str) {
         // Writing to a String cannot fail.
         let name = if name.contains('.') { format!("{name:?}") } else { name.to_owned() };
-        let _ = write!(text, "{name} = {}", shown(key, &self.values[key]));
-        if let Some(source) = self.sources.get(key) {
+        let value = &self.values[key];
+        let _ = match hidden(key, value) {
+            Some(hidden) => write!(text, "# {name} = {hidden}, give it again"),
+            None => write!(text, "{name} = {value}"),
+        };
+        let is_default = self.known.get(key) == Some(value);
+        if let Some(source) = self.sources.get(key).filter(|_| !is_default) {
             let _ = write!(text, "  # {source}");
         }
         text.push('\n');
@@ -65,6 +66,27 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(printed.as_bytes()).unwrap();
         let flags = LayerFlags { config: Some(file.path().to_owned()), ..LayerFlags::default() };
-        assert_eq!(load(&flags, []).unwrap().values, loaded.values);
+        let again = load(&flags, []).unwrap();
+        assert_eq!(again.values, loaded.values);
+        // Read from a file, the defaults are defaults still.
+        assert!(again.to_toml().contains("\nmaximum_qos = 2\n"));
+    }
+
+    #[test]
+    fn a_secret_is_a_comment_and_never_a_value() {
+        let flags = LayerFlags {
+            set: vec![
+                "link.secret=treasure".into(),
+                "store.url=redis://me:treasure@host".into(),
+                "kafka.settings.sasl.password=treasure".into(),
+            ],
+            ..LayerFlags::default()
+        };
+        let printed = load(&flags, []).unwrap().to_toml();
+        assert!(!printed.contains("treasure"), "{printed}");
+        assert!(printed.contains("\n# secret = \"(hidden)\", give it again  # --set\n"), "{printed}");
+        let table: toml::Table = toml::from_str(&printed).unwrap();
+        assert_eq!(table["link"].get("secret"), None);
+        assert_eq!(table["store"].get("url"), None);
     }
 }

@@ -39,6 +39,10 @@ impl JsonConfig {
             let allowed = "must be a topic name of at most 1024 bytes without wildcards, or empty";
             return Err(ConfigError::new("json.push_topic", topic, allowed));
         }
+        if topic.replace("{client_id}", "").contains(['{', '}']) {
+            let allowed = "may hold {client_id}, and no other word in braces";
+            return Err(ConfigError::new("json.push_topic", topic, allowed));
+        }
         Ok(holdfast_engine::JsonConfig {
             session_expiry_s: self.session_expiry_s,
             keep_alive_s: self.keep_alive_s,

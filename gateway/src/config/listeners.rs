@@ -42,6 +42,7 @@ impl ListenersConfig {
                 "may be off only if listeners.ws is not",
             ));
         }
+        addresses.check_distinct()?;
         Ok(addresses)
     }
 }
@@ -55,6 +56,32 @@ pub struct ListenAddresses {
     pub ws: Option<SocketAddr>,
     /// The admin server.
     pub admin: Option<SocketAddr>,
+}
+
+impl ListenAddresses {
+    /// The sockets of one group share their address; so would those of two, and connections would be spread over both.
+    fn check_distinct(&self) -> Result<(), ConfigError> {
+        let all = [("listeners.mqtt", self.mqtt), ("listeners.ws", self.ws), ("listeners.admin", self.admin)];
+        for (place, (key, address)) in all.iter().enumerate() {
+            let Some(address) = address else { continue };
+            let same =
+                |(_, other): &&(_, Option<SocketAddr>)| other.is_some_and(|other| overlap(*address, other));
+            if let Some((other, _)) = all[..place].iter().find(same) {
+                return Err(ConfigError::new(
+                    key,
+                    address,
+                    format!("must differ from {other}, which has that address"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether connections to one might reach the other. Port 0 is a free one each time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || any)
 }
 
 /// A host name stands for its first address.
@@ -79,6 +106,21 @@ mod tests {
         assert_eq!(admin_off.resolve().unwrap().admin, None);
         let none = ListenersConfig { mqtt: "off".into(), ws: "off".into(), ..ListenersConfig::default() };
         assert_eq!(none.resolve().unwrap_err().key, "listeners.mqtt");
+    }
+
+    #[test]
+    fn two_listeners_cannot_have_one_address() {
+        let line = |mqtt: &str, ws: &str, admin: &str| {
+            let config = ListenersConfig { mqtt: mqtt.into(), ws: ws.into(), admin: admin.into() };
+            config.resolve().err().map(|error| error.to_string())
+        };
+        assert_eq!(
+            line("127.0.0.1:1883", "127.0.0.1:1883", "off").unwrap(),
+            "listeners.ws = 127.0.0.1:1883: must differ from listeners.mqtt, which has that address"
+        );
+        assert!(line("127.0.0.1:1883", "off", "0.0.0.0:1883").unwrap().starts_with("listeners.admin = "));
+        assert_eq!(line("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"), None);
+        assert_eq!(line("127.0.0.1:1883", "127.0.0.2:1883", "127.0.0.1:1884"), None);
     }
 
     #[test]

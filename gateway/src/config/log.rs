@@ -1,6 +1,7 @@
 //! What is logged, and how.
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 
 use super::error::ConfigError;
 
@@ -34,10 +35,39 @@ impl Default for LogConfig {
 
 impl LogConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        self.level.parse::<tracing_subscriber::filter::Targets>().map(drop).map_err(|error| {
+        self.targets().map(drop).map_err(|why| {
             let allowed =
-                format!("must be error, warn, info, debug or trace, or target=level pairs ({error})");
+                format!("must be error, warn, info, debug, trace or off, or target=level pairs ({why})");
             ConfigError::new("log.level", &self.level, allowed)
         })
+    }
+
+    /// What passes. A word that stands alone is a level: as a target, which the library would take it for, a mistyped one silences everything.
+    pub(crate) fn targets(&self) -> Result<Targets, String> {
+        let no_level = |word: &&str| !word.contains('=') && word.parse::<LevelFilter>().is_err();
+        match self.level.split(',').map(str::trim).find(|word| word.is_empty() || no_level(word)) {
+            Some(word) => Err(format!("{word:?} is no level")),
+            None => self.level.parse().map_err(|error: ParseError| error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_rather_than_taken_for_a_target() {
+        let line = |level: &str| {
+            let config = LogConfig { level: level.into(), ..LogConfig::default() };
+            config.check().err().map(|error| error.to_string())
+        };
+        for level in ["info", "WARN", "off", "info,holdfast_gateway::link=debug", "warn, holdfast=trace"] {
+            assert_eq!(line(level), None, "{level}");
+        }
+        for level in ["warning", "loud", "", "info,holdfast_gateway::link", "info,a=loud"] {
+            let line = line(level).expect(level);
+            assert!(line.starts_with(&format!("log.level = {level}: must be error, warn, info")), "{line}");
+        }
     }
 }

@@ -153,6 +153,10 @@ mod tests {
                 "limits.connect_timeout_ms = 5: must be between 100 and 3600000",
             ),
             ("[json]\npush_topic = \"a/#\"", "json.push_topic = a/#: must be a topic name"),
+            (
+                "[json]\npush_topic = \"devices/{clientid}/x\"",
+                "json.push_topic = devices/{clientid}/x: may hold {client_id}, and no other word in braces",
+            ),
             ("[tcp]\nunsent_bytes_max = 1", "tcp.unsent_bytes_max = 1: must be between 4096 and 1073741824"),
             ("[log]\nlevel = \"loud=very\"", "log.level = loud=very: must be error, warn"),
         ];

@@ -17,6 +17,7 @@ mod failure;
 mod open_files;
 mod process;
 mod ready_file;
+mod series;
 mod signals;
 mod upkeep;
 

@@ -12,6 +12,7 @@ use crate::config::{Flags, Loaded, Role, Settings, load};
 use crate::failure::Failure;
 use crate::open_files;
 use crate::ready_file::{Ready, ReadyFile};
+use crate::series;
 use crate::signals::{drain_on_signal, on_reload_signal};
 use crate::upkeep::Upkeep;
 
@@ -28,6 +29,7 @@ impl Process {
     /// Before any part starts. Nothing that a wrong configuration could do has been done by then. With `end_with` the process ends
     /// when that one, which started it, does.
     pub(crate) fn begin(
+        role: Role,
         log: &LogConfig,
         ready_file: Option<PathBuf>,
         end_with: Option<i32>,
@@ -38,9 +40,15 @@ impl Process {
         }
         let files = open_files::raise_limit();
         let recorder = metrics::install_recorder().map_err(Failure::failed)?;
+        series::begin(role);
         let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
         let ready_file = ready_file.map(prepare_ready_file).transpose()?;
         Ok(Self { recorder, files, ready_file, _upkeep: upkeep })
+    }
+
+    /// How many files it may have open; none: any number.
+    pub(crate) fn open_files_max(&self) -> Option<u64> {
+        self.files
     }
 
     /// What `/metrics` shows.
@@ -49,8 +57,8 @@ impl Process {
     }
 
     /// Whoever waits for the ready file finds it.
-    pub(crate) fn publish(&self, ready: &Ready) -> Result<(), Failure> {
-        let Some(file) = &self.ready_file else { return Ok(()) };
+    pub(crate) fn publish(&mut self, ready: &Ready) -> Result<(), Failure> {
+        let Some(file) = &mut self.ready_file else { return Ok(()) };
         file.publish(ready).map_err(Failure::failed)
     }
 
@@ -60,19 +68,23 @@ impl Process {
         self.ready_file = None;
     }
 
-    /// Connections are files. A bound that somebody chose and the system does not allow is worth a warning.
-    pub(crate) fn say_open_files(&self, loaded: &Loaded, settings: &holdfast_gateway::config::Settings) {
-        let connections_max = u64::from(settings.shards) * u64::from(settings.engine.limits.connections_max);
-        let Some(files) = self.files.filter(|files| *files < connections_max) else { return };
-        if loaded.is_set("limits.connections_max") {
-            tracing::warn!(
-                files,
-                connections_max,
-                "the limit of open files (ulimit -n) is lower than limits.connections_max in all shards"
-            );
-        } else {
-            tracing::info!(files, "the limit of open files (ulimit -n) bounds the connections");
-        }
+    /// Connections are files, and the limit leaves `connections_max` of them to devices. Less than what somebody chose, or than anyone would want
+    /// of a gateway, is worth a warning.
+    pub(crate) fn say_open_files(
+        &self,
+        loaded: &Loaded,
+        gateway: &holdfast_gateway::config::Settings,
+        connections_max: usize,
+    ) {
+        let wanted = u64::from(gateway.shards) * u64::from(gateway.engine.limits.connections_max);
+        let wanted =
+            if loaded.is_set("limits.connections_max") { wanted } else { wanted.min(CONNECTIONS_WANTED) };
+        let Some(files) = self.files.filter(|_| (connections_max as u64) < wanted) else { return };
+        tracing::warn!(
+            files,
+            connections = connections_max,
+            "the limit of open files (ulimit -n) leaves room for so many connections; further ones are refused"
+        );
     }
 }
 
@@ -119,6 +131,9 @@ pub(crate) fn say_drained(drained: Drained) -> Result<ExitCode, Failure> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Room for fewer connections than this is hardly what anyone meant: it is the limit of a login shell.
+const CONNECTIONS_WANTED: u64 = 10_000;
 
 /// Exit status after a panic (`EX_SOFTWARE` of sysexits).
 const PANICKED: i32 = 70;

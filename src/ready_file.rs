@@ -40,17 +40,22 @@ impl Ready {
 pub(crate) struct ReadyFile {
     file: PathBuf,
     half: PathBuf,
+    /// What stands in it is ours.
+    is_published: bool,
 }
 
 impl ReadyFile {
-    /// Tries the place, and takes away what a former process that was killed may have left there.
+    /// Tries the place, and takes away what a process that was killed left there; that of one that runs is not touched before ours is published.
     pub(crate) fn prepare(file: PathBuf) -> io::Result<Self> {
         let mut half = file.clone().into_os_string();
         half.push(".part");
         let half = PathBuf::from(half);
         fs::write(&half, "")?;
         // From here on dropping it tidies up.
-        let prepared = Self { file, half };
+        let prepared = Self { file, half, is_published: false };
+        if is_of_running_process(&prepared.file) {
+            return Ok(prepared);
+        }
         match fs::remove_file(&prepared.file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(prepared),
@@ -58,9 +63,11 @@ impl ReadyFile {
     }
 
     /// Writes it under another name and renames it, so that nobody sees half of it.
-    pub(crate) fn publish(&self, ready: &Ready) -> io::Result<()> {
+    pub(crate) fn publish(&mut self, ready: &Ready) -> io::Result<()> {
         fs::write(&self.half, serde_json::to_vec(ready)?)?;
-        fs::rename(&self.half, &self.file)
+        fs::rename(&self.half, &self.file)?;
+        self.is_published = true;
+        Ok(())
     }
 }
 
@@ -68,8 +75,17 @@ impl Drop for ReadyFile {
     fn drop(&mut self) {
         // One of them is there, unless whoever started us took it away.
         let _ = fs::remove_file(&self.half);
-        let _ = fs::remove_file(&self.file);
+        if self.is_published {
+            let _ = fs::remove_file(&self.file);
+        }
     }
+}
+
+/// In a container a process that was killed may have had our own id.
+fn is_of_running_process(file: &Path) -> bool {
+    Ready::read(file).is_ok_and(|ready| {
+        ready.pid != std::process::id() && Path::new(&format!("/proc/{}", ready.pid)).exists()
+    })
 }
 
 #[cfg(test)]
@@ -90,11 +106,23 @@ mod tests {
             node: "00000000000000ab".to_owned(),
         };
         fs::write(&path, "left by a process that was killed").unwrap();
-        let file = ReadyFile::prepare(path.clone()).unwrap();
+        let mut file = ReadyFile::prepare(path.clone()).unwrap();
         assert!(!path.exists());
         file.publish(&ready).unwrap();
         assert_eq!(Ready::read(&path).unwrap(), ready);
         drop(file);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn that_of_a_process_that_runs_outlives_a_start_that_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        // The first process of the machine runs as long as any does.
+        let other = r#"{"mqtt":null,"ws":null,"admin":null,"push":null,"pid":1,"node":"x"}"#;
+        fs::write(&path, other).unwrap();
+        drop(ReadyFile::prepare(path.clone()).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), other);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -10,6 +10,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 /// What the shell itself counts; each only grows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShellStats {
+    /// Connections refused because the process keeps its last files for itself.
+    pub(crate) refused_for_files: u64,
     /// Times a listener rested because there was no room for another socket.
     pub(crate) accept_pauses: u64,
     /// Connections that were gone before they were accepted.
@@ -55,6 +57,8 @@ const ENGINE_COUNTERS: &[Row<Stats>] = &[
 ];
 
 const SHELL_COUNTERS: &[Row<ShellStats>] = &[
+    // Beside those that the engine refuses.
+    ("holdfast_connections_refused_total", NONE, |stats| stats.refused_for_files),
     ("holdfast_accept_pauses_total", NONE, |stats| stats.accept_pauses),
     ("holdfast_connections_accept_lost_total", NONE, |stats| stats.accept_lost),
     ("holdfast_sockets_blocked_total", NONE, |stats| stats.blocked),
@@ -101,8 +105,12 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
 /// the handle renders what the admin server shows.
 pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     const LAG_BUCKETS_S: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+    // Syncs of a disk, calls over a network. Without buckets there would be quantiles, which forget.
+    const WAIT_BUCKETS_S: &[f64] =
+        &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(LOOP_LAG.to_owned()), LAG_BUCKETS_S)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), WAIT_BUCKETS_S)?
         .install_recorder()?;
     for (name, description) in DESCRIPTIONS {
         metrics::describe_counter!(*name, *description);

@@ -24,6 +24,7 @@ use crate::config::Settings;
 use crate::control::Control;
 use crate::drain::DrainTrigger;
 use crate::io::listener::{BindError, BoundGroup, Listener};
+use crate::io::room::SocketRoom;
 use crate::lease::Lease;
 use crate::link::{Dialer, LinkTarget, Resolver};
 use crate::mailbox::Mailbox;
@@ -38,12 +39,16 @@ pub struct NodeConfig {
     pub metrics: Option<PrometheusHandle>,
     /// Further routes of the admin server. They must not repeat its own.
     pub admin_extra: Router,
+    /// How many files the process may have open; none: any number. Devices get what the rest of the process does not need.
+    pub open_files_max: Option<u64>,
+    /// Where the bridge is in this process: whether its sink stores now, for `/readyz`.
+    pub sink_stores: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl NodeConfig {
-    /// Without metrics and further routes.
+    /// With nothing besides.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, metrics: None, admin_extra: Router::new() }
+        Self { settings, metrics: None, admin_extra: Router::new(), open_files_max: None, sink_stores: None }
     }
 }
 
@@ -82,15 +87,17 @@ impl Node {
         store: Arc<dyn Store>,
         links: Vec<LinkTarget>,
     ) -> Result<NodeHandle, StartError> {
-        let NodeConfig { settings, metrics, admin_extra } = config;
+        let NodeConfig { settings, metrics, admin_extra, open_files_max, sink_stores } = config;
         let mut listeners = Listeners::bind(&settings)?;
         let node = NodeId(random()?);
         let clock = Clock::start();
         let Bridges { mut dialers, fixed, names } = Bridges::sort(links, settings.shards)?;
+        let room = Arc::new(SocketRoom::within(open_files_max, settings.shards));
         let mut setups = Vec::new();
         for shard in 0..settings.shards {
             let dialers = dialers.for_shard(node, shard);
-            let setup = ShardSetup::new(node, ShardId(shard), dialers, Arc::clone(&store), clock, random()?);
+            let (store, room) = (Arc::clone(&store), Arc::clone(&room));
+            let setup = ShardSetup::new(node, ShardId(shard), dialers, store, room, clock, random()?);
             setups.push(setup.map_err(system("a poll"))?);
         }
 
@@ -103,6 +110,7 @@ impl Node {
         let mut handle = NodeHandle {
             addresses,
             node,
+            connections_max: room.sockets_max(),
             drain: DrainTrigger::default(),
             mailboxes: mailboxes.clone(),
             threads: Vec::new(),
@@ -147,6 +155,7 @@ impl Node {
             lease: Arc::clone(&lease),
             drain: handle.drain.clone(),
             metrics,
+            sink_stores,
         });
         let router = admin::router(admin, admin_extra);
         let control = Control::start(admin_listener, router, lease, store);
@@ -170,6 +179,7 @@ pub struct Addresses {
 pub struct NodeHandle {
     addresses: Addresses,
     node: NodeId,
+    connections_max: usize,
     drain: DrainTrigger,
     mailboxes: Vec<Mailbox<Letter>>,
     threads: Vec<JoinHandle<()>>,
@@ -218,6 +228,11 @@ impl NodeHandle {
     /// Its name, new at each start.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// How many connections the limit of open files leaves to devices, in all shards together.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max
     }
 
     /// Opens the devices' listeners, once; until then a connection attempt is refused by the kernel.

@@ -2,10 +2,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_bridge::admin::{self, Admin};
-use holdfast_bridge::sink::Sink;
+use holdfast_bridge::kafka::{KafkaPushes, keep_events};
+use holdfast_bridge::sink::{LogSink, Sink};
 use holdfast_bridge::{Bridge, BridgeHandle, push};
 use holdfast_gateway::DrainTrigger;
 use holdfast_store::Store;
@@ -18,6 +19,7 @@ use crate::config::{BridgeListen, Settings, SinkKind};
 
 /// A running bridge. Stopped in the order of its fields.
 pub(crate) struct BridgeAssembly {
+    pushes: KafkaPushes,
     bridge: BridgeHandle,
     sink: Arc<dyn Sink>,
     store: Arc<dyn Store>,
@@ -38,6 +40,8 @@ impl BridgeAssembly {
             outage,
             bridge_listen,
             mut bridge,
+            pushes,
+            events,
             store_url,
             store,
             ..
@@ -52,9 +56,9 @@ impl BridgeAssembly {
 
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let sink = match sink_kind {
-            SinkKind::Log => open_log(&data_dir, sink)?,
-            SinkKind::Kafka => open_kafka(&data_dir, kafka, &outage)?,
+        let sink: Arc<dyn Sink> = match sink_kind {
+            SinkKind::Log => Arc::new(LogSink::new(open_log(&data_dir, sink)?)),
+            SinkKind::Kafka => open_kafka(&data_dir, kafka.clone(), &outage)?,
         };
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let drain = DrainTrigger::default();
@@ -64,22 +68,24 @@ impl BridgeAssembly {
             drain: Box::new(move || on_drain.request()),
         };
         let routes = admin::router(bridge.clone(), routes);
-        let pushes = push::router(bridge.clone());
+        let push_routes = push::router(bridge.clone());
         let refused = |error| StartError::System { what: "a listener", error };
         let push_address = match push_listener {
             Some((push, address)) => {
                 bridge.serve(admin, routes).map_err(refused)?;
-                bridge.serve(push, pushes).map_err(refused)?;
+                bridge.serve(push, push_routes).map_err(refused)?;
                 address
             }
             None => {
-                bridge.serve(admin, routes.merge(pushes)).map_err(refused)?;
+                bridge.serve(admin, routes.merge(push_routes)).map_err(refused)?;
                 admin_address
             }
         };
+        keep_events(&bridge, &kafka, &events)?;
+        let pushes = KafkaPushes::start(&bridge, &kafka, &pushes)?;
         bridge.listen(link).map_err(refused)?;
         let addresses = BridgeListen { link: link_address, admin: admin_address, push: Some(push_address) };
-        Ok(Self { bridge, sink, store, drain, addresses, drain_within: gateway.drain.deadline })
+        Ok(Self { pushes, bridge, sink, store, drain, addresses, drain_within: gateway.drain.deadline })
     }
 
     /// Where it listens.
@@ -100,7 +106,12 @@ impl BridgeAssembly {
     /// Settles what was received, closes the links, and ends every part. False if that took longer than the drain may: gateways send
     /// what is unsettled to another bridge.
     pub(crate) fn stop(self) -> bool {
-        let settled = self.bridge.shutdown(self.drain_within);
+        let begun = Instant::now();
+        // While the links stand; frames have at least the other half of the time.
+        if !self.pushes.stop(self.drain_within / 2) {
+            tracing::warn!("pushes by Kafka that have no outcome yet are left to the bridge that reads on");
+        }
+        let settled = self.bridge.shutdown(self.drain_within.saturating_sub(begun.elapsed()));
         drop(self.bridge);
         drop(self.sink);
         drop(self.store);

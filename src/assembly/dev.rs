@@ -11,18 +11,18 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_bridge::sink::Sink;
+use holdfast_bridge::sink::{LogSink, Sink};
 use holdfast_bridge::{Bridge, BridgeHandle, push};
 use holdfast_gateway::{
     Addresses, DrainTrigger, Drained, LinkTarget, Node, NodeConfig, NodeHandle, Reloader,
 };
 use holdfast_store::Store;
 use holdfast_wire::ids::NodeId;
-use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
 use super::parts::{make_data_dir, open_log, open_store};
 use crate::config::Settings;
+use crate::process::Process;
 
 /// A running gateway with its bridge, log and store. Stopped in the order of its fields.
 pub(crate) struct DevAssembly {
@@ -41,14 +41,15 @@ const BRIDGE_STOP_WITHIN: Duration = Duration::from_secs(5);
 
 impl DevAssembly {
     /// Starts everything; once it returns, devices can connect.
-    pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
+    pub(crate) fn start(settings: Settings, process: &Process) -> Result<Self, StartError> {
         let Settings { data_dir, gateway, sink, mut bridge, store_url, store, .. } = settings;
         // A device may send again everything it was not acknowledged (promise P4).
         let in_doubt_max = gateway.engine.mqtt.receive_maximum;
         bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let sink = open_log(&data_dir, sink)?;
+        let log = open_log(&data_dir, sink)?;
+        let sink: Arc<dyn Sink> = Arc::new(LogSink::new(Arc::clone(&log)));
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let mut gateway_ends = Vec::new();
         for _ in 0..gateway.shards {
@@ -59,9 +60,11 @@ impl DevAssembly {
         }
         let drain_within = gateway.drain.deadline;
         let node = NodeConfig {
-            settings: gateway,
-            metrics: Some(metrics),
+            metrics: Some(process.recorder()),
             admin_extra: push::router(bridge.clone()),
+            open_files_max: process.open_files_max(),
+            sink_stores: Some(Box::new(move || !log.is_stalled())),
+            ..NodeConfig::new(gateway)
         };
         let mut node = Node::start(node, Arc::clone(&store), vec![LinkTarget::Pair(gateway_ends)])?;
         if !node.await_links(LINKS_WITHIN) {
@@ -69,6 +72,11 @@ impl DevAssembly {
         }
         node.admit()?;
         Ok(Self { node, bridge, sink, store, drain_within })
+    }
+
+    /// How many connections the limit of open files leaves to devices.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.node.connections_max()
     }
 
     /// Where it listens.

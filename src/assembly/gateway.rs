@@ -4,18 +4,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use holdfast_gateway::config::BridgeAddress;
 use holdfast_gateway::{
     Addresses, DrainTrigger, Drained, LinkTarget, Node, NodeConfig, NodeHandle, Reloader,
 };
 use holdfast_store::Store;
 use holdfast_wire::ids::NodeId;
-use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
 use super::parts::open_store;
 use crate::config::Settings;
+use crate::process::Process;
 
 /// A running gateway. Stopped in the order of its fields.
 pub(crate) struct GatewayAssembly {
@@ -32,7 +31,7 @@ const SAY_AFTER: Duration = Duration::from_secs(2);
 
 impl GatewayAssembly {
     /// Starts it; devices are admitted after [`admit`](Self::admit).
-    pub(crate) fn start(settings: Settings, metrics: PrometheusHandle) -> Result<Self, StartError> {
+    pub(crate) fn start(settings: Settings, process: &Process) -> Result<Self, StartError> {
         let Settings { data_dir, gateway, store_url, store, .. } = settings;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
         let target = |bridge: &BridgeAddress| match bridge {
@@ -41,7 +40,11 @@ impl GatewayAssembly {
         };
         let links = gateway.bridges.iter().map(target).collect();
         let drain_within = gateway.drain.deadline;
-        let node = NodeConfig { settings: gateway, metrics: Some(metrics), admin_extra: Router::new() };
+        let node = NodeConfig {
+            metrics: Some(process.recorder()),
+            open_files_max: process.open_files_max(),
+            ..NodeConfig::new(gateway)
+        };
         let node = Node::start(node, Arc::clone(&store), links)?;
         Ok(Self { node, store, drain_within })
     }
@@ -65,6 +68,11 @@ impl GatewayAssembly {
         }
         self.node.admit()?;
         Ok(true)
+    }
+
+    /// How many connections the limit of open files leaves to devices.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.node.connections_max()
     }
 
     /// Where it listens.

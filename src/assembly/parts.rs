@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink, KafkaStartError};
 use holdfast_bridge::log::{Log, LogConfig, LogError};
-use holdfast_bridge::sink::{LogSink, Sink};
+use holdfast_bridge::sink::Sink;
 use holdfast_bridge::spool::{OutageConfig, OutageSink, SpoolError};
 use holdfast_store::{OpenError, Options, Store};
 
@@ -107,8 +107,8 @@ pub(super) fn make_data_dir(data_dir: &Path) -> Result<(), StartError> {
         .map_err(|error| StartError::DataDirectory { directory: data_dir.to_owned(), error })
 }
 
-/// Opens the log in the data directory as the sink. It is closed when the last clone is dropped.
-pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<dyn Sink>, StartError> {
+/// Opens the log in the data directory. It is closed when the last clone is dropped.
+pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<Log>, StartError> {
     let (log, recovered) = Log::open(&data_dir.join("log"), log)
         .map_err(|error| StartError::Log { directory: data_dir.to_owned(), error })?;
     tracing::debug!(
@@ -117,7 +117,7 @@ pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<dyn Sink>,
         segments = recovered.segments,
         "the log is open"
     );
-    Ok(Arc::new(LogSink::new(Arc::new(log))))
+    Ok(Arc::new(log))
 }
 
 /// Opens Kafka as the sink, with the spool behind it. The brokers have to answer by now; once they have, an outage is the spool's business.

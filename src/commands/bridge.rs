@@ -25,7 +25,8 @@ pub(crate) struct BridgeArgs {
 pub(crate) fn run(arguments: &BridgeArgs) -> Result<ExitCode, Failure> {
     let loaded = load(&arguments.config, std::env::vars_os()).map_err(Failure::refused)?;
     let settings = loaded.validate(Role::Bridge).map_err(Failure::refused)?;
-    let mut process = Process::begin(&settings.log, settings.ready_file.clone(), arguments.end_with)?;
+    let mut process =
+        Process::begin(Role::Bridge, &settings.log, settings.ready_file.clone(), arguments.end_with)?;
 
     let assembly = BridgeAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();

@@ -26,15 +26,16 @@ pub(crate) struct GatewayArgs {
 pub(crate) fn run(arguments: &GatewayArgs) -> Result<ExitCode, Failure> {
     let loaded = load(&arguments.config, std::env::vars_os()).map_err(Failure::refused)?;
     let settings = loaded.validate(Role::Gateway).map_err(Failure::refused)?;
-    let mut process = Process::begin(&settings.log, settings.ready_file.clone(), arguments.end_with)?;
+    let mut process =
+        Process::begin(Role::Gateway, &settings.log, settings.ready_file.clone(), arguments.end_with)?;
     let gateway = settings.gateway.clone();
 
-    let mut assembly = GatewayAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
+    let mut assembly = GatewayAssembly::start(settings, &process).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     end_in_order(&drain)?;
     let reloader = assembly.reloader();
     reload_on_signal(&arguments.config, Role::Gateway, move |settings| reloader.reload(&settings.gateway))?;
-    process.say_open_files(&loaded, &gateway);
+    process.say_open_files(&loaded, &gateway, assembly.connections_max());
     announce(&assembly);
     if assembly.admit().map_err(Failure::failed)? {
         process.publish(&ready(&assembly))?;

@@ -493,7 +493,10 @@ impl Engine {
     pub(crate) fn enter_client(&mut self, client: &str, slot: u32) {
         let connections = &self.connections;
         self.clients.insert_unique(hash(client), slot, |slot| {
-            connections.at(*slot).and_then(|(_, connection)| connection.client()).map_or(0, hash)
+            connections
+                .at(*slot)
+                .and_then(|(_, connection)| connection.client())
+                .map_or(0, |client| hash(client))
         });
     }
 
@@ -505,7 +508,9 @@ impl Engine {
 }
 
 fn names(connections: &Connections, slot: u32, client: &str) -> bool {
-    connections.at(slot).is_some_and(|(_, connection)| connection.client() == Some(client))
+    connections
+        .at(slot)
+        .is_some_and(|(_, connection)| connection.client().is_some_and(|held| **held == *client))
 }
 
 fn hash(client: &str) -> u64 {

@@ -1,5 +1,6 @@
 //! What the shell is to do, apart from sending bytes.
 
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::Request;
 
 use crate::connection::close::CloseReason;
@@ -18,6 +19,8 @@ pub enum Action {
         id: ConnectionId,
         /// Why, for log and metric.
         reason: CloseReason,
+        /// Whose it was, for the log; none before CONNECT named it.
+        client: Option<ClientId>,
     },
     /// The connection may be read again; readiness that was reported meanwhile will not be reported again.
     ResumeRead(ConnectionId),

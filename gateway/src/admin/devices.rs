@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +22,8 @@ use crate::shard::Letter;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// `GET /v1/devices/{client_id}`: asks the shards; for a device that is not connected here, the store.
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(client): Path<String>) -> Response {
+pub(super) async fn show(State(admin): State<Arc<Admin>>, client: ClientPath) -> Response {
+    let Ok(Path(client)) = client else { return not_a_client_id() };
     if client.len() > ClientId::BYTES_MAX {
         return no_such_session();
     }
@@ -39,7 +41,8 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Path(client): Path<Str
 }
 
 /// `DELETE /v1/devices/{client_id}`: closes its connection with "administrative action"; its session stays.
-pub(super) async fn disconnect(State(admin): State<Arc<Admin>>, Path(client): Path<String>) -> Response {
+pub(super) async fn disconnect(State(admin): State<Arc<Admin>>, client: ClientPath) -> Response {
+    let Ok(Path(client)) = client else { return not_a_client_id() };
     let order = |answer| Letter::DisconnectDevice { client: client.clone(), answer };
     let answers = admin.shards.ask(ANSWER_WITHIN, order).await;
     if answers.contains(&Some(true)) {
@@ -47,6 +50,13 @@ pub(super) async fn disconnect(State(admin): State<Arc<Admin>>, Path(client): Pa
     } else {
         Problem::new(StatusCode::NOT_FOUND, "the device is not connected to this node").into_response()
     }
+}
+
+/// The last part of the address.
+type ClientPath = Result<Path<String>, PathRejection>;
+
+fn not_a_client_id() -> Response {
+    Problem::new(StatusCode::BAD_REQUEST, "a client id is UTF-8 text (MQTT-1.5.4-1)").into_response()
 }
 
 fn no_such_session() -> Response {

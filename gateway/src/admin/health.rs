@@ -25,8 +25,9 @@ pub(super) async fn live(State(admin): State<Arc<Admin>>) -> Response {
     answer(stuck.is_empty(), &json!({ "live": stuck.is_empty(), "stuck_shards": stuck }))
 }
 
-/// `GET /readyz`: the node admits devices, and what they send gets somewhere. A bridge or store that is away for all nodes at once
-/// shows in the body of each; the load balancer's own minimum of healthy targets decides what happens then.
+/// `GET /readyz`: the node can admit devices of every kind. A bridge or store that is away for all nodes at once shows in the body of each; the
+/// load balancer's own minimum of healthy targets decides what happens then. A sink that stores nothing shows in the body alone: devices are held
+/// back and kept, and would be no better off elsewhere.
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
     let reports = admin.shards.ask(READY_WITHIN, Letter::Report).await;
     let stuck = stuck(&reports);
@@ -38,19 +39,27 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         .map(|(shard, _)| shard)
         .collect();
     let links = without_link.is_empty();
-    let store = admin.lease.is_fresh();
+    let store_answers = admin.lease.is_fresh();
+    let store = store_answers && !admin.store.is_refusing();
+    let sink = admin.sink_stores.as_ref().map(|stores| stores());
     let reason = if draining {
         "the node drains"
     } else if !stuck.is_empty() {
         "shards do not answer"
     } else if !links {
         "shards have no link to any bridge: devices are kept and not read"
-    } else if !store {
+    } else if !store_answers {
         "the session store does not answer"
+    } else if !store {
+        "the session store cannot store: sessions that outlive their connection are refused"
     } else {
         ""
     };
     let ready = reason.is_empty();
+    let reason = match (ready, sink) {
+        (true, Some(false)) => "ready, but the sink cannot store: nothing is acknowledged until it can",
+        _ => reason,
+    };
     let connections: u64 = reports.iter().flatten().map(|report| u64::from(report.connections)).sum();
     answer(
         ready,
@@ -61,6 +70,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
             "draining": draining,
             "links": links,
             "store": store,
+            "sink": sink,
             "stuck_shards": stuck,
             "shards_without_link": without_link,
             "connections": connections,

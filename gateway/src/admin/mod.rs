@@ -50,6 +50,8 @@ pub(crate) struct Admin {
     pub(crate) drain: DrainTrigger,
     /// What `/metrics` shows; none if the process installed no recorder.
     pub(crate) metrics: Option<PrometheusHandle>,
+    /// Whether the sink stores, where it is in this process.
+    pub(crate) sink_stores: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 /// All routes, with `extra` beside them. Panics if `extra` has one of the same paths: that is a mistake of the assembly.
@@ -60,8 +62,13 @@ pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
         .route("/readyz", get(health::ready))
         .route("/v1/devices/{client_id}", get(devices::show).delete(devices::disconnect))
         .route("/drain", post(request_drain))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
+        })
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
         .with_state(admin)
-        .merge(extra)
+        // There can be one answer for what nobody knows.
+        .merge(extra.reset_fallback())
 }
 
 /// Serves until `stop` comes.

@@ -5,6 +5,7 @@
 
 pub(crate) mod lingering;
 pub(crate) mod listener;
+pub(crate) mod room;
 mod send_buffer;
 pub(crate) mod socket;
 pub(crate) mod sockets;

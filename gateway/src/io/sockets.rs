@@ -1,8 +1,11 @@
 //! The shard's client sockets, in a slab parallel to the engine's connections.
 
+use std::sync::Arc;
+
 use holdfast_engine::ConnectionId;
 use mio::net::TcpStream;
 
+use super::room::SocketRoom;
 use super::socket::Socket;
 
 /// Sockets by the engine's slot. Bound: the engine hands out at most `limits.connections_max` slots and uses freed ones again.
@@ -12,11 +15,23 @@ use super::socket::Socket;
 pub(crate) struct Sockets {
     pages: Vec<Box<[Option<Socket>]>>,
     length: usize,
+    /// Shared with the other shards.
+    room: Arc<SocketRoom>,
 }
 
 const PAGE_SLOTS: usize = 1_024;
 
 impl Sockets {
+    /// None yet; all that will be count in `room`.
+    pub(crate) fn new(room: Arc<SocketRoom>) -> Self {
+        Self { room, ..Self::default() }
+    }
+
+    /// Whether the process has no file left for another one.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room.is_full()
+    }
+
     /// Puts an accepted stream at the place that the engine gave it.
     pub(crate) fn insert(&mut self, id: ConnectionId, stream: TcpStream) {
         let (page, place) = position(id);
@@ -28,6 +43,7 @@ impl Sockets {
         // device's bytes to another.
         assert!(former.is_none(), "slot {} was given to two connections", id.slot);
         self.length += 1;
+        self.room.take();
     }
 
     /// The socket of `id`; none if it was closed, whoever has its slot now.
@@ -42,6 +58,7 @@ impl Sockets {
         self.find(id)?;
         let (page, place) = position(id);
         self.length -= 1;
+        self.room.give_back();
         self.pages[page][place].take()
     }
 

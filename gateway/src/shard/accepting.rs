@@ -20,6 +20,16 @@ impl Shard {
                     break;
                 }
                 match listener.accept(now.monotonic_ms) {
+                    // Dropping it closes it: it is refused at once, instead of waiting for a place that may never come free.
+                    Accepted::Stream(_) if self.sockets.is_full() => {
+                        self.stats.refused_for_files += 1;
+                        if let Some(suppressed) = self.accept_log.admit(now.monotonic_ms) {
+                            tracing::warn!(
+                                suppressed,
+                                "no file is left for another connection, it is refused; raise the limit of open files (ulimit -n)"
+                            );
+                        }
+                    }
                     Accepted::Stream(stream) => {
                         let registry = self.poll.registry();
                         admit(&mut self.engine, registry, &mut self.sockets, listener.transport, stream, now);

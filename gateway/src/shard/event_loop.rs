@@ -227,7 +227,7 @@ impl Shard {
         for _ in 0..ACTION_ROUNDS_MAX {
             while let Some(action) = self.engine.poll_action() {
                 match action {
-                    Action::Close { id, reason } => self.closes.push((id, reason)),
+                    Action::Close { id, reason, client } => self.closes.push((id, reason, client)),
                     Action::ResumeRead(id) => self.enqueue(id),
                     Action::Store { request, body } => self.store.submit(request, body),
                 }

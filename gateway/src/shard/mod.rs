@@ -20,13 +20,14 @@ use std::sync::Arc;
 
 use holdfast_engine::{CloseReason, ConnectionId, Engine, LinkIndex, SocketEnd};
 use holdfast_store::contract::Store;
-use holdfast_wire::ids::{NodeId, Owner, ShardId};
+use holdfast_wire::ids::{ClientId, NodeId, Owner, ShardId};
 use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge};
 use mio::{Poll, Waker};
 
 use crate::config::{DrainPlan, Settings};
 use crate::io::lingering::Lingering;
 use crate::io::listener::Listener;
+use crate::io::room::SocketRoom;
 use crate::io::sockets::Sockets;
 use crate::link::{Dialer, Link};
 use crate::logging::LogLimit;
@@ -63,7 +64,7 @@ pub(crate) struct Shard {
     /// One read's bytes; shared by all connections, so that an idle one needs no buffer (promise P9).
     scratch: Box<[u8]>,
     unsent: Unsent,
-    closes: Vec<(ConnectionId, CloseReason)>,
+    closes: Vec<(ConnectionId, CloseReason, Option<ClientId>)>,
     /// The engine may have something to do or say that no event will tell of.
     unsettled: bool,
     phase: Phase,
@@ -104,6 +105,7 @@ pub(crate) struct ShardSetup {
     pub(crate) mailbox: Mailbox<Letter>,
     pub(crate) dialers: Vec<Dialer>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) room: Arc<SocketRoom>,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
 }
@@ -115,13 +117,14 @@ impl ShardSetup {
         shard: ShardId,
         dialers: Vec<Dialer>,
         store: Arc<dyn Store>,
+        room: Arc<SocketRoom>,
         clock: Clock,
         seed: u64,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new(Waker::new(poll.registry(), Source::Mailbox.token())?);
         let owner = Owner { node, shard };
-        Ok(Self { owner, poll, mailbox, dialers, store, clock, seed })
+        Ok(Self { owner, poll, mailbox, dialers, store, room, clock, seed })
     }
 }
 
@@ -131,7 +134,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 impl Shard {
     /// Puts the parts together; [`run`](Self::run) does the rest.
     pub(crate) fn new(setup: ShardSetup, settings: &Settings) -> Self {
-        let ShardSetup { owner, poll, mailbox, dialers, store, clock, seed } = setup;
+        let ShardSetup { owner, poll, mailbox, dialers, store, room, clock, seed } = setup;
         let mut hello = Vec::new();
         ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, secret: &settings.link_secret })
             .encode(&mut hello);
@@ -157,7 +160,7 @@ impl Shard {
             listeners: Vec::new(),
             links,
             hello,
-            sockets: Sockets::default(),
+            sockets: Sockets::new(room),
             ready: VecDeque::new(),
             lingering: Lingering::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),

@@ -3,6 +3,8 @@
 use std::mem;
 
 use holdfast_engine::{CloseReason, ConnectionId, Level, Now, SocketEnd};
+use holdfast_wire::ids::ClientId;
+use tracing::field::{debug, display};
 
 use super::Shard;
 use crate::io::socket::{Stage, WriteOutcome};
@@ -61,12 +63,12 @@ impl Shard {
     pub(super) fn carry_out_closes(&mut self, now: Now) -> bool {
         let mut closes = mem::take(&mut self.closes);
         let any = !closes.is_empty();
-        for (id, reason) in closes.drain(..) {
+        for (id, reason, client) in closes.drain(..) {
             let Some(socket) = self.sockets.find(id).filter(|socket| socket.stage() == Stage::Open) else {
                 continue;
             };
             let blocked = socket.is_blocked();
-            self.log_close(id, reason, now);
+            self.log_close(id, reason, client.as_ref(), now);
             if blocked {
                 self.start_flushing(id, now);
             } else {
@@ -119,18 +121,22 @@ impl Shard {
         self.enqueue(id);
     }
 
-    fn log_close(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
+    /// The client id stands in quotes and escaped: it is text of a peer.
+    fn log_close(&mut self, id: ConnectionId, reason: CloseReason, client: Option<&ClientId>, now: Now) {
         let level = reason.level();
         if level == Level::Debug && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         let Some(suppressed) = self.close_log.admit(now.monotonic_ms) else { return };
-        let peer = self.sockets.find(id).and_then(|socket| socket.peer());
+        let peer = self.sockets.find(id).and_then(|socket| socket.peer()).map(display);
+        let client_id = client.map(|client| debug(&**client));
+        // Lines that were left out before this one, if there were any.
+        let suppressed = Some(suppressed).filter(|lines| *lines > 0);
         let reason = reason.label();
         match level {
-            Level::Debug => tracing::debug!(reason, ?peer, suppressed, "connection closed"),
-            Level::Info => tracing::info!(reason, ?peer, suppressed, "connection closed"),
-            Level::Warn => tracing::warn!(reason, ?peer, suppressed, "connection closed"),
+            Level::Debug => tracing::debug!(reason, client_id, peer, suppressed, "connection closed"),
+            Level::Info => tracing::info!(reason, client_id, peer, suppressed, "connection closed"),
+            Level::Warn => tracing::warn!(reason, client_id, peer, suppressed, "connection closed"),
         }
     }
 }

@@ -41,6 +41,22 @@ fn a_device_that_nobody_knows_is_a_problem_with_its_status() {
 }
 
 #[test]
+fn what_nobody_can_answer_is_a_problem_too() {
+    let world = World::start();
+    for (method, path, status) in [
+        ("GET", "/v1/devices/%ff", 400),
+        ("DELETE", "/v1/devices/%ff", 400),
+        ("POST", "/v1/devices/device", 405),
+        ("GET", "/drain", 405),
+        ("GET", "/nowhere", 404),
+    ] {
+        let answer = http::request(world.admin(), method, path);
+        assert_eq!(answer.status, status, "{method} {path}");
+        assert_eq!(answer.json()["status"], status, "{method} {path}");
+    }
+}
+
+#[test]
 fn an_operator_can_disconnect_a_device() {
     let world = World::start();
     let mut client = world.connect("device");

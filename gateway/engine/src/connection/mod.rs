@@ -29,7 +29,7 @@ pub(crate) mod websocket;
 
 use crate::session::{Protocol, Session};
 use crate::timers::TICK_MS;
-use holdfast_wire::ids::{Epoch, Owner};
+use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::store::Opened;
 use transport::Framing;
 use websocket::WebSocket;
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     /// The client id, once CONNECT named it.
-    pub(crate) fn client(&self) -> Option<&str> {
+    pub(crate) fn client(&self) -> Option<&ClientId> {
         match &self.phase {
             Phase::Established(session) => Some(&session.client),
             Phase::Opening(opening) => Some(&opening.session.client),

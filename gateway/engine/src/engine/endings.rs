@@ -68,9 +68,10 @@ impl Engine {
             return;
         }
         self.shared.stats.closed.add(reason);
+        let client = connection.client().cloned();
         say_goodbye(connection, id, &mut self.shared, reason);
         self.tear_down(id, reason, leaving, now);
-        self.shared.actions.push_back(Action::Close { id, reason });
+        self.shared.actions.push_back(Action::Close { id, reason, client });
     }
 
     pub(super) fn end_if_fenced(&mut self, id: ConnectionId, result: &Result<Reply, StoreError>, now: Now) {

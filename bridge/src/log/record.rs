@@ -128,6 +128,7 @@ impl<'a> LogRecord<'a> {
             topic: &'a str,
             qos: u8,
             dup: bool,
+            resent: bool,
             packet_id: Option<u16>,
             session: u64,
             node: String,
@@ -141,6 +142,7 @@ impl<'a> LogRecord<'a> {
             topic: self.message.topic,
             qos: self.message.qos.into(),
             dup: self.dup,
+            resent: self.resent,
             packet_id: self.packet_id.map(PacketId::get),
             session: self.epoch.0,
             node: self.node.to_string(),
@@ -370,7 +372,7 @@ pub(super) mod tests {
         sample(b"21.5").write_json_line(&mut line).unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
-            "{\"offset\":1,\"client_id\":\"sensor-7\",\"topic\":\"plant/7/temperature\",\"qos\":1,\"dup\":true,\"packet_id\":9,\
+            "{\"offset\":1,\"client_id\":\"sensor-7\",\"topic\":\"plant/7/temperature\",\"qos\":1,\"dup\":true,\"resent\":false,\"packet_id\":9,\
              \"session\":7,\"node\":\"0000000000000abc\",\"received_at\":1732150000123,\"event_time\":null,\"payload_base64\":\"MjEuNQ==\"}\n",
         );
     }

@@ -97,8 +97,12 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<S
     };
     match opened {
         Ok(link) => {
+            let shard = link.peer.shard;
             if from.is_some() {
+                tracing::info!(node = %shard.node, shard = %shard.shard, "a link is open");
                 tokio::spawn(keep_alive(Arc::clone(&link.peer)));
+            } else {
+                tracing::debug!(node = %shard.node, shard = %shard.shard, "a link within the process is open");
             }
             link.run().await;
         }
@@ -194,7 +198,6 @@ impl Link {
         tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
         let uplinks = Uplinks::new(Arc::clone(core), shard.node, peer.link, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
-        tracing::info!(node = %shard.node, shard = %shard.shard, "a link is open");
         Self { core: Arc::clone(core), peer, records, uplinks, inbox, retained_reads, writer }
     }
 

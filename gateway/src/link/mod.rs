@@ -306,7 +306,11 @@ impl Link {
                     // The other end of a pair cannot vanish alone.
                     self.due_ms = self.address().map(|_| self.life.next_due_ms());
                     self.dialer.note_success();
-                    tracing::info!(link = self.index.0, bridge = %welcome.bridge, "link is up");
+                    if self.address().is_some() {
+                        tracing::info!(link = self.index.0, bridge = %welcome.bridge, "link is up");
+                    } else {
+                        tracing::debug!(link = self.index.0, bridge = %welcome.bridge, "link within the process is up");
+                    }
                     engine.handle_link_up(self.index, welcome, now);
                 }
                 (_, ToGateway::Welcome(welcome)) => return Err(LinkLoss::Version(welcome.version)),

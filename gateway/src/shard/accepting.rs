@@ -24,6 +24,7 @@ impl Shard {
                     Accepted::Stream(_) if self.sockets.is_full() => {
                         self.stats.refused_for_files += 1;
                         if let Some(suppressed) = self.accept_log.admit(now.monotonic_ms) {
+                            let suppressed = Some(suppressed).filter(|lines| *lines > 0);
                             tracing::warn!(
                                 suppressed,
                                 "no file is left for another connection, it is refused; raise the limit of open files (ulimit -n)"

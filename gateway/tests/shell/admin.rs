@@ -1,5 +1,10 @@
 //! The admin server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_gateway::NodeConfig;
+
 use crate::{World, http, wait_until};
 
 #[test]
@@ -16,6 +21,20 @@ fn a_node_that_serves_is_live_and_ready_and_says_what_it_holds() {
         (&body["links"], &body["store"], &body["draining"]),
         (&true.into(), &true.into(), &false.into())
     );
+}
+
+#[test]
+fn a_sink_that_cannot_store_shows_and_takes_nobody_out() {
+    let stores = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&stores);
+    let sink_stores = move || asked.load(Ordering::Relaxed);
+    let world =
+        World::start_as(|node| NodeConfig { sink_stores: Some(Box::new(sink_stores)), ..node }, |_| ());
+    assert_eq!(http::get(world.admin(), "/readyz").json()["sink"], true);
+    stores.store(false, Ordering::Relaxed);
+    let ready = http::get(world.admin(), "/readyz");
+    assert_eq!((ready.status, &ready.json()["sink"]), (200, &false.into()));
+    assert!(ready.body.contains("the sink cannot store"), "{}", ready.body);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use holdfast_gateway::NodeConfig;
+
 use crate::client::Client;
 use crate::{World, http, wait_until};
 
@@ -65,8 +67,11 @@ fn serve_within_the_limit() {
 }
 
 fn serve(open_files_max: Option<u64>) {
-    let world = World::start_within(open_files_max, |config| config.shards = 1);
-    writeln!(std::io::stderr(), "listening on {} {}", world.mqtt(), world.admin()).unwrap();
+    let within = |node: NodeConfig| NodeConfig { open_files_max, ..node };
+    let world = World::start_as(within, |config| config.shards = 1);
+    // Not by a macro: the test harness would keep it.
+    let line = format!("listening on {} {}\n", world.mqtt(), world.admin());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 

@@ -47,15 +47,18 @@ impl World {
 
     /// With a changed configuration.
     fn start_with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
-        Self::start_within(None, change)
+        Self::start_as(|node| node, change)
     }
 
-    /// ... in a process that may have so many files open.
-    fn start_within(open_files_max: Option<u64>, change: impl FnOnce(&mut GatewayConfig)) -> Self {
+    /// ... and a node that is made of something else besides.
+    fn start_as(
+        adapt: impl FnOnce(NodeConfig) -> NodeConfig,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Self {
         let mut config = config();
         change(&mut config);
         let (bridge, ends) = Bridge::new(config.shards);
-        let node = start_node_within(&config, vec![LinkTarget::Pair(ends)], open_files_max);
+        let node = start_node_as(&config, vec![LinkTarget::Pair(ends)], adapt);
         let world = Self { node, bridge };
         wait_until("the links are up", || http::get(world.admin(), "/readyz").status == 200);
         world
@@ -86,18 +89,18 @@ fn config() -> GatewayConfig {
 }
 
 fn start_node(config: &GatewayConfig, links: Vec<LinkTarget>) -> NodeHandle {
-    start_node_within(config, links, None)
+    start_node_as(config, links, |node| node)
 }
 
-fn start_node_within(
+fn start_node_as(
     config: &GatewayConfig,
     links: Vec<LinkTarget>,
-    open_files_max: Option<u64>,
+    adapt: impl FnOnce(NodeConfig) -> NodeConfig,
 ) -> NodeHandle {
     let options = holdfast_store::Options::default();
     let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
     let settings = config.validate().expect("the configuration is valid");
-    let config = NodeConfig { metrics: Some(recorder()), open_files_max, ..NodeConfig::new(settings) };
+    let config = adapt(NodeConfig { metrics: Some(recorder()), ..NodeConfig::new(settings) });
     let mut node = Node::start(config, store, links).expect("the node starts");
     node.admit().expect("the listeners open");
     node

@@ -198,10 +198,12 @@ fn a_full_disk_refuses_and_goes_on_without_a_restart_once_there_is_room() {
         assert!(matches!(refusal, StoreError::Full(_)), "{refusal:?}");
         assert!(matches!(open(&embedded, "kept", 60), Err(StoreError::Full(_))));
         assert!(open(&embedded, "clean", 0).is_ok(), "what needs no disk goes on");
+        assert!(embedded.is_refusing());
 
         weather.full.store(false, Ordering::SeqCst);
         append_once_there_is_room(&embedded, "after");
         acknowledged.push("after".to_owned());
+        assert!(!embedded.is_refusing());
         drop(embedded);
 
         let embedded = store(directory.path(), &weather);

@@ -51,13 +51,14 @@ start() {
   mkdir -p "$1"
   dir=$(cd "$1" && pwd)
   [ -e "$dir/addresses" ] || configure "$dir" "$brokers" $behind
+  # Before there is anything to stop: this script may end in the middle, with whoever called it.
+  [ -z "$while_pid" ] || stop_with "$while_pid" "$dir"
   for broker in "$dir"/broker-*; do
     is_running "$broker" || run "$broker"
   done
   for broker in "$dir"/broker-*; do
     wait_for "$broker"
   done
-  [ -z "$while_pid" ] || stop_with "$while_pid" "$dir"
   cat "$dir/addresses"
 }
 
@@ -174,7 +175,7 @@ wait_for() {
 stop_with() {
   local pid=$1 dir=$2
   (
-    trap '' HUP INT
+    trap '' HUP INT TERM
     while kill -0 "$pid" 2>/dev/null && [ -e "$dir/addresses" ]; do sleep 0.5; done
     stop "$dir"
   ) </dev/null >/dev/null 2>&1 &

@@ -71,7 +71,7 @@ impl Shard {
             while let Some(action) = self.engine.poll_action() {
                 idle = false;
                 match action {
-                    Action::Close { id, reason } => closes.push((id, reason)),
+                    Action::Close { id, reason, .. } => closes.push((id, reason)),
                     Action::ResumeRead(id) => effects.resumed.push(id),
                     Action::Store { request, body } => self.questions.push_back((request, body)),
                 }

@@ -94,6 +94,8 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else() {
     let said = gateway.stderr().lines().count() - said_before;
     assert!((1..=3).contains(&said), "{said} lines about it:\n{}", gateway.stderr());
     assert_eq!(gateway.http("GET", "/livez", &[], b"").status, 200);
+    let ready = gateway.http("GET", "/readyz", &[], b"").json();
+    assert_eq!(ready["sink"], false, "{ready}");
 
     fs::remove_file(ballast).unwrap();
     for id in acknowledged + 2..=21 {
@@ -103,6 +105,8 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else() {
     until_true("the metric to say that the log works", PATIENCE, || {
         gateway.metrics().sum("holdfast_log_stalled", &[]) == 0
     });
+    let ready = gateway.http("GET", "/readyz", &[], b"");
+    assert_eq!((ready.status, &ready.json()["sink"]), (200, &true.into()));
     // Whoever comes now is served; a witness starts with a round trip.
     drop(Witness::start(gateway.mqtt()));
 

@@ -193,7 +193,7 @@ impl Stage {
             while let Some(action) = self.engine.poll_action() {
                 is_quiet = false;
                 match action {
-                    Action::Close { id, reason } => closes.push((id, reason)),
+                    Action::Close { id, reason, .. } => closes.push((id, reason)),
                     Action::ResumeRead(id) => self.read(id),
                     Action::Store { request, body } => {
                         if let Some(result) = self.store.take(request, body) {

@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Dev {
     child: Child,
     ready_file: PathBuf,
+    /// Its log lines.
+    log: PathBuf,
 }
 
 impl Dev {
@@ -30,10 +32,10 @@ impl Dev {
             .arg(&ready_file)
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .expect("the binary can be started");
-        Self { child, ready_file }
+        Self { child, ready_file, log: folder.join("log") }
     }
 
     fn ready(&self) -> Value {
@@ -126,15 +128,34 @@ fn a_data_directory_has_one_process_and_the_second_one_is_told() {
     let dev = Dev::start(folder.path(), &[]);
     dev.ready();
     let data_dir = folder.path().join("data");
+    let published = fs::read(&dev.ready_file).unwrap();
     let second = Command::new(env!("CARGO_BIN_EXE_holdfast"))
         .args(["dev", "--mqtt", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
         .arg(&data_dir)
+        .arg("--ready-file")
+        .arg(&dev.ready_file)
         .output()
         .unwrap();
     let line = String::from_utf8(second.stderr).unwrap();
     assert_eq!((second.status.code(), line.lines().count()), (Some(2), 1), "{line}");
     assert!(line.starts_with(&format!("holdfast: data_dir = {}: ", data_dir.display())), "{line}");
     assert!(line.contains("in use by process"), "{line}");
+    assert_eq!(fs::read(&dev.ready_file).unwrap(), published, "a start that is refused touches nothing");
+}
+
+#[test]
+fn twins_are_named_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let dev = Dev::start(folder.path(), &[]);
+    let ready = dev.ready();
+    let twins = [connect_sensor(&ready), connect_sensor(&ready)];
+    let line = until("the line about the first", || {
+        let text = fs::read_to_string(&dev.log).unwrap();
+        text.lines().find(|line| line.contains("session_taken_over")).map(str::to_owned)
+    });
+    let peer = twins[0].local_addr().unwrap();
+    assert!(line.contains("client_id=\"sensor-1\""), "{line}");
+    assert!(line.contains(&format!("peer={peer}")) && !line.contains("suppressed"), "{line}");
 }
 
 #[test]

@@ -2,13 +2,14 @@
 //!
 //! Not for frames: there is no spool behind it. A line may be stored twice when a broker's answer is lost, and those with one key stay in order.
 
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use metrics::Counter;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, ProducerContext};
 use tokio::sync::oneshot;
 
 use super::config::KafkaConfig;
@@ -19,9 +20,12 @@ use crate::link::Complaints;
 /// How long a line that was not taken waits before it is given to Kafka again.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How long one wait for reports lasts; those that come are told at once. The end of each wait costs most of a millisecond of CPU time.
+const POLL: Duration = Duration::from_secs(1);
+
 /// One open book.
 pub(super) struct Book {
-    producer: ThreadedProducer<Reports>,
+    producer: Arc<BaseProducer<Reports>>,
     topic: String,
     /// Lines that were not taken and are lost.
     dropped: Counter,
@@ -51,7 +55,12 @@ impl Book {
             .set("linger.ms", "5");
         let LineCounters { stored, dropped } = counters;
         let reports = Reports { stored, dropped: dropped.clone(), troubles: Troubles::default() };
-        let producer: ThreadedProducer<Reports> = native.create_with_context(reports)?;
+        let producer: Arc<BaseProducer<Reports>> = Arc::new(native.create_with_context(reports)?);
+        let polled = Arc::downgrade(&producer);
+        std::thread::Builder::new()
+            .name("book".into())
+            .spawn(move || tell_reports(&polled))
+            .map_err(|error| KafkaStartError::Other(format!("no thread can be started: {error}")))?;
         Ok(Self { producer, topic: topic.to_owned(), dropped, complaints: Complaints::default() })
     }
 
@@ -91,6 +100,13 @@ impl Book {
         if let Some(suppressed) = self.complaints.admit("line", Instant::now()) {
             tracing::warn!(topic = self.topic, reason, suppressed, "Kafka does not take a line of ours");
         }
+    }
+}
+
+/// Until the book is closed.
+fn tell_reports(producer: &Weak<BaseProducer<Reports>>) {
+    while let Some(producer) = producer.upgrade() {
+        producer.poll(POLL);
     }
 }
 

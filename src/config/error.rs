@@ -31,13 +31,11 @@ pub(crate) enum ConfigError {
     /// A path or variable that cannot be a value.
     #[error("{0}: the value is not UTF-8")]
     NotUtf8(String),
-    /// A key that does not exist.
-    #[error("{key} = {value}: no such key{hint} (from {source_of_it})")]
+    /// A key that does not exist. Its value is not shown: it may be a secret under a misspelt name.
+    #[error("{key}: no such key{hint} (from {source_of_it})")]
     UnknownKey {
         /// The key as it was given.
         key: String,
-        /// Its value.
-        value: String,
         /// The nearest name, and what else there is.
         hint: String,
         /// Who gave it.

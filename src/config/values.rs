@@ -27,12 +27,14 @@ pub(super) fn within<T: PartialOrd + Display + Copy>(
 /// A URL as it may be shown: `redis://user:(hidden)@host`.
 pub(crate) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // Parameters may hold one as well.
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, _)| (rest, "?(hidden)"));
     match rest.rsplit_once('@') {
         Some((user, host)) => {
             let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:(hidden)@{host}")
+            format!("{scheme}://{user}:(hidden)@{host}{query}")
         }
-        None => url.to_owned(),
+        None => format!("{scheme}://{rest}{query}"),
     }
 }
 
@@ -54,6 +56,7 @@ mod tests {
         assert_eq!(without_password("redis://user:p@ss@host:1/0"), "redis://user:(hidden)@host:1/0");
         assert_eq!(without_password("redis://:pass@host"), "redis://:(hidden)@host");
         assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("redis+unix:///socket?pass=x"), "redis+unix:///socket?(hidden)");
         assert_eq!(without_password("memory:"), "memory:");
     }
 }

@@ -342,7 +342,15 @@ impl Drop for NodeHandle {
         for mailbox in &self.mailboxes {
             mailbox.post(Letter::Stop);
         }
+        let deadline = Instant::now() + STOP_WITHIN;
         for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // One that is stuck ends with the process; waiting for it would keep that from ending.
+            if !thread.is_finished() {
+                continue;
+            }
             // A panic has been printed by its own thread.
             let _ = thread.join();
         }

@@ -65,7 +65,13 @@ impl Name {
     }
 
     fn look_up(&mut self) {
-        let found = self.text.to_socket_addrs().map(Iterator::collect);
+        let found = self.text.to_socket_addrs().map(|found| {
+            // Name servers answer in turns; the order means nothing here.
+            let mut found: Vec<SocketAddr> = found.collect();
+            found.sort_unstable();
+            found.dedup();
+            found
+        });
         self.note(found);
     }
 

@@ -1,7 +1,7 @@
 //! Pushes: a notification on its way down to one device or to a topic, with exactly one outcome (promise P6).
 //!
 //! `request` says what may be asked and answered, `body` reads it from JSON, `idempotency` sees to one outcome for each id, `deliver` brings it
-//! about, [`router`] speaks HTTP; those that come by Kafka stay with [`until_known`]. Knows the store, the fan-out and peers; neither sockets nor
+//! about, [`router`] speaks HTTP; those that come by Kafka stay with `until_known`. Knows the store, the fan-out and peers; neither sockets nor
 //! sinks.
 
 pub(crate) mod body;

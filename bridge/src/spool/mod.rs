@@ -1,11 +1,11 @@
 //! The spool of an outage: what becomes of frames while the sink makes no progress.
 //!
 //! [`OutageSink`] stands before a sink that may be away (Kafka). While that is well it passes batches through and keeps a copy of what is not stored. When
-//! it is not, the sink gives back what it has, and that and all frames behind it go to a [`Log`](crate::log::Log) that keeps its records until they are
+//! it is not, the sink gives back what it has, and that and all frames behind it go to a [`Log`] that keeps its records until they are
 //! drained; from there devices are acknowledged. Once the sink stores again the spool drains in order, new frames queue behind, and when it is empty
 //! they go to the sink again. A full spool, or `hold`, holds devices back; nothing is dropped but QoS 0.
 //!
-//! Each lane keeps its order over all of this (P3): a [`Way`] is the same for all lanes, and nothing goes straight to the sink while anything
+//! Each lane keeps its order over all of this (P3): a `Way` is the same for all lanes, and nothing goes straight to the sink while anything
 //! older is elsewhere. What may reach the sink a second time is marked `resent`.
 //!
 //! Knows sinks and the log, not links. Start with `state` (the decisions), then `keeper` (what carries them out), `lane` (the way of a batch), `drain`.

@@ -239,7 +239,7 @@ impl Link {
         let mut draining = self.core.draining.subscribe();
         loop {
             let may_read = self.uplinks.has_room();
-            self.peer.note_listening(may_read);
+            self.peer.note_listening(false);
             tokio::select! {
                 biased;
                 () = self.peer.until_closed() => return Err(Ending::Gone),
@@ -250,8 +250,6 @@ impl Link {
                 }
                 read = read(&self.peer, &mut self.records), if may_read => {
                     let read = read?;
-                    self.peer.note_heard();
-                    self.peer.note_listening(false);
                     self.core.counters.bytes_in.increment(read as u64);
                     self.handle_records().await?;
                 }
@@ -319,13 +317,17 @@ async fn until_true(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|flag| *flag).await;
 }
 
-/// Reads on once the shard has taken enough of what it was told.
+/// Reads on once the shard has taken enough of what it was told; until then it is not listened to, and its silence means nothing.
 async fn read(peer: &Peer, records: &mut Records) -> Result<usize, Ending> {
     peer.ready().await?;
-    match records.fill().await? {
-        0 => Err(Ending::Closed),
-        bytes => Ok(bytes),
+    peer.note_listening(true);
+    let read = records.fill().await?;
+    peer.note_listening(false);
+    if read == 0 {
+        return Err(Ending::Closed);
     }
+    peer.note_heard();
+    Ok(read)
 }
 
 async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> Result<(), Ending> {
@@ -342,4 +344,46 @@ async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> R
         peer.send_record(&ToGateway::InterestKnown(interest.token)).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::os::unix::net::UnixStream;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use holdfast_wire::ids::{NodeId, ShardId};
+
+    use super::*;
+    use crate::link::peer::OUT_BYTES_MAX;
+
+    fn shard(node: u64) -> Owner {
+        Owner { node: NodeId(node), shard: ShardId(0) }
+    }
+
+    /// The shard's end of a stream, and the bridge's two halves.
+    fn stream() -> (UnixStream, Records, WriteHalf) {
+        let (far, near) = UnixStream::pair().unwrap();
+        let (read, write) = LinkStream::from(near).into_halves().unwrap();
+        (far, Records::new(read), write)
+    }
+
+    async fn is_waiting(mut future: Pin<&mut impl Future>) -> bool {
+        poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_shard_is_not_silent_while_nobody_listens_to_it() {
+        let (_far, mut records, _write) = stream();
+        let peer = Peer::new(LinkId(1), shard(1));
+        assert!(!peer.was_silent(), "it has just said Hello");
+        peer.send_at_once(|out| out.resize(OUT_BYTES_MAX, 0));
+        let mut reading = pin!(read(&peer, &mut records));
+        assert!(is_waiting(reading.as_mut()).await);
+        assert!(!peer.was_silent(), "what it says is not read before it has taken something");
+        peer.take(&mut Vec::new()).await.unwrap();
+        assert!(is_waiting(reading.as_mut()).await);
+        assert!(peer.was_silent());
+    }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::peer::Peer;
 use crate::metrics as names;
@@ -18,7 +18,7 @@ const SILENT_SIGNS_MAX: u32 = 3;
 
 /// Runs until the link is closed, by others or for silence.
 pub(super) async fn keep_alive(peer: Arc<Peer>) {
-    let mut signs = interval_at(Instant::now() + SIGN_EVERY, SIGN_EVERY);
+    let mut signs = signs(Instant::now() + SIGN_EVERY);
     let mut silent = 0;
     loop {
         signs.tick().await;
@@ -31,5 +31,26 @@ pub(super) async fn keep_alive(peer: Arc<Peer>) {
             metrics::counter!(names::LINKS_CLOSED, "reason" => "silent").increment(1);
             return peer.close();
         }
+    }
+}
+
+/// When to look. After a standstill of the process it looks once, not as often as it missed: what shards said meanwhile is yet to be read.
+fn signs(first: Instant) -> Interval {
+    let mut signs = interval_at(first, SIGN_EVERY);
+    signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    signs
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_standstill_shards_have_their_time_again() {
+        let mut signs = signs(Instant::now() - 4 * SIGN_EVERY);
+        signs.tick().await;
+        assert!(timeout(Duration::ZERO, signs.tick()).await.is_err(), "it looks again at once");
     }
 }

@@ -13,6 +13,7 @@ use super::pending::Ticket;
 use super::producer::{Producers, Running};
 use super::record::{Envelope, RecordWriter};
 use super::topics::{Routes, Topics};
+use crate::core::now_ms;
 use crate::log::LogRecord;
 use crate::metrics as names;
 use crate::sink::{Lane, OnSettled, Sent};
@@ -159,11 +160,11 @@ impl Lane for KafkaLane {
         let topic = match self.routes.find(frame.message.topic) {
             Ok(topic) => topic,
             Err(refusal) => {
-                let envelope = self.writer.envelope(frame, u64::MAX);
+                let envelope = self.writer.envelope(frame, u64::MAX, now_ms());
                 return self.refuse(&running, ticket, refusal, "", frame, envelope);
             }
         };
-        let envelope = self.writer.envelope(frame, topic.before_ms_max);
+        let envelope = self.writer.envelope(frame, topic.before_ms_max, now_ms());
         if envelope.bytes > topic.record_bytes_max {
             return self.refuse(&running, ticket, Refusal::TooLarge, &topic.name, frame, envelope);
         }
@@ -175,7 +176,7 @@ impl Lane for KafkaLane {
             Ok(topic) => {
                 // As it would be sent later.
                 let frame = LogRecord { resent: true, ..*frame };
-                let envelope = self.writer.envelope(&frame, topic.before_ms_max);
+                let envelope = self.writer.envelope(&frame, topic.before_ms_max, now_ms());
                 if envelope.bytes <= topic.record_bytes_max {
                     return None;
                 }

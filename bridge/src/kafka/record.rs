@@ -8,9 +8,13 @@ use rdkafka::message::{Header, OwnedHeaders, ToBytes};
 
 use crate::log::LogRecord;
 
-/// An event time that is further ahead of the bridge's clock than this is a device's mistake: brokers refuse a whole batch for a record that is
-/// an hour ahead.
+/// A timestamp that is further ahead of the bridge's clock than this is a mistake: brokers refuse a whole batch for a record that is an hour
+/// ahead.
 const AHEAD_MS_MAX: u64 = 10 * 60 * 1000;
+/// A timestamp is younger by this than the topic asks for, or by half of what it takes: it ages until the broker judges it.
+const MARGIN_MS: u64 = 60_000;
+/// Header of the event time where the timestamp is another one.
+const EVENT_TIME: &str = "event-time";
 /// What a record and each of its headers take at most beside their bytes, for the comparison with what a topic takes.
 const RECORD_BYTES: usize = 128;
 const HEADER_BYTES: usize = 10;
@@ -32,8 +36,8 @@ pub(super) struct Envelope {
 }
 
 impl RecordWriter {
-    /// For a frame; `before_ms_max` is how old a timestamp its topic takes.
-    pub(super) fn envelope(&mut self, frame: &LogRecord<'_>, before_ms_max: u64) -> Envelope {
+    /// For a frame that is sent at `now_ms` of Unix time; `before_ms_max` is how old a timestamp its topic takes.
+    pub(super) fn envelope(&mut self, frame: &LogRecord<'_>, before_ms_max: u64, now_ms: u64) -> Envelope {
         let message = &frame.message;
         let mut headers = Headers::new(message.publisher.len() + message.payload.len());
         headers.add("topic", message.topic);
@@ -55,13 +59,17 @@ impl RecordWriter {
         if message.retain {
             headers.add("retain", "1");
         }
-        let timestamp = match timestamp(frame, before_ms_max) {
-            Some(event_time) => event_time,
+        let timestamp = match event_time(frame, before_ms_max, now_ms) {
+            Some(event_time) => {
+                // Sent later, its event time may be too old.
+                headers.leave_room(EVENT_TIME, Decimal::new(event_time).text());
+                event_time
+            }
             None => {
                 if frame.event_time_ms != 0 {
-                    headers.add("event-time", Decimal::new(frame.event_time_ms).text());
+                    headers.add(EVENT_TIME, Decimal::new(frame.event_time_ms).text());
                 }
-                message.published_at_ms
+                fitting(message.published_at_ms, before_ms_max, now_ms)
             }
         };
         if !message.properties.is_empty() {
@@ -102,10 +110,18 @@ impl RecordWriter {
 }
 
 /// The event time, if the device gave one that can be.
-fn timestamp(frame: &LogRecord<'_>, before_ms_max: u64) -> Option<u64> {
+fn event_time(frame: &LogRecord<'_>, before_ms_max: u64, now_ms: u64) -> Option<u64> {
     let (event, received) = (frame.event_time_ms, frame.message.published_at_ms);
-    let earliest = received.saturating_sub(before_ms_max);
-    (event != 0 && event >= earliest && event <= received.saturating_add(AHEAD_MS_MAX)).then_some(event)
+    let can_be = event != 0 && event <= received.saturating_add(AHEAD_MS_MAX);
+    (can_be && fitting(event, before_ms_max, now_ms) == event).then_some(event)
+}
+
+/// The timestamp, if a topic takes it that takes those of the last `before_ms_max`; else now. A frame may have been in the spool for hours, and a
+/// gateway's clock may be wrong.
+pub(super) fn fitting(timestamp_ms: u64, before_ms_max: u64, now_ms: u64) -> u64 {
+    let earliest = now_ms.saturating_sub(before_ms_max - MARGIN_MS.min(before_ms_max / 2));
+    let fits = (earliest..=now_ms.saturating_add(AHEAD_MS_MAX)).contains(&timestamp_ms);
+    if fits { timestamp_ms } else { now_ms }
 }
 
 struct Headers {
@@ -118,11 +134,21 @@ impl Headers {
         Self { written: OwnedHeaders::new_with_capacity(12), bytes: bytes + RECORD_BYTES }
     }
 
+    /// Counts a header that a later record of the frame may have.
+    fn leave_room(&mut self, key: &str, value: &[u8]) {
+        self.bytes += header_bytes(key, value);
+    }
+
     fn add<V: ToBytes + ?Sized>(&mut self, key: &str, value: &V) {
-        self.bytes += key.len() + value.to_bytes().len() + HEADER_BYTES;
+        self.bytes += header_bytes(key, value.to_bytes());
         let written = std::mem::take(&mut self.written);
         self.written = written.insert(Header { key, value: Some(value) });
     }
+}
+
+/// What a header takes, at most.
+pub(super) fn header_bytes(key: &str, value: &[u8]) -> usize {
+    key.len() + value.len() + HEADER_BYTES
 }
 
 /// A number in decimal, without an allocation.
@@ -201,7 +227,7 @@ mod tests {
     }
 
     fn headers(frame: &LogRecord<'_>) -> Vec<(String, String)> {
-        let headers = RecordWriter::default().envelope(frame, u64::MAX).headers;
+        let headers = RecordWriter::default().envelope(frame, u64::MAX, NOW).headers;
         let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).unwrap();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     }
@@ -263,11 +289,35 @@ mod tests {
             (NOW - 2 * day, day, NOW),
         ] {
             let frame = LogRecord { event_time_ms, ..frame(&[], b"x") };
-            let envelope = RecordWriter::default().envelope(&frame, before_ms_max);
+            let envelope = RecordWriter::default().envelope(&frame, before_ms_max, NOW);
             assert_eq!(envelope.timestamp, timestamp.cast_signed(), "{event_time_ms}");
             let told = headers(&frame).contains(&("event-time".to_owned(), event_time_ms.to_string()));
             let believed = event_time_ms == 0 || before_ms_max == day || timestamp == event_time_ms;
             assert!(told != believed || before_ms_max == day, "{event_time_ms}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_arrival_that_the_topic_would_not_take_becomes_the_time_of_sending() {
+        let hour = 3_600_000;
+        for (received, before_ms_max, timestamp) in [
+            (NOW - hour / 2, hour, NOW - hour / 2),
+            // It waited in the spool for longer than the topic takes, or would be too old on its way.
+            (NOW - 2 * hour, hour, NOW),
+            (NOW - hour + 1_000, hour, NOW),
+            (NOW - 2 * hour, u64::MAX, NOW - 2 * hour),
+            (NOW - 1, 0, NOW),
+            // The gateway's clock is ahead.
+            (NOW + AHEAD_MS_MAX, hour, NOW + AHEAD_MS_MAX),
+            (NOW + 2 * hour, u64::MAX, NOW),
+        ] {
+            // An event time is judged by the same clock.
+            for event_time_ms in [0, received] {
+                let mut frame = LogRecord { event_time_ms, ..frame(&[], b"x") };
+                frame.message.published_at_ms = received;
+                let envelope = RecordWriter::default().envelope(&frame, before_ms_max, NOW);
+                assert_eq!(envelope.timestamp, timestamp.cast_signed(), "{received} {before_ms_max}");
+            }
         }
     }
 

@@ -276,4 +276,4 @@ impl SpareBuffers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

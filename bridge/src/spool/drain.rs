@@ -3,6 +3,7 @@
 //! It is the probe as well: the first records wait at the sink for as long as it is away, and what it says of them ends the outage.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::flights::Flight;
-use crate::log::{Entry, Log, LogError, LogReader, LogRecord, Mark, Reclaimed};
+use crate::log::{Entry, Log, LogError, LogReader, LogRecord, Mark, Reclaimed, SpareBuffers};
 use crate::metrics as names;
 use crate::sink::{Lane, SinkClosed, Verdict};
 
@@ -68,7 +69,10 @@ impl Drained {
 /// The spool as it is read.
 pub(super) struct Spooled {
     directory: PathBuf,
-    reader: LogReader,
+    /// None: it begins anew where the spool was read to.
+    reader: Option<LogReader>,
+    /// Where this process began. What is missing there was drained by an earlier one, whose mark may not have survived a power cut.
+    began_at: u64,
     mark: Mark,
     synced_at: Instant,
     mark_fails: bool,
@@ -78,8 +82,10 @@ pub(super) struct Spooled {
 
 impl Spooled {
     pub(super) fn new(directory: PathBuf, mark: Mark, log: &Log) -> Result<Self, LogError> {
+        let began_at = mark.drained().max(1);
         Ok(Self {
-            reader: LogReader::open_from(&directory, mark.drained().max(1))?,
+            reader: Some(LogReader::open_from(&directory, began_at)?),
+            began_at,
             directory,
             synced_at: Instant::now(),
             mark_fails: false,
@@ -93,40 +99,54 @@ impl Spooled {
         self.mark.drained().max(1)
     }
 
-    /// Reads what is durable, from `read_to` on and below `limit`: frames, and the offset behind them.
+    /// Reads the records of `span`, all of them durable, or the first of them: frames, and the offset behind them.
     fn read(
         &mut self,
-        shared: &Shared,
-        log: &Log,
-        limit: u64,
+        span: Range<u64>,
+        spare: &SpareBuffers,
     ) -> Result<Option<(Arc<Flight>, u64)>, LogError> {
-        let (from, end) = (shared.drained.read_to(), log.stored().min(limit));
-        let mut batch = shared.spare.take();
-        let mut next = from;
-        while next < end && batch.len() < CHUNK_BYTES_MAX && batch.records() < CHUNK_RECORDS_MAX {
-            match self.reader.next_entry()? {
-                Some(Entry::Record(record)) => {
+        let mut next = span.start;
+        if span.is_empty() {
+            return Ok(None);
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(LogReader::open_from(&self.directory, next)?),
+        };
+        let mut batch = spare.take();
+        while next < span.end && batch.len() < CHUNK_BYTES_MAX && batch.records() < CHUNK_RECORDS_MAX {
+            match reader.next_entry() {
+                Ok(Some(Entry::Record(record))) => {
+                    if record.offset > next && next != self.began_at {
+                        missing(record.offset - next, &format_args!("offset {next}"));
+                    }
                     next = record.offset + 1;
                     batch.push(&LogRecord {
                         resent: record.resent || record.offset < self.resent_below,
                         ..record
                     });
                 }
-                Some(Entry::Damaged(damage)) => {
+                Ok(Some(Entry::Damaged(damage))) => {
                     next = damage.first_missing + damage.missing;
-                    // What retention never took and is not there was acknowledged.
-                    tracing::error!(?damage, "the spool is damaged: acknowledged frames are lost");
-                    metrics::counter!(names::FRAMES_LOST, "reason" => "damaged").increment(damage.missing);
+                    missing(damage.missing, &damage);
                 }
                 // Durable and not to be found: its segment is gone.
-                None => break,
+                Ok(None) => break,
+                Err(error) => {
+                    // It may have passed what it did not give out.
+                    self.reader = None;
+                    if next == span.start {
+                        return Err(error);
+                    }
+                    break;
+                }
             }
         }
-        if next == from {
+        if next == span.start {
             return Ok(None);
         }
         let records = batch.records();
-        let lost = move |run: std::ops::Range<u32>, verdict| {
+        let lost = move |run: Range<u32>, verdict| {
             if let Verdict::Refused(reason_code) = verdict {
                 let frames = run.end - run.start;
                 tracing::error!(
@@ -138,6 +158,11 @@ impl Spooled {
             }
         };
         Ok(Some((Flight::new(batch, records, None, Box::new(lost)), next)))
+    }
+
+    /// Forgets what was read ahead: behind the durable records lay some that went to the sink past the spool, and others have their offsets now.
+    fn reopen(&mut self) {
+        self.reader = None;
     }
 
     /// What the sink has is drained: it need not be read again, and its segments go.
@@ -160,6 +185,12 @@ impl Spooled {
         }
         log.release(drained);
     }
+}
+
+/// What retention never took and is not there was acknowledged.
+fn missing(records: u64, place: &dyn std::fmt::Debug) {
+    tracing::error!(records, ?place, "the spool is damaged: acknowledged frames are lost");
+    metrics::counter!(names::FRAMES_LOST, "reason" => "damaged").increment(records);
 }
 
 impl Drop for Spooled {
@@ -204,8 +235,12 @@ async fn step(
         shared.news.for_drain.notified().await;
         return Ok(());
     }
-    match spooled.read(shared, log, limit) {
+    let span = shared.drained.read_to()..log.stored().min(limit);
+    match spooled.read(span, &shared.spare) {
         Ok(Some((flight, end))) => {
+            if end == limit {
+                spooled.reopen();
+            }
             let number = shared.drain.insert(Arc::clone(&flight), end);
             shared.drained.read_to.store(end, Ordering::Release);
             if flight.left() == 0 {
@@ -224,7 +259,9 @@ async fn step(
     }
     if log.is_stalled() && shared.drained.read_to() >= log.stored() {
         // Nothing is left to make room by. What is queued goes to the sink past the spool.
-        reclaim(shared, log).await;
+        if reclaim(shared, log).await {
+            spooled.reopen();
+        }
         return Ok(());
     }
     // A log that stalls tells nobody.
@@ -232,10 +269,11 @@ async fn step(
     Ok(())
 }
 
-/// Takes what the stalled spool has queued into memory, from where it goes to the sink.
-async fn reclaim(shared: &Shared, log: &Log) {
+/// Takes what the stalled spool has queued into memory, from where it goes to the sink; says whether that was anything.
+async fn reclaim(shared: &Shared, log: &Log) -> bool {
     let (after, reclaimed) = log.reclaim().await;
-    if !reclaimed.is_empty() {
+    let some = !reclaimed.is_empty();
+    if some {
         tracing::debug!(batches = reclaimed.len(), "what waits for the spool goes to the sink past it");
     }
     for Reclaimed { batch, done, room } in reclaimed {
@@ -247,6 +285,7 @@ async fn reclaim(shared: &Shared, log: &Log) {
         }
         drop(done);
     }
+    some
 }
 
 /// What the sink gave back is sent to it again, in order and before anything else, once it has spoken of all there is.
@@ -284,4 +323,80 @@ async fn send(
     flight.keep(batch);
     let mut reporter = shared.drain.reporter(number, flight);
     lane.send(Box::new(move |run, verdict| reporter.report(run, verdict))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::log::LogConfig;
+    use crate::log::tests::failing_disk::{Disk, open_faulty_until_released};
+    use crate::log::tests::{batch, reclaim, store, submit, wait_until};
+
+    fn spooled(directory: &Path, log: &Log) -> Spooled {
+        Spooled::new(directory.to_owned(), Mark::open(directory).unwrap(), log).unwrap()
+    }
+
+    /// What a read gives, as numbers, and the offset behind it.
+    fn read(spooled: &mut Spooled, span: Range<u64>) -> Result<(Vec<u64>, u64), LogError> {
+        let start = span.start;
+        let Some((flight, end)) = spooled.read(span, &SpareBuffers::default())? else {
+            return Ok((Vec::new(), start));
+        };
+        let number = |frame: LogRecord<'_>| {
+            std::str::from_utf8(frame.message.payload).unwrap().parse::<u64>().unwrap()
+        };
+        let numbers = flight.take().iter().map(number).collect();
+        Ok((numbers, end))
+    }
+
+    #[test]
+    fn a_spool_that_cannot_be_read_for_a_moment_loses_none_of_its_records() {
+        let directory = tempfile::tempdir().unwrap();
+        let (here, away) = (directory.path().join("spool"), directory.path().join("away"));
+        let config = LogConfig { segment_bytes_max: 1_000, ..LogConfig::default() };
+        let (log, _) = Log::open(&here, config).unwrap();
+        for number in 0..30 {
+            store(&log, number..number + 1);
+        }
+        let mut spooled = spooled(&here, &log);
+        drop(log);
+        let (mut numbers, mut next) = read(&mut spooled, 1..2).unwrap();
+        // The segment is open; the next one cannot be.
+        std::fs::rename(&here, &away).unwrap();
+        while let Ok((more, end)) = read(&mut spooled, next..31) {
+            assert!(end > next, "what is durable is there");
+            numbers.extend(more);
+            next = end;
+        }
+        assert!(next < 31, "there are several segments");
+        std::fs::rename(&away, &here).unwrap();
+        while next < 31 {
+            let (more, end) = read(&mut spooled, next..31).unwrap();
+            numbers.extend(more);
+            next = end;
+        }
+        assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_was_reclaimed_is_not_read_in_place_of_what_has_its_offsets_now() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk { room: AtomicU64::new(1 << 20), ..Disk::default() });
+        let log = open_faulty_until_released(directory.path(), &disk);
+        store(&log, 0..2);
+        let mut spooled = spooled(directory.path(), &log);
+        disk.syncs_fail.store(true, Ordering::SeqCst);
+        disk.truncates_fail.store(true, Ordering::SeqCst);
+        let _never = submit(&log, batch(&log, 2..12));
+        wait_until(|| log.is_stalled());
+        assert_eq!(read(&mut spooled, 1..3).unwrap(), (vec![0, 1], 3));
+        assert_eq!(reclaim(&log).len(), 1);
+        spooled.reopen();
+        disk.syncs_fail.store(false, Ordering::SeqCst);
+        store(&log, 42..62);
+        assert_eq!(read(&mut spooled, 3..log.stored()).unwrap(), ((42..62).collect(), 23));
+    }
 }

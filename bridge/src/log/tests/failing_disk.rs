@@ -8,14 +8,14 @@ use crate::log::files::SegmentFile;
 
 /// What is wrong with the disk right now.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     /// Bytes that still fit.
-    pub(super) room: AtomicU64,
-    pub(super) syncs_fail: AtomicBool,
-    pub(super) truncates_fail: AtomicBool,
+    pub(crate) room: AtomicU64,
+    pub(crate) syncs_fail: AtomicBool,
+    pub(crate) truncates_fail: AtomicBool,
 }
 
-pub(super) struct FaultyFiles(pub(super) Arc<Disk>);
+struct FaultyFiles(Arc<Disk>);
 
 struct FaultyFile {
     disk: Arc<Disk>,
@@ -68,6 +68,12 @@ fn open_faulty(directory: &Path, room: u64) -> (Log, Arc<Disk>) {
     let (log, _) =
         Log::open_on(directory, LogConfig::default(), Box::new(FaultyFiles(Arc::clone(&disk)))).unwrap();
     (log, disk)
+}
+
+/// One that keeps its records until they are released.
+pub(crate) fn open_faulty_until_released(directory: &Path, disk: &Arc<Disk>) -> Log {
+    let files = Box::new(FaultyFiles(Arc::clone(disk)));
+    Log::open_until_released_on(directory, LogConfig::default(), 0, files).unwrap().0
 }
 
 /// Whether a batch stays uncompleted while the appender has had several tries.

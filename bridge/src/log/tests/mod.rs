@@ -1,6 +1,6 @@
 //! The log as its users see it: what was completed is there, whatever happened in between.
 
-mod failing_disk;
+pub(crate) mod failing_disk;
 mod reading;
 mod recovery;
 mod released;
@@ -18,7 +18,7 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A batch whose records carry the numbers as payloads.
-fn batch(log: &Log, numbers: std::ops::Range<u64>) -> Batch {
+pub(crate) fn batch(log: &Log, numbers: std::ops::Range<u64>) -> Batch {
     let mut batch = log.batch();
     for number in numbers {
         push(&mut batch, number.to_string().as_bytes());
@@ -31,7 +31,7 @@ fn push(batch: &mut Batch, payload: &[u8]) {
 }
 
 /// Queues a batch; the receiver hears when it is complete.
-fn submit(log: &Log, batch: Batch) -> mpsc::Receiver<Appended> {
+pub(crate) fn submit(log: &Log, batch: Batch) -> mpsc::Receiver<Appended> {
     let (done, completed) = mpsc::channel();
     let on_appended: OnAppended = Box::new(move |appended| {
         let _ = done.send(appended);
@@ -41,7 +41,7 @@ fn submit(log: &Log, batch: Batch) -> mpsc::Receiver<Appended> {
 }
 
 /// Appends and waits until it is complete.
-fn store(log: &Log, numbers: std::ops::Range<u64>) -> Appended {
+pub(crate) fn store(log: &Log, numbers: std::ops::Range<u64>) -> Appended {
     submit(log, batch(log, numbers)).recv_timeout(DEADLINE).expect("the batch is completed")
 }
 
@@ -62,4 +62,18 @@ fn contents(directory: &Path) -> (Vec<u64>, Vec<Damage>) {
         }
     }
     (numbers, damage)
+}
+
+#[track_caller]
+pub(crate) fn wait_until(mut reached: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !reached() {
+        assert!(std::time::Instant::now() < deadline, "it never came to this");
+        std::thread::yield_now();
+    }
+}
+
+/// What a stalled log gives back.
+pub(crate) fn reclaim(log: &Log) -> Vec<Reclaimed> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(log.reclaim()).1
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::failing_disk::{Disk, FaultyFiles};
+use super::failing_disk::{Disk, open_faulty_until_released};
 use super::*;
 use crate::log::segment;
 
@@ -14,19 +14,6 @@ fn open_spool(directory: &Path, bytes_max: u64, released: u64) -> Log {
         ..LogConfig::default()
     };
     Log::open_until_released(directory, config, released).unwrap().0
-}
-
-#[track_caller]
-fn wait_until(mut reached: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + DEADLINE;
-    while !reached() {
-        assert!(std::time::Instant::now() < deadline, "it never came to this");
-        std::thread::yield_now();
-    }
-}
-
-fn reclaim(log: &Log) -> Vec<Reclaimed> {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(log.reclaim()).1
 }
 
 #[test]
@@ -81,8 +68,7 @@ fn at_its_bound_it_stalls_until_something_is_released() {
 fn a_stalled_one_gives_back_what_is_queued_in_order_and_takes_more_later() {
     let directory = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk { room: AtomicU64::new(500), ..Disk::default() });
-    let files = Box::new(FaultyFiles(Arc::clone(&disk)));
-    let (log, _) = Log::open_until_released_on(directory.path(), LogConfig::default(), 0, files).unwrap();
+    let log = open_faulty_until_released(directory.path(), &disk);
     store(&log, 0..2);
     assert!(reclaim(&log).is_empty(), "a log that stores gives nothing back");
     let completed = submit(&log, batch(&log, 2..40));

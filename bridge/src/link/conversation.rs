@@ -33,6 +33,8 @@ use crate::uplink::inbox::Inbox;
 
 /// A stream that has not said Hello by then is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// A bridge that cannot welcome a shard by then lets it go; the shard waits no longer either.
+const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a Hello may have: more than any secret.
 const HELLO_BYTES_MAX: usize = 64 << 10;
 /// Reads of retained messages that may wait; when full, the link is not read from.
@@ -55,6 +57,8 @@ enum Ending {
     OutOfPlace,
     #[error("no Hello came within 5 s")]
     Silent,
+    #[error("the session store has not said within 5 s which filters persistent sessions hold")]
+    Unready,
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
@@ -77,6 +81,7 @@ impl Ending {
             Self::Io(_) => "io",
             Self::Garbage(_) | Self::Filter(..) | Self::OutOfPlace => "garbage",
             Self::Silent => "silent",
+            Self::Unready => "unready",
             Self::Refused(_) => "refused",
             Self::Sink(_) => "sink",
             Self::Drained => "drained",
@@ -128,9 +133,18 @@ async fn open(core: &Arc<Core>, mut records: Records, mut write: WriteHalf) -> R
         Ok(Err(ending)) => return Err(ending),
         Err(_) => return Err(Ending::Silent),
     };
-    // Before the filters of persistent sessions are known, frames could pass them by.
-    until_true(&mut core.ready.subscribe()).await;
+    timeout(WELCOME_WITHIN, until_ready(core, &mut records)).await.map_err(|_| Ending::Unready)??;
     Ok(Link::open(core, shard, records, write))
+}
+
+/// Before the filters of persistent sessions are known, frames could pass them by. A shard says nothing before it is welcome.
+async fn until_ready(core: &Core, records: &mut Records) -> Result<(), Ending> {
+    let mut ready = core.ready.subscribe();
+    tokio::select! {
+        biased;
+        () = until_true(&mut ready) => Ok(()),
+        read = records.fill() => Err(if read? == 0 { Ending::Closed } else { Ending::OutOfPlace }),
+    }
 }
 
 async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
@@ -349,14 +363,45 @@ async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> R
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::pin::{Pin, pin};
     use std::task::Poll;
 
+    use holdfast_store::{Bounds, MemoryStore, clock};
     use holdfast_wire::ids::{NodeId, ShardId};
 
     use super::*;
+    use crate::BridgeConfig;
     use crate::link::peer::OUT_BYTES_MAX;
+    use crate::sink::{Lane, Sink};
+
+    /// A sink for tests in which no frame comes that far.
+    struct NoSink;
+
+    impl Sink for NoSink {
+        fn lane(&self) -> Box<dyn Lane> {
+            unreachable!("no link is opened")
+        }
+    }
+
+    /// What a bridge has that does not know the filters of persistent sessions.
+    fn unready() -> Arc<Core> {
+        let store = Arc::new(MemoryStore::new(clock::system(), Bounds::default()));
+        Arc::new(Core::new(BridgeConfig::default(), store, Arc::new(NoSink), mpsc::channel(1).0).unwrap())
+    }
+
+    fn say(mut far: &UnixStream, records: &[ToBridge<'_>]) {
+        let mut bytes = Vec::new();
+        for record in records {
+            record.encode(&mut bytes);
+        }
+        far.write_all(&bytes).unwrap();
+    }
+
+    fn hello(node: u64) -> ToBridge<'static> {
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard: shard(node), secret: b"" })
+    }
 
     fn shard(node: u64) -> Owner {
         Owner { node: NodeId(node), shard: ShardId(0) }
@@ -385,5 +430,16 @@ mod tests {
         peer.take(&mut Vec::new()).await.unwrap();
         assert!(is_waiting(reading.as_mut()).await);
         assert!(peer.was_silent());
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_leaves_before_it_is_welcome_is_let_go_at_once() {
+        let core = unready();
+        let (far, records, write) = stream();
+        say(&far, &[hello(1)]);
+        let mut opening = pin!(open(&core, records, write));
+        assert!(is_waiting(opening.as_mut()).await, "the bridge is not ready");
+        drop(far);
+        assert!(matches!(opening.await, Err(Ending::Closed)));
     }
 }

@@ -78,7 +78,7 @@ impl Delivery {
         }
     }
 
-    /// Whether the producer is beyond repair.
+    /// Whether the producer takes nothing any more: it is beyond repair, or has given back a frame that must not be overtaken.
     pub(super) fn has_failed(&self) -> bool {
         self.troubles.fatal.load(Ordering::Acquire)
     }
@@ -134,7 +134,17 @@ impl Delivery {
                     self.refused(ticket, refusal);
                 }
             }
-            Meaning::Full | Meaning::Withdrawn => self.withdrawn(ticket),
+            Meaning::Full | Meaning::Withdrawn => {
+                // What follows it must not overtake it, so nothing follows until somebody has seen that it came back. A purge is our own doing.
+                let purged = matches!(
+                    error.rdkafka_error_code(),
+                    Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+                );
+                if !purged {
+                    self.troubles.fail(&error.to_string());
+                }
+                self.withdrawn(ticket);
+            }
         }
     }
 }
@@ -212,16 +222,19 @@ impl Troubles {
         let Some(code) = error.rdkafka_error_code() else { return };
         let reason = one_line(reason);
         if code == RDKafkaErrorCode::Fatal {
-            if !self.fatal.swap(true, Ordering::AcqRel) {
-                tracing::error!(%reason, "the Kafka producer is beyond repair; its frames are withdrawn until a new one begins");
-            }
-            return;
+            return self.fail(&reason);
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // librdkafka says it at each try; a cause is not covered up by its consequence.
         if last.as_ref().is_none_or(|(known, _)| *known != code && code != RDKafkaErrorCode::AllBrokersDown) {
             tracing::warn!(%reason, "Kafka");
             *last = Some((code, reason));
+        }
+    }
+
+    fn fail(&self, reason: &str) {
+        if !self.fatal.swap(true, Ordering::AcqRel) {
+            tracing::error!(%reason, "the Kafka producer has lost its way; its frames are withdrawn until a new one begins");
         }
     }
 

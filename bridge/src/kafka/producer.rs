@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! running ──(withdraw)──────────────> over: purged until nothing is in flight, then dropped; another one runs
-//!    └──(librdkafka: fatal)──> failed: purged, and takes nothing ──(withdraw)──> over
+//!    └──(librdkafka: fatal, or a record comes back)──> failed: purged, and takes nothing ──(withdraw)──> over
 //! ```
 //!
 //! A producer that has failed is not replaced by itself: what was pushed later would overtake what it gave back. Whoever withdraws has stored
@@ -79,18 +79,15 @@ impl Producers {
     }
 
     pub(super) fn withdraw(&self) {
+        // At once: what it still stores while the next one is made comes again by that one.
+        self.current().retire();
         match Running::start(&self.native, &self.pending, &self.room, self.dead_letter.as_ref()) {
             Ok(next) => {
-                let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-                let former = std::mem::replace(&mut *current, next);
-                drop(current);
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
                 metrics::counter!(names::KAFKA_PRODUCERS).increment(1);
-                former.retire();
             }
-            Err(error) => {
-                tracing::error!(%error, "no new Kafka producer can be made");
-                self.current().purge();
-            }
+            // Whatever is pushed comes back, until another try.
+            Err(error) => tracing::error!(%error, "no new Kafka producer can be made"),
         }
         self.room.news.notify_waiters();
     }

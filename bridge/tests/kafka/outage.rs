@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::sink::{Progress, Sink, Verdict};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use crate::rig::{Broker, Way, config, frame, read, until};
 
@@ -13,6 +15,27 @@ fn a_broker_that_hangs_loses_nothing_and_gives_back_what_is_withdrawn() {
     waits_out(&broker);
     gives_back(&broker);
     a_full_queue_holds_back(&broker);
+}
+
+/// A record that comes back by itself is not overtaken: what is pushed behind it comes back too, until somebody has seen to it.
+#[test]
+fn a_record_that_comes_back_stops_the_producer_until_it_is_withdrawn() {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("frames", 1, 1).unwrap();
+    let brokers = cluster.bootstrap_servers();
+    let sink = KafkaSink::start(KafkaConfig { brokers, topic: "frames".into(), ..KafkaConfig::default() });
+    let sink = sink.unwrap();
+    let mut way = Way::into(&sink);
+    push(&mut way, 0..1);
+    assert_eq!(way.verdicts(), [Verdict::Stored]);
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN]);
+    push(&mut way, 1..2);
+    assert_eq!(way.verdicts()[1], Verdict::Withdrawn);
+    push(&mut way, 2..3);
+    assert_eq!(way.verdicts()[2], Verdict::Withdrawn, "it would overtake the one before");
+    sink.withdraw();
+    push(&mut way, 1..3);
+    assert_eq!(way.verdicts()[3..], [const { Verdict::Stored }; 2]);
 }
 
 /// Without anybody's doing: the frames wait, and arrive once, in order.

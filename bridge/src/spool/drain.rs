@@ -20,8 +20,10 @@ pub(super) const DRAIN_BYTES_MAX: usize = 8 << 20;
 /// Sent off at once, at most: in bytes, unless one record is larger, and in records.
 const CHUNK_BYTES_MAX: usize = 256 << 10;
 const CHUNK_RECORDS_MAX: u32 = 2_000;
-/// Wait before frames that the sink gave back are tried again.
+/// Wait before frames that the sink gave back are tried again. It doubles as long as the first of them comes back again, because each try costs the
+/// sink a beginning; up to `RETRY_MAX`.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often the mark is made to survive a power cut; the end of the process it survives at once.
 const SYNC_EVERY: Duration = Duration::from_millis(500);
 
@@ -200,10 +202,31 @@ impl Drop for Spooled {
     }
 }
 
+/// How patiently frames that came back are tried again.
+struct Retries {
+    /// Number of the first flight that was tried.
+    first: Option<u64>,
+    wait: Duration,
+}
+
+impl Retries {
+    fn new() -> Self {
+        Self { first: None, wait: RETRY_AFTER }
+    }
+
+    /// How long to wait before the flights from `first` on are tried.
+    fn wait(&mut self, first: Option<u64>) -> Duration {
+        let again = first.is_some() && self.first == first;
+        self.first = first;
+        self.wait = if again { (self.wait * 2).min(RETRY_MAX) } else { RETRY_AFTER };
+        self.wait
+    }
+}
+
 /// Runs until the sink is closed.
 pub(super) async fn drain(shared: Arc<Shared>, mut spooled: Option<Spooled>) {
-    let mut lane = shared.primary.lane();
-    while step(&shared, &mut spooled, lane.as_mut()).await.is_ok() {
+    let (mut lane, mut retries) = (shared.primary.lane(), Retries::new());
+    while step(&shared, &mut spooled, &mut lane, &mut retries).await.is_ok() {
         tokio::task::yield_now().await;
     }
 }
@@ -212,18 +235,19 @@ pub(super) async fn drain(shared: Arc<Shared>, mut spooled: Option<Spooled>) {
 async fn step(
     shared: &Arc<Shared>,
     spooled: &mut Option<Spooled>,
-    lane: &mut dyn Lane,
+    lane: &mut Box<dyn Lane>,
+    retries: &mut Retries,
 ) -> Result<(), SinkClosed> {
     if let (Some(spooled), Some(log)) = (spooled.as_mut(), &shared.log) {
         spooled.mark(shared.drain.done_to(), log);
     }
     if shared.drain.came_back() {
-        return send_again(shared, lane).await;
+        return send_again(shared, lane, retries).await;
     }
     let limit = match shared.drained.turn() {
         Ok(flight) => {
             let number = shared.drain.insert(Arc::clone(&flight), 0);
-            return send(shared, number, &flight, lane).await;
+            return send(shared, number, &flight, lane.as_mut()).await;
         }
         Err(limit) => limit,
     };
@@ -248,7 +272,7 @@ async fn step(
                 shared.drain.remove(number);
                 return Ok(());
             }
-            return send(shared, number, &flight, lane).await;
+            return send(shared, number, &flight, lane.as_mut()).await;
         }
         Ok(None) => {}
         Err(error) => {
@@ -289,20 +313,30 @@ async fn reclaim(shared: &Shared, log: &Log) -> bool {
 }
 
 /// What the sink gave back is sent to it again, in order and before anything else, once it has spoken of all there is.
-async fn send_again(shared: &Arc<Shared>, lane: &mut dyn Lane) -> Result<(), SinkClosed> {
+async fn send_again(
+    shared: &Arc<Shared>,
+    lane: &mut Box<dyn Lane>,
+    retries: &mut Retries,
+) -> Result<(), SinkClosed> {
     if !shared.drain.is_quiet() {
         shared.news.for_drain.notified().await;
         return Ok(());
     }
-    tokio::time::sleep(RETRY_AFTER).await;
-    shared.drain.seen_to();
     let flights = shared.drain.all();
+    let wait = retries.wait(flights.first().map(|&(number, _)| number));
+    if wait == RETRY_AFTER * 2 {
+        tracing::warn!("the sink gives back the same frames again; they are tried at ever longer intervals");
+    }
+    tokio::time::sleep(wait).await;
+    shared.drain.seen_to();
     // A sink that lost its way takes nothing until it is told that all was seen.
     shared.primary.withdraw();
+    // One that was asked too early may remember its answer.
+    *lane = shared.primary.lane();
     for (number, flight) in flights {
         flight.turn_back();
         shared.drain.reopen(number);
-        send(shared, number, &flight, lane).await?;
+        send(shared, number, &flight, lane.as_mut()).await?;
         if shared.drain.came_back() {
             break;
         }
@@ -350,6 +384,14 @@ mod tests {
         };
         let numbers = flight.take().iter().map(number).collect();
         Ok((numbers, end))
+    }
+
+    #[test]
+    fn what_comes_back_time_and_again_is_tried_ever_more_seldom() {
+        let mut retries = Retries::new();
+        let mut waits = |first: u64| retries.wait(Some(first)).as_millis();
+        assert_eq!([7; 8].map(&mut waits), [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]);
+        assert_eq!([8, 9, 9].map(waits), [100, 100, 200], "the first was taken meanwhile");
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub(super) struct Worker {
     /// Whether someone makes room already.
     pub(super) relieving: Cell<bool>,
     clock: Option<Clock>,
-    deadline: Duration,
+    /// How long anything that is asked may take.
+    pub(super) deadline: Duration,
 }
 
 impl Worker {
@@ -275,7 +276,8 @@ impl Dispatcher {
 }
 
 impl Worker {
-    async fn by<T>(
+    /// Does some work, or gives it up at its deadline.
+    pub(super) async fn by<T>(
         &self,
         deadline: Instant,
         work: impl Future<Output = Result<T, StoreError>>,

@@ -4,7 +4,7 @@
 //! was handed is not handed out again for some seconds.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
@@ -45,14 +45,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Steps for ever. What fails is due again when the next turn comes round.
+    /// Steps for ever. What fails, or has no answer by the deadline, is due again when the next turn comes round.
     pub(super) async fn keep_sweeping(self: Rc<Self>) {
         let mut next = 0;
         loop {
             sleep(STEP_EVERY).await;
             let step = (next..next + STEP_PARTITIONS).map(|number| self.sweep(Partition(number)));
-            join_all(step).await;
-            let _ = self.make_room().await;
+            let swept = async { Ok(join_all(step).await) };
+            // A connection may be lost without a word, and would be waited for as long as it has commands.
+            let _ = self.by(Instant::now() + self.deadline, swept).await;
+            let _ = self.by(Instant::now() + self.deadline, self.make_room()).await;
             next = (next + STEP_PARTITIONS) % PARTITIONS;
         }
     }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use holdfast_store::contract::{Reply, Request, StoreError};
 use holdfast_store::{RedisOptions, RedisStore, Store};
 use holdfast_wire::ids::ClientId;
+use holdfast_wire::store::Progress;
 
+use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
 use crate::world::ALICE;
 
@@ -14,8 +16,12 @@ const DEADLINE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn connect(server: &RedisServer, requests_max: usize) -> RedisStore {
+    connect_to(&server.url(), requests_max)
+}
+
+fn connect_to(url: &str, requests_max: usize) -> RedisStore {
     let options = RedisOptions { deadline: DEADLINE, requests_max, ..RedisOptions::default() };
-    RedisStore::connect(&server.url(), options).unwrap()
+    RedisStore::connect(url, options).unwrap()
 }
 
 fn open(client: &str) -> Request {
@@ -152,4 +158,23 @@ fn dropping_the_store_answers_what_is_still_asked() {
     store.submit(open("d"), Box::new(move |answer| answered.send(answer).unwrap()));
     drop(store);
     assert!(matches!(answers.try_recv(), Ok(Err(StoreError::Unavailable(_)))));
+}
+
+#[test]
+fn sweeping_notices_a_connection_that_is_lost_without_a_word_and_goes_on_over_the_next() {
+    let server = RedisServer::start("");
+    let proxy = Proxy::before(server.port());
+    let store = connect_to(&proxy.url(), 1_000);
+    proxy.hold();
+    // Nobody asks for anything meanwhile.
+    proxy.until_accepted(2);
+    let Reply::Opened(opened) = until_answered(&store) else { panic!("an open is answered with a session") };
+    let (client, progress) = (ClientId::new("d"), Progress::default());
+    ask(&store, Request::Close { client, epoch: opened.epoch, expiry_s: 1, progress }).0.unwrap();
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let started = Instant::now();
+    while !redis::cmd("KEYS").arg("*:s:d").query::<Vec<String>>(&mut connection).unwrap().is_empty() {
+        assert!(started.elapsed() < PATIENCE, "nobody sweeps");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

@@ -5,6 +5,7 @@
 
 mod absence;
 mod checks;
+mod proxy;
 #[path = "../contract/redis_server.rs"]
 mod redis_server;
 mod sharing;

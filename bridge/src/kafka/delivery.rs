@@ -14,6 +14,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::error::{Meaning, Refusal, one_line};
 use super::pending::{Pending, Ticket};
+use super::record::header_bytes;
 use crate::metrics as names;
 use crate::sink::{Receipt, Verdict};
 
@@ -167,6 +168,11 @@ pub(super) fn mark_refused(headers: OwnedHeaders, refusal: Refusal, topic: &str)
     headers
         .insert(Header { key: REFUSED, value: Some(refusal.name()) })
         .insert(Header { key: REFUSED_BY, value: Some(topic) })
+}
+
+/// What [`mark_refused`] adds, at most.
+pub(super) fn mark_refused_bytes(refusal: Refusal, topic: &str) -> usize {
+    header_bytes(REFUSED, refusal.name().as_bytes()) + header_bytes(REFUSED_BY, topic.as_bytes())
 }
 
 impl ProducerContext for Delivery {

@@ -4,15 +4,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::BaseRecord;
 
-use super::delivery::mark_refused;
+use super::delivery::{mark_refused, mark_refused_bytes};
 use super::error::{Meaning, Refusal};
 use super::pending::Ticket;
 use super::producer::{Producers, Running};
-use super::record::{Envelope, RecordWriter};
-use super::topics::{Routes, Topics};
+use super::record::{Envelope, RecordWriter, fitting};
+use super::topics::{Routes, Topic, Topics};
 use crate::core::now_ms;
 use crate::log::LogRecord;
 use crate::metrics as names;
@@ -34,13 +33,17 @@ struct OpenBatch {
     running: Arc<Running>,
 }
 
-struct Held {
-    topic: Arc<str>,
+/// A frame as it is offered to librdkafka, beside its key and its value.
+struct Offer {
+    topic: Arc<Topic>,
     ticket: Ticket,
+    envelope: Envelope,
+}
+
+struct Held {
+    offer: Offer,
     key: Box<[u8]>,
     payload: Box<[u8]>,
-    headers: OwnedHeaders,
-    timestamp: i64,
 }
 
 impl KafkaLane {
@@ -62,77 +65,65 @@ impl KafkaLane {
         (ticket, Arc::clone(&batch.running))
     }
 
-    fn produce(
-        &mut self,
-        running: &Running,
-        ticket: Ticket,
-        topic: &Arc<str>,
-        frame: &LogRecord<'_>,
-        Envelope { headers, timestamp, .. }: Envelope,
-    ) {
-        let (key, payload) = (frame.message.publisher.as_bytes(), frame.message.payload);
-        let headers = if self.held.is_empty() {
-            let record = BaseRecord::with_opaque_to(topic, usize::from(ticket))
+    /// Hands a frame to librdkafka, or to the dead letter topic if its own refuses it; gives it back if there is no room.
+    fn produce(&self, running: &Running, mut offer: Offer, key: &[u8], payload: &[u8]) -> Option<Offer> {
+        loop {
+            let Offer { topic, ticket, envelope } = offer;
+            let (timestamp, bytes) = (envelope.timestamp, envelope.bytes);
+            let record = BaseRecord::with_opaque_to(&topic.name, usize::from(ticket))
                 .key(key)
                 .payload(payload)
                 .timestamp(timestamp)
-                .headers(headers);
-            match running.send(record) {
-                Ok(()) => return,
-                Err((Meaning::Full, record)) => record.headers.unwrap_or_default(),
-                Err((Meaning::Withdrawn, _)) => return running.delivery().withdrawn(ticket),
-                Err((Meaning::Refused(refusal), record)) => {
-                    let envelope =
-                        Envelope { headers: record.headers.unwrap_or_default(), timestamp, bytes: 0 };
-                    return self.refuse(running, ticket, refusal, topic, frame, envelope);
+                .headers(envelope.headers);
+            let (meaning, headers) = match running.send(record) {
+                Ok(()) => return None,
+                Err((meaning, record)) => (meaning, record.headers.unwrap_or_default()),
+            };
+            let envelope = Envelope { headers, timestamp, bytes };
+            match meaning {
+                Meaning::Full => return Some(Offer { topic, ticket, envelope }),
+                Meaning::Withdrawn => {
+                    running.delivery().withdrawn(ticket);
+                    return None;
+                }
+                Meaning::Refused(refusal) => {
+                    offer = self.dead_letter(running, ticket, refusal, &topic.name, envelope)?;
                 }
             }
-        } else {
-            headers
-        };
-        let topic = Arc::clone(topic);
-        self.held.push(Held { topic, ticket, key: key.into(), payload: payload.into(), headers, timestamp });
+        }
     }
 
-    /// A frame that its own topic will not take: to the dead letter topic, or back to its device.
-    fn refuse(
-        &mut self,
+    /// What becomes of a frame that `refused_by` will not take: a dead letter; none if it is refused altogether, and has heard so.
+    fn dead_letter(
+        &self,
         running: &Running,
         ticket: Ticket,
         refusal: Refusal,
-        topic: &str,
-        frame: &LogRecord<'_>,
-        envelope: Envelope,
-    ) {
-        match self.producers.dead_letter().cloned() {
-            Some(dead_letter) if !ticket.dead_letter => {
-                let headers = mark_refused(envelope.headers, refusal, topic);
-                let ticket = Ticket { dead_letter: true, ..ticket };
-                self.produce(running, ticket, &dead_letter, frame, Envelope { headers, ..envelope });
-            }
-            _ => running.delivery().refused(ticket, refusal),
-        }
+        refused_by: &str,
+        mut envelope: Envelope,
+    ) -> Option<Offer> {
+        envelope.bytes += mark_refused_bytes(refusal, refused_by);
+        let topic = self.producers.dead_letter();
+        let Some(topic) =
+            topic.filter(|topic| !ticket.dead_letter && envelope.bytes <= topic.record_bytes_max)
+        else {
+            running.delivery().refused(ticket, refusal);
+            return None;
+        };
+        envelope.headers = mark_refused(envelope.headers, refusal, refused_by);
+        envelope.timestamp =
+            fitting(envelope.timestamp.cast_unsigned(), topic.before_ms_max, now_ms()).cast_signed();
+        Some(Offer { topic: Arc::clone(topic), ticket: Ticket { dead_letter: true, ..ticket }, envelope })
     }
 
     /// Tries the held records again, in order; true if none is left.
     fn produce_held(&mut self, running: &Running) -> bool {
         let mut held = std::mem::take(&mut self.held).into_iter();
-        while let Some(Held { topic, ticket, key, payload, headers, timestamp }) = held.next() {
-            let record = BaseRecord::with_opaque_to(&topic, usize::from(ticket))
-                .key(&key[..])
-                .payload(&payload[..])
-                .timestamp(timestamp)
-                .headers(headers);
-            match running.send(record) {
-                Ok(()) => {}
-                Err((Meaning::Full, record)) => {
-                    let headers = record.headers.unwrap_or_default();
-                    self.held.push(Held { topic, ticket, key, payload, headers, timestamp });
-                    self.held.extend(held);
-                    return false;
-                }
-                Err((Meaning::Refused(refusal), _)) => running.delivery().refused(ticket, refusal),
-                Err((Meaning::Withdrawn, _)) => running.delivery().withdrawn(ticket),
+        while let Some(Held { offer, key, payload }) = held.next() {
+            if let Some(offer) = self.produce(running, offer, &key, &payload) {
+                self.held.push(Held { offer, key, payload });
+                self.held.extend(held);
+                return false;
             }
         }
         true
@@ -157,34 +148,43 @@ impl KafkaLane {
 impl Lane for KafkaLane {
     fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool) {
         let (ticket, running) = self.ticket(wants_receipt);
-        let topic = match self.routes.find(frame.message.topic) {
-            Ok(topic) => topic,
+        let offer = match self.routes.find(frame.message.topic) {
+            Ok(topic) => {
+                let envelope = self.writer.envelope(frame, topic.before_ms_max, now_ms());
+                if envelope.bytes <= topic.record_bytes_max {
+                    Some(Offer { topic, ticket, envelope })
+                } else {
+                    self.dead_letter(&running, ticket, Refusal::TooLarge, &topic.name, envelope)
+                }
+            }
             Err(refusal) => {
                 let envelope = self.writer.envelope(frame, u64::MAX, now_ms());
-                return self.refuse(&running, ticket, refusal, "", frame, envelope);
+                self.dead_letter(&running, ticket, refusal, "", envelope)
             }
         };
-        let envelope = self.writer.envelope(frame, topic.before_ms_max, now_ms());
-        if envelope.bytes > topic.record_bytes_max {
-            return self.refuse(&running, ticket, Refusal::TooLarge, &topic.name, frame, envelope);
+        let (key, payload) = (frame.message.publisher.as_bytes(), frame.message.payload);
+        let offer = match offer {
+            Some(offer) if self.held.is_empty() => self.produce(&running, offer, key, payload),
+            offer => offer,
+        };
+        if let Some(offer) = offer {
+            self.held.push(Held { offer, key: key.into(), payload: payload.into() });
         }
-        self.produce(&running, ticket, &topic.name, frame, envelope);
     }
 
     fn refuses(&mut self, frame: &LogRecord<'_>) -> Option<u8> {
-        let refusal = match self.routes.find(frame.message.topic) {
-            Ok(topic) => {
-                // As it would be sent later.
-                let frame = LogRecord { resent: true, ..*frame };
-                let envelope = self.writer.envelope(&frame, topic.before_ms_max, now_ms());
-                if envelope.bytes <= topic.record_bytes_max {
-                    return None;
-                }
-                Refusal::TooLarge
-            }
-            Err(refusal) => refusal,
+        // As it would be sent later.
+        let frame = LogRecord { resent: true, ..*frame };
+        let bytes = self.writer.envelope(&frame, u64::MAX, now_ms()).bytes;
+        let topic = self.routes.find(frame.message.topic);
+        let (refusal, refused_by) = match &topic {
+            Ok(topic) if bytes <= topic.record_bytes_max => return None,
+            Ok(topic) => (Refusal::TooLarge, &*topic.name),
+            Err(refusal) => (*refusal, ""),
         };
-        self.producers.dead_letter().is_none().then(|| refusal.reason_code())
+        let letter_bytes = bytes + mark_refused_bytes(refusal, refused_by);
+        let buried = self.producers.dead_letter().is_some_and(|topic| letter_bytes <= topic.record_bytes_max);
+        (!buried).then(|| refusal.reason_code())
     }
 
     fn send(&mut self, settled: OnSettled) -> Sent<'_> {
@@ -202,7 +202,7 @@ impl Lane for KafkaLane {
 impl Drop for KafkaLane {
     fn drop(&mut self) {
         for held in self.held.drain(..) {
-            self.producers.current().delivery().withdrawn(held.ticket);
+            self.producers.current().delivery().withdrawn(held.offer.ticket);
         }
         if let Some(batch) = self.batch.take() {
             self.producers.pending.close(batch.place, batch.frames, Box::new(|_, _| {}));

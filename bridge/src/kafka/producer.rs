@@ -20,7 +20,9 @@ use super::config::KafkaConfig;
 use super::delivery::{Delivery, Letter};
 use super::error::{KafkaStartError, Meaning};
 use super::pending::Pending;
-use super::topics::Topics;
+use super::record::fitting;
+use super::topics::{Topic, Topics};
+use crate::core::now_ms;
 use crate::metrics as names;
 
 /// How long one wait for reports lasts while none come: then it looks whether it is over. The first ones are told at once. Long, because
@@ -34,7 +36,7 @@ const EVENTS_MAX: usize = 256;
 /// The producers of a sink: one runs, others are on their way out.
 pub(super) struct Producers {
     native: ClientConfig,
-    dead_letter: Option<Arc<str>>,
+    dead_letter: Option<Arc<Topic>>,
     pub(super) pending: Arc<Pending>,
     current: RwLock<Arc<Running>>,
     room: Arc<Room>,
@@ -59,7 +61,7 @@ pub(super) struct Running {
 impl Producers {
     pub(super) fn start(config: &KafkaConfig, topics: &Topics) -> Result<Arc<Self>, KafkaStartError> {
         let native = config.native(topics.record_bytes_max())?;
-        let dead_letter: Option<Arc<str>> = config.dead_letter.as_deref().map(Into::into);
+        let dead_letter = topics.dead_letter().cloned();
         let (pending, room) = (Arc::new(Pending::new()), Arc::new(Room::default()));
         let running = Running::start(&native, &pending, &room, dead_letter.as_ref())?;
         let current = RwLock::new(running);
@@ -74,7 +76,7 @@ impl Producers {
         &self.room
     }
 
-    pub(super) fn dead_letter(&self) -> Option<&Arc<str>> {
+    pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
         self.dead_letter.as_ref()
     }
 
@@ -104,7 +106,7 @@ impl Running {
         native: &ClientConfig,
         pending: &Arc<Pending>,
         room: &Arc<Room>,
-        dead_letter: Option<&Arc<str>>,
+        dead_letter: Option<&Arc<Topic>>,
     ) -> Result<Arc<Self>, KafkaStartError> {
         let delivery = Delivery::new(Arc::clone(pending), dead_letter.is_some());
         let producer: BaseProducer<Delivery> = native.create_with_context(delivery)?;
@@ -144,7 +146,7 @@ impl Running {
     }
 
     /// Takes the reports until it has retired and nothing is left of it.
-    fn serve(self: Arc<Self>, room: &Room, dead_letter: Option<&str>) {
+    fn serve(self: Arc<Self>, room: &Room, dead_letter: Option<&Topic>) {
         let mut letters = Vec::new();
         let mut busy = false;
         loop {
@@ -189,12 +191,14 @@ impl Running {
     }
 
     /// Sends a refused record to the dead letter topic; false if it has to wait for room.
-    fn bury(&self, topic: &str, letter: &Letter) -> bool {
-        let mut record = BaseRecord::with_opaque_to(topic, usize::from(letter.ticket))
+    fn bury(&self, topic: &Topic, letter: &Letter) -> bool {
+        let mut record = BaseRecord::with_opaque_to(&topic.name, usize::from(letter.ticket))
             .key(&letter.key[..])
             .payload(&letter.payload[..])
             .headers(letter.headers.clone());
-        record.timestamp = letter.timestamp;
+        record.timestamp = letter
+            .timestamp
+            .map(|timestamp| fitting(timestamp.cast_unsigned(), topic.before_ms_max, now_ms()).cast_signed());
         match self.send(record) {
             Ok(()) => {}
             Err((Meaning::Full, _)) => return false,

@@ -31,6 +31,7 @@ pub(super) struct Topic {
 /// All topics of a sink.
 pub(super) struct Topics {
     default: Arc<Topic>,
+    dead_letter: Option<Arc<Topic>>,
     map: TopicMap,
     known: Arc<RwLock<Known>>,
     /// The most that any topic takes that was found at the start.
@@ -58,6 +59,7 @@ impl Topics {
         let named = topics.len();
         let default = topics.get(&*config.topic).map(Arc::clone);
         let default = default.ok_or_else(|| KafkaStartError::NoSuchTopic(config.topic.clone()))?;
+        let dead_letter = config.dead_letter.as_deref().and_then(|name| topics.get(name)).map(Arc::clone);
         let known = Arc::new(RwLock::new(Known { topics, existing }));
         let asks = if map.templates().any(|template| template.fixed().is_none()) {
             let (asks, asked) = sync_channel(ASKED_MAX);
@@ -72,11 +74,15 @@ impl Topics {
             None
         };
         let (may_create, count_max) = (config.create_topics, named + config.topics_max);
-        Ok(Self { default, map, known, record_bytes_max, may_create, count_max, asks })
+        Ok(Self { default, dead_letter, map, known, record_bytes_max, may_create, count_max, asks })
     }
 
     pub(super) fn record_bytes_max(&self) -> Option<usize> {
         self.record_bytes_max
+    }
+
+    pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
+        self.dead_letter.as_ref()
     }
 
     fn find(&self, name: &str) -> Result<Arc<Topic>, Refusal> {

@@ -3,7 +3,7 @@
 use holdfast_bridge::TopicRule;
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::Verdict;
+use holdfast_bridge::sink::{Sink, Verdict};
 
 use crate::rig::{Way, config, create, frame, name, read, shared};
 
@@ -57,6 +57,36 @@ fn a_refused_frame_goes_to_the_dead_letter_topic_and_is_stored_there() {
     let letter = &read(&shared().brokers, &dead, 1)[0];
     assert_eq!((letter.header("refused"), letter.header("refused-by")), (Some("too large"), Some(&*topic)));
     assert_eq!((letter.payload.len(), letter.header("client-id")), (5000, Some("d")));
+}
+
+#[test]
+fn a_frame_that_not_even_the_dead_letter_topic_takes_is_refused_before_it_is_acknowledged() {
+    let (topic, dead) = (name("narrow"), name("dead"));
+    create(&shared().brokers, &topic, &[("max.message.bytes", "2000")]);
+    create(&shared().brokers, &dead, &[("max.message.bytes", "6000")]);
+    let sink = KafkaSink::start(KafkaConfig {
+        brokers: shared().brokers.clone(),
+        topic,
+        dead_letter: Some(dead),
+        ..KafkaConfig::default()
+    })
+    .unwrap();
+    let mut lane = sink.lane();
+    let mut refuses = |size: usize| lane.refuses(&frame("d", "t", &vec![b'x'; size]));
+    assert_eq!((refuses(100), refuses(5_000), refuses(10_000)), (None, None, Some(0x97)));
+    // Between the two bounds, what is promised is kept: none of them is refused once it is sent.
+    let sizes: Vec<usize> = (5_300..6_000).step_by(3).filter(|&size| refuses(size).is_none()).collect();
+    let mut way = Way::into(&sink);
+    for &size in &sizes {
+        way.push(&frame("d", "t", &vec![b'x'; size]), false);
+        way.send();
+        way.verdicts();
+    }
+    assert!(sizes.len() > 30, "{}", sizes.len());
+    assert!(way.verdicts().iter().all(|verdict| *verdict == Verdict::Stored));
+    way.push(&frame("d", "t", &vec![b'x'; 10_000]), false);
+    way.send();
+    assert_eq!(way.verdicts().last(), Some(&Verdict::Refused(0x97)));
 }
 
 #[test]

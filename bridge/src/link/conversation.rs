@@ -283,6 +283,7 @@ impl Link {
                 ToBridge::Uplink(uplink) => {
                     self.uplinks.handle(&uplink, bytes, now_ms);
                     uplinks += 1;
+                    continue;
                 }
                 ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest).await?,
                 ToBridge::RetainedRead(read) => {
@@ -303,6 +304,11 @@ impl Link {
                 }
                 ToBridge::Alive => {}
                 ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
+            }
+            // Another shard may have been waited for. If this one dialled again meanwhile, it sends what follows over its new link, and what is
+            // left here would come behind that.
+            if self.peer.is_closed() {
+                return Err(Ending::Gone);
             }
         }
         self.records.drop_front(passed);
@@ -369,19 +375,33 @@ mod tests {
     use std::task::Poll;
 
     use holdfast_store::{Bounds, MemoryStore, clock};
-    use holdfast_wire::ids::{NodeId, ShardId};
+    use holdfast_wire::ids::{Epoch, NodeId, ShardId};
+    use holdfast_wire::link::Uplink;
+    use holdfast_wire::message::Message;
+    use holdfast_wire::mqtt::QoS;
 
     use super::*;
     use crate::BridgeConfig;
     use crate::link::peer::OUT_BYTES_MAX;
-    use crate::sink::{Lane, Sink};
+    use crate::log::LogRecord;
+    use crate::sink::{Lane, OnSettled, Sent, Sink};
 
-    /// A sink for tests in which no frame comes that far.
+    /// A sink for tests in which no frame may come that far.
     struct NoSink;
 
     impl Sink for NoSink {
         fn lane(&self) -> Box<dyn Lane> {
-            unreachable!("no link is opened")
+            Box::new(Self)
+        }
+    }
+
+    impl Lane for NoSink {
+        fn push(&mut self, _frame: &LogRecord<'_>, _wants_receipt: bool) {
+            panic!("a frame is stored");
+        }
+
+        fn send(&mut self, _settled: OnSettled) -> Sent<'_> {
+            panic!("frames are stored");
         }
     }
 
@@ -441,5 +461,54 @@ mod tests {
         assert!(is_waiting(opening.as_mut()).await, "the bridge is not ready");
         drop(far);
         assert!(matches!(opening.await, Err(Ending::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_replaced_link_takes_nothing_more_from_its_buffer() {
+        let core = unready();
+        core.ready.send_replace(true);
+        let slow = Arc::new(Peer::new(core.next_link(), shard(2)));
+        core.peers.opened(&slow);
+        slow.send_at_once(|out| out.resize(OUT_BYTES_MAX, 0));
+        let (far, records, write) = stream();
+        say(&far, &[hello(1)]);
+        let Ok(mut link) = open(&core, records, write).await else { panic!("no link") };
+        let (owner, former) = (shard(1), shard(2));
+        let takeover = Takeover { client: "d", epoch: Epoch(2), former, owner, ends_session: false };
+        say(&far, &[ToBridge::Takeover(takeover), ToBridge::Uplink(uplink())]);
+        read(&link.peer, &mut link.records).await.unwrap();
+        {
+            let mut handling = pin!(link.handle_records());
+            assert!(is_waiting(handling.as_mut()).await, "the former owner has no room");
+            let newer = Arc::new(Peer::new(core.next_link(), shard(1)));
+            core.peers.opened(&newer).unwrap().close();
+            slow.take(&mut Vec::new()).await.unwrap();
+            assert!(matches!(handling.await, Err(Ending::Gone)));
+        }
+        assert!(link.uplinks.is_settled(), "the frame was taken");
+    }
+
+    fn uplink() -> Uplink<'static> {
+        let message = Message {
+            id: 0,
+            topic: "t",
+            qos: QoS::AtMostOnce,
+            retain: false,
+            publisher: "d",
+            published_at_ms: 0,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: &[],
+        };
+        Uplink {
+            sequence: 1,
+            epoch: Epoch(1),
+            packet_id: None,
+            dup: false,
+            resent: false,
+            wants_receipt: false,
+            event_time_ms: 0,
+            message,
+        }
     }
 }

@@ -197,6 +197,11 @@ impl Peer {
         self.closed.notify_one();
     }
 
+    /// Whether someone closed the link.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.out().closed
+    }
+
     /// Waits until someone closes the link; for its reader alone.
     pub(crate) async fn until_closed(&self) {
         self.closed.notified().await;

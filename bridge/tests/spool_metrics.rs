@@ -165,12 +165,21 @@ fn an_outage_is_seen_and_the_first_lost_frame_counted() {
     assert!(values.gauge(names::SPOOL_BYTES) > 100);
     assert_eq!(values.count(names::FRAMES_LOST), 0);
 
+    // What was acknowledged is refused until an operator mends it: it is tried again, and the spool takes frames meanwhile.
+    for reason_code in [0x87, 0x90, 0x87] {
+        until("they are tried", || !primary.unanswered.lock().unwrap().is_empty());
+        primary.answer(&Verdict::Refused(reason_code));
+    }
+    publish(1);
+    until("the spool has it", || stored.load(Ordering::Acquire) == 8);
+    assert_eq!(values.count(names::FRAMES_LOST), 0);
+
     // What was acknowledged is refused for good: nobody can be told any more but the operator.
     until("the first are tried", || !primary.unanswered.lock().unwrap().is_empty());
     primary.refuses.store(true, Ordering::Release);
     primary.silent.store(false, Ordering::Release);
     primary.answer(&Verdict::Refused(0x97));
     until("all is well", || values.gauge(names::SPOOL_STATE) == 0 && values.gauge(names::SPOOL_RECORDS) == 0);
-    assert_eq!(values.count(names::FRAMES_LOST), 4);
+    assert_eq!(values.count(names::FRAMES_LOST), 5);
     assert_eq!(values.count(names::OUTAGES), 1);
 }

@@ -147,7 +147,6 @@ impl Spooled {
         if next == span.start {
             return Ok(None);
         }
-        let records = batch.records();
         let lost = move |run: Range<u32>, verdict| {
             if let Verdict::Refused(reason_code) = verdict {
                 let frames = run.end - run.start;
@@ -159,7 +158,7 @@ impl Spooled {
                 metrics::counter!(names::FRAMES_LOST, "reason" => "refused").increment(u64::from(frames));
             }
         };
-        Ok(Some((Flight::new(batch, records, None, Box::new(lost)), next)))
+        Ok(Some((Flight::acknowledged(batch, Box::new(lost)), next)))
     }
 
     /// Forgets what was read ahead: behind the durable records lay some that went to the sink past the spool, and others have their offsets now.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use holdfast_wire::mqtt::ReasonCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::log::{Batch, SpareBuffers};
@@ -18,6 +19,8 @@ use crate::sink::{OnSettled, Verdict};
 /// A batch on its way.
 pub(super) struct Flight {
     state: Mutex<Carried>,
+    /// Nobody can be told of a refusal any more.
+    acknowledged: bool,
 }
 
 struct Carried {
@@ -45,7 +48,15 @@ impl Flight {
     ) -> Arc<Self> {
         let left = records;
         let state = Carried { settled, batch, numbers, left, withdrawn: Vec::new(), launch: 0, room: None };
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(state), acknowledged: false })
+    }
+
+    /// Frames whose devices believe them stored: those that the sink refuses for what an operator can mend come back instead.
+    pub(super) fn acknowledged(batch: Batch, settled: OnSettled) -> Arc<Self> {
+        let left = batch.records();
+        let numbers = None;
+        let state = Carried { settled, batch, numbers, left, withdrawn: Vec::new(), launch: 0, room: None };
+        Arc::new(Self { state: Mutex::new(state), acknowledged: true })
     }
 
     /// Takes out its copy, to be put back with [`Flight::keep`].
@@ -103,6 +114,12 @@ fn named(numbers: Option<&[Range<u32>]>, run: Range<u32>) -> Vec<Range<u32>> {
         before += length;
     }
     names
+}
+
+/// Whether it is refused for something outside the frame: a topic that is not there or not ours to write.
+fn can_be_mended(verdict: &Verdict) -> bool {
+    let Verdict::Refused(reason_code) = *verdict else { return false };
+    [ReasonCode::NotAuthorized, ReasonCode::TopicNameInvalid].map(|code| code as u8).contains(&reason_code)
 }
 
 /// All flights of one kind, in the order in which they were handed over.
@@ -200,12 +217,12 @@ impl Ledger {
         Reporter { ledger: Arc::clone(self), flight: Arc::clone(flight), number, launch }
     }
 
-    /// A flight of which all was spoken is on its way again.
+    /// A flight of which all was spoken is on its way again. It counts as handed over when it first was: a sink that does nothing but give it back
+    /// makes no progress.
     pub(super) fn reopen(&self, number: u64) {
         let mut flights = self.flights();
         let Some(at) = number.checked_sub(flights.first) else { return };
         let Some(slot) = flights.slots.get_mut(at as usize) else { return };
-        slot.handed_at = Instant::now();
         if !slot.open {
             slot.open = true;
             flights.open += 1;
@@ -241,6 +258,11 @@ impl Ledger {
     /// When the oldest of those that are on their way was handed over.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.flights().slots.iter().find(|slot| slot.flight.is_some() && slot.open).map(|slot| slot.handed_at)
+    }
+
+    /// When the oldest of all was handed over, those that came back included.
+    pub(super) fn oldest_of_all(&self) -> Option<Instant> {
+        self.flights().slots.iter().find(|slot| slot.flight.is_some()).map(|slot| slot.handed_at)
     }
 
     /// Whether all frames of all flights were spoken of.
@@ -312,7 +334,7 @@ impl Reporter {
             return false;
         }
         state.left = state.left.saturating_sub(run.end - run.start);
-        if verdict == Verdict::Withdrawn {
+        if verdict == Verdict::Withdrawn || self.flight.acknowledged && can_be_mended(&verdict) {
             state.withdrawn.push(run);
             if !self.ledger.came_back.swap(true, Ordering::AcqRel) {
                 self.ledger.tell();

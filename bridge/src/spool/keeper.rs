@@ -107,7 +107,7 @@ impl Keeper {
         let Shared { direct, drain, .. } = &*self.shared;
         Seen {
             reports: direct.reports() + drain.reports(),
-            oldest: direct.oldest().into_iter().chain(drain.oldest()).min(),
+            oldest: direct.oldest().into_iter().chain(drain.oldest_of_all()).min(),
             came_back: direct.came_back(),
             all_came_back: direct.is_quiet(),
             behind: self.shared.behind(),

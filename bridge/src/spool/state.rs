@@ -52,7 +52,7 @@ pub(super) enum State {
 pub(super) struct Seen {
     /// Reports of the sink so far.
     pub(super) reports: u64,
-    /// When the oldest frame that the sink has not reported was handed to it.
+    /// When the oldest frame that the sink has not reported was handed to it; what came back from it to the drain is among these.
     pub(super) oldest: Option<Instant>,
     /// The sink has given frames back that went to it directly.
     pub(super) came_back: bool,

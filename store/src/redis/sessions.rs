@@ -36,13 +36,36 @@ impl Worker {
     ) -> Result<Reply, StoreError> {
         let partition = Partition::of_client(client);
         let has_room = self.room.borrow().sessions() < u64::from(self.bounds.sessions_max);
-        let call = self.server.call("open", partition).arg(self.now()).arg(client).arg(write_owner(owner));
-        let call =
-            call.arg(u8::from(clean_start)).arg(expiry_s).arg(write_will(will)).arg(u8::from(has_room));
-        let mut answer = self.server.answer(call).await?;
+        let will = write_will(will);
+        let ask = |function: &str, has_room: bool| {
+            let call = self.server.call(function, partition).arg(self.now()).arg(client);
+            let call = call.arg(write_owner(owner)).arg(u8::from(clean_start)).arg(expiry_s);
+            self.server.answer(call.arg(&*will).arg(u8::from(has_room)))
+        };
+        let mut answer = match ask("open", has_room).await {
+            // A server without memory still opens what it holds: a device that cannot come back reads nothing, and frees nothing.
+            Err(full @ StoreError::Full(_)) => {
+                let mut answer = ask("reopen", false).await?;
+                if answer.word()? == Word::Full {
+                    return Err(full);
+                }
+                return self.read_opened(client, expiry_s, answer).await;
+            }
+            asked => asked?,
+        };
         if answer.word()? == Word::Full {
             return Err(StoreError::Full(format!("it holds {} sessions", self.room.borrow().sessions())));
         }
+        self.read_opened(client, expiry_s, answer).await
+    }
+
+    async fn read_opened(
+        &self,
+        client: &str,
+        expiry_s: u32,
+        mut answer: Answer,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
         let (epoch, former) = (Epoch(answer.number()?), answer.owner()?);
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
         self.leave_all(partition, answer.list()?).await;

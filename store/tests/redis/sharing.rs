@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_store::contract::{Reply, Request};
+use holdfast_store::contract::{Reply, Request, StoreError};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::QoS::AtLeastOnce;
 
@@ -110,10 +110,25 @@ fn a_full_server_says_so_and_what_frees_memory_still_works() {
     let server = RedisServer::start("--maxmemory 100mb --maxmemory-policy noeviction");
     let bench = Bench::redis_at(&server.url());
     let epoch = bench.subscriber("d", "a");
+    bench.subscribe("d", epoch, &[("$share/g/a", AtLeastOnce)]);
+    bench.append(&[filter("a"), filter("$share/g/a")], "x");
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
-    let request = Request::Append { streams: vec![filter("a")], message: bench.message("t", "x") };
-    assert!(matches!(bench.ask(request), Err(holdfast_store::contract::StoreError::Full(_))));
+    let is_full = |request| matches!(bench.ask(request), Err(StoreError::Full(_)));
+    assert!(is_full(Request::Append { streams: vec![filter("a")], message: bench.message("t", "x") }));
+    assert!(is_full(Request::Open {
+        client: ClientId::new("new"),
+        owner: BOB,
+        clean_start: false,
+        expiry_s: 60,
+        will: None
+    }));
+    bench.done(Request::RenewLease { node: BOB.node, for_ms: 1_000 });
+    bench.save("d", epoch, vec![at(filter("a"), 1)]);
+    let opened = bench.open("d", BOB, 60);
+    let streams: Vec<_> = opened.session.unwrap().cursors.into_iter().map(|cursor| cursor.stream).collect();
+    assert_eq!(streams, [filter("$share/g/a"), filter("a"), device("d")], "with the group, which has it back");
+    let epoch = bench.open_with("d", ALICE, true, 60).epoch;
     bench.close("d", epoch, 0);
     assert_eq!(bench.lookup("d"), None);
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(0).exec(&mut connection).unwrap();

@@ -6,7 +6,7 @@
 export('renew', function(keys, args)
   redis.call('ZADD', keys[1] .. ':lease', clock(args[1]) + tonumber(args[3]), args[2])
   return { 'ok' }
-end)
+end, { 'allow-oom' })
 
 -- now: the nodes whose lease ran out.
 export('expired', function(keys, args)

@@ -108,7 +108,7 @@ local function keeps_nothing(row)
 end
 
 -- now, client, owner, clean start, expiry, will, whether there is room for one more.
-export('open', function(keys, args)
+local function open(keys, args)
   local partition, client, owner, expiry = keys[1], args[2], args[3], tonumber(args[5])
   local now, leaves = clock(args[1]), {}
   local row = load_session(partition, client)
@@ -133,7 +133,11 @@ export('open', function(keys, args)
   store_session(partition, client, row)
   local sessions = tonumber(redis.call('HGET', count_key(partition), 's'))
   return { 'ok', epoch, former, sessions, leaves, resumes and 1 or 0, row[DEVICE], row[PROGRESS], row[SUBSCRIPTIONS] }
-end)
+end
+
+export('open', open)
+-- The same while memory is full; its caller says that there is no room for one more.
+export('reopen', open, { 'allow-oom' })
 
 -- now, client, epoch, then for each subscription: filter, options, reader, mark. Without readers it first answers `join`
 -- with one for each stream that has yet to be joined; with them it writes everything down.
@@ -225,7 +229,7 @@ export('save', function(keys, args)
   row[PROGRESS] = args[4]
   store_session(partition, client, row)
   return { 'ok', moves(row, moved, false), stream_bytes(partition) }
-end)
+end, { 'allow-oom' })
 
 -- client, epoch, filter, offset: the mark that was saved lay beyond the stream's end, which is here.
 export('lower', function(keys, args)
@@ -235,7 +239,7 @@ export('lower', function(keys, args)
   row[SUBSCRIPTIONS][found + 3] = math.min(row[SUBSCRIPTIONS][found + 3], tonumber(args[4]))
   store_session(keys[1], args[1], row)
   return { 'ok' }
-end)
+end, { 'allow-oom' })
 
 -- now, client, epoch, progress, the device's offset or '', expiry, then the cursors.
 export('close', function(keys, args)

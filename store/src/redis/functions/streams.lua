@@ -244,7 +244,7 @@ export('resume', function(keys, args)
   redis.call('ZADD', key(partition, 'm', stream), cursor, reader)
   redis.call('HSET', key(partition, 'q', stream), 'g', args[4] == '1' and NONE or cursor)
   return { 'ok', cursor }
-end)
+end, { 'allow-oom' })
 
 -- filter, reader: it reads no longer; the last one takes the stream with it.
 export('leave', function(keys, args)

@@ -17,6 +17,14 @@ const MAJOR_MIN: u32 = 7;
 /// Commands that may wait to be written to the socket before who sends more has to wait itself.
 const UNWRITTEN_MAX: usize = 4_096;
 
+/// A connection as the server knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Of this start of the server: numbers of connections begin anew with the next.
+    run: String,
+    id: u64,
+}
+
 /// Which server.
 pub(super) struct Target {
     client: Client,
@@ -39,15 +47,17 @@ impl Target {
         &self.shown
     }
 
-    /// Connects, checks the server, and gives it the functions. `first` says whether to warn of its configuration.
+    /// Connects, checks the server, and gives it the functions. `first` says whether to warn of its configuration. Ends the
+    /// `former` connection at the server, which might else carry out what it still has of it after what the new one brings.
     pub(super) async fn dial(
         &self,
         library: &Library,
         format_key: &str,
         deadline: Duration,
         first: bool,
-    ) -> Result<MultiplexedConnection, OpenError> {
-        match timeout(deadline, self.dial_and_check(library, format_key, first)).await {
+        former: Option<&Peer>,
+    ) -> Result<(MultiplexedConnection, Option<Peer>), OpenError> {
+        match timeout(deadline, self.dial_and_check(library, format_key, first, former)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.unreachable(format!("no answer within {} ms", deadline.as_millis()))),
         }
@@ -58,7 +68,8 @@ impl Target {
         library: &Library,
         format_key: &str,
         first: bool,
-    ) -> Result<MultiplexedConnection, OpenError> {
+        former: Option<&Peer>,
+    ) -> Result<(MultiplexedConnection, Option<Peer>), OpenError> {
         // Deadlines are ours: one for each request, and one for all of this.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -66,7 +77,8 @@ impl Target {
             .set_pipeline_buffer_size(UNWRITTEN_MAX);
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connecting.await.map_err(|error| self.refused(&error))?;
-        self.check_version(&mut connection).await?;
+        let run = self.check_version(&mut connection).await?;
+        let peer = identify(&mut connection, run).await;
         self.check_role(&mut connection).await?;
         self.check_format(&mut connection, format_key).await?;
         let mut load = redis::cmd("FUNCTION");
@@ -75,23 +87,49 @@ impl Target {
         if first {
             self.warn_of_configuration(&mut connection).await;
         }
-        Ok(connection)
+        if let (Some(former), Some(peer)) = (former, &peer)
+            && former.run == peer.run
+        {
+            self.end(&mut connection, former).await?;
+        }
+        Ok((connection, peer))
     }
 
-    async fn check_version(&self, connection: &mut MultiplexedConnection) -> Result<(), OpenError> {
+    async fn end(&self, connection: &mut MultiplexedConnection, former: &Peer) -> Result<(), OpenError> {
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg("KILL").arg("ID").arg(former.id);
+        match kill.query_async::<Value>(connection).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+                warn!(
+                    server = self.shown,
+                    "Redis may carry out late what a lost connection asked: allow CLIENT KILL ({error})"
+                );
+                Ok(())
+            }
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    /// Gives which start of the server this is, if it says so.
+    async fn check_version(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<Option<String>, OpenError> {
         let asked = redis::cmd("INFO").arg("server").query_async::<String>(connection).await;
         let info = match asked {
             Ok(info) => info,
             // Who may not ask learns from the functions.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => return Ok(None),
             Err(error) => return Err(self.refused(&error)),
         };
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("").trim();
+        let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let version = field("redis_version:").unwrap_or("");
         match version.split('.').next().and_then(|major| major.parse::<u32>().ok()) {
             Some(major) if major < MAJOR_MIN => {
                 Err(OpenError::RedisTooOld { server: self.shown.clone(), version: version.to_owned() })
             }
-            _ => Ok(()),
+            _ => Ok(field("run_id:").map(str::to_owned)),
         }
     }
 
@@ -158,6 +196,12 @@ impl Target {
     fn unreachable(&self, why: String) -> OpenError {
         OpenError::RedisUnreachable { server: self.shown.clone(), why }
     }
+}
+
+/// Which connection this is; none if the server does not say.
+async fn identify(connection: &mut MultiplexedConnection, run: Option<String>) -> Option<Peer> {
+    let id = redis::cmd("CLIENT").arg("ID").query_async::<u64>(connection).await.ok()?;
+    Some(Peer { run: run?, id })
 }
 
 /// The key that says which format all others have.

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::answer::Answer;
-use super::connect::{Target, format_key};
+use super::connect::{Peer, Target, format_key};
 use super::library::Library;
 use super::metrics;
 use super::partition::{PARTITIONS, Partition};
@@ -36,6 +36,8 @@ pub(super) struct Server {
     format_key: String,
     deadline: Duration,
     link: RefCell<Link>,
+    /// The connection that is up or was last.
+    peer: RefCell<Option<Peer>>,
     lost: Notify,
     /// When anything was last heard, or asked while nothing was owed.
     heard: Cell<Instant>,
@@ -54,7 +56,7 @@ impl Server {
     pub(super) async fn open(target: Target, prefix: &str, deadline: Duration) -> Result<Self, OpenError> {
         metrics::describe();
         let (library, format_key) = (Library::new(), format_key(prefix));
-        let connection = target.dial(&library, &format_key, deadline, true).await?;
+        let (connection, peer) = target.dial(&library, &format_key, deadline, true, None).await?;
         metrics::say_up(true);
         info!(server = target.shown(), "the session store is a Redis server");
         Ok(Self {
@@ -64,6 +66,7 @@ impl Server {
             format_key,
             deadline,
             link: RefCell::new(Link::Up { connection, generation: 0 }),
+            peer: RefCell::new(peer),
             lost: Notify::new(),
             heard: Cell::new(Instant::now()),
             unanswered: Cell::new(0),
@@ -142,8 +145,17 @@ impl Server {
             };
             warn!(server = self.target.shown(), why = last_word, "the session store is away");
             loop {
-                match self.target.dial(&self.library, &self.format_key, self.deadline, false).await {
-                    Ok(connection) => {
+                let former = self.peer.borrow().clone();
+                let dialled = self.target.dial(
+                    &self.library,
+                    &self.format_key,
+                    self.deadline,
+                    false,
+                    former.as_ref(),
+                );
+                match dialled.await {
+                    Ok((connection, peer)) => {
+                        *self.peer.borrow_mut() = peer;
                         self.heard.set(Instant::now());
                         *self.link.borrow_mut() = Link::Up { connection, generation: generation + 1 };
                         metrics::count_reconnect();

@@ -10,7 +10,7 @@ use holdfast_wire::store::Progress;
 
 use crate::proxy::Proxy;
 use crate::redis_server::RedisServer;
-use crate::world::ALICE;
+use crate::world::{ALICE, Bench, text_of};
 
 const DEADLINE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -177,4 +177,23 @@ fn sweeping_notices_a_connection_that_is_lost_without_a_word_and_goes_on_over_th
         assert!(started.elapsed() < PATIENCE, "nobody sweeps");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn what_a_lost_connection_still_asked_does_not_undo_what_the_next_one_did() {
+    let server = RedisServer::start("");
+    let proxy = Proxy::before(server.port());
+    let store = connect_to(&proxy.url(), 1_000);
+    let bench = Bench::redis_at(&server.url());
+    let retain = |text: &str| Request::Retain { message: bench.message("t", text) };
+    proxy.hold();
+    let (answer, _) = ask(&store, retain("former"));
+    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    proxy.until_accepted(2);
+    until_answered(&store);
+    ask(&store, retain("latter")).0.unwrap();
+    proxy.release_until_ended(1);
+    let read = Request::ReadRetained { filter: "t".into(), after: None, messages_max: 1 };
+    let Reply::Retained(messages) = ask(&store, read).0.unwrap() else { panic!("it reads messages") };
+    assert_eq!(messages.iter().map(text_of).collect::<Vec<_>>(), ["latter"]);
 }

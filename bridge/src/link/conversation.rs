@@ -163,6 +163,7 @@ async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
         check(core, &hello).map_err(Ending::Refused)?;
         let shard = hello.shard;
         records.drop_front(bytes);
+        records.trust();
         return Ok(shard);
     }
 }

@@ -1,7 +1,7 @@
 //! Where news of one link's uplinks arrives, from whatever thread has them.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use holdfast_wire::store::{Reply, StoreError};
@@ -33,7 +33,7 @@ pub(crate) enum Event {
 pub(crate) struct Inbox {
     events: Mutex<Vec<Event>>,
     pub(crate) arrived: Notify,
-    store_refuses: AtomicBool,
+    store_refusals: AtomicU64,
 }
 
 impl Inbox {
@@ -48,13 +48,18 @@ impl Inbox {
         std::mem::swap(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner), events);
     }
 
-    /// What the store's latest answer was: whether it could answer.
-    pub(super) fn note_store(&self, answers: bool) {
-        self.store_refuses.store(!answers, Ordering::Release);
+    /// The store could not answer; to be noted before the event that says so is in here.
+    pub(super) fn note_store_refusal(&self) {
+        self.store_refusals.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether the store could not answer the last time; the event that says so is in here, or what it asks for is being tried again.
+    /// The event of such a refusal is being handled.
+    pub(super) fn handle_store_refusal(&self) {
+        self.store_refusals.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether the store could not answer something and nobody has handled that yet, whatever it has answered since.
     pub(super) fn is_store_refusing(&self) -> bool {
-        self.store_refuses.load(Ordering::Acquire)
+        self.store_refusals.load(Ordering::Acquire) != 0
     }
 }

@@ -92,6 +92,7 @@ impl Questions {
         message: SharedMessage,
         error: &StoreError,
     ) {
+        self.inbox.handle_store_refusal();
         let place = (ticket, question.part());
         if self.held_since.is_none() {
             tracing::error!(%error, "the session store takes nothing; frames that are owed to it wait, and their devices with them");
@@ -153,8 +154,71 @@ fn submit(
     store.submit(
         request,
         Box::new(move |answer| {
-            inbox.note_store(!answer.as_ref().is_err_and(is_temporary));
+            if answer.as_ref().is_err_and(is_temporary) {
+                inbox.note_store_refusal();
+            }
             inbox.push(Event::Store { ticket, question, answer });
         }),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use holdfast_store::ReplyTo;
+    use holdfast_wire::message::Message;
+    use holdfast_wire::mqtt::QoS;
+    use holdfast_wire::store::Reply;
+
+    use super::*;
+
+    /// A store that answers when the test does.
+    #[derive(Default)]
+    struct Silent(Mutex<Vec<ReplyTo>>);
+
+    impl Store for Silent {
+        fn submit(&self, _request: Request, reply: ReplyTo) {
+            self.asked().push(reply);
+        }
+    }
+
+    impl Silent {
+        fn asked(&self) -> std::sync::MutexGuard<'_, Vec<ReplyTo>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_does_not_hide_a_refusal_that_nobody_has_handled() {
+        let store = Arc::new(Silent::default());
+        let inbox = Arc::new(Inbox::default());
+        let mut questions = Questions::new(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&inbox));
+        let message = SharedMessage::new(&Message {
+            id: 1,
+            topic: "t",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            publisher: "d",
+            published_at_ms: 0,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: &[],
+        });
+        questions.ask(1, Question::Retain, message.clone());
+        questions.ask(2, Question::Retain, message.clone());
+        let mut replies = std::mem::take(&mut *store.asked()).into_iter();
+        let away = StoreError::Unavailable("away".to_owned());
+        replies.next().unwrap()(Err(away.clone()));
+        replies.next().unwrap()(Ok(Reply::Done));
+        questions.ask(3, Question::Retain, message.clone());
+        assert!(store.asked().is_empty(), "the third would overtake the first");
+
+        questions.handle_refused(1, Question::Retain, message, &away);
+        questions.handle_answered(2, part::RETAIN);
+        assert!(!inbox.is_store_refusing(), "the first one waits in here now, and the third behind it");
+        assert_eq!(questions.trying, Some((1, part::RETAIN)));
+        questions.handle_answered(1, part::RETAIN);
+        assert_eq!(store.asked().len(), 1, "the third follows");
+    }
 }

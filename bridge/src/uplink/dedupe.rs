@@ -2,7 +2,9 @@
 //!
 //! For each client a ring of its last frames: packet id, a hash of topic and payload, and whether it is settled. A frame is looked up only if
 //! its device marked it DUP or its gateway sends it again; the newest entry with its packet id decides, so a packet id that is used for
-//! something else replaces what it meant before. Without either mark a frame is new whatever it looks like.
+//! something else replaces what it meant before. Without either mark a frame is new whatever it looks like, but for one: a frame from
+//! before its device came back may be read after the copy that the device sent again then, if the two took different links. What was
+//! refused is tried anew when it comes again.
 //!
 //! Pure. A client costs a slot (88 bytes), its id, a table entry (5 bytes) and 16 bytes for each entry of its ring. Where a frame is kept is
 //! remembered only of frames whose devices asked.
@@ -11,6 +13,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::HashTable;
+use holdfast_wire::ids::Epoch;
 use holdfast_wire::mqtt::PacketId;
 use rustc_hash::{FxHashMap, FxHasher, FxSeededState};
 
@@ -25,6 +28,8 @@ pub(crate) struct Dedupe<W> {
     by_client: HashTable<u32>,
     seed: FxSeededState,
     slots: Vec<Slot>,
+    /// Slots without pending frames.
+    idle: usize,
     /// Where the search for a client to forget goes on.
     hand: usize,
     /// Who waits for pending frames; each is an unsettled uplink of some link, so their windows bound it.
@@ -41,6 +46,8 @@ struct Slot {
     /// Number of the ring's first entry.
     first: u32,
     pending: u32,
+    /// The highest of its sessions so far.
+    newest: Epoch,
     /// It has been heard of since the hand passed.
     fresh: bool,
 }
@@ -49,8 +56,10 @@ struct Slot {
 struct Entry {
     hash: u64,
     packet_id: PacketId,
-    reason_code: u8,
+    /// It came marked as sent again.
+    again: bool,
     settled: bool,
+    refused: bool,
     /// There is one in [`Dedupe::receipts`].
     receipt: bool,
 }
@@ -67,7 +76,7 @@ pub(crate) struct Ticket {
 pub(crate) enum Seen {
     /// Nothing: store it, and settle the ticket.
     New(Ticket),
-    /// It was settled so.
+    /// It is stored; so its publisher hears.
     Settled(Fate),
     /// It is pending; whoever waits is named when it is settled.
     Joined,
@@ -78,6 +87,8 @@ pub(crate) enum Seen {
 pub(crate) struct Frame<'a> {
     pub(crate) client: &'a str,
     pub(crate) packet_id: PacketId,
+    /// Of the session that it came in.
+    pub(crate) epoch: Epoch,
     /// Marked as sent again, by the device or by its gateway.
     pub(crate) again: bool,
     pub(crate) topic: &'a str,
@@ -106,6 +117,7 @@ impl<W> Dedupe<W> {
             by_client: HashTable::new(),
             seed: FxSeededState::with_seed(seed as usize),
             slots: Vec::new(),
+            idle: 0,
             hand: 0,
             waiting: FxHashMap::default(),
             receipts: FxHashMap::default(),
@@ -117,16 +129,20 @@ impl<W> Dedupe<W> {
         let number = self.slot(frame.client);
         let slot = &mut self.slots[number as usize];
         slot.fresh = true;
+        slot.newest = slot.newest.max(frame.epoch);
+        let is_former = frame.epoch < slot.newest;
         let hash = frame.hash();
-        if frame.again
+        if (frame.again || is_former)
             && let Some((at, entry)) =
                 slot.ring.iter().enumerate().rev().find(|(_, entry)| entry.packet_id == frame.packet_id)
             && entry.hash == hash
+            && (frame.again || entry.again)
+            && !entry.refused
         {
             let ticket = Ticket { slot: number, number: slot.first.wrapping_add(at as u32) };
             if entry.settled {
                 let receipt = if entry.receipt { self.receipts.get(&ticket).cloned() } else { None };
-                return Seen::Settled(Fate { reason_code: entry.reason_code, receipt });
+                return Seen::Settled(Fate { reason_code: 0, receipt });
             }
             self.waiting.entry(ticket).or_default().push(waiter());
             return Seen::Joined;
@@ -144,10 +160,14 @@ impl<W> Dedupe<W> {
         slot.ring.push_back(Entry {
             hash,
             packet_id: frame.packet_id,
-            reason_code: 0,
+            again: frame.again,
             settled: false,
+            refused: false,
             receipt: false,
         });
+        if slot.pending == 0 {
+            self.idle -= 1;
+        }
         slot.pending += 1;
         Seen::New(ticket)
     }
@@ -159,8 +179,11 @@ impl<W> Dedupe<W> {
         debug_assert!(entry.as_ref().is_some_and(|entry| !entry.settled));
         if let Some(entry) = entry.filter(|entry| !entry.settled) {
             entry.settled = true;
-            entry.reason_code = fate.reason_code;
+            entry.refused = fate.reason_code != 0;
             slot.pending -= 1;
+            if slot.pending == 0 {
+                self.idle += 1;
+            }
             if let Some(receipt) = &fate.receipt
                 && self.receipts.len() < RECEIPTS_MAX
             {
@@ -178,7 +201,14 @@ impl<W> Dedupe<W> {
         {
             return number;
         }
-        let slot = Slot { client: client.into(), ring: VecDeque::new(), first: 0, pending: 0, fresh: true };
+        let slot = Slot {
+            client: client.into(),
+            ring: VecDeque::new(),
+            first: 0,
+            pending: 0,
+            newest: Epoch(0),
+            fresh: true,
+        };
         let number = match self.forget_one() {
             Some(number) => {
                 self.slots[number as usize] = slot;
@@ -186,6 +216,7 @@ impl<W> Dedupe<W> {
             }
             None => {
                 self.slots.push(slot);
+                self.idle += 1;
                 (self.slots.len() - 1) as u32
             }
         };
@@ -198,7 +229,7 @@ impl<W> Dedupe<W> {
     /// quiet for longest, without a list to keep. None if all have frames pending; then there is one slot more than the
     /// bound, for an uplink that counts in its link's window.
     fn forget_one(&mut self) -> Option<u32> {
-        if self.slots.len() < self.config.clients_max as usize {
+        if self.slots.len() < self.config.clients_max as usize || self.idle == 0 {
             return None;
         }
         for _ in 0..2 * self.slots.len() {
@@ -230,7 +261,7 @@ mod tests {
 
     fn frame<'a>(client: &'a str, packet_id: u16, again: bool, payload: &'a str) -> Frame<'a> {
         let packet_id = PacketId::new(packet_id).unwrap();
-        Frame { client, packet_id, again, topic: "t", payload: payload.as_bytes() }
+        Frame { client, packet_id, epoch: Epoch(1), again, topic: "t", payload: payload.as_bytes() }
     }
 
     fn new(dedupe: &mut Dedupe<&'static str>, frame: Frame<'_>) -> Ticket {
@@ -242,8 +273,8 @@ mod tests {
     fn a_frame_sent_again_after_it_was_settled_gets_the_same_answer() {
         let mut dedupe = dedupe(4, 4);
         let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
-        assert!(dedupe.settle(ticket, &Fate::refused(0x97)).is_empty());
-        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(Fate::refused(0x97)));
+        assert!(dedupe.settle(ticket, &Fate::default()).is_empty());
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(Fate::default()));
         assert!(matches!(dedupe.arrived(frame("other", 1, true, "x"), || "w"), Seen::New(_)));
     }
 
@@ -255,6 +286,29 @@ mod tests {
         assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "third"), Seen::Joined);
         assert_eq!(dedupe.settle(ticket, &Fate::default()), ["second", "third"]);
         assert!(dedupe.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_refused_frame_is_tried_anew_when_it_comes_again() {
+        let mut dedupe = dedupe(4, 4);
+        let ticket = new(&mut dedupe, frame("d", 1, false, "x"));
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "second"), Seen::Joined);
+        assert_eq!(dedupe.settle(ticket, &Fate::refused(0x97)), ["second"]);
+        let ticket = new(&mut dedupe, frame("d", 1, true, "x"));
+        dedupe.settle(ticket, &Fate::default());
+        assert_eq!(dedupe.arrived(frame("d", 1, true, "x"), || "w"), Seen::Settled(Fate::default()));
+    }
+
+    #[test]
+    fn an_original_that_is_read_after_its_copy_is_known() {
+        let mut dedupe = dedupe(4, 4);
+        let later = |frame: Frame<'static>| Frame { epoch: Epoch(2), ..frame };
+        let ticket = new(&mut dedupe, later(frame("d", 1, true, "x")));
+        assert_eq!(dedupe.arrived(frame("d", 1, false, "x"), || "original"), Seen::Joined);
+        assert_eq!(dedupe.settle(ticket, &Fate::default()), ["original"]);
+        assert_eq!(dedupe.arrived(frame("d", 1, false, "x"), || "w"), Seen::Settled(Fate::default()));
+        new(&mut dedupe, later(frame("d", 1, false, "x")));
+        new(&mut dedupe, frame("d", 1, false, "x"));
     }
 
     #[test]
@@ -318,6 +372,20 @@ mod tests {
         assert_eq!(dedupe.by_client.len(), 2);
         dedupe.settle(held, &Fate::default());
         assert_eq!(dedupe.arrived(frame("pending", 1, true, "x"), || "w"), Seen::Settled(Fate::default()));
+    }
+
+    #[test]
+    fn where_no_client_can_be_forgotten_none_is_looked_for() {
+        let mut dedupe = dedupe(2, 2);
+        let clients = ["a", "b", "c", "d"];
+        let held = clients.map(|client| new(&mut dedupe, frame(client, 1, false, "x")));
+        assert_eq!((dedupe.idle, dedupe.hand, dedupe.slots.len()), (0, 0, 4));
+        for ticket in held {
+            dedupe.settle(ticket, &Fate::default());
+        }
+        assert_eq!(dedupe.idle, 4);
+        new(&mut dedupe, frame("e", 1, false, "x"));
+        assert_eq!((dedupe.idle, dedupe.slots.len()), (3, 4));
     }
 
     #[test]

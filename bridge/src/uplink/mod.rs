@@ -141,6 +141,7 @@ impl Uplinks {
             let frame = Frame {
                 client: message.publisher,
                 packet_id,
+                epoch: uplink.epoch,
                 again: uplink.dup || uplink.resent,
                 topic: message.topic,
                 payload: message.payload,

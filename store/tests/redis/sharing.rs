@@ -67,6 +67,22 @@ fn a_reader_that_no_session_took_up_leaves_by_itself() {
     assert_eq!(late[0], b"lapsed");
 }
 
+/// A join may lie in some buffer for longer than its reader is waited for.
+#[test]
+fn a_reader_that_joins_after_it_was_told_to_leave_is_refused() {
+    let bench = Bench::redis();
+    let epoch = bench.open("d", ALICE, 60).epoch.0.to_string().into_bytes();
+    let joining =
+        bench.call("subscribe", "d", &[&bench.now(), b"d", &epoch, b"a", &[1, 0, 0, 0, 0], b"", b"0"]);
+    let (birth, partition) = joining[2].split_first_chunk().unwrap();
+    let birth_us = u64::from_be_bytes(*birth) - 60_000_000;
+    let reader = [&birth_us.to_be_bytes()[..], partition].concat();
+    assert_eq!(bench.call("join", "a", &[b"a", &reader, b"1"])[0], b"lapsed");
+    assert!(bench.durable_filters().is_empty());
+    bench.call("join", "a", &[b"a", &joining[2], b"1"]);
+    assert_eq!(bench.durable_filters(), [Box::from("a")]);
+}
+
 /// What a caller leaves that dies after the first step of a close: streams that have not heard of it.
 #[test]
 fn a_session_that_ended_halfway_leaves_its_streams_by_itself() {

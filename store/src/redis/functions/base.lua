@@ -5,6 +5,8 @@
 
 local FORMAT = 1
 local NONE = -1
+-- A reader that joined a stream and is not written down in its session within this time leaves it again, in ms.
+local DOUBT = 60000
 
 -- The key of something in a partition.
 local function key(partition, kind, name)
@@ -31,9 +33,15 @@ local function next_number(partition)
   return number
 end
 
--- A name for a reader of a stream that no other reader in any partition has.
+-- A name for a reader of a stream that no other reader in any partition has. It begins with the microsecond of its birth.
 local function next_reader(partition)
   return struct.pack('>I8I2', next_number(partition), tonumber(partition:match('{(%d+)}$')))
+end
+
+-- Whether a reader is so old that it may have been told to leave already. By the server's time, as its name is.
+local function is_lapsed(reader)
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2] - struct.unpack('>I8', reader) >= DOUBT * 1000
 end
 
 local function is_group(filter)

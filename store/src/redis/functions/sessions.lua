@@ -3,8 +3,6 @@
 --
 --   own         hash    node -> how many sessions it owns in this partition
 
--- A reader that joined a stream and is not written down here within this time leaves it again, in ms.
-local DOUBT = 60000
 -- How long until a leave that was handed out is handed out again, in ms.
 local AGAIN = 5000
 

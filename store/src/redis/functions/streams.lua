@@ -186,9 +186,11 @@ export('read', function(keys, args)
   return answer
 end, { 'no-writes' })
 
--- filter, reader, epoch: one more reader, from the stream's end on. Answers its mark and where it is told to stand.
+-- filter, reader, epoch: one more reader, from the stream's end on. Answers its mark and where it is told to stand. One that
+-- comes after its leave would read for ever.
 export('join', function(keys, args)
   local partition, filter, reader = keys[1], args[1], args[2]
+  if is_lapsed(reader) then return { 'lapsed' } end
   local stream = 'f' .. filter
   if redis.call('EXISTS', key(partition, 'q', stream)) == 0 then
     redis.call('HSET', key(partition, 'q', stream), 'f', 1, 'b', 0)

@@ -33,7 +33,7 @@ pub struct KafkaConfig {
     pub compression: String,
     /// How long a record may wait for others that go to the same partition.
     pub linger: Duration,
-    /// Most bytes of records that leave together for one partition.
+    /// Most bytes of records that leave together for one partition; fewer if one of the topics that are named takes less.
     pub batch_bytes_max: u32,
     /// Bytes of records that wait for their delivery reports, at most; a record beside them waits in its lane, and its link is not read from.
     pub queue_bytes_max: u64,
@@ -91,6 +91,11 @@ const RESERVED: &[(&str, &str)] = &[
         "frames of one device stay in order only in one partition, which other clients find by the same rule",
     ),
     ("delivery.report.only.error", "every frame waits for its report"),
+    (
+        "enable.gapless.guarantee",
+        "one frame that is refused for good would end the producer, for all others too",
+    ),
+    ("test.mock.num.brokers", "frames would be acknowledged that nobody keeps"),
     ("bootstrap.servers", "it is kafka.brokers"),
     ("metadata.broker.list", "it is kafka.brokers"),
     ("compression.type", "it is kafka.compression"),
@@ -103,6 +108,16 @@ const RESERVED: &[(&str, &str)] = &[
 ];
 
 impl KafkaConfig {
+    /// For the producer of frames, whose records go to topics of these bounds in bytes: none is too large for librdkafka that its topic
+    /// takes, and no topic is sent a batch of small records that is larger than it takes.
+    pub(super) fn native_for(&self, record_bytes_max: &[usize]) -> Result<ClientConfig, KafkaStartError> {
+        let mut native = self.native(record_bytes_max.iter().copied().max())?;
+        if let Some(&bytes) = record_bytes_max.iter().min() {
+            native.set("batch.size", (self.batch_bytes_max as usize).min(bytes).max(1).to_string());
+        }
+        Ok(native)
+    }
+
     /// For librdkafka, with `record_bytes_max` as the most that any of the topics takes.
     pub(super) fn native(&self, record_bytes_max: Option<usize>) -> Result<ClientConfig, KafkaStartError> {
         for name in self.settings.keys() {
@@ -154,6 +169,21 @@ mod tests {
             error.starts_with("kafka.settings.acks cannot be set: a frame is acknowledged only"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_the_narrowest_topic_takes() {
+        let native = KafkaConfig::default().native_for(&[1 << 20, 256 << 10]).unwrap();
+        assert_eq!(native.get("batch.size"), Some("262144"));
+        assert_eq!(native.get("message.max.bytes"), Some("1048576"));
+        let native = KafkaConfig::default().native_for(&[1 << 20]).unwrap();
+        assert_eq!(native.get("batch.size"), Some("524288"), "nor than the operator wants");
+    }
+
+    #[test]
+    fn a_kafka_that_keeps_nothing_cannot_be_asked_for() {
+        let settings = BTreeMap::from([("test.mock.num.brokers".to_owned(), "3".to_owned())]);
+        assert!(KafkaConfig { settings, ..KafkaConfig::default() }.native(None).is_err());
     }
 
     #[test]

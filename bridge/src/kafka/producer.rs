@@ -60,7 +60,7 @@ pub(super) struct Running {
 
 impl Producers {
     pub(super) fn start(config: &KafkaConfig, topics: &Topics) -> Result<Arc<Self>, KafkaStartError> {
-        let native = config.native(topics.record_bytes_max())?;
+        let native = config.native_for(topics.record_bytes_max())?;
         let dead_letter = topics.dead_letter().cloned();
         let (pending, room) = (Arc::new(Pending::new()), Arc::new(Room::default()));
         let running = Running::start(&native, &pending, &room, dead_letter.as_ref())?;

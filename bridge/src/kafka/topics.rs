@@ -34,8 +34,8 @@ pub(super) struct Topics {
     dead_letter: Option<Arc<Topic>>,
     map: TopicMap,
     known: Arc<RwLock<Known>>,
-    /// The most that any topic takes that was found at the start.
-    record_bytes_max: Option<usize>,
+    /// What each topic takes that was found at the start.
+    record_bytes_max: Box<[usize]>,
     may_create: bool,
     /// Those that are named in the configuration, and as many as may come into being by templates.
     count_max: usize,
@@ -53,7 +53,7 @@ struct Known {
 impl Topics {
     pub(super) fn start(config: &KafkaConfig, found: Found) -> Result<Self, KafkaStartError> {
         let Found { topics, existing, map, brokers } = found;
-        let record_bytes_max = topics.iter().map(|topic| topic.record_bytes_max).max();
+        let record_bytes_max = topics.iter().map(|topic| topic.record_bytes_max).collect();
         let topics: FxHashMap<_, _> =
             topics.into_iter().map(|topic| (Arc::clone(&topic.name), Arc::new(topic))).collect();
         let named = topics.len();
@@ -77,8 +77,8 @@ impl Topics {
         Ok(Self { default, dead_letter, map, known, record_bytes_max, may_create, count_max, asks })
     }
 
-    pub(super) fn record_bytes_max(&self) -> Option<usize> {
-        self.record_bytes_max
+    pub(super) fn record_bytes_max(&self) -> &[usize] {
+        &self.record_bytes_max
     }
 
     pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {

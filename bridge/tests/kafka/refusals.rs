@@ -34,6 +34,24 @@ fn a_frame_larger_than_its_topic_takes_is_refused_and_holds_nobody_up() {
 }
 
 #[test]
+fn small_frames_that_leave_together_fit_into_a_topic_that_takes_less_than_the_others() {
+    let (wide, narrow) = (name("wide"), name("narrow"));
+    create(&shared().brokers, &narrow, &[("max.message.bytes", "20000")]);
+    let topic_map = vec![TopicRule { filter: "n".into(), sink: format!("kafka:{narrow}").parse().unwrap() }];
+    let linger = std::time::Duration::from_millis(200);
+    // Compressed, they would be small.
+    let compression = "none".into();
+    let sink =
+        KafkaSink::start(KafkaConfig { topic_map, linger, compression, ..config(shared(), &wide) }).unwrap();
+    let mut way = Way::into(&sink);
+    for _ in 0..200 {
+        way.push(&frame("d", "n", &[b'x'; 1_000]), false);
+    }
+    way.send();
+    assert!(way.verdicts().iter().all(|verdict| *verdict == Verdict::Stored));
+}
+
+#[test]
 fn a_refused_frame_goes_to_the_dead_letter_topic_and_is_stored_there() {
     let (topic, dead) = (name("narrow"), name("dead"));
     create(&shared().brokers, &topic, &[("max.message.bytes", "2000")]);

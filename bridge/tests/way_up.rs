@@ -10,6 +10,7 @@ use holdfast_bridge::log::LogRecord;
 use holdfast_bridge::sink::{Lane, OnSettled, Receipt, Sent, Sink, Verdict};
 use holdfast_bridge::{Bridge, BridgeConfig, SinkName, TopicRule};
 use holdfast_store::{ReplyTo, Store};
+use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{Hello, InterestKind, LINK_VERSION, Settled, ToBridge, Uplink};
 use holdfast_wire::mqtt::{PacketId, QoS};
 use holdfast_wire::session_record::StreamKey;
@@ -89,6 +90,18 @@ fn a_frame_sent_again_is_not_stored_again_whatever_link_it_takes() {
     second.publish(again(3, 1, false, false));
     second.until_settled(1);
     assert_eq!(rig.logged().len(), 3, "without a mark it is a new frame");
+}
+
+#[test]
+fn an_original_that_is_read_behind_its_copy_is_not_stored_again() {
+    let rig = Rig::start();
+    let (mut former, mut later) = (rig.shard(1), rig.shard(2));
+    later.publish(Uplink { dup: true, epoch: Epoch(2), ..uplink(1, "t", "1") });
+    later.publish(Uplink { epoch: Epoch(2), ..uplink(2, "t", "2") });
+    later.until_settled(2);
+    former.publish(uplink(1, "t", "1"));
+    former.until_settled(1);
+    assert_eq!(rig.logged(), ["1", "2"]);
 }
 
 #[test]

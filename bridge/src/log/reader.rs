@@ -37,6 +37,8 @@ pub struct Damage {
 pub struct LogReader {
     directory: PathBuf,
     segment: Option<SegmentReader>,
+    /// First offset of the segment behind it, if there was one when it was opened; else the greatest number.
+    next_segment: u64,
     /// No record below this offset is given out (any more): a segment may repeat the uncompleted end of the one before.
     expected: u64,
 }
@@ -56,7 +58,7 @@ impl LogReader {
     /// Starts at the first record with this offset or a later one.
     pub fn open_from(directory: &Path, offset: u64) -> Result<Self, LogError> {
         segment::list(directory)?;
-        Ok(Self { directory: directory.to_owned(), segment: None, expected: offset })
+        Ok(Self { directory: directory.to_owned(), segment: None, next_segment: u64::MAX, expected: offset })
     }
 
     /// The next entry; `None` if there is none yet. Asking again later goes on from there.
@@ -102,6 +104,13 @@ impl LogReader {
             let position = segment.position();
             let step = segment.step().map_err(unreadable)?;
             if let Step::Record(offset) = step {
+                // A write that failed and could not be cut off: the next segment has what was completed.
+                if offset >= self.next_segment {
+                    if !self.enter(self.next_segment)? {
+                        return Ok(Found::Nothing);
+                    }
+                    continue;
+                }
                 if offset < self.expected {
                     continue;
                 }
@@ -161,6 +170,7 @@ impl LogReader {
 
     /// `false` if the segment has gone meanwhile: retention took it, and a later listing will show where to go on.
     fn enter(&mut self, first: u64) -> Result<bool, LogError> {
+        let later = segment::list(&self.directory)?.into_iter().find(|&other| other > first);
         match SegmentReader::open(&self.directory, first) {
             Ok((reader, Opening::Ours)) => self.segment = Some(reader),
             Ok((_, Opening::Foreign(found))) => {
@@ -179,6 +189,7 @@ impl LogReader {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(LogError::directory(&self.directory, "read", error)),
         }
+        self.next_segment = later.unwrap_or(u64::MAX);
         Ok(true)
     }
 }

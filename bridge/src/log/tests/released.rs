@@ -84,6 +84,23 @@ fn a_stalled_one_gives_back_what_is_queued_in_order_and_takes_more_later() {
 }
 
 #[test]
+fn what_was_given_back_and_could_not_be_cut_off_is_not_found_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk { room: AtomicU64::new(1 << 20), ..Disk::default() });
+    let log = open_faulty_until_released(directory.path(), &disk);
+    store(&log, 0..2);
+    disk.syncs_fail.store(true, Ordering::SeqCst);
+    disk.truncates_fail.store(true, Ordering::SeqCst);
+    let _never = submit(&log, batch(&log, 2..12));
+    wait_until(|| log.is_stalled());
+    assert_eq!(reclaim(&log).len(), 1);
+    disk.syncs_fail.store(false, Ordering::SeqCst);
+    store(&log, 42..62);
+    drop(log);
+    assert_eq!(contents(directory.path()), ([0, 1].into_iter().chain(42..62).collect(), vec![]));
+}
+
+#[test]
 fn a_reader_begins_at_the_mark_of_a_spool() {
     let directory = tempfile::tempdir().unwrap();
     let log = open_spool(directory.path(), 1 << 20, 0);

@@ -12,7 +12,7 @@ use super::partition::Partition;
 use crate::contract::{Reply, StoreError};
 use crate::state::literal_prefix;
 
-/// Topics that are asked of one partition at once.
+/// Topics that are asked of one of many partitions at once; of one alone, four times as many.
 const TOPICS_MAX: usize = 256;
 
 /// Topics behind some topic, in order, and up to where they are all there are; none: to the end.
@@ -51,10 +51,13 @@ impl Worker {
     ) -> Result<Reply, StoreError> {
         let partitions = Partition::of_topics(filter);
         let mut messages = Vec::new();
+        let mut topics_max = first_topics(messages_max, partitions.len());
         // Topics can go between the walk and the reading of their messages, and a page that is not full would mean that there
         // are no more: so the walk goes on until the page is full or the topics are at their end.
         while messages.len() < messages_max {
-            let walk = self.walk(&partitions, literal_prefix(filter), after.as_deref()).await?;
+            let walk = self.walk(&partitions, literal_prefix(filter), after.as_deref(), topics_max).await?;
+            // Most are in a few partitions, or do not match.
+            topics_max = (topics_max * 4).min(walked_topics_max(partitions.len()));
             let matching = walk.topics.into_iter().filter(|topic| topic::matches(filter, topic));
             let wanted: Vec<_> = matching.take(messages_max - messages.len()).collect();
             let is_full = wanted.len() == messages_max - messages.len();
@@ -68,12 +71,13 @@ impl Worker {
         Ok(Reply::Retained(messages))
     }
 
-    /// The next topics of all these partitions that begin with `prefix`.
+    /// The next topics of all these partitions that begin with `prefix`, at most `topics_max` of each.
     async fn walk(
         &self,
         partitions: &[Partition],
         prefix: &str,
         after: Option<&str>,
+        topics_max: usize,
     ) -> Result<Walk, StoreError> {
         let from = match after {
             Some(after) if after >= prefix => [b"(", after.as_bytes()].concat(),
@@ -81,8 +85,6 @@ impl Worker {
         };
         // No text has this byte, so it is behind all that begin with the prefix.
         let to = [b"(", prefix.as_bytes(), &[0xff]].concat();
-        // One full partition ends the walk of all, so many partitions are asked for less.
-        let topics_max = if partitions.len() == 1 { TOPICS_MAX * 4 } else { TOPICS_MAX };
         let pages = partitions.iter().map(|partition| {
             let mut command = redis::cmd("ZRANGEBYLEX");
             command.arg(self.server.key(*partition, "t")).arg(&*from).arg(&*to);
@@ -139,5 +141,31 @@ impl Worker {
         }
         messages.sort_by(|a, b| a.view().topic.cmp(b.view().topic));
         Ok(messages)
+    }
+}
+
+/// One full partition ends the walk of all, so many partitions are asked for less.
+fn walked_topics_max(partitions: usize) -> usize {
+    if partitions == 1 { TOPICS_MAX * 4 } else { TOPICS_MAX }
+}
+
+/// Topics that the first walk asks of each partition: twice its share of a page, since no page is evenly spread.
+fn first_topics(messages_max: usize, partitions: usize) -> usize {
+    if partitions == 1 {
+        return walked_topics_max(1);
+    }
+    (messages_max / partitions * 2 + 8).min(walked_topics_max(partitions))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_partitions_are_first_asked_for_little_more_than_a_page() {
+        assert_eq!(first_topics(256, 256), 10);
+        assert_eq!(first_topics(1, 256), 8);
+        assert_eq!(first_topics(1_000_000, 256), TOPICS_MAX);
+        assert_eq!(first_topics(1, 1), TOPICS_MAX * 4);
     }
 }

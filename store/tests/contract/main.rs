@@ -97,6 +97,7 @@ every_store! {
         a_topic_keeps_its_last_retained_message,
         an_empty_payload_removes_the_retained_message,
         retained_messages_are_read_page_by_page_in_order,
+        every_page_is_full_however_the_topics_are_spread,
         topics_with_a_dollar_are_not_found_by_wildcards,
         an_expired_retained_message_is_not_read,
         a_filter_finds_its_parent_topic_too;

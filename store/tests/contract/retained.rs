@@ -47,6 +47,27 @@ pub(crate) fn retained_messages_are_read_page_by_page_in_order(bench: &Bench) {
     assert!(page(bench, "#", None, 0).is_empty());
 }
 
+pub(crate) fn every_page_is_full_however_the_topics_are_spread(bench: &Bench) {
+    // Many below one pair of levels, and many pairs.
+    let mut topics: Vec<_> = (0..45).map(|number| format!("m/one/{number:02}")).collect();
+    topics.extend((0..45).map(|number| format!("m/{number:02}/x")));
+    topics.sort();
+    for topic in &topics {
+        retain(bench, topic, "x");
+    }
+    let whole: Vec<_> = topics.iter().map(|topic| format!("{topic}=x")).collect();
+    for filter in ["#", "m/#"] {
+        let mut read = Vec::new();
+        for at in (0..topics.len()).step_by(30) {
+            let after = at.checked_sub(1).map(|last| &*topics[last]);
+            read.extend(page(bench, filter, after, 30));
+            assert_eq!(read.len(), at + 30);
+        }
+        assert_eq!(read, whole, "{filter}");
+    }
+    assert!(page(bench, "+/none/y", None, 30).is_empty());
+}
+
 pub(crate) fn topics_with_a_dollar_are_not_found_by_wildcards(bench: &Bench) {
     retain(bench, "$SYS/up", "1");
     assert!(read(bench, "#").is_empty());

@@ -146,13 +146,8 @@ impl Server {
             warn!(server = self.target.shown(), why = last_word, "the session store is away");
             loop {
                 let former = self.peer.borrow().clone();
-                let dialled = self.target.dial(
-                    &self.library,
-                    &self.format_key,
-                    self.deadline,
-                    false,
-                    former.as_ref(),
-                );
+                let dialled =
+                    self.target.dial(&self.library, &self.format_key, self.deadline, false, former.as_ref());
                 match dialled.await {
                     Ok((connection, peer)) => {
                         *self.peer.borrow_mut() = peer;

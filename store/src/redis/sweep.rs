@@ -19,6 +19,8 @@ const STEP_EVERY: Duration = Duration::from_secs(1);
 const STEP_PARTITIONS: u16 = PARTITIONS / 4;
 /// What one call clears away at most, so that others are served between.
 const CLEARED_MAX: u64 = 64;
+/// Calls to one partition in a step at most.
+const CALLS_MAX: u32 = 16;
 
 impl Worker {
     /// Asks all partitions what they hold.
@@ -35,8 +37,8 @@ impl Worker {
         while !due.is_empty() {
             let swept = join_all(due.iter().map(|partition| self.sweep(*partition))).await;
             let mut left = Vec::new();
-            for (partition, cleared) in due.into_iter().zip(swept) {
-                if cleared? == CLEARED_MAX {
+            for (partition, has_more) in due.into_iter().zip(swept) {
+                if has_more? {
                     left.push(partition);
                 }
             }
@@ -50,7 +52,7 @@ impl Worker {
         let mut next = 0;
         loop {
             sleep(STEP_EVERY).await;
-            let step = (next..next + STEP_PARTITIONS).map(|number| self.sweep(Partition(number)));
+            let step = (next..next + STEP_PARTITIONS).map(|number| self.sweep_often(Partition(number)));
             let swept = async { Ok(join_all(step).await) };
             // A connection may be lost without a word, and would be waited for as long as it has commands.
             let _ = self.by(Instant::now() + self.deadline, swept).await;
@@ -59,8 +61,17 @@ impl Worker {
         }
     }
 
-    /// Clears away some of what has ended in a partition. Gives how much.
-    async fn sweep(&self, partition: Partition) -> Result<u64, StoreError> {
+    async fn sweep_often(&self, partition: Partition) -> Result<(), StoreError> {
+        for _ in 0..CALLS_MAX {
+            if !self.sweep(partition).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears away some of what has ended in a partition. Gives whether there is more.
+    async fn sweep(&self, partition: Partition) -> Result<bool, StoreError> {
         let call = self.server.call("sweep", partition).arg(self.now()).arg(CLEARED_MAX);
         let mut answer = self.server.answer(call.arg(self.bounds.stream.age_ms_max)).await?;
         answer.word()?;
@@ -71,8 +82,8 @@ impl Worker {
             room.set_stream_bytes(partition, streams);
             room.set_retained_bytes(partition, retained);
         }
-        let cleared = answer.number()?;
+        let has_more = answer.number()? == 1;
         self.leave_all(partition, answer.list()?).await;
-        Ok(cleared)
+        Ok(has_more)
     }
 }

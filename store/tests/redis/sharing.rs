@@ -122,6 +122,23 @@ fn everything_is_gone_from_the_server_when_the_last_session_is() {
 }
 
 #[test]
+fn no_call_cuts_more_than_a_thousand_messages_for_their_age_and_the_next_goes_on() {
+    let bench = Bench::redis();
+    bench.subscriber("d", "a");
+    let message = bench.message("t", "x");
+    for _ in 0..1_001 {
+        let bounds: [&[u8]; 3] = [b"2000", b"1000000", b"1000"];
+        let arguments = [&*bench.now(), b"fa", message.as_bytes(), bounds[0], bounds[1], bounds[2]];
+        bench.call("append", "a", &arguments);
+    }
+    let later = (bench.now_ms() + 10_000).to_string().into_bytes();
+    bench.call("sweep", "a", &[&later, b"64", b"1000"]);
+    assert_eq!(bench.offsets(&filter("a")), [1_001]);
+    bench.call("sweep", "a", &[&later, b"64", b"1000"]);
+    assert!(bench.offsets(&filter("a")).is_empty());
+}
+
+#[test]
 fn a_full_server_says_so_and_what_frees_memory_still_works() {
     let server = RedisServer::start("--maxmemory 100mb --maxmemory-policy noeviction");
     let bench = Bench::redis_at(&server.url());
@@ -143,7 +160,11 @@ fn a_full_server_says_so_and_what_frees_memory_still_works() {
     bench.save("d", epoch, vec![at(filter("a"), 1)]);
     let opened = bench.open("d", BOB, 60);
     let streams: Vec<_> = opened.session.unwrap().cursors.into_iter().map(|cursor| cursor.stream).collect();
-    assert_eq!(streams, [filter("$share/g/a"), filter("a"), device("d")], "with the group, which has it back");
+    assert_eq!(
+        streams,
+        [filter("$share/g/a"), filter("a"), device("d")],
+        "with the group, which has it back"
+    );
     let epoch = bench.open_with("d", ALICE, true, 60).epoch;
     bench.close("d", epoch, 0);
     assert_eq!(bench.lookup("d"), None);

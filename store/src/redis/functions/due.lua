@@ -8,10 +8,14 @@
 --
 -- Whoever sweeps carries out the `L`s, each one function on its filter's slot, as often as it takes.
 
--- now, how many at most, and the age that a stream allows. Answers the partition's numbers, how many were due, and the leaves.
+-- Messages that one call cuts for their age at most.
+local AGED_MAX = 1000
+
+-- now, how many at most, and the age that a stream allows. Answers the partition's numbers, whether more is due, and the leaves.
 export('sweep', function(keys, args)
   local partition, now, leaves = keys[1], clock(args[1]), {}
   local due = redis.call('ZRANGE', due_key(partition), '-inf', now, 'BYSCORE', 'LIMIT', 0, args[2])
+  local more, cuts = #due == tonumber(args[2]), AGED_MAX
   for _, member in ipairs(due) do
     local kind, name = member:sub(1, 1), member:sub(2)
     if kind == 's' then
@@ -19,7 +23,8 @@ export('sweep', function(keys, args)
       local row = load_session(partition, name)
       if row and is_over(row, now) then discard(partition, name, row, now, leaves) end
     elseif kind == 'a' then
-      cut_aged(partition, name, now, tonumber(args[3]))
+      if cuts > 0 then cuts = cuts - cut_aged(partition, name, now, tonumber(args[3]), cuts) end
+      more = more or cuts == 0
     elseif kind == 'r' then
       remove_retained(partition, name)
       redis.call('ZREM', due_key(partition), member)
@@ -30,7 +35,7 @@ export('sweep', function(keys, args)
     end
   end
   local counts = redis.call('HMGET', count_key(partition), 's', 'b', 'r')
-  return { 'ok', tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0), #due, leaves }
+  return { 'ok', tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0), more and 1 or 0, leaves }
 end, { 'allow-oom' })
 
 -- Filters and readers, one after the other, that have left.

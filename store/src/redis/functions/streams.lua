@@ -72,16 +72,19 @@ local function watch_age(partition, stream, oldest, age_max)
   redis.call('ZADD', due_key(partition), 'NX', ends_ms(oldest, age_max), 'a' .. stream)
 end
 
-local function cut_aged(partition, stream, now, age_max)
+-- Cuts at most so many messages; what is left of them is due at once. Gives how many it cut.
+local function cut_aged(partition, stream, now, age_max, most)
   redis.call('ZREM', due_key(partition), 'a' .. stream)
   local first, bytes = first_and_bytes(partition, stream)
-  if not first then return end
+  if not first then return 0 end
   local list = key(partition, 'l', stream)
-  trim(partition, stream, first, bytes, 0, function()
-    return ends_ms(redis.call('LINDEX', list, 0), age_max) <= now
+  local length = length_of(partition, stream)
+  local gone = trim(partition, stream, first, bytes, 0, function(_, left)
+    return length - left < most and ends_ms(redis.call('LINDEX', list, 0), age_max) <= now
   end)
   local oldest = redis.call('LINDEX', list, 0)
   if oldest then watch_age(partition, stream, oldest, age_max) end
+  return gone
 end
 
 -- Appends to a stream that exists; gives its end.
@@ -165,7 +168,7 @@ end, { 'no-writes' })
 -- stream, after, messages_max, bytes_max. Answers the end, the first offset, the messages.
 export('read', function(keys, args)
   local partition, stream, after = keys[1], args[1], tonumber(args[2])
-  local first = first_and_bytes(partition, stream)
+  local first, weight = first_and_bytes(partition, stream)
   if not first then
     local row = stream:sub(1, 1) == 'd' and load_session(partition, stream:sub(2))
     return { 'ok', row and math.max(row[DEVICE], 0) or 0, 0 }
@@ -174,7 +177,9 @@ export('read', function(keys, args)
   local from, last, bytes = math.max(after + 1, first), first + length - 1, 0
   local answer, left = { 'ok', last, from }, tonumber(args[3])
   while left > 0 and from <= last do
-    local many = math.min(left, 64)
+    -- What a message weighs is known on average only; one at least, so that it goes on.
+    local enough = math.ceil((tonumber(args[4]) - bytes) * length / weight)
+    local many = math.max(math.min(left, enough, 64), 1)
     local part = redis.call('LRANGE', key(partition, 'l', stream), from - first, from - first + many - 1)
     for _, message in ipairs(part) do
       if bytes >= tonumber(args[4]) and #answer > 3 then return answer end

@@ -350,8 +350,8 @@ async fn send(
     lane: &mut dyn Lane,
 ) -> Result<(), SinkClosed> {
     let batch = flight.take();
-    for frame in batch.iter() {
-        lane.push(&frame, false);
+    for (number, frame) in (0..).zip(batch.iter()) {
+        lane.push(&frame, flight.wants_receipt(number));
     }
     flight.keep(batch);
     let mut reporter = shared.drain.reporter(number, flight);

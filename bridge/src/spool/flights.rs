@@ -28,6 +28,8 @@ struct Carried {
     batch: Batch,
     /// What the frames of `batch` are called by `settled`; none if as they are counted.
     numbers: Option<Vec<Range<u32>>>,
+    /// Frames of `batch` that want a receipt, as they are counted, ascending.
+    receipts: Vec<u32>,
     /// Frames that were not spoken of since it was launched.
     left: u32,
     /// Frames that came back.
@@ -47,7 +49,16 @@ impl Flight {
         settled: OnSettled,
     ) -> Arc<Self> {
         let left = records;
-        let state = Carried { settled, batch, numbers, left, withdrawn: Vec::new(), launch: 0, room: None };
+        let state = Carried {
+            settled,
+            batch,
+            numbers,
+            receipts: Vec::new(),
+            left,
+            withdrawn: Vec::new(),
+            launch: 0,
+            room: None,
+        };
         Arc::new(Self { state: Mutex::new(state), acknowledged: false })
     }
 
@@ -55,8 +66,27 @@ impl Flight {
     pub(super) fn acknowledged(batch: Batch, settled: OnSettled) -> Arc<Self> {
         let left = batch.records();
         let numbers = None;
-        let state = Carried { settled, batch, numbers, left, withdrawn: Vec::new(), launch: 0, room: None };
+        let state = Carried {
+            settled,
+            batch,
+            numbers,
+            receipts: Vec::new(),
+            left,
+            withdrawn: Vec::new(),
+            launch: 0,
+            room: None,
+        };
         Arc::new(Self { state: Mutex::new(state), acknowledged: true })
+    }
+
+    /// These of its frames want a receipt, ascending.
+    pub(super) fn want_receipts(&self, receipts: Vec<u32>) {
+        self.state().receipts = receipts;
+    }
+
+    /// Whether a frame of its copy wants a receipt.
+    pub(super) fn wants_receipt(&self, number: u32) -> bool {
+        self.state().receipts.binary_search(&number).is_ok()
     }
 
     /// Takes out its copy, to be put back with [`Flight::keep`].
@@ -90,6 +120,12 @@ impl Flight {
         let mut withdrawn = std::mem::take(&mut state.withdrawn);
         withdrawn.sort_unstable_by_key(|run| run.start);
         state.batch = state.batch.select(&withdrawn, true);
+        let kept = withdrawn.iter().cloned().flatten();
+        state.receipts = (0..)
+            .zip(kept)
+            .filter(|(_, was)| state.receipts.binary_search(was).is_ok())
+            .map(|(number, _)| number)
+            .collect();
         state.numbers =
             Some(withdrawn.iter().flat_map(|run| named(state.numbers.as_deref(), run.clone())).collect());
         state.left = state.batch.records();
@@ -391,6 +427,17 @@ impl Drop for Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_back_still_wants_its_receipts() {
+        let mut batch = Batch::default();
+        (0..8).for_each(|_| batch.push(&crate::log::tests::frame()));
+        let flight = Flight::new(batch, 8, None, Box::new(|_, _| {}));
+        flight.want_receipts(vec![1, 4, 6]);
+        flight.state().withdrawn = vec![4..7, 1..2];
+        assert_eq!(flight.turn_back(), 4);
+        assert_eq!([0, 1, 2, 3].map(|number| flight.wants_receipt(number)), [true, true, false, true]);
+    }
 
     #[test]
     fn frames_keep_their_names_when_others_are_left_out() {

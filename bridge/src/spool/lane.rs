@@ -47,9 +47,9 @@ impl OutageLane {
                 for (number, frame) in (0..).zip(batch.iter()) {
                     self.direct.push(&frame, self.receipts.binary_search(&number).is_ok());
                 }
-                self.receipts.clear();
                 let records = batch.records();
                 let flight = Flight::new(batch, records, None, settled);
+                flight.want_receipts(std::mem::take(&mut self.receipts));
                 let number = shared.direct.insert(Arc::clone(&flight), 0);
                 if shared.parked.load(Ordering::Acquire) {
                     shared.news.for_keeper.notify_one();

@@ -26,6 +26,11 @@ pub(crate) fn batch(log: &Log, numbers: std::ops::Range<u64>) -> Batch {
     batch
 }
 
+/// Any record.
+pub(crate) fn frame() -> LogRecord<'static> {
+    sample(b"")
+}
+
 fn push(batch: &mut Batch, payload: &[u8]) {
     batch.push(&LogRecord { message: Message { payload, ..sample(b"").message }, ..sample(b"") });
 }

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use metrics::Counter;
 use rdkafka::client::ClientContext;
@@ -22,6 +23,9 @@ use crate::sink::{Receipt, Verdict};
 pub(super) const REFUSED: &str = "refused";
 /// Header of a dead letter: the topic that refused it.
 pub(super) const REFUSED_BY: &str = "refused-by";
+
+/// A record that waited for so long may be refused for its age alone. Less than the margin that its timestamp was given.
+const STALE_AFTER: Duration = Duration::from_secs(30);
 
 /// The reports' way from one producer to those who wait.
 pub(super) struct Delivery {
@@ -123,8 +127,21 @@ impl Delivery {
         self.pending.report(ticket, Verdict::Withdrawn);
     }
 
-    fn failed(&self, error: &KafkaError, message: &BorrowedMessage<'_>, ticket: Ticket) {
+    /// What it means for this record: one that has waited through an outage was given a timestamp that fitted then. It comes back, to be given
+    /// another.
+    fn meaning(&self, error: &KafkaError, ticket: Ticket) -> Meaning {
         match Meaning::from(error) {
+            Meaning::Refused(Refusal::Invalid)
+                if self.pending.waited(ticket, Instant::now()) >= STALE_AFTER =>
+            {
+                Meaning::Withdrawn
+            }
+            meaning => meaning,
+        }
+    }
+
+    fn failed(&self, error: &KafkaError, message: &BorrowedMessage<'_>, ticket: Ticket) {
+        match self.meaning(error, ticket) {
             Meaning::Refused(refusal) => {
                 let topic = message.topic();
                 tracing::warn!(topic, reason = refusal.name(), %error, dead_letter = ticket.dead_letter, "Kafka refuses a record");

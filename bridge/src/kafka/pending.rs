@@ -159,6 +159,13 @@ impl Pending {
         self.reported(place, reports, over);
     }
 
+    /// For how long a frame that has no verdict has waited.
+    pub(super) fn waited(&self, ticket: Ticket, now: Instant) -> Duration {
+        let batches = self.batches();
+        let place = batches.places.get(ticket.batch as usize).and_then(Option::as_ref);
+        place.map_or(Duration::ZERO, |place| now.saturating_duration_since(place.since))
+    }
+
     pub(super) fn progress(&self, now: Instant) -> Progress {
         let mut batches = self.batches();
         if batches.reports != batches.reports_seen.0 {
@@ -261,6 +268,17 @@ mod tests {
         pending.stored(&mut words);
         assert_eq!(*told.lock().unwrap(), [(first, 0..3), (first, 4..5), (second, 3..5)]);
         assert_eq!(pending.progress(Instant::now()).owed, 4);
+    }
+
+    #[test]
+    fn a_frame_waits_until_its_batch_has_its_verdicts() {
+        let (pending, told) = (Pending::new(), Told::default());
+        let place = pending.open();
+        pending.close(place, 1, on_settled(&told));
+        let later = Instant::now() + Duration::from_mins(1);
+        assert!(pending.waited(ticket(place, 0), later) >= Duration::from_mins(1));
+        pending.report(ticket(place, 0), Verdict::Stored);
+        assert_eq!(pending.waited(ticket(place, 0), later), Duration::ZERO);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use holdfast_wire::ids::BridgeId;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_kafka, open_log, open_store};
+use super::parts::{make_data_dir, open_kafka, open_log, open_store, remember_what_is_in_doubt};
 use crate::config::{BridgeListen, Settings, SinkKind};
 
 /// A running bridge. Stopped in the order of its fields.
@@ -46,9 +46,7 @@ impl BridgeAssembly {
             store,
             ..
         } = settings;
-        // A device may send again everything it was not acknowledged (promise P4).
-        let in_doubt_max = gateway.engine.mqtt.receive_maximum;
-        bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
+        remember_what_is_in_doubt(&mut bridge, &gateway);
         // Every address is taken before anything is served.
         let (link, link_address) = listen("bridge.listen", bridge_listen.link)?;
         let (admin, admin_address) = listen("bridge.admin", bridge_listen.admin)?;

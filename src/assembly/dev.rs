@@ -20,7 +20,7 @@ use holdfast_store::Store;
 use holdfast_wire::ids::NodeId;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_log, open_store};
+use super::parts::{make_data_dir, open_log, open_store, remember_what_is_in_doubt};
 use crate::config::Settings;
 use crate::process::Process;
 
@@ -43,9 +43,7 @@ impl DevAssembly {
     /// Starts everything; once it returns, devices can connect.
     pub(crate) fn start(settings: Settings, process: &Process) -> Result<Self, StartError> {
         let Settings { data_dir, gateway, sink, mut bridge, store_url, store, .. } = settings;
-        // A device may send again everything it was not acknowledged (promise P4).
-        let in_doubt_max = gateway.engine.mqtt.receive_maximum;
-        bridge.dedupe.entries_per_client_max = bridge.dedupe.entries_per_client_max.max(in_doubt_max);
+        remember_what_is_in_doubt(&mut bridge, &gateway);
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
         let log = open_log(&data_dir, sink)?;

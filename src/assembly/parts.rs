@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink, KafkaStartError};
 use holdfast_bridge::log::{Log, LogConfig, LogError};
 use holdfast_bridge::sink::Sink;
 use holdfast_bridge::spool::{OutageConfig, OutageSink, SpoolError};
+use holdfast_gateway::config::Settings as GatewaySettings;
 use holdfast_store::{OpenError, Options, Store};
 
 use crate::config::without_password;
@@ -84,6 +86,13 @@ pub(crate) enum StartError {
         /// What it said.
         error: io::Error,
     },
+}
+
+/// A device may send again everything that it was not acknowledged, so the bridge remembers at least as much of each (promise P4).
+/// A bridge of its own goes by its own `mqtt.receive_maximum`, which must therefore be that of its gateways.
+pub(super) fn remember_what_is_in_doubt(bridge: &mut BridgeConfig, gateway: &GatewaySettings) {
+    let remembered = &mut bridge.dedupe.entries_per_client_max;
+    *remembered = (*remembered).max(gateway.engine.mqtt.receive_maximum);
 }
 
 /// The store that `url` names; without one, that in the data directory, which is there already.

@@ -140,3 +140,24 @@ pub(super) fn open_kafka(
         .map_err(|error| StartError::Spool { directory: data_dir.to_owned(), error })?;
     Ok(Arc::new(sink))
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_gateway::config::GatewayConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_bridge_remembers_at_least_what_a_device_may_send_again() {
+        let remembered = |receive_maximum, entries_per_client_max| {
+            let mut gateway = GatewayConfig::default();
+            gateway.mqtt.receive_maximum = receive_maximum;
+            let mut bridge = BridgeConfig::default();
+            bridge.dedupe.entries_per_client_max = entries_per_client_max;
+            remember_what_is_in_doubt(&mut bridge, &gateway.validate().unwrap());
+            bridge.dedupe.entries_per_client_max
+        };
+        assert_eq!(remembered(100, 32), 100);
+        assert_eq!(remembered(32, 500), 500);
+    }
+}

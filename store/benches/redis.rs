@@ -138,7 +138,7 @@ fn append() -> Request {
         properties: &[],
         payload: &[7; 128],
     });
-    Request::Append { streams: vec![StreamKey::Filter("alerts/#".into())], message }
+    Request::Append { streams: vec![StreamKey::Filter("alerts/#".into())], message, collapse_key: None }
 }
 
 struct Server {

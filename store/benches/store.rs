@@ -95,7 +95,7 @@ fn append(store: &dyn Store, in_flight: usize) -> f64 {
         payload: &[7; 128],
     });
     let count = in_flight * 50 + 200;
-    let request = Request::Append { streams: vec![StreamKey::Filter(filter)], message };
+    let request = Request::Append { streams: vec![StreamKey::Filter(filter)], message, collapse_key: None };
     count as f64 / in_window(store, std::iter::repeat_n(request, count), in_flight).as_secs_f64()
 }
 

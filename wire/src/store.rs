@@ -78,6 +78,9 @@ pub enum Request {
         streams: Vec<StreamKey>,
         /// The message.
         message: SharedMessage,
+        /// In a device's own stream it takes the place of what waits there under the same key: the older one is read no
+        /// more. Streams of filters pass it over, as their readers stand at different places.
+        collapse_key: Option<Box<str>>,
     },
     /// Reads on behind a cursor. → [`Reply::Messages`]
     Read {
@@ -106,16 +109,110 @@ pub enum Request {
     },
     /// All filters that have a stream: what a starting bridge must append for. → [`Reply::Filters`]
     DurableFilters,
-    /// Extends a node's right to own sessions. → [`Reply::Done`]
+    /// Extends a node's right to own sessions. → [`Reply::Renewed`]; [`StoreError::Fenced`] once it was buried, for ever.
     RenewLease {
         /// Which node.
         node: NodeId,
         /// For how long from now, in ms.
         for_ms: u32,
     },
-    /// Nodes whose lease ran out while they owned sessions. → [`Reply::Nodes`]
+    /// Nodes whose lease ran out while they owned sessions, buried or not. → [`Reply::Nodes`]
     DeadNodes,
+    /// Declares a node dead whose lease has run out: it can neither renew it nor open sessions any more. → [`Reply::Done`], also
+    /// when it was buried before; [`StoreError::Fenced`] if its lease still runs, and nothing has changed.
+    Bury {
+        /// Which node.
+        node: NodeId,
+    },
+    /// Takes a session from an owner that is dead: it rests for the expiry it was opened with from now on, or ends without one, and its
+    /// will falls due after its delay or with the session's end. The epoch grows. → [`Reply::Done`]; [`StoreError::Fenced`] if another owner
+    /// has it by now, [`StoreError::Gone`] if it has ended.
+    Reap {
+        /// Whose session.
+        client: ClientId,
+        /// Its epoch under the dead owner.
+        epoch: Epoch,
+    },
+    /// Wills of reaped sessions that have fallen due. Each is given again after [`WILL_AGAIN_S`], until [`Request::WillPublished`]
+    /// strikes it out; none whose client came back to its session before the time. → [`Reply::Wills`]
+    DueWills {
+        /// Most wills wanted.
+        wills_max: u32,
+    },
+    /// A will that was given is published. → [`Reply::Done`], also if it was struck out before.
+    WillPublished {
+        /// Whose.
+        client: ClientId,
+        /// The number it was given with.
+        number: u64,
+    },
+    /// Makes one holder at a time the only one to do something. → [`Reply::Lock`]
+    TakeLock {
+        /// What.
+        name: Box<str>,
+        /// Who; asks again before its time is over to keep it.
+        holder: u64,
+        /// For how long from now, in ms.
+        for_ms: u32,
+    },
+    /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams begin anew at their end.
+    /// → [`Reply::Subscribed`] with where each stream stands; also if it is there already with this epoch. [`StoreError::Fenced`] if someone else has
+    /// opened it since, or the owner is buried.
+    Restore {
+        /// Whose session.
+        client: ClientId,
+        /// Who holds its connection.
+        owner: Owner,
+        /// The epoch under which the owner opened it; all that are given out later are larger.
+        epoch: Epoch,
+        /// Session expiry in seconds.
+        expiry_s: u32,
+        /// What to publish if the owner dies.
+        will: Option<WillRecord>,
+        /// Subscriptions, received and inflight; its cursors are passed over.
+        session: SessionRecord,
+    },
+    /// A page of sessions, in an order of the store's own. One that is there all the while is on one page; one that comes or goes
+    /// meanwhile may be. → [`Reply::Sessions`]
+    Sessions {
+        /// Only those that this node owns.
+        owner: Option<NodeId>,
+        /// The page that the former answer named; none to begin.
+        page: Option<Page>,
+        /// Most sessions wanted; there may be fewer, or none, on a page that is not the last.
+        sessions_max: u32,
+    },
+    /// Changes who is in a named group of clients; the group begins with its first member and ends with its last. A client need not
+    /// have a session. → [`Reply::GroupChanged`]; [`StoreError::Full`] if it would have more members than the bounds allow.
+    ChangeGroup {
+        /// Which group.
+        group: Box<str>,
+        /// Who comes in.
+        add: Vec<ClientId>,
+        /// Who leaves. A client that is in both lists leaves.
+        remove: Vec<ClientId>,
+    },
+    /// Ends a group. → [`Reply::Done`]
+    DropGroup {
+        /// Which group.
+        group: Box<str>,
+    },
+    /// A page of a group's members, as with [`Request::Sessions`]; an unknown group has none. → [`Reply::Members`]
+    GroupMembers {
+        /// Which group.
+        group: Box<str>,
+        /// The page that the former answer named; none to begin.
+        page: Option<Page>,
+        /// Most members wanted.
+        members_max: u32,
+    },
 }
+
+/// Where the next page of an answer begins. The store alone knows what it means; whoever asks hands it back, from wherever it was kept.
+pub type Page = Box<[u8]>;
+
+/// How long a will that was given out stays away before it is given out again, in seconds.
+pub const WILL_AGAIN_S: u32 = 30;
 
 /// How far a session has come, apart from its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,8 +244,13 @@ pub enum Reply {
     Subscribed(Vec<Cursor>),
     /// To [`Request::Lookup`].
     Session(Option<SessionInfo>),
-    /// To [`Request::Append`]: where the message stands in each stream that exists.
-    Appended(Vec<Cursor>),
+    /// To [`Request::Append`].
+    Appended {
+        /// Where the message stands in each stream that exists and took it.
+        at: Vec<Cursor>,
+        /// Streams that did not take it, as they are full and keep what they have.
+        full: Vec<StreamKey>,
+    },
     /// To [`Request::Read`].
     Messages {
         /// In the order of their offsets, which may have gaps where a bound or an age cut messages off.
@@ -162,6 +264,37 @@ pub enum Reply {
     Filters(Vec<Box<str>>),
     /// To [`Request::DeadNodes`].
     Nodes(Vec<NodeId>),
+    /// To [`Request::RenewLease`].
+    Renewed {
+        /// Whether the store knew a lease of this node. A node that renews its lease again and again and is told `false` knows that the store
+        /// has lost its data.
+        known: bool,
+    },
+    /// To [`Request::DueWills`].
+    Wills(Vec<DueWill>),
+    /// To [`Request::TakeLock`]: whether the holder has it now.
+    Lock(bool),
+    /// To [`Request::Sessions`].
+    Sessions {
+        /// The sessions.
+        sessions: Vec<SessionEntry>,
+        /// Where the next page begins; none behind the last.
+        next: Option<Page>,
+    },
+    /// To [`Request::ChangeGroup`].
+    GroupChanged {
+        /// Clients that were not in it before.
+        added: u32,
+        /// Clients that were.
+        removed: u32,
+    },
+    /// To [`Request::GroupMembers`].
+    Members {
+        /// The clients.
+        clients: Vec<ClientId>,
+        /// Where the next page begins; none behind the last.
+        next: Option<Page>,
+    },
     /// It is done, and durable if the request promised so.
     Done,
 }
@@ -188,6 +321,38 @@ pub struct SessionInfo {
     pub persistent: bool,
     /// Filters and granted QoS of a persistent session.
     pub subscriptions: Vec<SubscriptionRecord>,
+    /// When its connection began, or when it began to rest: Unix ms.
+    pub since_ms: u64,
+    /// Until when it rests: Unix ms, `u64::MAX` for ever; none while it is connected.
+    pub rests_until_ms: Option<u64>,
+    /// Messages for this client alone that it has not settled. What its filters' streams hold is not counted.
+    pub pending: u64,
+}
+
+/// A session on a page of [`Request::Sessions`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEntry {
+    /// Whose.
+    pub client: ClientId,
+    /// Who holds its connection; none while it rests.
+    pub owner: Option<Owner>,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Whether it outlives its connection.
+    pub persistent: bool,
+    /// When its connection began, or when it began to rest: Unix ms.
+    pub since_ms: u64,
+}
+
+/// A will that is to be published now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueWill {
+    /// Whose.
+    pub client: ClientId,
+    /// What [`Request::WillPublished`] names.
+    pub number: u64,
+    /// What to publish.
+    pub message: SharedMessage,
 }
 
 /// Why the store did not do what was asked.
@@ -196,6 +361,9 @@ pub enum StoreError {
     /// Another owner opened the session: whoever asked has lost it and closes its connection.
     #[error("the session has another owner")]
     Fenced,
+    /// There is no such session: it ended, another owner ended it, or the store has lost its data.
+    #[error("the session is not there")]
+    Gone,
     /// No answer within the deadline, or no connection. The request may or may not have been carried out.
     #[error("the session store is unavailable: {0}")]
     Unavailable(String),

@@ -114,7 +114,8 @@ impl Way {
         }
         if durable {
             let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
-            let request = Request::Append { streams: vec![stream], message: self.message.clone() };
+            let request =
+                Request::Append { streams: vec![stream], message: self.message.clone(), collapse_key: None };
             match ask_until_taken(&*self.core.store, request).await {
                 Ok(_) => return 0,
                 Err(error) => tracing::warn!(%error, "a message for a shared subscription is refused"),

@@ -34,8 +34,8 @@ pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result
     }
     let mut positions = Positions::new();
     if !streams.is_empty() {
-        let append = Request::Append { streams, message: message.clone() };
-        if let Reply::Appended(appended) = ask(&*core.store, append).await? {
+        let append = Request::Append { streams, message: message.clone(), collapse_key: None };
+        if let Reply::Appended { at: appended, .. } = ask(&*core.store, append).await? {
             positions = appended;
         }
     }

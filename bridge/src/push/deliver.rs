@@ -119,15 +119,18 @@ async fn keep(
     if let Some(refusal) = cannot_keep(session, message) {
         return Ok(PushOutcome::Refused(refusal));
     }
-    let request =
-        Request::Append { streams: vec![StreamKey::Device(client.into())], message: message.clone() };
+    let request = Request::Append {
+        streams: vec![StreamKey::Device(client.into())],
+        message: message.clone(),
+        collapse_key: None,
+    };
     let mut retry_after = RETRY_MIN;
     let positions = loop {
         if message.view().is_expired(now_ms()) {
             return Ok(PushOutcome::Expired);
         }
         match ask(&*core.store, request.clone()).await {
-            Ok(Reply::Appended(positions)) if !positions.is_empty() => break positions,
+            Ok(Reply::Appended { at: positions, .. }) if !positions.is_empty() => break positions,
             Ok(_) => return Ok(PushOutcome::Refused(Refusal::NoSuchSession)),
             // It may have taken effect all the same (rule 4 of the contract), so this is no outcome.
             Err(error) if is_temporary(&error) => {

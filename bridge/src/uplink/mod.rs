@@ -353,7 +353,7 @@ impl Uplinks {
                     self.questions.ask(ticket, Question::Streams(streams), message);
                 }
             }
-            (_, Ok(Reply::Appended(positions))) => {
+            (_, Ok(Reply::Appended { at: positions, .. })) => {
                 self.owed.stands_at(ticket, positions);
                 self.owed.done(ticket, part, Fate::default());
             }

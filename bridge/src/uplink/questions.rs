@@ -49,7 +49,9 @@ impl Question {
 
     fn request(&self, message: SharedMessage) -> Request {
         match self {
-            Self::Streams(streams) => Request::Append { streams: streams.clone(), message },
+            Self::Streams(streams) => {
+                Request::Append { streams: streams.clone(), message, collapse_key: None }
+            }
             Self::Device { client, .. } => Request::Lookup { client: ClientId::new(client) },
             Self::Retain => Request::Retain { message },
         }

@@ -141,7 +141,7 @@ fn append(store: &dyn Store, text: &str) -> Result<Reply, StoreError> {
         properties: &[],
         payload: text.as_bytes(),
     });
-    ask(store, Request::Append { streams: vec![StreamKey::Filter("a".into())], message })
+    ask(store, Request::Append { streams: vec![StreamKey::Filter("a".into())], message, collapse_key: None })
 }
 
 fn subscribe(store: &dyn Store) {

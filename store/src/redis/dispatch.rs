@@ -129,7 +129,9 @@ impl Worker {
                 self.close(&client, epoch, expiry_s, &progress).await
             }
             Request::Lookup { client } => self.lookup(&client).await,
-            Request::Append { streams, message } => self.append_if_it_fits(streams, &message).await,
+            Request::Append { streams, message, collapse_key: _ } => {
+                self.append_if_it_fits(streams, &message).await
+            }
             Request::Read { stream, after, messages_max, bytes_max } => {
                 self.read(&stream, after, messages_max, bytes_max).await
             }
@@ -140,6 +142,16 @@ impl Worker {
             Request::DurableFilters => self.durable_filters().await,
             Request::RenewLease { node, for_ms } => self.renew_lease(node, for_ms).await,
             Request::DeadNodes => self.dead_nodes().await,
+            Request::Bury { .. }
+            | Request::Reap { .. }
+            | Request::DueWills { .. }
+            | Request::WillPublished { .. }
+            | Request::TakeLock { .. }
+            | Request::Restore { .. }
+            | Request::Sessions { .. }
+            | Request::ChangeGroup { .. }
+            | Request::DropGroup { .. }
+            | Request::GroupMembers { .. } => Err(StoreError::Unavailable("not carried out yet".to_owned())),
         }
     }
 }
@@ -170,7 +182,7 @@ impl Dispatcher {
             let held = (waiting, running.clone());
             let deadline = at + self.worker.deadline;
             match job {
-                Job::Request(Request::Append { streams, message }, reply) => {
+                Job::Request(Request::Append { streams, message, collapse_key: _ }, reply) => {
                     self.append(streams, message, Debt::new(reply, held), deadline);
                 }
                 Job::Request(request, reply) => {
@@ -213,7 +225,7 @@ impl Dispatcher {
         if !worker.surely_fits(streams.len(), &message) {
             let uses = streams.iter().map(|stream| (lane_of(stream), Use::Alone)).collect();
             let worker = Rc::clone(worker);
-            let request = Request::Append { streams, message };
+            let request = Request::Append { streams, message, collapse_key: None };
             let task = Box::pin(async move {
                 debt.settle(worker.by(deadline, worker.carry_out(request)).await);
             });
@@ -221,7 +233,7 @@ impl Dispatcher {
         }
         let parts = Rc::new(Parts { left: Cell::new(streams.len()), outcome: RefCell::new(Ok(Vec::new())) });
         if streams.is_empty() {
-            return debt.settle(Ok(Reply::Appended(Vec::new())));
+            return debt.settle(Ok(Reply::Appended { at: Vec::new(), full: Vec::new() }));
         }
         let debt = Rc::new(Cell::new(Some(debt)));
         for stream in streams {
@@ -232,7 +244,12 @@ impl Dispatcher {
                 if parts.left.get() == 0 {
                     let _ = worker.by(deadline, worker.make_room()).await;
                     if let Some(debt) = debt.take() {
-                        debt.settle(parts.outcome.replace(Ok(Vec::new())).map(Reply::Appended));
+                        debt.settle(
+                            parts
+                                .outcome
+                                .replace(Ok(Vec::new()))
+                                .map(|at| Reply::Appended { at, full: Vec::new() }),
+                        );
                     }
                 }
             });
@@ -320,12 +337,22 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         }
         Request::Lookup { client } => vec![(lane(CLIENT, client), Use::Sent)],
         Request::Read { stream, .. } => vec![(lane_of(stream), Use::Sent)],
+        Request::Reap { client, .. }
+        | Request::Restore { client, .. }
+        | Request::WillPublished { client, .. } => client_and(client, &mut std::iter::empty()),
         Request::Append { .. }
         | Request::Retain { .. }
         | Request::ReadRetained { .. }
         | Request::DurableFilters
         | Request::RenewLease { .. }
-        | Request::DeadNodes => vec![],
+        | Request::DeadNodes
+        | Request::Bury { .. }
+        | Request::DueWills { .. }
+        | Request::TakeLock { .. }
+        | Request::Sessions { .. }
+        | Request::ChangeGroup { .. }
+        | Request::DropGroup { .. }
+        | Request::GroupMembers { .. } => vec![],
     }
 }
 

@@ -12,7 +12,7 @@ impl Worker {
     pub(super) async fn renew_lease(&self, node: NodeId, for_ms: u32) -> Result<Reply, StoreError> {
         let call = self.server.call("renew", Partition::FIRST).arg(self.now());
         self.server.answer(call.arg(&node.0.to_be_bytes()[..]).arg(for_ms)).await?.word()?;
-        Ok(Reply::Done)
+        Ok(Reply::Renewed { known: true })
     }
 
     /// Those of the nodes without a lease that own something in some partition. The others are forgotten.

@@ -276,7 +276,15 @@ impl Worker {
             held.signed()?;
         }
         subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
-        Ok(Reply::Session(Some(SessionInfo { owner, epoch, persistent, subscriptions })))
+        Ok(Reply::Session(Some(SessionInfo {
+            owner,
+            epoch,
+            persistent,
+            subscriptions,
+            since_ms: 0,
+            rests_until_ms: None,
+            pending: 0,
+        })))
     }
 
     /// Tells the streams how far the session has read them. What does not reach them now is said again by the next save, and

@@ -58,7 +58,7 @@ impl Worker {
             appended.extend(part?);
         }
         self.make_room().await?;
-        Ok(Reply::Appended(appended))
+        Ok(Reply::Appended { at: appended, full: Vec::new() })
     }
 
     /// Appends to one stream; none if there is no such stream.

@@ -81,7 +81,17 @@ impl State {
             | Request::ReadRetained { .. }
             | Request::DurableFilters
             | Request::RenewLease { .. }
-            | Request::DeadNodes => false,
+            | Request::DeadNodes
+            | Request::Bury { .. }
+            | Request::Reap { .. }
+            | Request::DueWills { .. }
+            | Request::WillPublished { .. }
+            | Request::TakeLock { .. }
+            | Request::Restore { .. }
+            | Request::Sessions { .. }
+            | Request::ChangeGroup { .. }
+            | Request::DropGroup { .. }
+            | Request::GroupMembers { .. } => false,
         }
     }
 
@@ -107,7 +117,9 @@ impl State {
                 self.close(&client, epoch, expiry_s, progress, now_ms, journal)
             }
             Request::Lookup { client } => Ok(Reply::Session(self.lookup(&client, now_ms))),
-            Request::Append { streams, message } => self.append(streams, &message, now_ms, journal),
+            Request::Append { streams, message, collapse_key: _ } => {
+                self.append(streams, &message, now_ms, journal)
+            }
             Request::Read { stream, after, messages_max, bytes_max } => {
                 let (messages, end) = self
                     .streams
@@ -122,9 +134,19 @@ impl State {
             Request::DurableFilters => Ok(Reply::Filters(self.streams.filters())),
             Request::RenewLease { node, for_ms } => {
                 self.nodes.renew(node, now_ms.saturating_add(u64::from(for_ms)), now_ms);
-                Ok(Reply::Done)
+                Ok(Reply::Renewed { known: true })
             }
             Request::DeadNodes => Ok(Reply::Nodes(self.nodes.dead(now_ms))),
+            Request::Bury { .. }
+            | Request::Reap { .. }
+            | Request::DueWills { .. }
+            | Request::WillPublished { .. }
+            | Request::TakeLock { .. }
+            | Request::Restore { .. }
+            | Request::Sessions { .. }
+            | Request::ChangeGroup { .. }
+            | Request::DropGroup { .. }
+            | Request::GroupMembers { .. } => Err(StoreError::Unavailable("not carried out yet".to_owned())),
         }
     }
 
@@ -338,6 +360,9 @@ impl State {
             epoch: Epoch(session.epoch),
             persistent,
             subscriptions,
+            since_ms: 0,
+            rests_until_ms: None,
+            pending: 0,
         })
     }
 
@@ -391,7 +416,7 @@ impl State {
                 appended.push(Cursor { stream, acked });
             }
         }
-        Ok(Reply::Appended(appended))
+        Ok(Reply::Appended { at: appended, full: Vec::new() })
     }
 
     fn retain(&mut self, message: SharedMessage, journal: &mut impl Journal) -> Result<Reply, StoreError> {

@@ -116,7 +116,8 @@ pub(crate) fn what_does_not_fit_into_an_empty_store_is_refused(bench: &Bench) {
         fill(bench, name, 1);
     }
     let message = bench.message("t", &"x".repeat(7_000));
-    let answer = bench.ask(Request::Append { streams: streams.map(filter).to_vec(), message });
+    let answer =
+        bench.ask(Request::Append { streams: streams.map(filter).to_vec(), message, collapse_key: None });
     assert!(matches!(answer, Err(StoreError::Full(_))), "{answer:?}");
     for name in streams {
         assert_eq!(bench.offsets(&filter(name)), [1], "nothing gave way to what was refused");
@@ -126,7 +127,7 @@ pub(crate) fn what_does_not_fit_into_an_empty_store_is_refused(bench: &Bench) {
 pub(crate) fn a_message_that_no_stream_may_hold_is_refused(bench: &Bench) {
     bench.subscriber("d", "a");
     let message = bench.message("t", &"x".repeat(BOUNDS.stream.bytes_max as usize));
-    let answer = bench.ask(Request::Append { streams: vec![filter("a")], message });
+    let answer = bench.ask(Request::Append { streams: vec![filter("a")], message, collapse_key: None });
     assert!(matches!(answer, Err(StoreError::Full(_))), "{answer:?}");
     assert_eq!(bench.append(&[filter("a")], "fits"), [at(filter("a"), 1)]);
 }

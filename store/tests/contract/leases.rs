@@ -6,7 +6,8 @@ use holdfast_wire::ids::NodeId;
 use crate::world::{ALICE, BOB, Bench};
 
 fn renew(bench: &Bench, node: NodeId) {
-    bench.done(Request::RenewLease { node, for_ms: 5_000 });
+    let renewed = bench.ask(Request::RenewLease { node, for_ms: 5_000 });
+    assert!(matches!(renewed, Ok(Reply::Renewed { .. })), "{renewed:?}");
 }
 
 fn dead(bench: &Bench) -> Vec<NodeId> {

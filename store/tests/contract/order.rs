@@ -28,8 +28,16 @@ pub(crate) fn requests_for_one_client_take_effect_in_order_of_submission(bench: 
     for number in 0..40 {
         let subscriptions = vec![subscription("a", QoS::AtLeastOnce)];
         submit(Request::Subscribe { client: client(), epoch, subscriptions });
-        submit(Request::Append { streams: vec![filter("a")], message: bench.message("a", "x") });
-        submit(Request::Append { streams: vec![device("d")], message: bench.message("a", "x") });
+        submit(Request::Append {
+            streams: vec![filter("a")],
+            message: bench.message("a", "x"),
+            collapse_key: None,
+        });
+        submit(Request::Append {
+            streams: vec![device("d")],
+            message: bench.message("a", "x"),
+            collapse_key: None,
+        });
         let progress = Progress { cursors: vec![at(device("d"), number + 1)], ..Progress::default() };
         submit(Request::Save { client: client(), epoch, progress });
         submit(Request::Unsubscribe { client: client(), epoch, filters: vec!["a".into()] });
@@ -37,7 +45,7 @@ pub(crate) fn requests_for_one_client_take_effect_in_order_of_submission(bench: 
     }
     let mut offsets = Vec::<Offset>::new();
     for _ in 0..expected {
-        if let Reply::Appended(cursors) = answers.recv_timeout(DEADLINE).unwrap().unwrap() {
+        if let Reply::Appended { at: cursors, .. } = answers.recv_timeout(DEADLINE).unwrap().unwrap() {
             assert_eq!(cursors.len(), 1, "the stream was there each time");
             offsets.push(cursors[0].acked);
         }

@@ -126,7 +126,7 @@ pub(crate) fn reading_keeps_to_its_limits_and_the_first_message_always_comes(ben
 pub(crate) fn an_expired_message_is_still_read_from_a_stream(bench: &Bench) {
     bench.subscriber("d", "a");
     let message = bench.message_until("a", "too late", bench.now_ms() + 1_000);
-    bench.ask(Request::Append { streams: vec![filter("a")], message }).unwrap();
+    bench.ask(Request::Append { streams: vec![filter("a")], message, collapse_key: None }).unwrap();
     bench.pass_s(2);
     assert_eq!(bench.offsets(&filter("a")), [1]);
 }

@@ -198,8 +198,12 @@ impl Bench {
     }
 
     pub(crate) fn append(&self, streams: &[StreamKey], text: &str) -> Vec<Cursor> {
-        match self.ask(Request::Append { streams: streams.to_vec(), message: self.message("t", text) }) {
-            Ok(Reply::Appended(cursors)) => cursors,
+        match self.ask(Request::Append {
+            streams: streams.to_vec(),
+            message: self.message("t", text),
+            collapse_key: None,
+        }) {
+            Ok(Reply::Appended { at, .. }) => at,
             other => panic!("{other:?}"),
         }
     }

@@ -69,9 +69,13 @@ fn a_child_writes_until_it_is_killed() {
     };
     for number in 0_u64.. {
         let text = format!("{round}-{number}");
-        let append = Request::Append { streams: vec![filter("log")], message: message("log", &text) };
+        let append = Request::Append {
+            streams: vec![filter("log")],
+            message: message("log", &text),
+            collapse_key: None,
+        };
         window.submit(&store, append, move |reply| match reply {
-            Reply::Appended(cursors) => format!("append {} {text}", cursors[0].acked),
+            Reply::Appended { at: cursors, .. } => format!("append {} {text}", cursors[0].acked),
             other => panic!("{other:?}"),
         });
         if number % 5 == 0 {

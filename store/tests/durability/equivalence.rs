@@ -149,6 +149,7 @@ impl Side {
                     .chain(devices.iter().map(|at| device(CLIENTS[*at])))
                     .collect(),
                 message: self.bench.message("a", &"m".repeat(*bytes)),
+                collapse_key: None,
             },
             Step::Read { stream, after, messages_max } => Request::Read {
                 stream: stream_at(*stream),

@@ -148,7 +148,11 @@ fn a_full_server_says_so_and_what_frees_memory_still_works() {
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
     let is_full = |request| matches!(bench.ask(request), Err(StoreError::Full(_)));
-    assert!(is_full(Request::Append { streams: vec![filter("a")], message: bench.message("t", "x") }));
+    assert!(is_full(Request::Append {
+        streams: vec![filter("a")],
+        message: bench.message("t", "x"),
+        collapse_key: None
+    }));
     assert!(is_full(Request::Open {
         client: ClientId::new("new"),
         owner: BOB,

@@ -75,7 +75,7 @@ impl Engine {
     }
 
     pub(super) fn end_if_fenced(&mut self, id: ConnectionId, result: &Result<Reply, StoreError>, now: Now) {
-        if matches!(result, Err(StoreError::Fenced)) {
+        if matches!(result, Err(StoreError::Fenced | StoreError::Gone)) {
             self.end(id, CloseReason::Fenced, now);
         }
     }

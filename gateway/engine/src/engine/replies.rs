@@ -17,7 +17,7 @@ impl Engine {
     /// The store answered, or failed to.
     pub fn handle_store_reply(&mut self, request: RequestId, result: Result<Reply, StoreError>, now: Now) {
         let Some(asked) = self.shared.asked.remove(&request) else { return };
-        if matches!(&result, Err(error) if *error != StoreError::Fenced) {
+        if matches!(&result, Err(error) if !matches!(error, StoreError::Fenced | StoreError::Gone)) {
             self.shared.stats.store_errors += 1;
         }
         match asked {
@@ -102,7 +102,7 @@ impl Engine {
             }
             Asked::Close(closing) => match result {
                 // It stays known here until its new owner has asked for it.
-                Err(StoreError::Fenced) => {}
+                Err(StoreError::Fenced | StoreError::Gone) => {}
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {
                     self.shared.closing.remove(&(closing.client, closing.epoch));

@@ -102,9 +102,9 @@ impl Shard {
                 None => StreamKey::Filter((*name).into()),
             })
             .collect();
-        let request = Request::Append { streams, message: SharedMessage::new(message) };
+        let request = Request::Append { streams, message: SharedMessage::new(message), collapse_key: None };
         match self.store_is_asked(request) {
-            Reply::Appended(positions) => positions,
+            Reply::Appended { at, .. } => at,
             other => panic!("an append is answered with {other:?}"),
         }
     }

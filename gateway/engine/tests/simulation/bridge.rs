@@ -256,8 +256,10 @@ impl Bridge {
                 }
             }
             if !streams.is_empty()
-                && let Ok(Reply::Appended(appended)) =
-                    ask(store, Request::Append { streams, message: pending.message.clone() })
+                && let Ok(Reply::Appended { at: appended, .. }) = ask(
+                    store,
+                    Request::Append { streams, message: pending.message.clone(), collapse_key: None },
+                )
             {
                 positions = appended;
             }

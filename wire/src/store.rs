@@ -232,6 +232,8 @@ pub struct WillRecord {
     pub message: SharedMessage,
     /// How long after the connection ended, in seconds; the end of the session comes first if it is earlier.
     pub delay_s: u32,
+    /// Message expiry from the moment of its publication, in seconds (MQTT 5 will property); `u32::MAX`: it does not expire.
+    pub expiry_s: u32,
 }
 
 /// An answer of the store.
@@ -349,10 +351,10 @@ pub struct SessionEntry {
 pub struct DueWill {
     /// Whose.
     pub client: ClientId,
-    /// What [`Request::WillPublished`] names.
+    /// What [`Request::WillPublished`] names: the epoch that its session had since it was reaped.
     pub number: u64,
     /// What to publish.
-    pub message: SharedMessage,
+    pub will: WillRecord,
 }
 
 /// Why the store did not do what was asked.

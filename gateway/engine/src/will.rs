@@ -42,7 +42,11 @@ impl Will {
     }
 
     pub(crate) fn record(&self) -> WillRecord {
-        WillRecord { message: self.message.clone(), delay_s: self.delay_s }
+        WillRecord {
+            message: self.message.clone(),
+            delay_s: self.delay_s,
+            expiry_s: self.expiry_s.unwrap_or(u32::MAX),
+        }
     }
 }
 

@@ -359,6 +359,7 @@ fn write_will(will: Option<WillRecord>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(will) = will {
         bytes.put_u32(will.delay_s);
+        bytes.put_u32(will.expiry_s);
         bytes.extend_from_slice(will.message.as_bytes());
     }
     bytes

@@ -24,6 +24,7 @@ pub(crate) fn encode(epoch: u64, details: &Details) -> Vec<u8> {
     }
     if let Some(will) = &details.will {
         row.put_u32(will.delay_s);
+        row.put_u32(will.expiry_s);
         row.put_bytes(will.message.as_bytes());
     }
     details.record.encode(&mut row);
@@ -44,8 +45,8 @@ pub(crate) fn decode(row: &[u8]) -> Result<(u64, Details), CodingError> {
     let will = if flags & HAS_WILL == 0 {
         None
     } else {
-        let delay_s = reader.u32()?;
-        Some(WillRecord { delay_s, message: SharedMessage::from_bytes(reader.bytes()?)? })
+        let (delay_s, expiry_s) = (reader.u32()?, reader.u32()?);
+        Some(WillRecord { delay_s, expiry_s, message: SharedMessage::from_bytes(reader.bytes()?)? })
     };
     let mut record = SessionRecord::decode(reader.rest())?;
     // Bisection relies on the order, so a row written by another hand must not break it.
@@ -78,7 +79,7 @@ mod tests {
         Details {
             expiry_s: 60,
             rests_until_ms: Some(9),
-            will: Some(WillRecord { message, delay_s: 5 }),
+            will: Some(WillRecord { message, delay_s: 5, expiry_s: 60 }),
             record: SessionRecord { cursors, ..SessionRecord::default() },
         }
     }

@@ -115,7 +115,11 @@ impl Side {
                 owner: if *by_bob { BOB } else { ALICE },
                 clean_start: *clean_start,
                 expiry_s: *expiry_s,
-                will: will.then(|| WillRecord { message: self.bench.message("w", "gone"), delay_s: 1 }),
+                will: will.then(|| WillRecord {
+                    message: self.bench.message("w", "gone"),
+                    delay_s: 1,
+                    expiry_s: u32::MAX,
+                }),
             },
             Step::Subscribe { client, stale, filters } => Request::Subscribe {
                 client: name(client),

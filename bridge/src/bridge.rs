@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::fanout::InterestTable;
 use crate::link::{LinkStream, accept_links, converse};
 use crate::push::{PushAnswer, PushError, PushRequest, answer_within};
+use crate::reaper::keep_reaping;
 use crate::sink::Sink;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
@@ -49,6 +50,7 @@ impl Bridge {
         let (links_open, links_closed) = mpsc::channel(1);
         let core = Arc::new(Core::new(config, store, sink, links_open)?);
         runtime.handle().spawn(know_durable_filters(Arc::clone(&core)));
+        runtime.handle().spawn(keep_reaping(Arc::clone(&core)));
         Ok(BridgeHandle(Arc::new(Running {
             core,
             runtime,

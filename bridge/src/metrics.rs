@@ -22,6 +22,10 @@ pub const GROUP_DROPPED: &str = "holdfast_bridge_group_dropped_total";
 pub const PUSHES: &str = "holdfast_bridge_pushes_total";
 /// Requests to the session store that are tried again because it was unavailable.
 pub const STORE_RETRIES: &str = "holdfast_bridge_store_retries_total";
+/// Sessions taken from gateways that died.
+pub const REAPED_SESSIONS: &str = "holdfast_bridge_reaped_sessions_total";
+/// Wills published in the place of gateways that died.
+pub const REAPED_WILLS: &str = "holdfast_bridge_reaped_wills_total";
 /// Seconds that one fsync of the log took.
 pub const LOG_FSYNC_SECONDS: &str = "holdfast_log_fsync_seconds";
 /// Records stored in the log.

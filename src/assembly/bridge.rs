@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use holdfast_bridge::admin::{self, Admin};
 use holdfast_bridge::kafka::{KafkaPushes, keep_events};
 use holdfast_bridge::sink::{LogSink, Sink};
-use holdfast_bridge::{Bridge, BridgeHandle, push};
+use holdfast_bridge::{Bridge, BridgeHandle, devices, push};
 use holdfast_gateway::DrainTrigger;
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
@@ -66,7 +66,7 @@ impl BridgeAssembly {
             drain: Box::new(move || on_drain.request()),
         };
         let routes = admin::router(bridge.clone(), routes);
-        let push_routes = push::router(bridge.clone());
+        let push_routes = push::router(bridge.clone()).merge(devices::router(bridge.clone()));
         let refused = |error| StartError::System { what: "a listener", error };
         let push_address = match push_listener {
             Some((push, address)) => {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_bridge::sink::{LogSink, Sink};
-use holdfast_bridge::{Bridge, BridgeHandle, push};
+use holdfast_bridge::{Bridge, BridgeHandle, devices, push};
 use holdfast_gateway::{
     Addresses, DrainTrigger, Drained, LinkTarget, Node, NodeConfig, NodeHandle, Reloader,
 };
@@ -59,7 +59,7 @@ impl DevAssembly {
         let drain_within = gateway.drain.deadline;
         let node = NodeConfig {
             metrics: Some(process.recorder()),
-            admin_extra: push::router(bridge.clone()),
+            admin_extra: push::router(bridge.clone()).merge(devices::list_router(bridge.clone())),
             open_files_max: process.open_files_max(),
             sink_stores: Some(Box::new(move || !log.is_stalled())),
             ..NodeConfig::new(gateway)

@@ -112,7 +112,7 @@ type ClientPath = Result<Path<String>, PathRejection>;
 async fn show(State(bridge): State<BridgeHandle>, client: ClientPath) -> Response {
     let client = match client_id(client) {
         Ok(client) => client,
-        Err(refusal) => return refusal,
+        Err((status, detail)) => return problem(status, detail),
     };
     match lookup(bridge.core(), &client).await {
         Ok(Some(session)) => Json(whole(&client, &session)).into_response(),
@@ -124,7 +124,7 @@ async fn show(State(bridge): State<BridgeHandle>, client: ClientPath) -> Respons
 async fn disconnect(State(bridge): State<BridgeHandle>, client: ClientPath) -> Response {
     let client = match client_id(client) {
         Ok(client) => client,
-        Err(refusal) => return refusal,
+        Err((status, detail)) => return problem(status, detail),
     };
     let owner = match lookup(bridge.core(), &client).await {
         Ok(Some(SessionInfo { owner: Some(owner), .. })) => owner,
@@ -143,13 +143,14 @@ async fn disconnect(State(bridge): State<BridgeHandle>, client: ClientPath) -> R
     }
 }
 
-fn client_id(client: ClientPath) -> Result<ClientId, Response> {
+/// The client, or the problem with it.
+fn client_id(client: ClientPath) -> Result<ClientId, (StatusCode, &'static str)> {
     match client {
         Ok(Path(client)) if client.len() > ClientId::BYTES_MAX => {
-            Err(problem(StatusCode::NOT_FOUND, "no such session"))
+            Err((StatusCode::NOT_FOUND, "no such session"))
         }
         Ok(Path(client)) => Ok(ClientId::new(&client)),
-        Err(_) => Err(problem(StatusCode::BAD_REQUEST, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
+        Err(_) => Err((StatusCode::BAD_REQUEST, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
     }
 }
 

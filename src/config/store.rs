@@ -29,7 +29,7 @@ pub(crate) struct StoreKeys {
 
 impl Default for StoreKeys {
     fn default() -> Self {
-        let Bounds { stream, message_bytes_max, sessions_max } = Bounds::default();
+        let Bounds { stream, message_bytes_max, sessions_max, .. } = Bounds::default();
         Self {
             url: String::new(),
             sessions_max,
@@ -66,11 +66,13 @@ impl StoreKeys {
             bytes_max: within("store.stream_bytes_max", self.stream_bytes_max, 1_024..=1 << 40)?,
             age_ms_max: within("store.stream_age_s_max", self.stream_age_s_max, 1..=100 * 366 * 86_400)?
                 * 1_000,
+            ..StreamBounds::default()
         };
         let bounds = Bounds {
             stream,
             message_bytes_max: within("store.message_bytes_max", self.message_bytes_max, 1_024..=1 << 44)?,
             sessions_max: within("store.sessions_max", self.sessions_max, 1..=1 << 30)?,
+            ..Bounds::default()
         };
         Ok(Options { bounds, ..Options::default() })
     }

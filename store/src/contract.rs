@@ -3,14 +3,15 @@
 //! 1. **Order.** Requests that one caller submits for one client take effect in the order of submission. Their
 //!    answers may come in another order: a question is answered at once, a durable change later.
 //! 2. **Fencing.** A write with an epoch other than the session's current one changes nothing and answers [`StoreError::Fenced`]; one of a session
-//!    that is not there, [`StoreError::Gone`] (promise P5). Epochs only grow, across restarts, failovers and the loss of all data. A node that was buried opens nothing.
+//!    that is not there, [`StoreError::Gone`] (promise P5). Epochs only grow, across restarts, failovers and the loss of all data. A node that
+//!    was buried opens nothing and renews nothing, for at least a day after its burial.
 //! 3. **Durability.** [`Reply`] comes after the change would survive the death of the process, for sessions with an
 //!    expiry, their streams and retained messages. Sessions without an expiry need not survive.
 //! 4. **An answer always comes**, at the latest after the implementation's deadline; then it is
 //!    [`StoreError::Unavailable`]. After `Unavailable` and `Full` the request may or may not have taken effect, now or
 //!    later, so whoever asked asks again or gives up its claim; it never assumes.
 //! 5. **Bounds.** A stream keeps at most [`StreamBounds`]; the oldest messages go first and leave a gap in the
-//!    offsets. When the whole store is full they go from the stream that holds most, so that who lets messages
+//!    offsets, unless it is to keep them and take no new ones ([`WhenFull`]). When the whole store is full they go from the stream that holds most, so that who lets messages
 //!    pile up loses its own and nobody's new ones are refused. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
 //!    never from the retained ones.
 //! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
@@ -24,6 +25,9 @@
 //!    member that stays away makes the others read again once, not at each resume.
 //! 8. **A takeover of a session without expiry** finds nothing: the session ended with its connection
 //!    (MQTT-3.1.2.11.2). One that is opened again with an expiry of 0 keeps what it had until it is closed.
+//! 9. **Wills.** The will of a connection whose owner is alive is that owner's to publish. Once the owner is dead and the session was reaped, the
+//!    will is given out from the moment it falls due, again and again until someone says that it is published. So it is published
+//!    at least once, and twice only if whoever published it died before saying so.
 
 pub use holdfast_wire::store::*;
 
@@ -52,11 +56,24 @@ pub struct StreamBounds {
     pub bytes_max: u64,
     /// Age of a message since it was published, in ms.
     pub age_ms_max: u64,
+    /// What becomes of a message that finds as many messages or bytes in it as it may hold. Age, and the bound of the whole store, always
+    /// take the oldest.
+    pub when_full: WhenFull,
+}
+
+/// What a full stream does with one more message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Takes it, and lets go of its oldest ones.
+    #[default]
+    DropOldest,
+    /// Keeps what it has; [`Reply::Appended`] names it as full.
+    DropNewest,
 }
 
 impl Default for StreamBounds {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, age_ms_max: 7 * 24 * 3_600_000 }
+        Self { messages_max: 100_000, bytes_max: 64 << 20, age_ms_max: 7 * 24 * 3_600_000, when_full: WhenFull::DropOldest }
     }
 }
 
@@ -71,10 +88,12 @@ pub struct Bounds {
     pub message_bytes_max: u64,
     /// Sessions, connected and resting. Beyond it an open of a new one answers [`StoreError::Full`].
     pub sessions_max: u32,
+    /// Clients in one group, and a sixteenth of those in all groups. Beyond it [`Request::ChangeGroup`] answers [`StoreError::Full`] and changes nothing.
+    pub group_members_max: u32,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { stream: StreamBounds::default(), message_bytes_max: 1 << 30, sessions_max: 4_000_000 }
+        Self { stream: StreamBounds::default(), message_bytes_max: 1 << 30, sessions_max: 4_000_000, group_members_max: 1_000_000 }
     }
 }

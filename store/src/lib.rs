@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use clock::Clock;
-pub use contract::{Bounds, ReplyTo, Store, StreamBounds};
+pub use contract::{Bounds, ReplyTo, Store, StreamBounds, WhenFull};
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 pub use open_error::OpenError;
@@ -42,8 +42,9 @@ impl Default for Options {
     }
 }
 
-/// Opens the store that `url` names: `memory:`, `embedded:DIR` or `redis://USER:PASSWORD@HOST:PORT/DB`. A directory that
-/// does not exist is made.
+/// Opens the store that `url` names: `memory:`, `embedded:DIR`, or a Redis: one server (`redis://`, `rediss://`), the one
+/// that sentinels name (`redis+sentinel://`), a cluster (`redis+cluster://`); [`RedisStore::connect`] has the details. A directory that does not
+/// exist is made.
 ///
 /// The error's `Display` is one line for an operator: what is wrong, and how to mend it.
 pub fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
@@ -52,12 +53,9 @@ pub fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
         Some(("embedded", directory)) if !directory.is_empty() => {
             Ok(Arc::new(EmbeddedStore::open(Path::new(directory), options)?))
         }
-        Some(("redis", _)) => {
+        Some(("redis" | "rediss" | "redis+sentinel" | "redis+cluster", _)) => {
             let options = RedisOptions { bounds: options.bounds, ..RedisOptions::default() };
             Ok(Arc::new(RedisStore::connect(url, options)?))
-        }
-        Some((scheme @ ("rediss" | "redis+sentinel" | "redis+cluster"), _)) => {
-            Err(OpenError::NotYet { scheme: scheme.to_owned() })
         }
         _ => {
             // A misspelt scheme does not make its password any less secret.
@@ -88,19 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn other_ways_to_redis_are_announced_and_not_pretended() {
-        for scheme in ["rediss", "redis+sentinel", "redis+cluster"] {
-            let refusal = refusal(&format!("{scheme}://user:secret@a,b"));
-            assert!(refusal.contains(scheme) && refusal.contains("not in this version yet"), "{refusal}");
-            assert!(!refusal.contains("secret"), "{refusal}");
-        }
-    }
-
-    #[test]
     fn a_redis_that_is_not_there_is_an_error_at_once() {
         // Port 1 is never given out to anyone who did not ask for it.
-        let refusal = refusal("redis://user:secret@127.0.0.1:1/");
-        assert!(refusal.contains("127.0.0.1:1") && refusal.contains("cannot be reached"), "{refusal}");
-        assert!(!refusal.contains("secret"), "{refusal}");
+        for (url, why) in [
+            ("redis://user:secret@127.0.0.1:1/", "127.0.0.1:1/0 cannot be reached"),
+            ("rediss://user:secret@127.0.0.1:1/", "127.0.0.1:1/0 cannot be reached"),
+            ("redis+sentinel://user:secret@127.0.0.1:1/main", "no sentinel names a primary for main"),
+            ("redis+cluster://user:secret@127.0.0.1:1", "the cluster of 127.0.0.1:1 cannot be reached"),
+        ] {
+            let refusal = refusal(url);
+            assert!(refusal.contains(why) && !refusal.contains("secret"), "{refusal}");
+        }
     }
 }

@@ -15,7 +15,10 @@ pub const NEVER_EXPIRES_S: u32 = u32::MAX;
 /// [`StoreError::Fenced`] once another owner opened it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// A client connected: makes `owner` the owner of its session and raises the epoch. → [`Reply::Opened`]
+    /// A client connected: makes `owner` the owner of its session and raises the epoch. → [`Reply::Opened`];
+    /// [`StoreError::Fenced`] if the owner is buried. A session of a buried owner is reaped first ([`Request::Reap`]), so that its will
+    /// is not lost. A will of the session that waits for its delay is struck out with a resume (MQTT-3.1.3-9), and falls due at once
+    /// when the session ends here.
     Open {
         /// Whose session.
         client: ClientId,
@@ -118,15 +121,16 @@ pub enum Request {
     },
     /// Nodes whose lease ran out while they owned sessions, buried or not. → [`Reply::Nodes`]
     DeadNodes,
-    /// Declares a node dead whose lease has run out: it can neither renew it nor open sessions any more. → [`Reply::Done`], also
-    /// when it was buried before; [`StoreError::Fenced`] if its lease still runs, and nothing has changed.
+    /// Declares a node dead whose lease has run out, or that never had one: it can neither renew it nor open sessions any more, for at
+    /// least a day. → [`Reply::Done`], also when it was buried before; [`StoreError::Fenced`] if its lease still runs, and nothing has changed.
     Bury {
         /// Which node.
         node: NodeId,
     },
     /// Takes a session from an owner that is dead: it rests for the expiry it was opened with from now on, or ends without one, and its
-    /// will falls due after its delay or with the session's end. The epoch grows. → [`Reply::Done`]; [`StoreError::Fenced`] if another owner
-    /// has it by now, [`StoreError::Gone`] if it has ended.
+    /// will falls due after its delay or with the session's end. The epoch grows. → [`Reply::Done`], also if its owner closed it and it rests
+    /// already, which changes nothing; [`StoreError::Fenced`] if another owner has it by now or it was reaped before, [`StoreError::Gone`] if
+    /// it has ended.
     Reap {
         /// Whose session.
         client: ClientId,
@@ -155,9 +159,10 @@ pub enum Request {
         /// For how long from now, in ms.
         for_ms: u32,
     },
-    /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams begin anew at their end.
-    /// → [`Reply::Subscribed`] with where each stream stands; also if it is there already with this epoch. [`StoreError::Fenced`] if someone else has
-    /// opened it since, or the owner is buried.
+    /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams begin anew at their end;
+    /// where an older state of the session is left, it goes on from the cursors in it.
+    /// → [`Reply::Subscribed`] with where each stream stands, the device's own among them; also if it is there already with this epoch, which
+    /// changes nothing. [`StoreError::Fenced`] if someone else has opened or reaped it since, or the owner is buried.
     Restore {
         /// Whose session.
         client: ClientId,
@@ -189,7 +194,7 @@ pub enum Request {
         group: Box<str>,
         /// Who comes in.
         add: Vec<ClientId>,
-        /// Who leaves. A client that is in both lists leaves.
+        /// Who leaves. A client that is in both lists leaves, and is not counted as added.
         remove: Vec<ClientId>,
     },
     /// Ends a group. → [`Reply::Done`]
@@ -209,6 +214,7 @@ pub enum Request {
 }
 
 /// Where the next page of an answer begins. The store alone knows what it means; whoever asks hands it back, from wherever it was kept.
+/// One that no store can have named is answered with [`StoreError::Unreadable`].
 pub type Page = Box<[u8]>;
 
 /// How long a will that was given out stays away before it is given out again, in seconds.
@@ -285,9 +291,9 @@ pub enum Reply {
     },
     /// To [`Request::ChangeGroup`].
     GroupChanged {
-        /// Clients that were not in it before.
+        /// Clients that were not in it before and are now.
         added: u32,
-        /// Clients that were.
+        /// Clients that were in it before and are no longer.
         removed: u32,
     },
     /// To [`Request::GroupMembers`].
@@ -323,7 +329,7 @@ pub struct SessionInfo {
     pub persistent: bool,
     /// Filters and granted QoS of a persistent session.
     pub subscriptions: Vec<SubscriptionRecord>,
-    /// When its connection began, or when it began to rest: Unix ms.
+    /// When its connection began, or when it began to rest: Unix ms, but a store may know it to the second only.
     pub since_ms: u64,
     /// Until when it rests: Unix ms, `u64::MAX` for ever; none while it is connected.
     pub rests_until_ms: Option<u64>,

@@ -12,7 +12,7 @@ pub(crate) fn a_resting_session_is_there_until_it_expires(bench: &Bench) {
     assert_eq!(bench.lookup("d").unwrap().owner, None);
     bench.pass_s(1);
     assert_eq!(bench.lookup("d"), None);
-    assert_eq!(bench.ask(close("d", epoch, 60)), Err(StoreError::Fenced));
+    assert_eq!(bench.ask(close("d", epoch, 60)), Err(StoreError::Gone));
     assert_eq!(bench.open("d", ALICE, 60).session, None);
 }
 

@@ -3,7 +3,7 @@
 use holdfast_store::contract::{Progress, Request, StoreError};
 use holdfast_wire::ids::{ClientId, Epoch};
 
-use crate::world::{ALICE, BOB, Bench, close, subscription};
+use crate::world::{ALICE, BOB, Bench, close, reap, subscription};
 
 pub(crate) fn a_new_client_is_opened_without_a_session(bench: &Bench) {
     let opened = bench.open("d", ALICE, 60);
@@ -35,6 +35,7 @@ pub(crate) fn a_takeover_names_the_former_owner_and_fences_it(bench: &Bench) {
         for late in [
             Request::Save { client: client.clone(), epoch: old, progress: progress.clone() },
             Request::Close { client: client.clone(), epoch: old, expiry_s: 0, progress },
+            reap(&client, old),
             Request::Unsubscribe { client: client.clone(), epoch: old, filters: vec!["a".into()] },
             Request::Subscribe {
                 client: client.clone(),
@@ -56,8 +57,26 @@ pub(crate) fn the_same_owner_is_not_its_own_former_one(bench: &Bench) {
     assert!(again.epoch > first);
 }
 
-pub(crate) fn a_write_of_an_unknown_session_is_fenced(bench: &Bench) {
-    assert_eq!(bench.ask(close("nobody", Epoch(1), 0)), Err(StoreError::Fenced));
+pub(crate) fn a_write_of_a_session_that_is_not_there_is_told_so(bench: &Bench) {
+    let epoch = bench.open("ended", ALICE, 60).epoch;
+    bench.close("ended", epoch, 0);
+    for (client, epoch) in [("nobody", Epoch(1)), ("ended", epoch)] {
+        let name = ClientId::new(client);
+        for late in [
+            close(client, epoch, 0),
+            reap(client, epoch),
+            Request::Save { client: name.clone(), epoch, progress: Progress::default() },
+            Request::Unsubscribe { client: name.clone(), epoch, filters: vec!["a".into()] },
+            Request::Subscribe {
+                client: name.clone(),
+                epoch,
+                subscriptions: vec![subscription("a", holdfast_wire::mqtt::QoS::AtLeastOnce)],
+            },
+        ] {
+            assert_eq!(bench.ask(late), Err(StoreError::Gone));
+        }
+    }
+    assert!(bench.durable_filters().is_empty());
 }
 
 pub(crate) fn a_close_by_a_former_owner_leaves_the_new_session_alone(bench: &Bench) {

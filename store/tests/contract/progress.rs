@@ -1,6 +1,6 @@
 //! What a session writes down, and what the next owner finds.
 
-use holdfast_store::contract::{Progress, Request};
+use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Request};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::{PacketId, QoS};
 use holdfast_wire::session_record::{InflightRecord, InflightState};
@@ -84,4 +84,40 @@ pub(crate) fn a_lookup_shows_owner_and_subscriptions(bench: &Bench) {
     assert_eq!(info.subscriptions.len(), 2);
     bench.close("d", epoch, 60);
     assert_eq!(bench.lookup("d").unwrap().owner, None);
+}
+
+pub(crate) fn a_lookup_shows_since_when_and_until_when(bench: &Bench) {
+    let began = bench.now_ms();
+    for expiry_s in [0, 60] {
+        bench.open(&format!("for {expiry_s}"), ALICE, expiry_s);
+    }
+    bench.pass_s(7);
+    for expiry_s in [0, 60] {
+        let info = bench.lookup(&format!("for {expiry_s}")).unwrap();
+        assert_eq!((info.since_ms, info.rests_until_ms), (began, None));
+    }
+    let again = bench.open("for 60", BOB, 60).epoch;
+    assert_eq!(bench.lookup("for 60").unwrap().since_ms, began + 7_000);
+    bench.pass_s(3);
+    bench.close("for 60", again, 50);
+    bench.pass_s(5);
+    let info = bench.lookup("for 60").unwrap();
+    assert_eq!((info.since_ms, info.rests_until_ms), (began + 10_000, Some(began + 60_000)));
+    let again = bench.open("for 60", BOB, NEVER_EXPIRES_S).epoch;
+    bench.close("for 60", again, NEVER_EXPIRES_S);
+    assert_eq!(bench.lookup("for 60").unwrap().rests_until_ms, Some(u64::MAX));
+}
+
+pub(crate) fn a_lookup_counts_what_waits_for_this_client_alone(bench: &Bench) {
+    let epoch = bench.subscriber("d", "a");
+    assert_eq!(bench.lookup("d").unwrap().pending, 0);
+    for text in ["1", "2", "3"] {
+        bench.append(&[filter("a"), device("d")], text);
+    }
+    assert_eq!(bench.lookup("d").unwrap().pending, 3);
+    bench.save("d", epoch, vec![at(device("d"), 2)]);
+    assert_eq!(bench.lookup("d").unwrap().pending, 1);
+    bench.close("d", epoch, 60);
+    bench.append(&[device("d")], "4");
+    assert_eq!(bench.lookup("d").unwrap().pending, 2);
 }

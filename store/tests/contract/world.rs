@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use holdfast_store::contract::{Opened, Progress, Reply, Request, SessionInfo, StoreError};
+use holdfast_store::contract::{
+    DueWill, NEVER_EXPIRES_S, Opened, Page, Progress, Reply, Request, SessionEntry, SessionInfo, StoreError,
+    WillRecord,
+};
 use holdfast_store::{
-    Bounds, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds,
+    Bounds, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds, WhenFull,
 };
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::message::{Message, SharedMessage};
@@ -18,9 +21,15 @@ use crate::redis_server;
 
 /// Small enough to be met in a test.
 pub(crate) const BOUNDS: Bounds = Bounds {
-    stream: StreamBounds { messages_max: 50, bytes_max: 8_000, age_ms_max: 1_000_000 },
+    stream: StreamBounds {
+        messages_max: 50,
+        bytes_max: 8_000,
+        age_ms_max: 1_000_000,
+        when_full: WhenFull::DropOldest,
+    },
     message_bytes_max: 20_000,
     sessions_max: 2_000,
+    group_members_max: 1_000,
 };
 
 pub(crate) const ALICE: Owner = Owner { node: NodeId(0xa), shard: ShardId(0) };
@@ -42,9 +51,22 @@ struct Shared {
 
 impl Bench {
     pub(crate) fn memory() -> Self {
-        let (options, now) = options();
+        Self::memory_within(BOUNDS)
+    }
+
+    fn memory_within(bounds: Bounds) -> Self {
+        let (options, now) = options(bounds);
         let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
         Self { store, now, directory: None, redis: None }
+    }
+
+    /// A store of the same kind with bounds of its own; nothing is in it.
+    pub(crate) fn another(&self, bounds: Bounds) -> Self {
+        match (&self.directory, &self.redis) {
+            (_, Some(redis)) => Self::redis_within(&redis.url, bounds),
+            (Some(_), None) => Self::embedded_within(bounds),
+            (None, None) => Self::memory_within(bounds),
+        }
     }
 
     pub(crate) fn redis() -> Self {
@@ -52,8 +74,12 @@ impl Bench {
     }
 
     pub(crate) fn redis_at(url: &str) -> Self {
+        Self::redis_within(url, BOUNDS)
+    }
+
+    fn redis_within(url: &str, bounds: Bounds) -> Self {
         static BENCHES: AtomicU64 = AtomicU64::new(0);
-        let (options, now) = options();
+        let (options, now) = options(bounds);
         let number = BENCHES.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("test-{}-{number}-", std::process::id());
         let redis = Shared::connect(url, prefix, options);
@@ -63,7 +89,7 @@ impl Bench {
 
     /// Another user of the same server, with the same clock.
     pub(crate) fn beside(&self) -> Self {
-        let (options, _) = options();
+        let (options, _) = options(BOUNDS);
         let now = Arc::clone(&self.now);
         let hand = Arc::clone(&now);
         let options = Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), ..options };
@@ -101,8 +127,12 @@ impl Bench {
     }
 
     pub(crate) fn embedded() -> Self {
+        Self::embedded_within(BOUNDS)
+    }
+
+    fn embedded_within(bounds: Bounds) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (options, now) = options();
+        let (options, now) = options(bounds);
         let store = EmbeddedStore::open(directory.path(), options).unwrap();
         Self { store: Arc::new(store), now, directory: Some(directory), redis: None }
     }
@@ -110,7 +140,7 @@ impl Bench {
     /// Lets go of the store and opens it again; one in memory goes on as it is.
     pub(crate) fn reopen(&mut self) {
         let Some(directory) = &self.directory else { return };
-        let (options, _) = options();
+        let (options, _) = options(BOUNDS);
         let now = Arc::clone(&self.now);
         let options = Options { clock: Arc::new(move || now.load(Ordering::Relaxed)), ..options };
         // The former one goes first: the directory is held by one at a time.
@@ -159,11 +189,57 @@ impl Bench {
     }
 
     pub(crate) fn open_with(&self, client: &str, owner: Owner, clean_start: bool, expiry_s: u32) -> Opened {
-        let client = ClientId::new(client);
-        match self.ask(Request::Open { client, owner, clean_start, expiry_s, will: None }) {
+        match self.ask(open(client, owner, clean_start, expiry_s, None)) {
             Ok(Reply::Opened(opened)) => opened,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Opens a session that leaves a will with its own name in it.
+    pub(crate) fn open_with_will(&self, client: &str, owner: Owner, expiry_s: u32, delay_s: u32) -> Epoch {
+        let will = Some(self.will(client, delay_s));
+        match self.ask(open(client, owner, false, expiry_s, will)) {
+            Ok(Reply::Opened(opened)) => opened.epoch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn will(&self, text: &str, delay_s: u32) -> WillRecord {
+        WillRecord { message: self.message("gone", text), delay_s, expiry_s: NEVER_EXPIRES_S }
+    }
+
+    /// Wills that have fallen due, in the order of their clients.
+    pub(crate) fn due_wills(&self) -> Vec<DueWill> {
+        match self.ask(Request::DueWills { wills_max: 100 }) {
+            Ok(Reply::Wills(mut wills)) => {
+                wills.sort_by(|a, b| (&a.client, a.number).cmp(&(&b.client, b.number)));
+                wills
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn reap(&self, client: &str, epoch: Epoch) {
+        self.done(reap(client, epoch));
+    }
+
+    /// All pages of sessions, of one owner or of all.
+    pub(crate) fn sessions(&self, owner: Option<NodeId>, sessions_max: u32) -> Vec<SessionEntry> {
+        let (mut all, mut page) = (Vec::new(), None::<Page>);
+        for _ in 0..100_000 {
+            match self.ask(Request::Sessions { owner, page: page.take(), sessions_max }) {
+                Ok(Reply::Sessions { mut sessions, next }) => {
+                    assert!(sessions.len() <= sessions_max as usize, "{} on a page", sessions.len());
+                    all.append(&mut sessions);
+                    page = next;
+                }
+                other => panic!("{other:?}"),
+            }
+            if page.is_none() {
+                return all;
+            }
+        }
+        panic!("the pages have no end");
     }
 
     pub(crate) fn close(&self, client: &str, epoch: Epoch, expiry_s: u32) {
@@ -203,6 +279,16 @@ impl Bench {
             message: self.message("t", text),
             collapse_key: None,
         }) {
+            Ok(Reply::Appended { at, .. }) => at,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Appends in place of what waits under the same key.
+    pub(crate) fn append_under(&self, streams: &[StreamKey], text: &str, key: &str) -> Vec<Cursor> {
+        let message = self.message("t", text);
+        match self.ask(Request::Append { streams: streams.to_vec(), message, collapse_key: Some(key.into()) })
+        {
             Ok(Reply::Appended { at, .. }) => at,
             other => panic!("{other:?}"),
         }
@@ -289,6 +375,20 @@ impl Drop for Shared {
     }
 }
 
+pub(crate) fn open(
+    client: &str,
+    owner: Owner,
+    clean_start: bool,
+    expiry_s: u32,
+    will: Option<WillRecord>,
+) -> Request {
+    Request::Open { client: ClientId::new(client), owner, clean_start, expiry_s, will }
+}
+
+pub(crate) fn reap(client: &str, epoch: Epoch) -> Request {
+    Request::Reap { client: ClientId::new(client), epoch }
+}
+
 pub(crate) fn close(client: &str, epoch: Epoch, expiry_s: u32) -> Request {
     Request::Close { client: ClientId::new(client), epoch, expiry_s, progress: Progress::default() }
 }
@@ -331,8 +431,8 @@ pub(crate) fn text_of(message: &SharedMessage) -> String {
     String::from_utf8(message.view().payload.to_vec()).unwrap()
 }
 
-fn options() -> (Options, Arc<AtomicU64>) {
+fn options(bounds: Bounds) -> (Options, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(1_700_000_000_000));
     let hand = Arc::clone(&now);
-    (Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), bounds: BOUNDS }, now)
+    (Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), bounds }, now)
 }

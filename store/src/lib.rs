@@ -12,6 +12,7 @@ pub mod clock;
 pub mod contract;
 pub mod embedded;
 pub mod memory;
+mod metrics;
 mod open_error;
 pub mod redis;
 mod state;
@@ -48,6 +49,7 @@ impl Default for Options {
 ///
 /// The error's `Display` is one line for an operator: what is wrong, and how to mend it.
 pub fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
+    metrics::describe();
     match url.split_once(':') {
         Some(("memory", "")) => Ok(Arc::new(MemoryStore::new(options.clock, options.bounds))),
         Some(("embedded", directory)) if !directory.is_empty() => {

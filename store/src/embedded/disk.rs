@@ -5,7 +5,10 @@
 //! sessions  client id         -> session row
 //! streams   stream key        -> (id, end, what a group's members left behind)
 //! messages  (stream id, offset) -> message
+//! collapse_keys (stream id, offset) -> key of that message
 //! retained  topic             -> message
+//! wills     number            -> will row
+//! members   (group, client id) -> nothing
 //! ```
 
 use std::io;
@@ -24,10 +27,13 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
 const STREAMS: TableDefinition<'_, &[u8], (u64, u64, u64)> = TableDefinition::new("streams");
 const MESSAGES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("messages");
+const COLLAPSE_KEYS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("collapse_keys");
 const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
+const WILLS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("wills");
+const MEMBERS: TableDefinition<'_, (&str, &str), ()> = TableDefinition::new("members");
 
 /// What this version writes and reads.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Epochs reserved at each start, so that none is issued twice without a write for each: 2^40 last a year at 30,000
 /// opens a second, and there are 2^24 starts.
@@ -159,12 +165,26 @@ fn load(database: &Database, bounds: Bounds, epochs: Range<u64>, now_ms: u64) ->
         let (id, offset) = place.value();
         restore.message(id, offset, message.value())?;
     }
+    for row in transaction.open_table(COLLAPSE_KEYS)?.iter()? {
+        let (place, key) = row?;
+        let (id, offset) = place.value();
+        restore.collapse_key(id, offset, key.value())?;
+    }
     for row in transaction.open_table(SESSIONS)?.iter()? {
         let (client, row) = row?;
         restore.session(client.value(), row.value())?;
     }
     for row in transaction.open_table(RETAINED)?.iter()? {
         restore.retained(row?.1.value())?;
+    }
+    for row in transaction.open_table(WILLS)?.iter()? {
+        let (number, row) = row?;
+        restore.will(number.value(), row.value())?;
+    }
+    for row in transaction.open_table(MEMBERS)?.iter()? {
+        let (member, _) = row?;
+        let (group, client) = member.value();
+        restore.member(group, client);
     }
     Ok(restore)
 }
@@ -187,7 +207,10 @@ struct Tables<'t> {
     sessions: Table<'t, &'static str, &'static [u8]>,
     streams: Table<'t, &'static [u8], (u64, u64, u64)>,
     messages: Table<'t, (u64, u64), &'static [u8]>,
+    collapse_keys: Table<'t, (u64, u64), &'static str>,
     retained: Table<'t, &'static str, &'static [u8]>,
+    wills: Table<'t, u64, &'static [u8]>,
+    members: Table<'t, (&'static str, &'static str), ()>,
 }
 
 impl<'t> Tables<'t> {
@@ -196,7 +219,10 @@ impl<'t> Tables<'t> {
             sessions: transaction.open_table(SESSIONS)?,
             streams: transaction.open_table(STREAMS)?,
             messages: transaction.open_table(MESSAGES)?,
+            collapse_keys: transaction.open_table(COLLAPSE_KEYS)?,
             retained: transaction.open_table(RETAINED)?,
+            wills: transaction.open_table(WILLS)?,
+            members: transaction.open_table(MEMBERS)?,
         })
     }
 
@@ -211,14 +237,36 @@ impl<'t> Tables<'t> {
             Change::Message(id, offset, message) => {
                 drop(self.messages.insert((*id, *offset), message.as_bytes())?);
             }
-            Change::Trimmed(id, from, to) if from == to => drop(self.messages.remove((*id, *from))?),
+            Change::CollapseKey(id, offset, key) => {
+                drop(self.collapse_keys.insert((*id, *offset), &**key)?);
+            }
+            Change::Trimmed(id, from, to) if from == to => {
+                drop(self.messages.remove((*id, *from))?);
+                drop(self.collapse_keys.remove((*id, *from))?);
+            }
             Change::Trimmed(id, from, to) => {
                 self.messages.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
+                self.collapse_keys.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
             }
             Change::Retained(message) => {
                 drop(self.retained.insert(message.view().topic, message.as_bytes())?);
             }
             Change::RetainedGone(topic) => drop(self.retained.remove(&**topic)?),
+            Change::Will(number, row) => drop(self.wills.insert(*number, row.as_slice())?),
+            Change::WillGone(number) => drop(self.wills.remove(*number)?),
+            Change::Members(group, came, left) => {
+                for client in came {
+                    drop(self.members.insert((&**group, client.as_str()), ())?);
+                }
+                for client in left {
+                    drop(self.members.remove((&**group, client.as_str()))?);
+                }
+            }
+            Change::GroupGone(group) => {
+                // The first name that is greater than the group's.
+                let next = format!("{group}\0");
+                self.members.retain_in((&**group, "")..(next.as_str(), ""), |_, ()| false)?;
+            }
         }
         Ok(())
     }

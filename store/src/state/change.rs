@@ -42,12 +42,22 @@ pub(crate) enum Change {
     StreamGone(StreamKey),
     /// A message was appended.
     Message(StreamId, Offset, SharedMessage),
+    /// The message with this offset was appended under this collapse key.
+    CollapseKey(StreamId, Offset, Box<str>),
     /// Messages from the first to the last of these offsets are gone.
     Trimmed(StreamId, Offset, Offset),
     /// A topic's retained message is now this one.
     Retained(SharedMessage),
     /// A topic has no retained message any more.
     RetainedGone(Box<str>),
+    /// A dead owner's session has left a will, or its time has changed (a row as `LeftWill` writes it).
+    Will(u64, Vec<u8>),
+    /// A will was published or struck out.
+    WillGone(u64),
+    /// Clients came into a group, and others left it.
+    Members(Box<str>, Vec<ClientId>, Vec<ClientId>),
+    /// A group is gone, with all its members.
+    GroupGone(Box<str>),
 }
 
 impl Change {
@@ -55,12 +65,18 @@ impl Change {
     pub(crate) fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
-                Self::Session(_, row) => row.len(),
+                Self::Session(_, row) | Self::Will(_, row) => row.len(),
                 Self::Message(_, _, message) | Self::Retained(message) => message.as_bytes().len(),
                 Self::Stream(StreamKey::Filter(text) | StreamKey::Device(text), _)
                 | Self::StreamGone(StreamKey::Filter(text) | StreamKey::Device(text))
-                | Self::RetainedGone(text) => text.len(),
-                Self::SessionGone(_) | Self::Trimmed(..) => 0,
+                | Self::CollapseKey(_, _, text)
+                | Self::RetainedGone(text)
+                | Self::GroupGone(text) => text.len(),
+                // Each is a name that its group shares, in most cases.
+                Self::Members(name, came, left) => {
+                    name.len() + (came.len() + left.len()) * size_of::<ClientId>()
+                }
+                Self::SessionGone(_) | Self::Trimmed(..) | Self::WillGone(_) => 0,
             }
     }
 }

@@ -1,34 +1,42 @@
 //! What each request does: the one mind behind the memory and the embedded store.
 //!
 //! Single-threaded, without a clock or a disk of its own: the time is an argument, and durable changes are told to a
-//! [`Journal`] in the order in which they happen. Start with [`State::apply`].
+//! [`Journal`] in the order in which they happen. Start with [`State::apply`]; `ownership` says who has a session and how it ends,
+//! `subscriptions` and `messages` what it reads.
 
 mod change;
+mod client_groups;
 mod deadlines;
+mod listing;
+mod locks;
+mod messages;
 mod nodes;
+mod ownership;
 mod readers;
 mod restore;
 mod retained;
 pub(crate) mod session_row;
 mod sessions;
 mod streams;
+mod subscriptions;
 mod weights;
+mod wills;
+mod write_back;
 
-use holdfast_wire::ids::{ClientId, Epoch, Owner};
-use holdfast_wire::message::SharedMessage;
-use holdfast_wire::mqtt::QoS;
-use holdfast_wire::session_record::{Cursor, StreamKey, SubscriptionRecord};
-use holdfast_wire::store::{Opened, Progress, Reply, Request, SessionInfo, StoreError, WillRecord};
-use tracing::warn;
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::store::{Reply, Request, StoreError};
 
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
+use self::client_groups::ClientGroups;
 use self::deadlines::{Deadlines, Ending};
+use self::locks::Locks;
 use self::nodes::Nodes;
 pub(crate) use self::restore::{Restore, RestoreError};
 use self::retained::RetainedMessages;
 pub(crate) use self::retained::literal_prefix;
-use self::sessions::{Details, Session, SessionTable, rest_ends_ms};
+use self::sessions::{Details, Session, SessionTable};
 use self::streams::Streams;
+use self::wills::Wills;
 use crate::contract::Bounds;
 
 /// How many things that ended are cleared away with each request, at most: the rest waits for the next ones, and is
@@ -43,6 +51,10 @@ pub(crate) struct State {
     streams: Streams,
     retained: RetainedMessages,
     deadlines: Deadlines,
+    /// At most as many as sessions; beyond it nobody is reaped.
+    wills: Wills,
+    groups: ClientGroups,
+    locks: Locks,
     /// Messages that gave way to newer ones because the store was full.
     cut_for_room: u64,
     next_epoch: u64,
@@ -59,6 +71,9 @@ impl State {
             streams: Streams::new(bounds.stream),
             retained: RetainedMessages::default(),
             deadlines: Deadlines::default(),
+            wills: Wills::default(),
+            groups: ClientGroups::new(bounds.group_members_max),
+            locks: Locks::default(),
             cut_for_room: 0,
             next_epoch: epochs.start,
             epoch_end: epochs.end,
@@ -68,14 +83,23 @@ impl State {
     /// Whether carrying out `request` may change something durable.
     pub(crate) fn is_durable(&self, request: &Request) -> bool {
         match request {
-            Request::Open { client, expiry_s, .. } => {
-                *expiry_s > 0 || self.sessions.find(client).is_some_and(Session::is_durable)
+            Request::Open { client, expiry_s, .. } | Request::Restore { client, expiry_s, .. } => {
+                *expiry_s > 0
+                    || self.wills.waits_for(client)
+                    || self.sessions.find(client).is_some_and(|session| {
+                        session.is_durable() || session.has_will() && self.is_buried(session)
+                    })
             }
             Request::Subscribe { client, .. }
             | Request::Unsubscribe { client, .. }
             | Request::Save { client, .. }
             | Request::Close { client, .. } => self.sessions.find(client).is_some_and(Session::is_durable),
-            Request::Append { .. } | Request::Retain { .. } => true,
+            Request::Reap { client, .. } => {
+                self.sessions.find(client).is_some_and(|session| session.is_durable() || session.has_will())
+            }
+            Request::WillPublished { number, .. } => self.wills.contains(*number),
+            Request::DropGroup { group } => self.groups.contains(group),
+            Request::Append { .. } | Request::Retain { .. } | Request::ChangeGroup { .. } => true,
             Request::Lookup { .. }
             | Request::Read { .. }
             | Request::ReadRetained { .. }
@@ -83,14 +107,9 @@ impl State {
             | Request::RenewLease { .. }
             | Request::DeadNodes
             | Request::Bury { .. }
-            | Request::Reap { .. }
             | Request::DueWills { .. }
-            | Request::WillPublished { .. }
             | Request::TakeLock { .. }
-            | Request::Restore { .. }
             | Request::Sessions { .. }
-            | Request::ChangeGroup { .. }
-            | Request::DropGroup { .. }
             | Request::GroupMembers { .. } => false,
         }
     }
@@ -117,8 +136,8 @@ impl State {
                 self.close(&client, epoch, expiry_s, progress, now_ms, journal)
             }
             Request::Lookup { client } => Ok(Reply::Session(self.lookup(&client, now_ms))),
-            Request::Append { streams, message, collapse_key: _ } => {
-                self.append(streams, &message, now_ms, journal)
+            Request::Append { streams, message, collapse_key } => {
+                self.append(streams, &message, collapse_key.as_deref(), now_ms, journal)
             }
             Request::Read { stream, after, messages_max, bytes_max } => {
                 let (messages, end) = self
@@ -133,20 +152,35 @@ impl State {
             }
             Request::DurableFilters => Ok(Reply::Filters(self.streams.filters())),
             Request::RenewLease { node, for_ms } => {
-                self.nodes.renew(node, now_ms.saturating_add(u64::from(for_ms)), now_ms);
-                Ok(Reply::Renewed { known: true })
+                let known = self.nodes.renew(node, now_ms.saturating_add(u64::from(for_ms)), now_ms)?;
+                Ok(Reply::Renewed { known })
             }
             Request::DeadNodes => Ok(Reply::Nodes(self.nodes.dead(now_ms))),
-            Request::Bury { .. }
-            | Request::Reap { .. }
-            | Request::DueWills { .. }
-            | Request::WillPublished { .. }
-            | Request::TakeLock { .. }
-            | Request::Restore { .. }
-            | Request::Sessions { .. }
-            | Request::ChangeGroup { .. }
-            | Request::DropGroup { .. }
-            | Request::GroupMembers { .. } => Err(StoreError::Unavailable("not carried out yet".to_owned())),
+            Request::Bury { node } => self.nodes.bury(node, now_ms).map(|()| Reply::Done),
+            Request::Reap { client, epoch } => self.reap(&client, epoch, now_ms, journal),
+            Request::DueWills { wills_max } => Ok(Reply::Wills(self.wills.give(wills_max, now_ms))),
+            Request::WillPublished { client, number } => {
+                self.wills.strike_out(&client, number, journal);
+                Ok(Reply::Done)
+            }
+            Request::TakeLock { name, holder, for_ms } => {
+                let until_ms = now_ms.saturating_add(u64::from(for_ms));
+                self.locks.take(name, holder, until_ms, now_ms).map(Reply::Lock)
+            }
+            Request::Restore { client, owner, epoch, expiry_s, will, session } => {
+                self.write_back(client, owner, epoch, expiry_s, will, session, now_ms, journal)
+            }
+            Request::Sessions { owner, page, sessions_max } => {
+                self.page(owner, page.as_ref(), sessions_max, now_ms)
+            }
+            Request::ChangeGroup { group, add, remove } => self.groups.change(&group, add, remove, journal),
+            Request::DropGroup { group } => {
+                self.groups.drop_group(&group, journal);
+                Ok(Reply::Done)
+            }
+            Request::GroupMembers { group, page, members_max } => {
+                self.groups.page(&group, page.as_ref(), members_max)
+            }
         }
     }
 
@@ -164,295 +198,6 @@ impl State {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of `Request::Open`, the time and the journal")]
-    fn open(
-        &mut self,
-        client: ClientId,
-        owner: Owner,
-        clean_start: bool,
-        expiry_s: u32,
-        will: Option<WillRecord>,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        if self.next_epoch == self.epoch_end {
-            return Err(StoreError::Unavailable(
-                "this run's epochs are used up; restart the store".to_owned(),
-            ));
-        }
-        let found = self.sessions.find(&client);
-        if found.is_none() && self.sessions.len() >= self.bounds.sessions_max as usize {
-            return Err(StoreError::Full(format!("it holds {} sessions", self.sessions.len())));
-        }
-        // A connected session without expiry ended with the connection that is being taken over.
-        let resumes =
-            found.is_some_and(|session| session.is_persistent() && !session.is_over(now_ms)) && !clean_start;
-        let former =
-            found.and_then(|session| self.nodes.owner(session.owner)).filter(|former| *former != owner);
-        let (found_any, mut details) = (found.is_some(), None);
-        if resumes {
-            details = self.sessions.find_mut(&client).and_then(|session| session.details.take());
-            self.release_owner(&client);
-        } else if found_any {
-            self.discard(&client, journal);
-        }
-        let epoch = self.next_epoch;
-        self.next_epoch += 1;
-
-        let mut resumed = None;
-        if let Some(details) = &mut details {
-            let rested = details.rests_until_ms.is_some();
-            self.clear_deadline(&client, details.rests_until_ms.take());
-            for Cursor { stream, acked } in &mut details.record.cursors {
-                *acked = self.streams.resume(stream, *acked, rested, expiry_s > 0, journal);
-            }
-            resumed = Some(details.record.clone());
-        } else if expiry_s > 0 || will.is_some() {
-            details = Some(Box::default());
-        }
-        if let Some(details) = &mut details {
-            details.expiry_s = expiry_s;
-            details.will = will;
-            if resumed.is_none() && expiry_s > 0 {
-                let stream = StreamKey::Device(client.as_str().into());
-                details.record.cursors.push(Cursor { stream, acked: 0 });
-            }
-            if expiry_s > 0 {
-                record_session(&client, epoch, details, journal);
-            } else if resumed.is_some() {
-                // It ends with this connection, whichever way that ends.
-                journal.record(|| Change::SessionGone(client.clone()));
-            }
-        }
-        let owner = self.nodes.take(owner);
-        self.sessions.insert(client, Session { epoch, owner, details });
-        Ok(Reply::Opened(Opened { epoch: Epoch(epoch), session: resumed, former }))
-    }
-
-    fn subscribe(
-        &mut self,
-        client: &ClientId,
-        epoch: Epoch,
-        subscriptions: Vec<SubscriptionRecord>,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        let session = fenced(&mut self.sessions, client, epoch, now_ms)?;
-        let Some(details) = session.details.as_mut().filter(|details| details.expiry_s > 0) else {
-            return Ok(Reply::Subscribed(Vec::new()));
-        };
-        let rests = details.rests_until_ms.is_some();
-        let mut stands = Vec::new();
-        for subscription in subscriptions {
-            let stream = StreamKey::Filter(subscription.filter.clone());
-            let reads = subscription.qos > QoS::AtMostOnce;
-            match details.find_subscription(&subscription.filter) {
-                Ok(at) => details.record.subscriptions[at] = subscription,
-                Err(at) => details.record.subscriptions.insert(at, subscription),
-            }
-            match details.find_cursor(&stream) {
-                Ok(at) if reads => {
-                    let acked = self.streams.stands_at(&stream, details.record.cursors[at].acked);
-                    stands.push(Cursor { stream, acked });
-                }
-                Ok(at) => {
-                    let left = details.record.cursors.remove(at);
-                    self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
-                }
-                Err(at) if reads => {
-                    let (mark, acked) = self.streams.join(&stream, rests, journal);
-                    details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked: mark });
-                    stands.push(Cursor { stream, acked });
-                }
-                Err(_) => {}
-            }
-        }
-        record_session(client, epoch.0, details, journal);
-        Ok(Reply::Subscribed(stands))
-    }
-
-    fn unsubscribe(
-        &mut self,
-        client: &ClientId,
-        epoch: Epoch,
-        filters: &[Box<str>],
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        let session = fenced(&mut self.sessions, client, epoch, now_ms)?;
-        let persistent = session.is_persistent();
-        let Some(details) = &mut session.details else { return Ok(Reply::Done) };
-        let rests = details.rests_until_ms.is_some();
-        for filter in filters {
-            if let Ok(at) = details.find_subscription(filter) {
-                details.record.subscriptions.remove(at);
-            }
-            if let Some(left) = details.take_cursor(&StreamKey::Filter(filter.clone())) {
-                self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
-            }
-        }
-        if persistent {
-            record_session(client, epoch.0, details, journal);
-        }
-        Ok(Reply::Done)
-    }
-
-    fn save(
-        &mut self,
-        client: &ClientId,
-        epoch: Epoch,
-        progress: Progress,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        let session = fenced(&mut self.sessions, client, epoch, now_ms)?;
-        let persistent = session.is_persistent();
-        let Some(details) = &mut session.details else { return Ok(Reply::Done) };
-        advance(details, progress, &mut self.streams, &mut self.deadlines, journal);
-        if persistent {
-            record_session(client, epoch.0, details, journal);
-        }
-        Ok(Reply::Done)
-    }
-
-    fn close(
-        &mut self,
-        client: &ClientId,
-        epoch: Epoch,
-        expiry_s: u32,
-        progress: Progress,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        let session = fenced(&mut self.sessions, client, epoch, now_ms)?;
-        // A session that was opened without an expiry cannot get one at its end (MQTT-3.1.2.11.2), nor has it anything to keep.
-        if expiry_s == 0 || !session.is_persistent() {
-            self.discard(client, journal);
-            return Ok(Reply::Done);
-        }
-        self.nodes.release(std::mem::take(&mut session.owner));
-        let Some(details) = &mut session.details else { return Ok(Reply::Done) };
-        advance(details, progress, &mut self.streams, &mut self.deadlines, journal);
-        let until = rest_ends_ms(now_ms, expiry_s);
-        let former = details.rests_until_ms.replace(until);
-        if former.is_none() {
-            for cursor in &details.record.cursors {
-                self.streams.rest(&cursor.stream, cursor.acked, journal);
-            }
-        }
-        details.expiry_s = expiry_s;
-        details.will = None;
-        record_session(client, epoch.0, details, journal);
-        self.clear_deadline(client, former);
-        self.set_deadline(client, until);
-        Ok(Reply::Done)
-    }
-
-    fn lookup(&self, client: &ClientId, now_ms: u64) -> Option<SessionInfo> {
-        let session = self.sessions.find(client).filter(|session| !session.is_over(now_ms))?;
-        let persistent = session.is_persistent();
-        let subscriptions = match &session.details {
-            Some(details) if persistent => details.record.subscriptions.clone(),
-            _ => Vec::new(),
-        };
-        Some(SessionInfo {
-            owner: self.nodes.owner(session.owner),
-            epoch: Epoch(session.epoch),
-            persistent,
-            subscriptions,
-            since_ms: 0,
-            rests_until_ms: None,
-            pending: 0,
-        })
-    }
-
-    fn append(
-        &mut self,
-        mut streams: Vec<StreamKey>,
-        message: &SharedMessage,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> Result<Reply, StoreError> {
-        streams.sort_unstable();
-        streams.dedup();
-        let mut targets = Vec::with_capacity(streams.len());
-        for key in streams {
-            match &key {
-                StreamKey::Filter(_) if self.streams.contains(&key) => targets.push((key, None)),
-                StreamKey::Filter(_) => {}
-                StreamKey::Device(client) => {
-                    let session = self.sessions.find(client).filter(|session| !session.is_over(now_ms));
-                    let stands = session.and_then(|session| session.details.as_ref()?.cursor(&key));
-                    if stands.is_some() {
-                        targets.push((key, stands));
-                    }
-                }
-            }
-        }
-        let bytes = message.as_bytes().len() as u64;
-        if bytes > self.bounds.stream.bytes_max && !targets.is_empty() {
-            return Err(StoreError::Full(format!(
-                "a message of {bytes} bytes is more than a stream may hold"
-            )));
-        }
-        let room_max = self.bounds.message_bytes_max.saturating_sub(self.retained.bytes());
-        let Some(rest_max) = room_max.checked_sub(bytes * targets.len() as u64) else {
-            return Err(StoreError::Full(format!(
-                "a message of {bytes} bytes for {} streams does not fit into {room_max} bytes",
-                targets.len()
-            )));
-        };
-        for (stream, _) in &targets {
-            self.streams.make_way(stream, bytes, now_ms, journal);
-        }
-        if !targets.is_empty() {
-            self.cut_to(rest_max, journal);
-        }
-        let mut appended = Vec::with_capacity(targets.len());
-        for (stream, reader_at) in targets {
-            let offset =
-                self.streams.append(&stream, reader_at, message, now_ms, &mut self.deadlines, journal);
-            if let Some(acked) = offset {
-                appended.push(Cursor { stream, acked });
-            }
-        }
-        Ok(Reply::Appended { at: appended, full: Vec::new() })
-    }
-
-    fn retain(&mut self, message: SharedMessage, journal: &mut impl Journal) -> Result<Reply, StoreError> {
-        let view = message.view();
-        if !view.payload.is_empty() {
-            let others = self.retained.bytes() - self.retained.bytes_of(view.topic);
-            let bytes = others + message.as_bytes().len() as u64;
-            if bytes > self.bounds.message_bytes_max / 2 {
-                return Err(StoreError::Full(format!("it holds {others} bytes of other retained messages")));
-            }
-            self.cut_to(self.bounds.message_bytes_max - bytes, journal);
-        }
-        self.retained.retain(message, &mut self.deadlines, journal);
-        Ok(Reply::Done)
-    }
-
-    /// Cuts streams, the heaviest first, until they weigh no more than this together.
-    fn cut_to(&mut self, bytes_max: u64, journal: &mut impl Journal) {
-        let before = self.cut_for_room;
-        self.cut_for_room += self.streams.cut_to(bytes_max, journal);
-        // Anyone can fill the store, so it is said at the first message, the second, the fourth, and so on.
-        if before.checked_ilog2() != self.cut_for_room.checked_ilog2() {
-            warn!(
-                messages = self.cut_for_room,
-                "the store is full; its largest streams have lost their oldest messages"
-            );
-        }
-    }
-
-    /// A device's stream that holds nothing ends where its reader stands.
-    fn end_without_stream(&self, stream: &StreamKey) -> u64 {
-        let StreamKey::Device(client) = stream else { return 0 };
-        let details = self.sessions.find(client).and_then(|session| session.details.as_ref());
-        details.and_then(|details| details.cursor(stream)).unwrap_or_default()
-    }
-
     fn discard(&mut self, client: &ClientId, journal: &mut impl Journal) {
         let Some(session) = self.sessions.remove(client) else { return };
         self.nodes.release(session.owner);
@@ -467,10 +212,20 @@ impl State {
         }
     }
 
-    fn release_owner(&mut self, client: &ClientId) {
-        if let Some(session) = self.sessions.find_mut(client) {
-            self.nodes.release(std::mem::take(&mut session.owner));
+    /// An epoch that nobody was given before.
+    fn issue_epoch(&mut self) -> Result<u64, StoreError> {
+        if self.next_epoch == self.epoch_end {
+            return Err(StoreError::Unavailable(
+                "this run's epochs are used up; restart the store".to_owned(),
+            ));
         }
+        self.next_epoch += 1;
+        Ok(self.next_epoch - 1)
+    }
+
+    /// Whether the session's owner was buried.
+    fn is_buried(&self, session: &Session) -> bool {
+        self.nodes.owner(session.owner).is_some_and(|owner| self.nodes.is_buried(owner.node))
     }
 
     fn set_deadline(&mut self, client: &ClientId, until_ms: u64) {
@@ -486,38 +241,24 @@ impl State {
     }
 }
 
-/// The session, if `epoch` is its current one and it is not over.
+/// The session, if it is not over and `epoch` is its current one.
 fn fenced<'a>(
     sessions: &'a mut SessionTable,
     client: &ClientId,
     epoch: Epoch,
     now_ms: u64,
 ) -> Result<&'a mut Session, StoreError> {
-    sessions
-        .find_mut(client)
-        .filter(|session| session.epoch == epoch.0 && !session.is_over(now_ms))
-        .ok_or(StoreError::Fenced)
+    let session =
+        sessions.find_mut(client).filter(|session| !session.is_over(now_ms)).ok_or(StoreError::Gone)?;
+    if session.epoch == epoch.0 { Ok(session) } else { Err(StoreError::Fenced) }
 }
 
-fn advance(
-    details: &mut Details,
-    progress: Progress,
-    streams: &mut Streams,
-    deadlines: &mut Deadlines,
+fn record_session(
+    client: &ClientId,
+    epoch: u64,
+    since_s: u32,
+    details: &Details,
     journal: &mut impl Journal,
 ) {
-    let rests = details.rests_until_ms.is_some();
-    for moved in progress.cursors {
-        if let Ok(at) = details.find_cursor(&moved.stream) {
-            let cursor = &mut details.record.cursors[at];
-            cursor.acked =
-                streams.advance(&cursor.stream, cursor.acked, moved.acked, rests, deadlines, journal);
-        }
-    }
-    details.record.received = progress.received;
-    details.record.inflight = progress.inflight;
-}
-
-fn record_session(client: &ClientId, epoch: u64, details: &Details, journal: &mut impl Journal) {
-    journal.record(|| Change::Session(client.clone(), session_row::encode(epoch, details)));
+    journal.record(|| Change::Session(client.clone(), session_row::encode(epoch, since_s, details)));
 }

@@ -1,7 +1,8 @@
 //! Putting a state together again from what a disk kept.
 //!
-//! The order is streams, messages, sessions, retained messages; [`Restore::finish`] then drops what nobody holds and
-//! turns sessions that were connected into resting ones, since their owners died with the process.
+//! The order is streams, messages, their collapse keys, then everything else; [`Restore::finish`] drops what nobody holds and
+//! reaps sessions that were connected, since their owners died with the process. A session without expiry has no row, so
+//! the will of one that was connected is lost with the process; a row for it would make each such connect wait for the disk.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,8 +14,10 @@ use holdfast_wire::session_record::{Offset, StreamKey};
 
 use super::change::{Journal, StreamId, StreamRow};
 use super::nodes::PackedOwner;
-use super::sessions::{Session, rest_ends_ms};
-use super::{State, session_row};
+use super::ownership::will_falls_due_ms;
+use super::sessions::{Session, rest_ends_ms, since_s};
+use super::wills::LeftWill;
+use super::{State, record_session, session_row};
 use crate::contract::Bounds;
 
 /// Why what a disk kept does not fit together.
@@ -37,12 +40,14 @@ pub(crate) enum RestoreError {
 pub(crate) struct Restore {
     state: State,
     streams: HashMap<StreamId, StreamKey>,
+    /// Clients that were connected and have a will.
+    bereaved: Vec<ClientId>,
     now_ms: u64,
 }
 
 impl Restore {
     pub(crate) fn new(bounds: Bounds, epochs: Range<u64>, now_ms: u64) -> Self {
-        Self { state: State::new(bounds, epochs), streams: HashMap::new(), now_ms }
+        Self { state: State::new(bounds, epochs), streams: HashMap::new(), bereaved: Vec::new(), now_ms }
     }
 
     pub(crate) fn stream(&mut self, key: StreamKey, row: StreamRow) {
@@ -63,8 +68,33 @@ impl Restore {
         Ok(())
     }
 
+    pub(crate) fn collapse_key(
+        &mut self,
+        id: StreamId,
+        offset: Offset,
+        key: &str,
+    ) -> Result<(), RestoreError> {
+        let stream = self.streams.get(&id);
+        if stream.is_none_or(|stream| !self.state.streams.restore_collapse_key(stream, offset, key)) {
+            return Err(RestoreError::Contradiction(format!(
+                "a collapse key of a stream {id} that does not exist"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn will(&mut self, number: u64, row: &[u8]) -> Result<(), RestoreError> {
+        let left = LeftWill::decode(row).map_err(|why| RestoreError::Row { what: "will", why })?;
+        self.state.wills.restore(number, left);
+        Ok(())
+    }
+
+    pub(crate) fn member(&mut self, group: &str, client: &str) {
+        self.state.groups.restore(group, client);
+    }
+
     pub(crate) fn session(&mut self, client: &str, row: &[u8]) -> Result<(), RestoreError> {
-        let (epoch, mut details) =
+        let (epoch, mut since, mut details) =
             session_row::decode(row).map_err(|why| RestoreError::Row { what: "session", why })?;
         let client = ClientId::new(client);
         let rested = details.rests_until_ms.is_some();
@@ -74,10 +104,17 @@ impl Restore {
                 return Err(RestoreError::Contradiction(what));
             }
         }
+        if !rested {
+            since = since_s(self.now_ms);
+            if details.will.is_some() {
+                self.bereaved.push(client.clone());
+            }
+        }
         let until =
             *details.rests_until_ms.get_or_insert_with(|| rest_ends_ms(self.now_ms, details.expiry_s));
         self.state.set_deadline(&client, until);
-        let session = Session { epoch, owner: PackedOwner::default(), details: Some(Box::new(details)) };
+        let details = Some(Box::new(details));
+        let session = Session { epoch, since_s: since, owner: PackedOwner::default(), details };
         self.state.sessions.insert(client, session);
         Ok(())
     }
@@ -91,6 +128,21 @@ impl Restore {
 
     pub(crate) fn finish(mut self, journal: &mut impl Journal) -> State {
         self.state.streams.finish_restore(&mut self.state.deadlines, journal);
+        for client in std::mem::take(&mut self.bereaved) {
+            self.leave_will(&client, journal);
+        }
         self.state
+    }
+
+    /// Lets the will of a client fall due that was connected. It is written down with the rest, so that another crash begins neither anew.
+    fn leave_will(&mut self, client: &ClientId, journal: &mut impl Journal) {
+        let Ok(number) = self.state.issue_epoch() else { return };
+        let Some(session) = self.state.sessions.find_mut(client) else { return };
+        session.epoch = number;
+        let Some(details) = &mut session.details else { return };
+        let Some(will) = details.will.take() else { return };
+        record_session(client, number, session.since_s, details, journal);
+        let due_ms = will_falls_due_ms(&will, details.expiry_s, self.now_ms);
+        self.state.wills.leave(number, LeftWill { client: client.clone(), due_ms, will }, journal);
     }
 }

@@ -7,17 +7,18 @@ use holdfast_wire::store::WillRecord;
 
 use super::sessions::Details;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const RESTS: u8 = 0b01;
 const HAS_WILL: u8 = 0b10;
 
 /// Writes a session; [`decode`] reads it.
-pub(crate) fn encode(epoch: u64, details: &Details) -> Vec<u8> {
+pub(crate) fn encode(epoch: u64, since_s: u32, details: &Details) -> Vec<u8> {
     let mut row = Vec::with_capacity(128);
     row.put_u8(FORMAT);
     let rests = if details.rests_until_ms.is_some() { RESTS } else { 0 };
     row.put_u8(rests | if details.will.is_some() { HAS_WILL } else { 0 });
     row.put_u64(epoch);
+    row.put_u32(since_s);
     row.put_u32(details.expiry_s);
     if let Some(until) = details.rests_until_ms {
         row.put_u64(until);
@@ -31,8 +32,8 @@ pub(crate) fn encode(epoch: u64, details: &Details) -> Vec<u8> {
     row
 }
 
-/// Reads the epoch and the rest of a session.
-pub(crate) fn decode(row: &[u8]) -> Result<(u64, Details), CodingError> {
+/// Reads the epoch, since when it is connected or rests, and the rest of a session.
+pub(crate) fn decode(row: &[u8]) -> Result<(u64, u32, Details), CodingError> {
     let mut reader = Reader::new(row);
     let format = reader.u8()?;
     if format != FORMAT {
@@ -40,6 +41,7 @@ pub(crate) fn decode(row: &[u8]) -> Result<(u64, Details), CodingError> {
     }
     let flags = reader.u8()?;
     let epoch = reader.u64()?;
+    let since_s = reader.u32()?;
     let expiry_s = reader.u32()?;
     let rests_until_ms = if flags & RESTS == 0 { None } else { Some(reader.u64()?) };
     let will = if flags & HAS_WILL == 0 {
@@ -52,7 +54,7 @@ pub(crate) fn decode(row: &[u8]) -> Result<(u64, Details), CodingError> {
     // Bisection relies on the order, so a row written by another hand must not break it.
     record.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
     record.cursors.sort_by(|a, b| a.stream.cmp(&b.stream));
-    Ok((epoch, Details { expiry_s, rests_until_ms, will, record }))
+    Ok((epoch, since_s, Details { expiry_s, rests_until_ms, will, record }))
 }
 
 #[cfg(test)]
@@ -89,14 +91,14 @@ mod tests {
         for rests_until_ms in [None, Some(9), Some(u64::MAX)] {
             for will in [None, sample().will] {
                 let details = Details { rests_until_ms, will, ..sample() };
-                assert_eq!(decode(&encode(7, &details)), Ok((7, details)));
+                assert_eq!(decode(&encode(7, 3, &details)), Ok((7, 3, details)));
             }
         }
     }
 
     #[test]
     fn every_strict_prefix_is_refused() {
-        let row = encode(7, &sample());
+        let row = encode(7, 3, &sample());
         for length in 0..row.len() {
             assert!(decode(&row[..length]).is_err(), "a prefix of {length} bytes was taken");
         }

@@ -12,22 +12,24 @@
 //! ```
 //!
 //! What a clean session costs on the heap: the client id's text is the connection's own (shared). The entry is
-//! 16 (client id) + 8 (epoch) + 8 (owner) + 8 (no box) = 40 bytes, and 1 byte of the map's control bytes; a map is filled
+//! 16 (client id) + 8 (epoch) + 4 (since) + 4 (owner) + 8 (no box) = 40 bytes, and 1 byte of the map's control bytes; a map is filled
 //! to 7/8 at most and to 7/16 just after it has grown, so between 47 and 94 bytes.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey};
-use holdfast_wire::store::{NEVER_EXPIRES_S, WillRecord};
+use holdfast_wire::store::{NEVER_EXPIRES_S, Page, WillRecord};
 
 use super::nodes::PackedOwner;
 
 /// A session as the table holds it.
 pub(crate) struct Session {
     pub(crate) epoch: u64,
+    /// When its connection began, or when it began to rest: Unix s, which 32 bits hold until 2106.
+    pub(crate) since_s: u32,
     pub(crate) owner: PackedOwner,
     pub(crate) details: Option<Box<Details>>,
 }
@@ -49,6 +51,11 @@ impl Session {
     /// Whether it outlives its connection.
     pub(crate) fn is_persistent(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.expiry_s > 0)
+    }
+
+    /// Whether it has something to say if its owner dies.
+    pub(crate) fn has_will(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.will.is_some())
     }
 
     /// Whether its rest is over; it is as good as absent then.
@@ -91,22 +98,67 @@ pub(crate) fn rest_ends_ms(now_ms: u64, expiry_s: u32) -> u64 {
     if expiry_s == NEVER_EXPIRES_S { u64::MAX } else { now_ms.saturating_add(u64::from(expiry_s) * 1_000) }
 }
 
+/// Since when, as a session keeps it.
+pub(crate) fn since_s(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX)
+}
+
 /// How many maps the table is divided into. One map of a million entries takes some 50 ms to grow, and everyone waits;
-/// a 64th of it is over before anyone notices, and the space for moving it is a 64th as well.
-const SHELVES: usize = 64;
+/// a part of it is over before anyone notices. It is also what a page of sessions may have to look at for its last one:
+/// a thousand of four million. An empty one takes 48 bytes.
+const SHELVES: usize = 4_096;
+
+/// Sessions that are looked at for one page, beyond a shelf: a thousand take some 20 us.
+const LOOKED_AT_MAX: usize = 4_096;
 
 /// All sessions by client.
 pub(crate) struct SessionTable {
-    hasher: RandomState,
-    shelves: Box<[HashMap<ClientId, Session, RandomState>]>,
+    /// Always the same, so that pages go on where they were after a restart. The maps have keys of their own that nobody can guess.
+    hasher: BuildHasherDefault<DefaultHasher>,
+    shelves: Box<[HashMap<ClientId, Session>]>,
     sessions: usize,
+}
+
+/// Where a page of sessions begins: behind this client of this shelf, or at the shelf's beginning. On a shelf they go by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    shelf: u16,
+    behind: Option<ClientId>,
+}
+
+impl Place {
+    /// As bytes; [`Self::decode`] reads them.
+    pub(crate) fn encode(&self) -> Page {
+        let mut page = self.shelf.to_be_bytes().to_vec();
+        if let Some(behind) = &self.behind {
+            page.push(b':');
+            page.extend_from_slice(behind.as_bytes());
+        }
+        page.into()
+    }
+
+    /// None if no page begins there.
+    pub(crate) fn decode(page: &[u8]) -> Option<Self> {
+        let (shelf, behind) = page.split_first_chunk()?;
+        let shelf = u16::from_be_bytes(*shelf);
+        let behind = match behind {
+            [] => None,
+            [b':', client @ ..] if client.len() <= ClientId::BYTES_MAX => {
+                Some(ClientId::new(std::str::from_utf8(client).ok()?))
+            }
+            _ => return None,
+        };
+        (usize::from(shelf) < SHELVES).then_some(Self { shelf, behind })
+    }
 }
 
 impl SessionTable {
     pub(crate) fn new() -> Self {
-        let hasher = RandomState::new();
-        let shelves = (0..SHELVES).map(|_| HashMap::with_hasher(hasher.clone())).collect();
-        Self { hasher, shelves, sessions: 0 }
+        Self {
+            hasher: BuildHasherDefault::default(),
+            shelves: (0..SHELVES).map(|_| HashMap::new()).collect(),
+            sessions: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -136,9 +188,37 @@ impl SessionTable {
         Some(session)
     }
 
+    /// Sessions that are wanted, from a place on, and where the next ones begin. There may be fewer than `sessions_max`, or none, though
+    /// more follow: the work is bounded.
+    pub(crate) fn page(
+        &self,
+        from: Place,
+        sessions_max: usize,
+        is_wanted: impl Fn(&Session) -> bool,
+    ) -> (Vec<(&ClientId, &Session)>, Option<Place>) {
+        let (mut page, mut looked_at, mut behind) = (Vec::new(), 0, from.behind);
+        for (at, shelf) in self.shelves.iter().enumerate().skip(usize::from(from.shelf)) {
+            if page.len() == sessions_max || looked_at >= LOOKED_AT_MAX {
+                return (page, Some(Place { shelf: at as u16, behind: None }));
+            }
+            let begins = page.len();
+            page.extend(shelf.iter().filter(|(client, session)| {
+                behind.as_ref().is_none_or(|behind| *client > behind) && is_wanted(session)
+            }));
+            page[begins..].sort_unstable_by_key(|(client, _)| *client);
+            if page.len() > sessions_max {
+                page.truncate(sessions_max);
+                let behind = page.last().map(|(client, _)| (*client).clone());
+                return (page, Some(Place { shelf: at as u16, behind }));
+            }
+            behind = None;
+            looked_at += shelf.len();
+        }
+        (page, None)
+    }
+
     fn shelf(&self, client: &str) -> usize {
-        // From the middle of the hash: the maps go by its two ends.
-        (self.hasher.hash_one(client) >> 32) as usize % SHELVES
+        self.hasher.hash_one(client) as usize % SHELVES
     }
 }
 
@@ -154,6 +234,33 @@ mod tests {
         // Just after a map has grown it is filled to half of 7/8.
         let worst = (entry + control) * 16 / 7;
         assert!(worst <= 110, "{worst}");
+    }
+
+    #[test]
+    fn a_place_survives_its_bytes_and_others_are_refused() {
+        for behind in [None, Some(ClientId::new("")), Some(ClientId::new("d:1"))] {
+            let place = Place { shelf: 77, behind };
+            assert_eq!(Place::decode(&place.encode()), Some(place));
+        }
+        for page in [&b""[..], b"\0", b"\xff\xff", b"\0\0d", b"\0\0:\xff"] {
+            assert_eq!(Place::decode(page), None, "{page:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_what_nobody_has_looks_at_a_bounded_number() {
+        let mut table = SessionTable::new();
+        for number in 0..20_000 {
+            let session = Session { epoch: number, since_s: 0, owner: PackedOwner::default(), details: None };
+            table.insert(ClientId::new(&number.to_string()), session);
+        }
+        let (mut place, mut pages) = (Some(Place::default()), 0);
+        while let Some(from) = place {
+            let (page, next) = table.page(from, 10, |_| false);
+            assert!(page.is_empty());
+            (place, pages) = (next, pages + 1);
+        }
+        assert!((4..=6).contains(&pages), "{pages}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A stream of a filter exists while sessions hold the filter, and begins anew when the first one comes back. A
 //! device's stream belongs to its session and exists here only while it holds messages or has lost some; otherwise its
-//! session's cursor is all there is to know. Messages go from the front: once everyone has read them, or a bound cuts.
+//! session's cursor is all there is to know. Messages go from the front: once everyone has read them, or a bound cuts. From
+//! the middle goes only what another message under the same collapse key replaces.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,7 +14,8 @@ use super::change::{Change, Journal, StreamId, StreamRow};
 use super::deadlines::{Deadlines, Ending};
 use super::readers::{Group, Marks, Readers};
 use super::weights::Weights;
-use crate::contract::StreamBounds;
+use crate::contract::{StreamBounds, WhenFull};
+use crate::metrics::{Dropped, count_dropped};
 
 /// All streams. What each may hold is in `bounds`; how many there are is bounded by the sessions that hold them.
 pub(crate) struct Streams {
@@ -25,10 +27,16 @@ pub(crate) struct Streams {
 
 struct Stream {
     id: StreamId,
-    /// Offset of the log's first message; the log has no gaps, so a message's place follows from it.
-    first: Offset,
-    log: VecDeque<SharedMessage>,
+    /// Everything up to here is gone.
+    cut: Offset,
+    /// The last offset that was given out.
+    end: Offset,
+    /// In the order of the offsets, which have a gap where a message was replaced.
+    log: VecDeque<(Offset, SharedMessage)>,
     bytes: u64,
+    /// Only with collapse keys: where the last message under each stands, or stood. Those that are gone are cleared away before
+    /// they are more than those that are not.
+    keys: Option<Box<HashMap<Box<str>, Offset>>>,
     /// What [`Deadlines`] holds for it; 0 for nothing. It may be earlier than the oldest message's real end, never later
     /// than when it was set.
     deadline_ms: u64,
@@ -75,7 +83,7 @@ impl Streams {
             Some(stream) => stream,
             None => self.create(key, 0, journal),
         };
-        let end = stream.end();
+        let end = stream.end;
         match &mut stream.readers {
             Readers::Each(marks) => {
                 marks.add(end);
@@ -99,7 +107,7 @@ impl Streams {
         journal: &mut impl Journal,
     ) {
         let Some(stream) = self.by_key.get_mut(key) else { return };
-        let end = stream.end();
+        let end = stream.end;
         match &mut stream.readers {
             Readers::Each(marks) => marks.remove(mark),
             Readers::Group(group) => group.leave(mark, end, rests),
@@ -122,7 +130,7 @@ impl Streams {
         journal: &mut impl Journal,
     ) -> Offset {
         let Some(stream) = self.by_key.get_mut(key) else { return from };
-        let end = stream.end();
+        let end = stream.end;
         let to = to.min(end);
         if to <= from {
             return from;
@@ -146,7 +154,7 @@ impl Streams {
     /// A session's connection has ended, and the session rests.
     pub(crate) fn rest(&mut self, key: &StreamKey, mark: Offset, journal: &mut impl Journal) {
         let Some(stream) = self.by_key.get_mut(key) else { return };
-        let end = stream.end();
+        let end = stream.end;
         if let Readers::Group(group) = &mut stream.readers {
             group.rest(mark, end);
             stream.record_row(key, journal);
@@ -178,17 +186,40 @@ impl Streams {
         }
     }
 
-    /// Cuts what the bounds of a stream do not let stand beside one more message of `length` bytes.
-    pub(crate) fn make_way(&mut self, key: &StreamKey, length: u64, now_ms: u64, journal: &mut impl Journal) {
-        let bounds = StreamBounds {
+    /// Makes room for one more message of `length` bytes within the stream's own bounds: what it replaces under its collapse key goes,
+    /// and what the bounds do not let stand beside it. False if the stream is full and keeps what it has.
+    pub(crate) fn make_way(
+        &mut self,
+        key: &StreamKey,
+        length: u64,
+        collapse_key: Option<&str>,
+        now_ms: u64,
+        journal: &mut impl Journal,
+    ) -> bool {
+        let beside = StreamBounds {
             messages_max: self.bounds.messages_max.saturating_sub(1),
             bytes_max: self.bounds.bytes_max.saturating_sub(length),
             ..self.bounds
         };
-        if let Some(stream) = self.by_key.get_mut(key) {
-            let cut = stream.count_beyond(&bounds, now_ms);
-            stream.trim(key, cut, &mut self.weights, journal);
+        let weights = &mut self.weights;
+        let Some(stream) = self.by_key.get_mut(key) else { return true };
+        stream.trim_aged(key, &beside, now_ms, weights, journal);
+        let replaced = stream.find_under(key, collapse_key);
+        if beside.when_full == WhenFull::DropNewest {
+            let bytes = replaced.map_or(0, |place| stream.log[place].1.as_bytes().len() as u64);
+            let messages = stream.log.len() - usize::from(replaced.is_some());
+            if messages > beside.messages_max as usize || stream.bytes - bytes > beside.bytes_max {
+                count_dropped(Dropped::Refused, 1);
+                return false;
+            }
         }
+        if let Some(place) = replaced {
+            stream.remove(key, place, weights, journal);
+        }
+        let cut = stream.count_beyond(&beside);
+        count_dropped(Dropped::StreamFull, cut as u64);
+        stream.trim(key, cut, weights, journal);
+        true
     }
 
     /// Cuts the oldest messages of whichever stream is the heaviest until all weigh no more than `bytes_max` together. Gives
@@ -205,16 +236,19 @@ impl Streams {
             stream.trim(&key, cut, &mut self.weights, journal);
             gone += cut as u64;
         }
+        count_dropped(Dropped::StoreFull, gone);
         gone
     }
 
     /// Appends. `reader_at` is where the device stands whose stream this is, to make the stream if there is none; other streams
     /// must exist. Room for it was made with [`Self::make_way`]; a message that is too old to be kept is gone at once.
+    #[expect(clippy::too_many_arguments, reason = "the fields of `Request::Append`, and what it touches")]
     pub(crate) fn append(
         &mut self,
         key: &StreamKey,
         reader_at: Option<Offset>,
         message: &SharedMessage,
+        collapse_key: Option<&str>,
         now_ms: u64,
         deadlines: &mut Deadlines,
         journal: &mut impl Journal,
@@ -227,11 +261,15 @@ impl Streams {
         }
         let bounds = self.bounds;
         let stream = self.by_key.get_mut(key)?;
-        stream.push(key, message, &mut self.weights);
-        let (id, offset) = (stream.id, stream.end());
+        let offset = stream.end + 1;
+        let id = stream.id;
+        stream.push(key, offset, message, &mut self.weights);
         journal.record(|| Change::Message(id, offset, message.clone()));
-        let cut = stream.count_beyond(&bounds, now_ms);
-        stream.trim(key, cut, &mut self.weights, journal);
+        if let (StreamKey::Device(_), Some(collapse_key)) = (key, collapse_key) {
+            stream.put_under(collapse_key, offset);
+            journal.record(|| Change::CollapseKey(id, offset, collapse_key.into()));
+        }
+        stream.trim_aged(key, &bounds, now_ms, &mut self.weights, journal);
         stream.watch_age(key, &bounds, deadlines);
         Some(offset)
     }
@@ -245,18 +283,24 @@ impl Streams {
         bytes_max: u32,
     ) -> Option<(Vec<(Offset, SharedMessage)>, Offset)> {
         let stream = self.by_key.get(key)?;
-        let from = after.saturating_add(1).max(stream.first);
-        let skip = usize::try_from(from - stream.first).unwrap_or(usize::MAX).min(stream.log.len());
+        let skip = stream.log.partition_point(|(offset, _)| *offset <= after);
         let mut messages = Vec::new();
         let mut bytes = 0;
-        for (message, offset) in stream.log.range(skip..).zip(from..).take(messages_max as usize) {
+        for (offset, message) in stream.log.range(skip..).take(messages_max as usize) {
             if bytes >= u64::from(bytes_max) && !messages.is_empty() {
                 break;
             }
             bytes += message.as_bytes().len() as u64;
-            messages.push((offset, message.clone()));
+            messages.push((*offset, message.clone()));
         }
-        Some((messages, stream.end()))
+        Some((messages, stream.end))
+    }
+
+    /// How many messages stand behind `after`.
+    pub(crate) fn count_behind(&self, key: &StreamKey, after: Offset) -> u64 {
+        self.by_key.get(key).map_or(0, |stream| {
+            (stream.log.len() - stream.log.partition_point(|(offset, _)| *offset <= after)) as u64
+        })
     }
 
     /// Cuts what has grown too old; called when a stream's deadline has come.
@@ -270,8 +314,7 @@ impl Streams {
         let bounds = self.bounds;
         let Some(stream) = self.by_key.get_mut(key) else { return };
         stream.deadline_ms = 0;
-        let cut = stream.count_beyond(&bounds, now_ms);
-        stream.trim(key, cut, &mut self.weights, journal);
+        stream.trim_aged(key, &bounds, now_ms, &mut self.weights, journal);
         stream.watch_age(key, &bounds, deadlines);
     }
 
@@ -293,12 +336,26 @@ impl Streams {
         message: &SharedMessage,
     ) -> bool {
         let Some(stream) = self.by_key.get_mut(key) else { return false };
-        if stream.log.is_empty() {
-            stream.first = offset;
-        } else if offset != stream.end() + 1 {
-            return false;
+        match stream.log.back() {
+            None => stream.cut = offset.saturating_sub(1),
+            // Only a device's stream has gaps.
+            Some((last, _))
+                if offset == last + 1 || offset > *last && matches!(key, StreamKey::Device(_)) => {}
+            Some(_) => return false,
         }
-        stream.push(key, message, &mut self.weights);
+        stream.push(key, offset, message, &mut self.weights);
+        true
+    }
+
+    /// Puts the collapse key of a message back, in the order of the messages. False if there is no such stream.
+    pub(crate) fn restore_collapse_key(
+        &mut self,
+        key: &StreamKey,
+        offset: Offset,
+        collapse_key: &str,
+    ) -> bool {
+        let Some(stream) = self.by_key.get_mut(key) else { return false };
+        stream.put_under(collapse_key, offset);
         true
     }
 
@@ -341,8 +398,8 @@ impl Streams {
         if stream.deadline_ms != 0 {
             deadlines.clear(stream.deadline_ms, Ending::OldestOf(key.clone()));
         }
-        if !stream.log.is_empty() {
-            journal.record(|| Change::Trimmed(stream.id, stream.first, stream.end()));
+        if let (Some((first, _)), Some((last, _))) = (stream.log.front(), stream.log.back()) {
+            journal.record(|| Change::Trimmed(stream.id, *first, *last));
         }
         journal.record(|| Change::StreamGone(key.clone()));
     }
@@ -354,37 +411,73 @@ impl Stream {
             StreamKey::Filter(filter) if filter.starts_with("$share/") => Readers::Group(Group::new()),
             _ => Readers::Each(Marks::default()),
         };
-        Self { id, first: end + 1, log: VecDeque::new(), bytes: 0, deadline_ms: 0, readers }
-    }
-
-    fn end(&self) -> Offset {
-        self.first + self.log.len() as u64 - 1
+        Self { id, cut: end, end, log: VecDeque::new(), bytes: 0, keys: None, deadline_ms: 0, readers }
     }
 
     /// Where a group stands. A mark from before a cut stands where the cut ended.
     fn cursor(&self) -> Offset {
-        self.readers.settled().unwrap_or_default().max(self.first - 1)
+        self.readers.settled().unwrap_or_default().max(self.cut)
     }
 
-    fn push(&mut self, key: &StreamKey, message: &SharedMessage, weights: &mut Weights) {
+    fn push(&mut self, key: &StreamKey, offset: Offset, message: &SharedMessage, weights: &mut Weights) {
         let before = self.bytes;
         self.bytes += message.as_bytes().len() as u64;
-        self.log.push_back(message.clone());
+        self.end = self.end.max(offset);
+        self.log.push_back((offset, message.clone()));
         weights.change(self.id, key, before, self.bytes);
+    }
+
+    /// The place of the message that waits under a collapse key.
+    fn find_under(&self, key: &StreamKey, collapse_key: Option<&str>) -> Option<usize> {
+        let StreamKey::Device(_) = key else { return None };
+        let offset = self.keys.as_ref()?.get(collapse_key?)?;
+        self.log.binary_search_by_key(offset, |(offset, _)| *offset).ok()
+    }
+
+    fn put_under(&mut self, collapse_key: &str, offset: Offset) {
+        self.keys.get_or_insert_default().insert(collapse_key.into(), offset);
+    }
+
+    /// Takes out what another message replaces.
+    fn remove(&mut self, key: &StreamKey, place: usize, weights: &mut Weights, journal: &mut impl Journal) {
+        let Some((offset, message)) = self.log.remove(place) else { return };
+        let (id, before) = (self.id, self.bytes);
+        self.bytes -= message.as_bytes().len() as u64;
+        weights.change(id, key, before, self.bytes);
+        journal.record(|| Change::Trimmed(id, offset, offset));
     }
 
     /// Cuts what everyone has read.
     fn trim_settled(&mut self, key: &StreamKey, weights: &mut Weights, journal: &mut impl Journal) {
         let settled = self.readers.settled().unwrap_or_default();
-        self.trim(key, (settled + 1).saturating_sub(self.first) as usize, weights, journal);
+        // Most often nothing, or the first one.
+        let read = self.log.front().is_some_and(|(offset, _)| *offset <= settled);
+        if read {
+            self.trim(key, self.log.partition_point(|(offset, _)| *offset <= settled), weights, journal);
+        }
     }
 
-    /// How many messages at the front are beyond the bounds.
-    fn count_beyond(&self, bounds: &StreamBounds, now_ms: u64) -> usize {
+    /// Cuts what is too old.
+    fn trim_aged(
+        &mut self,
+        key: &StreamKey,
+        bounds: &StreamBounds,
+        now_ms: u64,
+        weights: &mut Weights,
+        journal: &mut impl Journal,
+    ) {
+        let aged = |(_, message): &&(Offset, SharedMessage)| ends_ms(message, bounds) <= now_ms;
+        let cut = self.log.iter().take_while(aged).count();
+        count_dropped(Dropped::TooOld, cut as u64);
+        self.trim(key, cut, weights, journal);
+    }
+
+    /// How many messages at the front are more than the bounds allow, in number or in bytes.
+    fn count_beyond(&self, bounds: &StreamBounds) -> usize {
         let mut bytes = self.bytes;
-        let beyond = |(place, message): (usize, &SharedMessage)| {
+        let beyond = |(place, (_, message)): (usize, &(Offset, SharedMessage))| {
             let too_many = self.log.len() - place > bounds.messages_max as usize;
-            let goes = too_many || bytes > bounds.bytes_max || ends_ms(message, bounds) <= now_ms;
+            let goes = too_many || bytes > bounds.bytes_max;
             bytes -= message.as_bytes().len() as u64;
             goes
         };
@@ -394,7 +487,7 @@ impl Stream {
     /// How many messages at the front it takes to free `bytes`.
     fn count_weighing(&self, bytes: u64) -> usize {
         let mut freed = 0;
-        let more = |message: &&SharedMessage| {
+        let more = |(_, message): &&(Offset, SharedMessage)| {
             let goes = freed < bytes;
             freed += message.as_bytes().len() as u64;
             goes
@@ -403,15 +496,13 @@ impl Stream {
     }
 
     fn trim(&mut self, key: &StreamKey, count: usize, weights: &mut Weights, journal: &mut impl Journal) {
-        let count = count.min(self.log.len());
-        if count == 0 {
-            return;
-        }
-        let (id, from, before) = (self.id, self.first, self.bytes);
-        self.bytes -= self.log.drain(..count).map(|message| message.as_bytes().len() as u64).sum::<u64>();
-        self.first += count as u64;
+        let Some(last) = count.min(self.log.len()).checked_sub(1) else { return };
+        let (id, from, to, before) = (self.id, self.log[0].0, self.log[last].0, self.bytes);
+        self.bytes -=
+            self.log.drain(..=last).map(|(_, message)| message.as_bytes().len() as u64).sum::<u64>();
+        self.cut = to;
         weights.change(id, key, before, self.bytes);
-        journal.record(|| Change::Trimmed(id, from, from + count as u64 - 1));
+        journal.record(|| Change::Trimmed(id, from, to));
         if self.log.is_empty() {
             // The offsets must go on where they were although no message shows where that was.
             self.record_row(key, journal);
@@ -419,11 +510,23 @@ impl Stream {
         if self.log.capacity() > 64 && self.log.len() * 4 < self.log.capacity() {
             self.log.shrink_to(self.log.len() * 2);
         }
+        self.forget_keys();
+    }
+
+    /// Clears collapse keys away whose messages are gone, once they may be more than half.
+    fn forget_keys(&mut self) {
+        let few = 2 * self.log.len() + 8;
+        let Some(keys) = self.keys.as_deref_mut().filter(|keys| keys.len() > few) else { return };
+        let log = &self.log;
+        keys.retain(|_, offset| log.binary_search_by_key(offset, |(offset, _)| *offset).is_ok());
+        if keys.is_empty() {
+            self.keys = None;
+        }
     }
 
     fn watch_age(&mut self, key: &StreamKey, bounds: &StreamBounds, deadlines: &mut Deadlines) {
         if self.deadline_ms == 0
-            && let Some(oldest) = self.log.front()
+            && let Some((_, oldest)) = self.log.front()
         {
             self.deadline_ms = ends_ms(oldest, bounds);
             deadlines.set(self.deadline_ms, Ending::OldestOf(key.clone()));
@@ -437,7 +540,7 @@ impl Stream {
     }
 
     fn record_row(&self, key: &StreamKey, journal: &mut impl Journal) {
-        let row = StreamRow { id: self.id, end: self.end(), left_behind: self.readers.to_keep() };
+        let row = StreamRow { id: self.id, end: self.end, left_behind: self.readers.to_keep() };
         journal.record(|| Change::Stream(key.clone(), row));
     }
 }

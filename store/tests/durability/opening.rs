@@ -65,7 +65,7 @@ fn a_foreign_format_is_named_with_both_versions() {
     transaction.commit().unwrap();
     drop(database);
     let error = refusal(directory.path());
-    assert!(matches!(error, OpenError::ForeignFormat { found: 99, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::ForeignFormat { found: 99, known: 2, .. }), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::SubscriptionRecord;
 use redis::Value;
 
-use crate::contract::StoreError;
+use crate::contract::{StoreError, WillRecord};
 
 /// The fields that are left of an answer, or of a list within it.
 pub(super) struct Answer(std::vec::IntoIter<Value>);
@@ -34,14 +34,16 @@ impl Answer {
         self.0.as_slice().is_empty()
     }
 
-    /// The word an answer begins with. `fenced` and `full` are errors.
+    /// The word an answer begins with. `fenced`, `gone` and `lapsed` are errors.
     pub(super) fn word(&mut self) -> Result<Word, StoreError> {
         match &*self.bytes()? {
             b"ok" => Ok(Word::Ok),
             b"none" => Ok(Word::None),
             b"join" => Ok(Word::Join),
             b"full" => Ok(Word::Full),
+            b"kept" => Ok(Word::Kept),
             b"fenced" => Err(StoreError::Fenced),
+            b"gone" => Err(StoreError::Gone),
             b"lapsed" => Err(StoreError::Unavailable("the request took too long".to_owned())),
             _ => Err(unreadable("a word that is known")),
         }
@@ -86,8 +88,12 @@ impl Answer {
         Self::new(self.0.next().unwrap_or_default())
     }
 
-    pub(super) fn message(&mut self) -> Result<SharedMessage, StoreError> {
-        SharedMessage::from_bytes(self.bytes()?).map_err(damaged)
+    /// A message, or how many places of a stream have none.
+    pub(super) fn message_or_gap(&mut self) -> Result<Result<SharedMessage, u64>, StoreError> {
+        if let Some(Value::Int(_)) = self.0.as_slice().first() {
+            return Ok(Err(self.number()?));
+        }
+        Ok(Ok(SharedMessage::from_bytes(self.bytes()?).map_err(damaged)?))
     }
 
     /// An owner, or none if nobody is.
@@ -99,6 +105,15 @@ impl Answer {
         let (node, shard) = bytes.split_first_chunk().ok_or(damaged(CodingError::Truncated))?;
         let shard = shard.try_into().map_err(|_| damaged(CodingError::Truncated))?;
         Ok(Some(Owner { node: NodeId(u64::from_be_bytes(*node)), shard: ShardId(u16::from_be_bytes(shard)) }))
+    }
+
+    /// A session's will, as [`write_will`] wrote it.
+    pub(super) fn will(&mut self) -> Result<WillRecord, StoreError> {
+        let bytes = self.bytes()?;
+        let mut reader = Reader::new(&bytes);
+        let (delay_s, expiry_s) = (reader.u32().map_err(damaged)?, reader.u32().map_err(damaged)?);
+        let message = SharedMessage::from_bytes(&bytes[2 * size_of::<u32>()..]).map_err(damaged)?;
+        Ok(WillRecord { message, delay_s, expiry_s })
     }
 
     /// A subscription's options, as [`write_options`] wrote them.
@@ -128,6 +143,8 @@ pub(super) enum Word {
     Join,
     /// A bound does not let it in.
     Full,
+    /// It is full, and keeps what it has.
+    Kept,
 }
 
 const QOS: u8 = 0b0011;
@@ -142,6 +159,17 @@ pub(super) fn write_options(subscription: &SubscriptionRecord) -> Vec<u8> {
     flags |= if subscription.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };
     bytes.put_u8(flags);
     bytes.put_u32(subscription.identifier);
+    bytes
+}
+
+/// A will as the functions keep it: they look at the first four bytes, its delay. Nothing for none.
+pub(super) fn write_will(will: Option<&WillRecord>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(will) = will {
+        bytes.put_u32(will.delay_s);
+        bytes.put_u32(will.expiry_s);
+        bytes.extend_from_slice(will.message.as_bytes());
+    }
     bytes
 }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use holdfast_wire::message::SharedMessage;
-use holdfast_wire::session_record::{Cursor, StreamKey};
+use holdfast_wire::session_record::StreamKey;
 use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::timeout_at;
@@ -23,6 +23,8 @@ use super::lanes::{Lanes, Ticket, Use};
 use super::partition::hash;
 use super::room::Room;
 use super::server::Server;
+use super::streams::{Appended, Part};
+use super::subscribing::Kept;
 use super::{RedisOptions, Waiting};
 use crate::clock::{self, Clock};
 use crate::contract::{Bounds, Reply, ReplyTo, Request, StoreError};
@@ -84,6 +86,8 @@ pub(super) struct Worker {
     pub(super) room: RefCell<Room>,
     /// Whether someone makes room already.
     pub(super) relieving: Cell<bool>,
+    /// The partition whose wills are asked for first next time.
+    pub(super) next_will_partition: Cell<u16>,
     clock: Option<Clock>,
     /// How long anything that is asked may take.
     pub(super) deadline: Duration,
@@ -95,7 +99,15 @@ impl Worker {
         let shown = target.shown().to_owned();
         let server = Rc::new(Server::open(target, &prefix, deadline).await?);
         let room = RefCell::new(Room::default());
-        let worker = Self { server, bounds, room, relieving: Cell::new(false), clock, deadline };
+        let worker = Self {
+            server,
+            bounds,
+            room,
+            relieving: Cell::new(false),
+            next_will_partition: Cell::new(0),
+            clock,
+            deadline,
+        };
         let learned = tokio::time::timeout(deadline, worker.learn()).await;
         match learned.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned()))) {
             Ok(()) => Ok(worker),
@@ -129,8 +141,8 @@ impl Worker {
                 self.close(&client, epoch, expiry_s, &progress).await
             }
             Request::Lookup { client } => self.lookup(&client).await,
-            Request::Append { streams, message, collapse_key: _ } => {
-                self.append_if_it_fits(streams, &message).await
+            Request::Append { streams, message, collapse_key } => {
+                self.append_if_it_fits(streams, &message, collapse_key.as_deref()).await
             }
             Request::Read { stream, after, messages_max, bytes_max } => {
                 self.read(&stream, after, messages_max, bytes_max).await
@@ -142,16 +154,22 @@ impl Worker {
             Request::DurableFilters => self.durable_filters().await,
             Request::RenewLease { node, for_ms } => self.renew_lease(node, for_ms).await,
             Request::DeadNodes => self.dead_nodes().await,
-            Request::Bury { .. }
-            | Request::Reap { .. }
-            | Request::DueWills { .. }
-            | Request::WillPublished { .. }
-            | Request::TakeLock { .. }
-            | Request::Restore { .. }
-            | Request::Sessions { .. }
-            | Request::ChangeGroup { .. }
-            | Request::DropGroup { .. }
-            | Request::GroupMembers { .. } => Err(StoreError::Unavailable("not carried out yet".to_owned())),
+            Request::Bury { node } => self.bury(node).await,
+            Request::Reap { client, epoch } => self.reap(&client, epoch).await,
+            Request::DueWills { wills_max } => self.due_wills(wills_max as usize).await,
+            Request::WillPublished { client, number } => self.will_published(&client, number).await,
+            Request::TakeLock { name, holder, for_ms } => self.take_lock(&name, holder, for_ms).await,
+            Request::Restore { client, owner, epoch, expiry_s, will, session } => {
+                self.restore(Kept { client, owner, epoch, expiry_s, will, session }).await
+            }
+            Request::Sessions { owner, page, sessions_max } => {
+                self.list_sessions(owner, page.as_ref(), sessions_max).await
+            }
+            Request::ChangeGroup { group, add, remove } => self.change_group(&group, add, remove).await,
+            Request::DropGroup { group } => self.drop_group(&group).await,
+            Request::GroupMembers { group, page, members_max } => {
+                self.group_members(&group, page.as_ref(), members_max).await
+            }
         }
     }
 }
@@ -182,8 +200,8 @@ impl Dispatcher {
             let held = (waiting, running.clone());
             let deadline = at + self.worker.deadline;
             match job {
-                Job::Request(Request::Append { streams, message, collapse_key: _ }, reply) => {
-                    self.append(streams, message, Debt::new(reply, held), deadline);
+                Job::Request(Request::Append { streams, message, collapse_key }, reply) => {
+                    self.append(streams, message, collapse_key, Debt::new(reply, held), deadline);
                 }
                 Job::Request(request, reply) => {
                     let uses = uses(&request);
@@ -216,6 +234,7 @@ impl Dispatcher {
         self: &Rc<Self>,
         mut streams: Vec<StreamKey>,
         message: SharedMessage,
+        collapse_key: Option<Box<str>>,
         debt: Debt,
         deadline: Instant,
     ) {
@@ -225,31 +244,29 @@ impl Dispatcher {
         if !worker.surely_fits(streams.len(), &message) {
             let uses = streams.iter().map(|stream| (lane_of(stream), Use::Alone)).collect();
             let worker = Rc::clone(worker);
-            let request = Request::Append { streams, message, collapse_key: None };
+            let request = Request::Append { streams, message, collapse_key };
             let task = Box::pin(async move {
                 debt.settle(worker.by(deadline, worker.carry_out(request)).await);
             });
             return self.enter(uses, task);
         }
-        let parts = Rc::new(Parts { left: Cell::new(streams.len()), outcome: RefCell::new(Ok(Vec::new())) });
+        let parts =
+            Rc::new(Parts { left: Cell::new(streams.len()), outcome: RefCell::new(Ok(Appended::default())) });
         if streams.is_empty() {
-            return debt.settle(Ok(Reply::Appended { at: Vec::new(), full: Vec::new() }));
+            return debt.settle(Ok(Appended::default().into()));
         }
-        let debt = Rc::new(Cell::new(Some(debt)));
+        let (debt, collapse_key) = (Rc::new(Cell::new(Some(debt))), collapse_key.map(Rc::<str>::from));
         for stream in streams {
             let (worker, parts, debt) = (Rc::clone(worker), Rc::clone(&parts), Rc::clone(&debt));
             let (uses, message) = (vec![(lane_of(&stream), Use::Sent)], message.clone());
+            let collapse_key = collapse_key.clone();
             let task = Box::pin(async move {
-                parts.add(worker.by(deadline, worker.append_to(stream, &message)).await);
+                let append = worker.append_to(stream, &message, collapse_key.as_deref());
+                parts.add(worker.by(deadline, append).await);
                 if parts.left.get() == 0 {
                     let _ = worker.by(deadline, worker.make_room()).await;
                     if let Some(debt) = debt.take() {
-                        debt.settle(
-                            parts
-                                .outcome
-                                .replace(Ok(Vec::new()))
-                                .map(|at| Reply::Appended { at, full: Vec::new() }),
-                        );
+                        debt.settle(parts.outcome.replace(Ok(Appended::default())).map(Reply::from));
                     }
                 }
             });
@@ -340,6 +357,10 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         Request::Reap { client, .. }
         | Request::Restore { client, .. }
         | Request::WillPublished { client, .. } => client_and(client, &mut std::iter::empty()),
+        Request::ChangeGroup { group, .. } | Request::DropGroup { group } => {
+            vec![(lane(GROUP, group), Use::Alone)]
+        }
+        Request::GroupMembers { group, .. } => vec![(lane(GROUP, group), Use::Steps)],
         Request::Append { .. }
         | Request::Retain { .. }
         | Request::ReadRetained { .. }
@@ -349,19 +370,17 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         | Request::Bury { .. }
         | Request::DueWills { .. }
         | Request::TakeLock { .. }
-        | Request::Sessions { .. }
-        | Request::ChangeGroup { .. }
-        | Request::DropGroup { .. }
-        | Request::GroupMembers { .. } => vec![],
+        | Request::Sessions { .. } => vec![],
     }
 }
 
 const CLIENT: u64 = 0;
 const FILTER: u64 = 1;
+const GROUP: u64 = 2;
 
 /// Two names that share a lane wait for each other now and then; nothing else comes of it.
 fn lane(kind: u64, name: &str) -> u64 {
-    hash(name.as_bytes()) << 1 | kind
+    hash(name.as_bytes()) << 2 | kind
 }
 
 fn lane_of(stream: &StreamKey) -> u64 {
@@ -374,15 +393,15 @@ fn lane_of(stream: &StreamKey) -> u64 {
 /// What the commands of one append have brought.
 struct Parts {
     left: Cell<usize>,
-    outcome: RefCell<Result<Vec<Cursor>, StoreError>>,
+    outcome: RefCell<Result<Appended, StoreError>>,
 }
 
 impl Parts {
-    fn add(&self, part: Result<Option<Cursor>, StoreError>) {
+    fn add(&self, part: Result<Part, StoreError>) {
         self.left.set(self.left.get() - 1);
         let mut outcome = self.outcome.borrow_mut();
         match (&mut *outcome, part) {
-            (Ok(cursors), Ok(cursor)) => cursors.extend(cursor),
+            (Ok(appended), Ok(part)) => appended.add(part),
             (Ok(_), Err(error)) => *outcome = Err(error),
             (Err(_), _) => {}
         }

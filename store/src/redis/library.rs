@@ -5,18 +5,21 @@
 
 use super::partition::hash;
 
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 10] = [
     include_str!("functions/base.lua"),
     include_str!("functions/row.lua"),
     include_str!("functions/streams.lua"),
+    include_str!("functions/wills.lua"),
+    include_str!("functions/nodes.lua"),
     include_str!("functions/sessions.lua"),
+    include_str!("functions/listing.lua"),
+    include_str!("functions/groups.lua"),
     include_str!("functions/retained.lua"),
     include_str!("functions/due.lua"),
-    include_str!("functions/nodes.lua"),
 ];
 
 /// The format of what stands in the server; another one is not touched.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 
 /// The library.
 pub(super) struct Library {
@@ -46,7 +49,7 @@ mod tests {
     fn the_name_of_a_function_says_which_text_it_belongs_to() {
         let library = Library::new();
         let function = library.function("open");
-        assert!(function.starts_with("holdfast_1_") && function.ends_with("_open"), "{function}");
+        assert!(function.starts_with("holdfast_2_") && function.ends_with("_open"), "{function}");
         assert!(library.text.starts_with(&format!("#!lua name={}\n", library.name)));
     }
 }

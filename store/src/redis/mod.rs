@@ -10,16 +10,21 @@
 mod answer;
 mod connect;
 mod dispatch;
+mod groups;
 mod lanes;
 mod library;
+mod listing;
 mod metrics;
 mod nodes;
+mod pages;
 mod partition;
+mod reaping;
 mod retained;
 mod room;
 mod server;
 mod sessions;
 mod streams;
+mod subscribing;
 mod sweep;
 
 use std::sync::Arc;

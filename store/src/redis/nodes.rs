@@ -1,4 +1,4 @@
-//! Leases of nodes, and which nodes died while they owned sessions.
+//! Leases of nodes, which nodes died while they owned sessions, and locks.
 
 use futures_util::future::join_all;
 use holdfast_wire::ids::NodeId;
@@ -11,8 +11,33 @@ use crate::contract::{Reply, StoreError};
 impl Worker {
     pub(super) async fn renew_lease(&self, node: NodeId, for_ms: u32) -> Result<Reply, StoreError> {
         let call = self.server.call("renew", Partition::FIRST).arg(self.now());
-        self.server.answer(call.arg(&node.0.to_be_bytes()[..]).arg(for_ms)).await?.word()?;
-        Ok(Reply::Renewed { known: true })
+        let mut answer = self.server.answer(call.arg(&node.0.to_be_bytes()[..]).arg(for_ms)).await?;
+        answer.word()?;
+        Ok(Reply::Renewed { known: answer.number()? == 1 })
+    }
+
+    /// The partition with the leases speaks first. Nobody reaps before all the others know it too, so none of them lets the node open a
+    /// session that was taken from it.
+    pub(super) async fn bury(&self, node: NodeId) -> Result<Reply, StoreError> {
+        self.bury_in(Partition::FIRST, node).await?;
+        let others = Partition::all().filter(|partition| *partition != Partition::FIRST);
+        for buried in join_all(others.map(|partition| self.bury_in(partition, node))).await {
+            buried?;
+        }
+        Ok(Reply::Done)
+    }
+
+    async fn bury_in(&self, partition: Partition, node: NodeId) -> Result<(), StoreError> {
+        let call = self.server.call("bury", partition).arg(self.now()).arg(&node.0.to_be_bytes()[..]);
+        let call = call.arg(u8::from(partition == Partition::FIRST));
+        self.server.answer(call).await?.word().map(drop)
+    }
+
+    pub(super) async fn take_lock(&self, name: &str, holder: u64, for_ms: u32) -> Result<Reply, StoreError> {
+        let call = self.server.call("lock", Partition::of_name(name)).arg(self.now()).arg(name);
+        let mut answer = self.server.answer(call.arg(&holder.to_be_bytes()[..]).arg(for_ms)).await?;
+        answer.word()?;
+        Ok(Reply::Lock(answer.number()? == 1))
     }
 
     /// Those of the nodes without a lease that own something in some partition. The others are forgotten.

@@ -23,6 +23,11 @@ impl Partition {
         Self::of(client)
     }
 
+    /// A lock, or the count of a group's members.
+    pub(super) fn of_name(name: &str) -> Self {
+        Self::of(name)
+    }
+
     /// A filter's stream.
     pub(super) fn of_filter(filter: &str) -> Self {
         Self::of(filter)

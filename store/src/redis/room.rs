@@ -36,6 +36,7 @@ pub(super) struct Room {
     sessions: Tally,
     stream_bytes: Tally,
     retained_bytes: Tally,
+    group_members: Tally,
     /// Messages that gave way because the store was full.
     cut: u64,
 }
@@ -51,6 +52,15 @@ impl Room {
 
     pub(super) fn set_retained_bytes(&mut self, partition: Partition, bytes: u64) {
         self.retained_bytes.set(partition, bytes);
+    }
+
+    pub(super) fn set_group_members(&mut self, partition: Partition, count: u64) {
+        self.group_members.set(partition, count);
+    }
+
+    /// Members of all groups.
+    pub(super) fn group_members(&self) -> u64 {
+        self.group_members.total
     }
 
     pub(super) fn sessions(&self) -> u64 {

@@ -2,24 +2,23 @@
 //! next, and written down there until it is (ADR 14 says why no order of crashes loses anything).
 
 use futures_util::future::join_all;
-use holdfast_wire::coding::Write;
 use holdfast_wire::ids::{Epoch, Owner};
-use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey, SubscriptionRecord};
+use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey};
 use holdfast_wire::store::{Opened, Progress, SessionInfo, WillRecord};
 
-use super::answer::{Answer, Word, write_options, write_owner};
+use super::answer::{Answer, Word, write_owner, write_will};
 use super::dispatch::Worker;
 use super::partition::Partition;
 use super::server::Call;
 use crate::contract::{Reply, StoreError};
 
 /// Whether a filter's stream is divided among the members of a group.
-fn is_group(filter: &str) -> bool {
+pub(super) fn is_group(filter: &str) -> bool {
     filter.starts_with("$share/")
 }
 
 /// A reader that has to move, as the session's slot said.
-struct Move {
+pub(super) struct Move {
     filter: Box<str>,
     reader: Vec<u8>,
     mark: Offset,
@@ -36,7 +35,7 @@ impl Worker {
     ) -> Result<Reply, StoreError> {
         let partition = Partition::of_client(client);
         let has_room = self.room.borrow().sessions() < u64::from(self.bounds.sessions_max);
-        let will = write_will(will);
+        let will = write_will(will.as_ref());
         let ask = |function: &str, has_room: bool| {
             let call = self.server.call(function, partition).arg(self.now()).arg(client);
             let call = call.arg(write_owner(owner)).arg(u8::from(clean_start)).arg(expiry_s);
@@ -110,7 +109,7 @@ impl Worker {
         Ok(record)
     }
 
-    async fn resume(
+    pub(super) async fn resume(
         &self,
         filter: Box<str>,
         reader: Vec<u8>,
@@ -123,84 +122,6 @@ impl Worker {
         let mut answer = self.server.answer(call).await?;
         let acked = if answer.word()? == Word::Ok { answer.number()? } else { mark };
         Ok(Cursor { stream: StreamKey::Filter(filter), acked })
-    }
-
-    pub(super) async fn subscribe(
-        &self,
-        client: &str,
-        epoch: Epoch,
-        subscriptions: Vec<SubscriptionRecord>,
-    ) -> Result<Reply, StoreError> {
-        let partition = Partition::of_client(client);
-        let subscriptions = last_of_each(subscriptions);
-        // What this session is about to hold newly, by its place among the subscriptions: reader, mark, where to stand.
-        let mut joined: Vec<Option<Joined>> = subscriptions.iter().map(|_| None).collect();
-        for _ in 0..2 {
-            let mut call = self.server.call("subscribe", partition).arg(self.now()).arg(client).arg(epoch.0);
-            for (subscription, joined) in subscriptions.iter().zip(&joined) {
-                let (reader, mark) = joined.as_ref().map_or((&[][..], 0), |new| (&*new.reader, new.mark));
-                call = call.arg(&*subscription.filter).arg(write_options(subscription)).arg(reader).arg(mark);
-            }
-            let mut answer = self.server.answer(call).await?;
-            if answer.word()? == Word::Ok {
-                return self.read_stands(partition, answer, &subscriptions, &joined).await;
-            }
-            let mut joins = Vec::new();
-            while !answer.is_empty() {
-                let (filter, reader) = (answer.text()?, answer.bytes()?);
-                let at = subscriptions.iter().position(|subscription| subscription.filter == filter);
-                let at = at.ok_or_else(|| StoreError::Unreadable(format!("nobody asked for {filter}")))?;
-                joins.push(self.join(at, filter, reader, epoch));
-            }
-            for join in join_all(joins).await {
-                let (at, new) = join?;
-                joined[at] = Some(new);
-            }
-        }
-        Err(StoreError::Unavailable("the session changed meanwhile".to_owned()))
-    }
-
-    async fn join(
-        &self,
-        at: usize,
-        filter: Box<str>,
-        reader: Vec<u8>,
-        epoch: Epoch,
-    ) -> Result<(usize, Joined), StoreError> {
-        let call = self.server.call("join", Partition::of_filter(&filter));
-        let mut answer = self.server.answer(call.arg(&*filter).arg(&*reader).arg(epoch.0)).await?;
-        answer.word()?;
-        Ok((at, Joined { reader, mark: answer.number()?, stands_at: answer.number()? }))
-    }
-
-    async fn read_stands(
-        &self,
-        partition: Partition,
-        mut answer: Answer,
-        subscriptions: &[SubscriptionRecord],
-        joined: &[Option<Joined>],
-    ) -> Result<Reply, StoreError> {
-        let mut list = answer.list()?;
-        self.leave_all(partition, answer.list()?).await;
-        let mut stands = Vec::new();
-        while !list.is_empty() {
-            let (filter, mark) = (list.text()?, list.number()?);
-            let new =
-                subscriptions.iter().zip(joined).find(|(subscription, _)| subscription.filter == filter);
-            let acked = match new.and_then(|(_, joined)| joined.as_ref()) {
-                Some(new) => new.stands_at,
-                None if is_group(&filter) => self.group_stands_at(&filter).await?.unwrap_or(mark),
-                None => mark,
-            };
-            stands.push(Cursor { stream: StreamKey::Filter(filter), acked });
-        }
-        Ok(Reply::Subscribed(stands))
-    }
-
-    async fn group_stands_at(&self, filter: &str) -> Result<Option<Offset>, StoreError> {
-        let call = self.server.call("stand", Partition::of_filter(filter)).arg(filter);
-        let mut answer = self.server.answer(call).await?;
-        Ok(if answer.word()? == Word::Ok { Some(answer.number()?) } else { None })
     }
 
     pub(super) async fn unsubscribe(
@@ -267,6 +188,7 @@ impl Worker {
             return Ok(Reply::Session(None));
         }
         let (owner, epoch, persistent) = (answer.owner()?, Epoch(answer.number()?), answer.number()? == 1);
+        let (since_ms, rests_until_ms, pending) = (answer.number()?, answer.signed()?, answer.number()?);
         let mut subscriptions = Vec::new();
         let mut held = answer.list()?;
         while !held.is_empty() {
@@ -281,15 +203,15 @@ impl Worker {
             epoch,
             persistent,
             subscriptions,
-            since_ms: 0,
-            rests_until_ms: None,
-            pending: 0,
+            since_ms,
+            rests_until_ms: if owner.is_some() { None } else { Some(rests_until_ms.unwrap_or(u64::MAX)) },
+            pending,
         })))
     }
 
     /// Tells the streams how far the session has read them. What does not reach them now is said again by the next save, and
     /// they keep for longer what nobody needs.
-    async fn advance_all(&self, client: &str, epoch: Epoch, moves: Vec<Move>, ended: bool) {
+    pub(super) async fn advance_all(&self, client: &str, epoch: Epoch, moves: Vec<Move>, ended: bool) {
         join_all(moves.into_iter().map(|reader| self.advance(client, epoch, reader, ended))).await;
     }
 
@@ -340,33 +262,8 @@ impl Worker {
     }
 }
 
-/// A stream that a session has newly joined.
-struct Joined {
-    reader: Vec<u8>,
-    mark: Offset,
-    stands_at: Offset,
-}
-
-/// Of subscriptions with the same filter the last one counts.
-fn last_of_each(mut subscriptions: Vec<SubscriptionRecord>) -> Vec<SubscriptionRecord> {
-    subscriptions.reverse();
-    subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
-    subscriptions.dedup_by(|a, b| a.filter == b.filter);
-    subscriptions
-}
-
-fn write_will(will: Option<WillRecord>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Some(will) = will {
-        bytes.put_u32(will.delay_s);
-        bytes.put_u32(will.expiry_s);
-        bytes.extend_from_slice(will.message.as_bytes());
-    }
-    bytes
-}
-
 /// What only the session's owner understands, as a session record without the rest; nothing for nothing.
-fn write_progress(progress: &Progress) -> Vec<u8> {
+pub(super) fn write_progress(progress: &Progress) -> Vec<u8> {
     let mut bytes = Vec::new();
     if !progress.received.is_empty() || !progress.inflight.is_empty() {
         let (received, inflight) = (progress.received.clone(), progress.inflight.clone());
@@ -400,30 +297,10 @@ fn with_cursors(mut call: Call, progress: &Progress) -> Call {
     call
 }
 
-fn read_moves(mut list: Answer) -> Result<Vec<Move>, StoreError> {
+pub(super) fn read_moves(mut list: Answer) -> Result<Vec<Move>, StoreError> {
     let mut moves = Vec::new();
     while !list.is_empty() {
         moves.push(Move { filter: list.text()?, reader: list.bytes()?, mark: list.number()? });
     }
     Ok(moves)
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_wire::mqtt::QoS;
-
-    use super::*;
-
-    #[test]
-    fn of_subscriptions_to_the_same_filter_the_last_one_counts() {
-        let subscription = |filter: &str, identifier| SubscriptionRecord {
-            filter: filter.into(),
-            qos: QoS::AtLeastOnce,
-            no_local: false,
-            retain_as_published: false,
-            identifier,
-        };
-        let kept = last_of_each(vec![subscription("b", 1), subscription("a", 2), subscription("b", 3)]);
-        assert_eq!(kept, [subscription("a", 2), subscription("b", 3)]);
-    }
 }

@@ -8,7 +8,7 @@ use redis::Value;
 use super::answer::{Answer, Word};
 use super::dispatch::Worker;
 use super::partition::Partition;
-use crate::contract::{Reply, StoreError};
+use crate::contract::{Reply, StoreError, WhenFull};
 
 /// A stream as the functions name it.
 fn name(stream: &StreamKey) -> Vec<u8> {
@@ -17,6 +17,39 @@ fn name(stream: &StreamKey) -> Vec<u8> {
         StreamKey::Device(client) => ("d", client),
     };
     [kind.as_bytes(), text.as_bytes()].concat()
+}
+
+/// What became of a message in one stream.
+pub(super) enum Part {
+    /// It stands there.
+    Taken(Cursor),
+    /// The stream keeps what it has.
+    Full(StreamKey),
+    /// There is no such stream.
+    None,
+}
+
+/// What became of it in all of them.
+#[derive(Default)]
+pub(super) struct Appended {
+    at: Vec<Cursor>,
+    full: Vec<StreamKey>,
+}
+
+impl Appended {
+    pub(super) fn add(&mut self, part: Part) {
+        match part {
+            Part::Taken(cursor) => self.at.push(cursor),
+            Part::Full(stream) => self.full.push(stream),
+            Part::None => {}
+        }
+    }
+}
+
+impl From<Appended> for Reply {
+    fn from(Appended { at, full }: Appended) -> Self {
+        Self::Appended { at, full }
+    }
 }
 
 impl Worker {
@@ -34,6 +67,7 @@ impl Worker {
         &self,
         streams: Vec<StreamKey>,
         message: &SharedMessage,
+        collapse_key: Option<&str>,
     ) -> Result<Reply, StoreError> {
         let asked = streams.into_iter().map(|stream| async {
             let call = self.server.call("exists", Partition::of_stream(&stream));
@@ -53,36 +87,41 @@ impl Worker {
                 self.room_for_streams()
             )));
         }
-        let mut appended = Vec::new();
-        for part in join_all(targets.into_iter().map(|stream| self.append_to(stream, message))).await {
-            appended.extend(part?);
+        let mut outcome = Appended::default();
+        let parts = targets.into_iter().map(|stream| self.append_to(stream, message, collapse_key));
+        for part in join_all(parts).await {
+            outcome.add(part?);
         }
         self.make_room().await?;
-        Ok(Reply::Appended { at: appended, full: Vec::new() })
+        Ok(outcome.into())
     }
 
-    /// Appends to one stream; none if there is no such stream.
+    /// Appends to one stream.
     pub(super) async fn append_to(
         &self,
         stream: StreamKey,
         message: &SharedMessage,
-    ) -> Result<Option<Cursor>, StoreError> {
+        collapse_key: Option<&str>,
+    ) -> Result<Part, StoreError> {
         let partition = Partition::of_stream(&stream);
         let bounds = &self.bounds.stream;
+        let keeps_what_it_has = bounds.when_full == WhenFull::DropNewest;
         let call = self.server.call("append", partition).arg(self.now()).arg(name(&stream));
         let call = call.arg(message.as_bytes()).arg(bounds.messages_max).arg(bounds.bytes_max);
-        let mut answer = self.server.answer(call.arg(bounds.age_ms_max)).await?;
+        let call = call.arg(bounds.age_ms_max).arg(u8::from(keeps_what_it_has)).arg(collapse_key);
+        let mut answer = self.server.answer(call).await?;
         match answer.word()? {
             Word::Ok => {
                 let acked = answer.number()?;
                 self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
-                Ok(Some(Cursor { stream, acked }))
+                Ok(Part::Taken(Cursor { stream, acked }))
             }
             Word::Full => Err(StoreError::Full(format!(
                 "a message of {} bytes is more than a stream may hold",
                 message.as_bytes().len()
             ))),
-            Word::None | Word::Join => Ok(None),
+            Word::Kept => Ok(Part::Full(stream)),
+            Word::None | Word::Join => Ok(Part::None),
         }
     }
 
@@ -99,9 +138,15 @@ impl Worker {
         let mut answer = self.server.answer(call.arg(after).arg(messages_max).arg(bytes_max)).await?;
         answer.word()?;
         let (end, from) = (answer.number()?, answer.number()?);
-        let mut messages = Vec::new();
+        let (mut messages, mut at) = (Vec::new(), from);
         while !answer.is_empty() {
-            messages.push((from + messages.len() as u64, answer.message()?));
+            match answer.message_or_gap()? {
+                Ok(message) => {
+                    messages.push((at, message));
+                    at += 1;
+                }
+                Err(gap) => at += gap,
+            }
         }
         Ok(Reply::Messages { messages, end })
     }

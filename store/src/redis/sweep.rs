@@ -76,11 +76,13 @@ impl Worker {
         let mut answer = self.server.answer(call.arg(self.bounds.stream.age_ms_max)).await?;
         answer.word()?;
         let (sessions, streams, retained) = (answer.number()?, answer.number()?, answer.number()?);
+        let members = answer.number()?;
         {
             let mut room = self.room.borrow_mut();
             room.set_sessions(partition, sessions);
             room.set_stream_bytes(partition, streams);
             room.set_retained_bytes(partition, retained);
+            room.set_group_members(partition, members);
         }
         let has_more = answer.number()? == 1;
         self.leave_all(partition, answer.list()?).await;

@@ -160,7 +160,8 @@ fn a_full_server_says_so_and_what_frees_memory_still_works() {
         expiry_s: 60,
         will: None
     }));
-    bench.done(Request::RenewLease { node: BOB.node, for_ms: 1_000 });
+    let renewed = bench.ask(Request::RenewLease { node: BOB.node, for_ms: 1_000 });
+    assert_eq!(renewed, Ok(Reply::Renewed { known: false }));
     bench.save("d", epoch, vec![at(filter("a"), 1)]);
     let opened = bench.open("d", BOB, 60);
     let streams: Vec<_> = opened.session.unwrap().cursors.into_iter().map(|cursor| cursor.stream).collect();

@@ -1,12 +1,14 @@
 -- What the other files share: names of keys, time, numbers that only grow.
 --
 -- Every function has one key, the partition's name (`hf{17}`), and derives all others from it; so all of them are in one
--- slot. Answers are arrays that begin with a word: ok, fenced, full, none, join, lapsed, foreign.
+-- slot. Answers are arrays that begin with a word: ok, fenced, gone, full, kept, none, join, lapsed.
 
-local FORMAT = 1
+local FORMAT = 2
 local NONE = -1
 -- A reader that joined a stream and is not written down in its session within this time leaves it again, in ms.
 local DOUBT = 60000
+-- How long what was said of a node that is gone is remembered, in ms.
+local DAY = 86400000
 
 -- The key of something in a partition.
 local function key(partition, kind, name)
@@ -31,6 +33,12 @@ local function next_number(partition)
   local number = math.max(time[1] * 1000000 + time[2], last + 1)
   redis.call('HSET', count_key(partition), 'e', string.format('%d', number))
   return number
+end
+
+-- Numbers that are given out from now on are larger than this one, which was given out before the server lost its data.
+local function raise_numbers(partition, number)
+  local last = tonumber(redis.call('HGET', count_key(partition), 'e') or 0)
+  if number > last then redis.call('HSET', count_key(partition), 'e', string.format('%d', number)) end
 end
 
 -- A name for a reader of a stream that no other reader in any partition has. It begins with the microsecond of its birth.

@@ -3,6 +3,7 @@
 --   s<client>            a resting session expires
 --   a<stream>            a stream's oldest message grows too old
 --   r<topic>             a retained message expires
+--   k<lock>              a lock ends
 --   l[filter, reader]    a reader was given out, and nobody has said yet that its session holds it
 --   L[filter, reader]    a reader must leave; stays until `done` says that it has
 --
@@ -28,14 +29,19 @@ export('sweep', function(keys, args)
     elseif kind == 'r' then
       remove_retained(partition, name)
       redis.call('ZREM', due_key(partition), member)
+    elseif kind == 'k' then
+      remove_lock(partition, name, now)
     else
       local entry = cmsgpack.unpack(name)
       redis.call('ZREM', due_key(partition), member)
       must_leave(partition, entry[1], entry[2], now, leaves)
     end
   end
-  local counts = redis.call('HMGET', count_key(partition), 's', 'b', 'r')
-  return { 'ok', tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0), more and 1 or 0, leaves }
+  forget_old(partition .. ':dead', now, DEAD_MAX)
+  local answer, counts = { 'ok' }, redis.call('HMGET', count_key(partition), 's', 'b', 'r', 'm')
+  for at = 1, 4 do answer[at + 1] = tonumber(counts[at] or 0) end
+  answer[6], answer[7] = more and 1 or 0, leaves
+  return answer
 end, { 'allow-oom' })
 
 -- Filters and readers, one after the other, that have left.

@@ -1,8 +1,10 @@
 -- A session's row: one string a client, packed as MessagePack. It stands here while the session is connected or rests.
 --
 --   s:<client>  string  the row
+--   c           zset    clients that have one, all of score 0, so in the order of their bytes
 
-local VERSION, EPOCH, OWNER, EXPIRY, UNTIL, WILL, DEVICE, PROGRESS, SUBSCRIPTIONS = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local VERSION, EPOCH, OWNER, EXPIRY, UNTIL, SINCE = 1, 2, 3, 4, 5, 6
+local WILL, DEVICE, PROGRESS, SUBSCRIPTIONS = 7, 8, 9, 10
 -- In SUBSCRIPTIONS, one after the other: filter, options (the first byte holds the QoS), reader ('' for none), mark.
 local STRIDE = 4
 local CONNECTED, FOREVER = 0, -1
@@ -19,6 +21,22 @@ end
 
 local function store_session(partition, client, row)
   redis.call('SET', key(partition, 's', client), cmsgpack.pack(row))
+end
+
+-- A row where none was.
+local function add_session(partition, client)
+  redis.call('HINCRBY', count_key(partition), 's', 1)
+  redis.call('ZADD', partition .. ':c', 0, client)
+end
+
+local function remove_session(partition, client)
+  redis.call('DEL', key(partition, 's', client))
+  redis.call('HINCRBY', count_key(partition), 's', -1)
+  redis.call('ZREM', partition .. ':c', client)
+end
+
+local function session_count(partition)
+  return tonumber(redis.call('HGET', count_key(partition), 's') or 0)
 end
 
 local function is_over(row, now)

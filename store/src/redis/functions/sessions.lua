@@ -6,11 +6,12 @@
 -- How long until a leave that was handed out is handed out again, in ms.
 local AGAIN = 5000
 
--- The row if `epoch` is its current one and it is not over.
-local function fenced(partition, client, epoch, now)
+-- The row if `epoch` is its current one and it is not over; else why not.
+local function held_under(partition, client, epoch, now)
   local row = load_session(partition, client)
-  if row and row[EPOCH] == tonumber(epoch) and not is_over(row, now) then return row end
-  return nil
+  if not row or is_over(row, now) then return nil, { 'gone' } end
+  if row[EPOCH] ~= tonumber(epoch) then return nil, { 'fenced' } end
+  return row
 end
 
 local function take_owner(partition, owner)
@@ -39,6 +40,7 @@ end
 -- Ends what a session holds, apart from its row.
 local function let_go(partition, client, row, now, leaves)
   release_owner(partition, row[OWNER])
+  settle_will(partition, client, row, now, false)
   if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   if row[DEVICE] ~= NONE then drop_stream(partition, 'd' .. client) end
   local held = row[SUBSCRIPTIONS]
@@ -47,8 +49,40 @@ end
 
 local function discard(partition, client, row, now, leaves)
   let_go(partition, client, row, now, leaves)
-  redis.call('DEL', key(partition, 's', client))
-  redis.call('HINCRBY', count_key(partition), 's', -1)
+  remove_session(partition, client)
+end
+
+-- Leaves a session without an owner, to be resumed or to expire.
+local function rest(partition, client, row, expiry, now)
+  release_owner(partition, row[OWNER])
+  row[OWNER], row[EXPIRY], row[SINCE] = '', expiry, now
+  if expiry == 4294967295 then
+    row[UNTIL] = FOREVER
+    redis.call('ZREM', due_key(partition), 's' .. client)
+  else
+    row[UNTIL] = now + expiry * 1000
+    redis.call('ZADD', due_key(partition), row[UNTIL], 's' .. client)
+  end
+end
+
+-- Takes a session from its owner, who is dead. Gives its row if it rests now, and nil if it has ended.
+local function reap(partition, client, row, now, leaves)
+  local number, will, due = next_number(partition), row[WILL], now
+  row[EPOCH], row[WILL] = number, ''
+  if row[EXPIRY] == 0 then
+    discard(partition, client, row, now, leaves)
+  else
+    rest(partition, client, row, row[EXPIRY], now)
+  end
+  if will ~= '' then
+    if row[EXPIRY] > 0 then
+      due = now + struct.unpack('<I4', will) * 1000
+      if row[UNTIL] ~= FOREVER then due = math.min(due, row[UNTIL]) end
+    end
+    local waits = await_will(partition, client, number, will, due)
+    if row[EXPIRY] > 0 then row[WILL] = waits end
+  end
+  return row[EXPIRY] > 0 and row or nil
 end
 
 local function find_subscription(row, filter)
@@ -59,14 +93,13 @@ local function find_subscription(row, filter)
   return nil
 end
 
-local function index_subscriptions(row)
-  local index, held = {}, row[SUBSCRIPTIONS]
+local function index_subscriptions(held)
+  local index = {}
   for at = 1, #held, STRIDE do index[held[at]] = at end
   return index
 end
 
-local function remove_subscription(row, at)
-  local held = row[SUBSCRIPTIONS]
+local function remove_subscription(held, at)
   for place = STRIDE - 1, 0, -1 do table.remove(held, at + place) end
 end
 
@@ -74,7 +107,7 @@ end
 local function move_marks(partition, client, row, device, args, at)
   local moved, index = {}, nil
   if row[DEVICE] ~= NONE and device ~= '' then
-    local first, bytes = first_and_bytes(partition, 'd' .. client)
+    local first, bytes, gaps = first_and_bytes(partition, 'd' .. client)
     if first then
       local last = first + length_of(partition, 'd' .. client) - 1
       local to = math.min(tonumber(device), last)
@@ -83,13 +116,13 @@ local function move_marks(partition, client, row, device, args, at)
         if to == last then
           drop_stream(partition, 'd' .. client)
         elseif to >= first then
-          trim(partition, 'd' .. client, first, bytes, to + 1 - first)
+          trim(partition, 'd' .. client, first, bytes, gaps, to + 1 - first)
         end
       end
     end
   end
   for place = at, #args, 2 do
-    index = index or index_subscriptions(row)
+    index = index or index_subscriptions(row[SUBSCRIPTIONS])
     local found, to = index[args[place]], tonumber(args[place + 1])
     local held = row[SUBSCRIPTIONS]
     -- A group's member stands where its group did when it was opened, which only the group knows.
@@ -109,73 +142,82 @@ end
 local function open(keys, args)
   local partition, client, owner, expiry = keys[1], args[2], args[3], tonumber(args[5])
   local now, leaves = clock(args[1]), {}
+  if is_buried(partition, owner) then return { 'fenced' } end
   local row = load_session(partition, client)
   if not row and args[7] == '0' then return { 'full' } end
   local former = (row and row[OWNER] ~= owner) and row[OWNER] or ''
+  if former ~= '' and is_buried(partition, former) then row = reap(partition, client, row, now, leaves) end
   local resumes = row and args[4] == '0' and row[EXPIRY] > 0 and not is_over(row, now)
   if resumes then
     release_owner(partition, row[OWNER])
+    settle_will(partition, client, row, now, true)
     if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   elseif row then
     let_go(partition, client, row, now, leaves)
   else
-    redis.call('HINCRBY', count_key(partition), 's', 1)
+    add_session(partition, client)
   end
   local epoch = next_number(partition)
   if resumes then
-    row[EPOCH], row[OWNER], row[EXPIRY], row[UNTIL], row[WILL] = epoch, owner, expiry, CONNECTED, args[6]
+    row[EPOCH], row[OWNER], row[EXPIRY], row[UNTIL] = epoch, owner, expiry, CONNECTED
+    row[SINCE], row[WILL] = now, args[6]
   else
-    row = { FORMAT, epoch, owner, expiry, CONNECTED, args[6], expiry > 0 and 0 or NONE, '', {} }
+    row = { FORMAT, epoch, owner, expiry, CONNECTED, now, args[6], expiry > 0 and 0 or NONE, '', {} }
   end
   take_owner(partition, owner)
   store_session(partition, client, row)
-  local sessions = tonumber(redis.call('HGET', count_key(partition), 's'))
-  return { 'ok', epoch, former, sessions, leaves, resumes and 1 or 0, row[DEVICE], row[PROGRESS], row[SUBSCRIPTIONS] }
+  local resumed = resumes and 1 or 0
+  local count = session_count(partition)
+  return { 'ok', epoch, former, count, leaves, resumed, row[DEVICE], row[PROGRESS], row[SUBSCRIPTIONS] }
 end
 
 export('open', open)
 -- The same while memory is full; its caller says that there is no room for one more.
 export('reopen', open, { 'allow-oom' })
 
--- now, client, epoch, then for each subscription: filter, options, reader, mark. Without readers it first answers `join`
--- with one for each stream that has yet to be joined; with them it writes everything down.
-export('subscribe', function(keys, args)
-  local partition, client = keys[1], args[2]
-  local now = clock(args[1])
-  local row = fenced(partition, client, args[3], now)
-  if not row then return { 'fenced' } end
-  if row[EXPIRY] == 0 then return { 'ok', {}, {} } end
-  local index, wanting = index_subscriptions(row), { 'join' }
-  for at = 4, #args, STRIDE do
-    local found, reads = index[args[at]], args[at + 1]:byte(1) % 4 > 0
-    if reads and args[at + 2] == '' and not (found and row[SUBSCRIPTIONS][found + 2] ~= '') then
+-- For subscriptions from args `at` on (filter, options, reader, mark), those that read a stream without a reader are given one.
+-- Answers `join` with them, or nil if there is none.
+local function hand_out_readers(partition, index, held, args, at, now)
+  local wanting = { 'join' }
+  for place = at, #args, STRIDE do
+    local found, reads = index[args[place]], args[place + 1]:byte(1) % 4 > 0
+    if reads and args[place + 2] == '' and not (found and held[found + 2] ~= '') then
       local reader = next_reader(partition)
-      redis.call('ZADD', due_key(partition), now + DOUBT, leave_entry('l', args[at], reader))
-      wanting[#wanting + 1] = args[at]
+      redis.call('ZADD', due_key(partition), now + DOUBT, leave_entry('l', args[place], reader))
+      wanting[#wanting + 1] = args[place]
       wanting[#wanting + 1] = reader
     end
   end
-  if #wanting > 1 then return wanting end
-  for at = 4, #args, STRIDE do
-    if args[at + 2] ~= '' and not redis.call('ZSCORE', due_key(partition), leave_entry('l', args[at], args[at + 2])) then
-      return { 'lapsed' }
+  return #wanting > 1 and wanting or nil
+end
+
+-- Whether one of the readers has been told to leave again.
+local function has_lapsed(partition, args, at)
+  for place = at, #args, STRIDE do
+    local reader = args[place + 2]
+    if reader ~= '' and not redis.call('ZSCORE', due_key(partition), leave_entry('l', args[place], reader)) then
+      return true
     end
   end
-  local stands, leaves, held = {}, {}, row[SUBSCRIPTIONS]
-  for at = 4, #args, STRIDE do
-    local filter, reader = args[at], args[at + 2]
+  return false
+end
+
+-- Writes subscriptions into a row, with their readers. Gives where each that reads a stream stands.
+local function take_up(partition, index, held, args, at, now, leaves)
+  local stands = {}
+  for place = at, #args, STRIDE do
+    local filter, reader = args[place], args[place + 2]
     local found = index[filter]
     if not found then
       found = #held + 1
-      held[found], held[found + 2], held[found + 3] = filter, '', NONE
-      held[found + 1] = args[at + 1]
+      held[found], held[found + 1], held[found + 2], held[found + 3] = filter, '', '', NONE
       index[filter] = found
     end
-    held[found + 1] = args[at + 1]
+    held[found + 1] = args[place + 1]
     if reader ~= '' then
       redis.call('ZREM', due_key(partition), leave_entry('l', filter, reader))
-      held[found + 2], held[found + 3] = reader, tonumber(args[at + 3])
-    elseif args[at + 1]:byte(1) % 4 == 0 then
+      held[found + 2], held[found + 3] = reader, tonumber(args[place + 3])
+    elseif args[place + 1]:byte(1) % 4 == 0 then
       must_leave(partition, filter, held[found + 2], now, leaves)
       held[found + 2], held[found + 3] = '', NONE
     end
@@ -184,21 +226,93 @@ export('subscribe', function(keys, args)
       stands[#stands + 1] = held[found + 3]
     end
   end
+  return stands
+end
+
+local function all_readers(held)
+  local answer = {}
+  for at = 1, #held, STRIDE do
+    if held[at + 2] ~= '' then
+      for _, field in ipairs({ held[at], held[at + 2], held[at + 3] }) do answer[#answer + 1] = field end
+    end
+  end
+  return answer
+end
+
+-- now, client, epoch, then for each subscription: filter, options, reader, mark. Without readers it first answers `join`
+-- with one for each stream that has yet to be joined; with them it writes everything down.
+export('subscribe', function(keys, args)
+  local partition, client = keys[1], args[2]
+  local now, leaves = clock(args[1]), {}
+  local row, why_not = held_under(partition, client, args[3], now)
+  if not row then return why_not end
+  if row[EXPIRY] == 0 then return { 'ok', {}, {} } end
+  local index, held = index_subscriptions(row[SUBSCRIPTIONS]), row[SUBSCRIPTIONS]
+  local join = hand_out_readers(partition, index, held, args, 4, now)
+  if join then return join end
+  if has_lapsed(partition, args, 4) then return { 'lapsed' } end
+  local stands = take_up(partition, index, held, args, 4, now, leaves)
   store_session(partition, client, row)
   return { 'ok', stands, leaves }
+end)
+
+-- now, client, owner, epoch, expiry, will, progress, whether there is room for one more, then subscriptions as with `subscribe`:
+-- a session that this server has lost, or knows in an older state only. Answers all that it reads (filter, reader, mark), the mark
+-- in the device's stream, and whether it was there already.
+export('restore', function(keys, args)
+  local partition, client, owner = keys[1], args[2], args[3]
+  local epoch, expiry = tonumber(args[4]), tonumber(args[5])
+  local now, leaves = clock(args[1]), {}
+  local row = load_session(partition, client)
+  if is_buried(partition, owner) or (row and row[EPOCH] > epoch) then return { 'fenced' } end
+  if not row and args[8] == '0' then return { 'full' } end
+  local is_there = row and row[EPOCH] == epoch and not is_over(row, now)
+  local is_older = row and not is_there and row[EXPIRY] > 0 and expiry > 0 and not is_over(row, now)
+  local held = (is_there or is_older) and row[SUBSCRIPTIONS] or {}
+  local index = index_subscriptions(held)
+  if is_there then return { 'ok', all_readers(held), leaves, session_count(partition), row[DEVICE], 1 } end
+  local from = expiry > 0 and 9 or #args + 1
+  local join = hand_out_readers(partition, index, held, args, from, now)
+  if join then return join end
+  if has_lapsed(partition, args, from) then return { 'lapsed' } end
+  if is_older then
+    release_owner(partition, row[OWNER])
+    settle_will(partition, client, row, now, true)
+    if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
+    local wanted = {}
+    for at = from, #args, STRIDE do wanted[args[at]] = true end
+    for at = #held - STRIDE + 1, 1, -STRIDE do
+      if not wanted[held[at]] then
+        must_leave(partition, held[at], held[at + 2], now, leaves)
+        remove_subscription(held, at)
+      end
+    end
+    index = index_subscriptions(held)
+  elseif row then
+    let_go(partition, client, row, now, leaves)
+  else
+    add_session(partition, client)
+  end
+  raise_numbers(partition, epoch)
+  local device = is_older and row[DEVICE] or (expiry > 0 and 0 or NONE)
+  row = { FORMAT, epoch, owner, expiry, CONNECTED, now, args[6], device, args[7], held }
+  take_up(partition, index, held, args, from, now, leaves)
+  take_owner(partition, owner)
+  store_session(partition, client, row)
+  return { 'ok', all_readers(held), leaves, session_count(partition), device, 0 }
 end)
 
 -- now, client, epoch, filters.
 export('unsubscribe', function(keys, args)
   local partition, client = keys[1], args[2]
   local now, leaves = clock(args[1]), {}
-  local row = fenced(partition, client, args[3], now)
-  if not row then return { 'fenced' } end
+  local row, why_not = held_under(partition, client, args[3], now)
+  if not row then return why_not end
   for at = 4, #args do
     local found = find_subscription(row, args[at])
     if found then
       must_leave(partition, args[at], row[SUBSCRIPTIONS][found + 2], now, leaves)
-      remove_subscription(row, found)
+      remove_subscription(row[SUBSCRIPTIONS], found)
     end
   end
   store_session(partition, client, row)
@@ -220,8 +334,8 @@ end
 -- now, client, epoch, progress, the device's offset or '', then filter and offset of each cursor. Answers which readers moved.
 export('save', function(keys, args)
   local partition, client = keys[1], args[2]
-  local row = fenced(partition, client, args[3], clock(args[1]))
-  if not row then return { 'fenced' } end
+  local row, why_not = held_under(partition, client, args[3], clock(args[1]))
+  if not row then return why_not end
   if keeps_nothing(row) then return { 'ok', {} } end
   local moved = move_marks(partition, client, row, args[5], args, 6)
   row[PROGRESS] = args[4]
@@ -243,31 +357,45 @@ end, { 'allow-oom' })
 export('close', function(keys, args)
   local partition, client, expiry = keys[1], args[2], tonumber(args[6])
   local now, leaves = clock(args[1]), {}
-  local row = fenced(partition, client, args[3], now)
-  if not row then return { 'fenced' } end
+  local row, why_not = held_under(partition, client, args[3], now)
+  if not row then return why_not end
   if expiry == 0 or row[EXPIRY] == 0 then
     discard(partition, client, row, now, leaves)
-    local sessions = tonumber(redis.call('HGET', count_key(partition), 's'))
-    return { 'ok', {}, leaves, sessions, stream_bytes(partition) }
+    return { 'ok', {}, leaves, session_count(partition), stream_bytes(partition) }
   end
-  release_owner(partition, row[OWNER])
   local moved = move_marks(partition, client, row, args[5], args, 7)
-  row[OWNER], row[EXPIRY], row[WILL], row[PROGRESS] = '', expiry, '', args[4]
-  if expiry == 4294967295 then
-    row[UNTIL] = FOREVER
-    redis.call('ZREM', due_key(partition), 's' .. client)
-  else
-    row[UNTIL] = now + expiry * 1000
-    redis.call('ZADD', due_key(partition), row[UNTIL], 's' .. client)
-  end
+  -- A second close finds no will of a connection, and leaves one that waits.
+  if row[OWNER] ~= '' then row[WILL] = '' end
+  rest(partition, client, row, expiry, now)
+  row[PROGRESS] = args[4]
   store_session(partition, client, row)
-  local sessions = tonumber(redis.call('HGET', count_key(partition), 's'))
-  return { 'ok', moves(row, moved, true), leaves, sessions, stream_bytes(partition) }
+  return { 'ok', moves(row, moved, true), leaves, session_count(partition), stream_bytes(partition) }
+end, { 'allow-oom' })
+
+-- now, client, epoch: its owner is dead. One that rests already stays as it is.
+export('reap', function(keys, args)
+  local partition, client = keys[1], args[2]
+  local now, leaves = clock(args[1]), {}
+  local row, why_not = held_under(partition, client, args[3], now)
+  if not row then return why_not end
+  local moved = {}
+  if row[OWNER] ~= '' then
+    row = reap(partition, client, row, now, leaves)
+    if row then
+      store_session(partition, client, row)
+      moved = moves(row, {}, true)
+    end
+  end
+  return { 'ok', moved, leaves, session_count(partition), stream_bytes(partition), row and row[EPOCH] or 0 }
 end, { 'allow-oom' })
 
 -- now, client.
 export('lookup', function(keys, args)
-  local row = load_session(keys[1], args[2])
+  local partition, client = keys[1], args[2]
+  local row = load_session(partition, client)
   if not row or is_over(row, clock(args[1])) then return { 'none' } end
-  return { 'ok', row[OWNER], row[EPOCH], row[EXPIRY] > 0 and 1 or 0, row[EXPIRY] > 0 and row[SUBSCRIPTIONS] or {} }
+  local _, _, gaps = first_and_bytes(partition, 'd' .. client)
+  local pending = gaps and length_of(partition, 'd' .. client) - gaps or 0
+  local held = row[EXPIRY] > 0 and row[SUBSCRIPTIONS] or {}
+  return { 'ok', row[OWNER], row[EPOCH], row[EXPIRY] > 0 and 1 or 0, row[SINCE], row[UNTIL], pending, held }
 end, { 'no-writes' })

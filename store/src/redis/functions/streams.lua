@@ -1,7 +1,9 @@
 -- Streams: a list of encoded messages without gaps, what they weigh, and who has yet to read them.
 --
---   q:<stream>  hash    f: offset of the list's first message, b: bytes, g: what a group's members left behind (-1: nothing)
---   l:<stream>  list    the messages
+--   q:<stream>  hash    f: offset of the list's first message, b: bytes, g: what a group's members left behind (-1: nothing),
+--                       t: empty places in the list
+--   l:<stream>  list    the messages; of a device also empty places, whose message a newer one has replaced, never at the ends
+--   z:<stream>  hash    of a device: collapse key -> offset of the newest message with it, which may be gone
 --   m:<stream>  zset    reader -> the last offset it has settled; of a group only the connected members
 --   g:<stream>  hash    a group's members, connected or resting -> the epoch of their session
 --   w           zset    stream -> bytes, while it holds messages
@@ -10,10 +12,14 @@
 -- A stream's name is `f` and the filter, or `d` and the client; the latter has no readers here: its session's row, in the
 -- same slot, says how far it was read, and the stream exists only while it holds messages.
 
+-- How many places a stream may have for each message that it may hold: a message that stays keeps the empty places behind it.
+local PLACES = 16
+
+-- Also how many places are empty.
 local function first_and_bytes(partition, stream)
-  local row = redis.call('HMGET', key(partition, 'q', stream), 'f', 'b')
+  local row = redis.call('HMGET', key(partition, 'q', stream), 'f', 'b', 't')
   if not row[1] then return nil end
-  return tonumber(row[1]), tonumber(row[2])
+  return tonumber(row[1]), tonumber(row[2]), tonumber(row[3] or 0)
 end
 
 local function length_of(partition, stream)
@@ -35,29 +41,45 @@ local function weigh(partition, stream, before, after)
   end
 end
 
--- Takes messages from the front for as long as `goes(bytes, length)` says so; nil for `goes`: `count` of them.
-local function trim(partition, stream, first, bytes, count, goes)
+-- Empty places before the first message, as far as one look shows.
+local function leading_gaps(list)
+  if redis.call('LINDEX', list, 0) ~= '' then return 0 end
+  local places, count = redis.call('LRANGE', list, 0, 255), 0
+  while places[count + 1] == '' do count = count + 1 end
+  return count
+end
+
+-- Takes messages from the front for as long as `goes(bytes, messages, places)` says so; nil for `goes`: `count` places. Then
+-- the empty places that stand first. Gives how many messages went.
+local function trim(partition, stream, first, bytes, gaps, count, goes)
   local list = key(partition, 'l', stream)
-  local length, left, gone = redis.call('LLEN', list), bytes, 0
-  while length > 0 do
-    local many = goes and 1 or math.min(count - gone, 256)
-    if many <= 0 or (goes and not goes(left, length)) then break end
+  local places, left, empty, gone, lost = redis.call('LLEN', list), bytes, gaps, 0, 0
+  while places > 0 do
+    local many = empty > 0 and leading_gaps(list) or 0
+    if many == 0 then
+      many = goes and 1 or math.min(count - gone, 256)
+      if many <= 0 or (goes and not goes(left, places - empty, places)) then break end
+    end
     local taken = redis.call('LPOP', list, many)
-    for _, message in ipairs(taken) do left = left - #message end
-    gone, length = gone + #taken, length - #taken
+    for _, message in ipairs(taken) do
+      left = left - #message
+      if message == '' then empty = empty - 1 else lost = lost + 1 end
+    end
+    gone, places = gone + #taken, places - #taken
   end
   if gone > 0 then
     redis.call('HSET', key(partition, 'q', stream), 'f', first + gone)
     weigh(partition, stream, bytes, left)
   end
-  return gone
+  if empty ~= gaps then redis.call('HSET', key(partition, 'q', stream), 't', empty) end
+  return lost
 end
 
 local function drop_stream(partition, stream)
   local _, bytes = first_and_bytes(partition, stream)
   if not bytes then return end
   weigh(partition, stream, bytes, 0)
-  for _, kind in ipairs({ 'q', 'l', 'm', 'g' }) do redis.call('DEL', key(partition, kind, stream)) end
+  for _, kind in ipairs({ 'q', 'l', 'm', 'g', 'z' }) do redis.call('DEL', key(partition, kind, stream)) end
   redis.call('ZREM', due_key(partition), 'a' .. stream)
   if stream:sub(1, 1) == 'f' then redis.call('SREM', partition .. ':f', stream:sub(2)) end
 end
@@ -75,30 +97,34 @@ end
 -- Cuts at most so many messages; what is left of them is due at once. Gives how many it cut.
 local function cut_aged(partition, stream, now, age_max, most)
   redis.call('ZREM', due_key(partition), 'a' .. stream)
-  local first, bytes = first_and_bytes(partition, stream)
+  local first, bytes, gaps = first_and_bytes(partition, stream)
   if not first then return 0 end
   local list = key(partition, 'l', stream)
   local length = length_of(partition, stream)
-  local gone = trim(partition, stream, first, bytes, 0, function(_, left)
+  local lost = trim(partition, stream, first, bytes, gaps, 0, function(_, _, left)
     return length - left < most and ends_ms(redis.call('LINDEX', list, 0), age_max) <= now
   end)
   local oldest = redis.call('LINDEX', list, 0)
   if oldest then watch_age(partition, stream, oldest, age_max) end
-  return gone
+  return lost
 end
 
--- Appends to a stream that exists; gives its end.
-local function push(partition, stream, message, messages_max, bytes_max, age_max)
-  local first, bytes = first_and_bytes(partition, stream)
-  local length = redis.call('RPUSH', key(partition, 'l', stream), message)
-  weigh(partition, stream, bytes, bytes + #message)
-  watch_age(partition, stream, message, age_max)
-  if length > messages_max or bytes + #message > bytes_max then
-    trim(partition, stream, first, bytes + #message, 0, function(left, long)
-      return long > messages_max or left > bytes_max
-    end)
+-- Where the newest message with a collapse key waits, and what it weighs.
+local function find_collapsed(partition, stream, first, collapse)
+  local at = tonumber(redis.call('HGET', key(partition, 'z', stream), collapse) or 0)
+  if at < first then return nil, 0 end
+  return at, #redis.call('LINDEX', key(partition, 'l', stream), at - first)
+end
+
+-- Writes down where the newest message with a collapse key is, and forgets one or two whose message is gone, so that the hash holds
+-- little more than waits.
+local function remember_collapsed(partition, stream, first, collapse, at)
+  local places = key(partition, 'z', stream)
+  redis.call('HSET', places, collapse, at)
+  local some = redis.call('HRANDFIELD', places, 2, 'WITHVALUES')
+  for place = 1, #some, 2 do
+    if tonumber(some[place + 1]) < first then redis.call('HDEL', places, some[place]) end
   end
-  return first + length - 1
 end
 
 -- Everything up to here is settled with everyone; nil if nobody has a mark.
@@ -116,9 +142,9 @@ end
 
 local function trim_settled(partition, filter)
   local stream = 'f' .. filter
-  local first, bytes = first_and_bytes(partition, stream)
+  local first, bytes, gaps = first_and_bytes(partition, stream)
   local mark = settled(partition, stream, left_behind(partition, filter)) or 0
-  if mark >= first then trim(partition, stream, first, bytes, mark + 1 - first) end
+  if mark >= first then trim(partition, stream, first, bytes, gaps, mark + 1 - first) end
 end
 
 -- Where a group stands. A mark from before a cut stands where the cut ended.
@@ -138,11 +164,13 @@ local function disconnect(partition, filter, reader, mark, stream_end)
   end
 end
 
--- now, stream, message, and a stream's bounds. A device's stream is made if its session has a place in it.
+-- now, stream, message, a stream's bounds (messages, bytes, age; whether it keeps what it has when it is full), and the collapse
+-- key if there is one. A device's stream is made if its session has a place in it. Answers how many messages gave way, too.
 export('append', function(keys, args)
   local partition, stream, message = keys[1], args[2], args[3]
-  local bytes_max = tonumber(args[5])
-  if stream:sub(1, 1) == 'd' then
+  local messages_max, bytes_max = tonumber(args[4]), tonumber(args[5])
+  local is_device = stream:sub(1, 1) == 'd'
+  if is_device then
     local row = load_session(partition, stream:sub(2))
     if not row or is_over(row, clock(args[1])) or row[DEVICE] == NONE then return { 'none' } end
     if #message > bytes_max then return { 'full' } end
@@ -153,8 +181,32 @@ export('append', function(keys, args)
   elseif #message > bytes_max then
     return { 'full' }
   end
-  local at = push(partition, stream, message, tonumber(args[4]), bytes_max, tonumber(args[6]))
-  return { 'ok', at, stream_bytes(partition) }
+  local list, collapse = key(partition, 'l', stream), is_device and args[8]
+  local first, bytes, gaps = first_and_bytes(partition, stream)
+  local older, older_bytes
+  if collapse then older, older_bytes = find_collapsed(partition, stream, first, collapse) end
+  local weight = bytes + #message - (older and older_bytes or 0)
+  if args[7] == '1' then
+    local messages = redis.call('LLEN', list) - gaps + (older and 0 or 1)
+    if messages > messages_max or weight > bytes_max then return { 'kept' } end
+  end
+  if older then
+    redis.call('LSET', list, older - first, '')
+    gaps = gaps + 1
+    redis.call('HSET', key(partition, 'q', stream), 't', gaps)
+  end
+  local places = redis.call('RPUSH', list, message)
+  local at, lost = first + places - 1, 0
+  weigh(partition, stream, bytes, weight)
+  watch_age(partition, stream, message, tonumber(args[6]))
+  if collapse then remember_collapsed(partition, stream, first, collapse, at) end
+  local is_full = places - gaps > messages_max or weight > bytes_max or places > messages_max * PLACES
+  if is_full or older == first then
+    lost = trim(partition, stream, first, weight, gaps, 0, function(left, messages, all)
+      return messages > messages_max or left > bytes_max or all > messages_max * PLACES
+    end)
+  end
+  return { 'ok', at, stream_bytes(partition), lost }
 end)
 
 -- now, stream: whether an append would find it.
@@ -165,28 +217,35 @@ export('exists', function(keys, args)
   return { 'ok', (row and not is_over(row, clock(args[1])) and row[DEVICE] ~= NONE) and 1 or 0 }
 end, { 'no-writes' })
 
--- stream, after, messages_max, bytes_max. Answers the end, the first offset, the messages.
+-- stream, after, messages_max, bytes_max. Answers the end, the first offset, and what is there from it on: messages, and
+-- numbers of places without one.
 export('read', function(keys, args)
   local partition, stream, after = keys[1], args[1], tonumber(args[2])
-  local first, weight = first_and_bytes(partition, stream)
+  local first, weight, gaps = first_and_bytes(partition, stream)
   if not first then
     local row = stream:sub(1, 1) == 'd' and load_session(partition, stream:sub(2))
     return { 'ok', row and math.max(row[DEVICE], 0) or 0, 0 }
   end
   local length = length_of(partition, stream)
   local from, last, bytes = math.max(after + 1, first), first + length - 1, 0
-  local answer, left = { 'ok', last, from }, tonumber(args[3])
+  local answer, left, passed = { 'ok', last, from }, tonumber(args[3]), 0
   while left > 0 and from <= last do
     -- What a message weighs is known on average only; one at least, so that it goes on.
     local enough = math.ceil((tonumber(args[4]) - bytes) * length / weight)
     local many = math.max(math.min(left, enough, 64), 1)
+    if gaps > 0 then many = math.max(many, math.min(passed, 4096)) end
     local part = redis.call('LRANGE', key(partition, 'l', stream), from - first, from - first + many - 1)
     for _, message in ipairs(part) do
-      if bytes >= tonumber(args[4]) and #answer > 3 then return answer end
-      bytes = bytes + #message
-      answer[#answer + 1] = message
+      if message == '' then
+        passed = passed + 1
+      else
+        if left == 0 or (bytes >= tonumber(args[4]) and #answer > 3) then return answer end
+        if passed > 0 then answer[#answer + 1], passed = passed, 0 end
+        bytes, left = bytes + #message, left - 1
+        answer[#answer + 1] = message
+      end
     end
-    from, left = from + many, left - many
+    from = from + many
   end
   return answer
 end, { 'no-writes' })
@@ -284,9 +343,9 @@ end, { 'no-writes' })
 -- stream, bytes: cuts its oldest messages until so many bytes are free. Answers how many went.
 export('cut', function(keys, args)
   local partition, stream = keys[1], args[1]
-  local first, bytes = first_and_bytes(partition, stream)
+  local first, bytes, gaps = first_and_bytes(partition, stream)
   if not first then return { 'ok', 0, stream_bytes(partition) } end
   local enough = bytes - tonumber(args[2])
-  local gone = trim(partition, stream, first, bytes, 0, function(left) return left > enough end)
-  return { 'ok', gone, stream_bytes(partition) }
+  local lost = trim(partition, stream, first, bytes, gaps, 0, function(left) return left > enough end)
+  return { 'ok', lost, stream_bytes(partition) }
 end, { 'allow-oom' })

@@ -1,0 +1,75 @@
+//! What dead nodes leave: sessions that are taken from them, and wills that wait until someone has published them.
+
+use futures_util::future::join_all;
+use holdfast_wire::ids::{ClientId, Epoch};
+
+use super::dispatch::Worker;
+use super::partition::{PARTITIONS, Partition};
+use super::sessions::read_moves;
+use crate::contract::{DueWill, Reply, StoreError, WILL_AGAIN_S};
+
+impl Worker {
+    pub(super) async fn reap(&self, client: &str, epoch: Epoch) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let call = self.server.call("reap", partition).arg(self.now()).arg(client).arg(epoch.0);
+        let mut answer = self.server.answer(call).await?;
+        answer.word()?;
+        let (moves, leaves) = (read_moves(answer.list()?)?, answer.list()?);
+        let (sessions, bytes) = (answer.number()?, answer.number()?);
+        self.room.borrow_mut().set_sessions(partition, sessions);
+        self.room.borrow_mut().set_stream_bytes(partition, bytes);
+        let epoch = Epoch(answer.number()?);
+        // A client that is back meanwhile has told its groups of a later epoch, so they pass this over.
+        self.advance_all(client, epoch, moves, true).await;
+        self.leave_all(partition, leaves).await;
+        Ok(Reply::Done)
+    }
+
+    /// Asks all partitions how many there are, and then those that have some for as many as are wanted: one that is given out and not
+    /// published would stay away for a while. Begins behind where it ended last time, so that no partition waits for ever.
+    pub(super) async fn due_wills(&self, wills_max: usize) -> Result<Reply, StoreError> {
+        let first = self.next_will_partition.get();
+        let in_turn = || (0..PARTITIONS).map(|number| Partition((first + number) % PARTITIONS));
+        let mut left = wills_max as u64;
+        let mut shares = Vec::new();
+        for (partition, due) in
+            in_turn().zip(join_all(in_turn().map(|partition| self.count_wills(partition))).await)
+        {
+            let share = due?.min(left);
+            left -= share;
+            if share > 0 {
+                shares.push(self.wills_of(partition, share));
+                self.next_will_partition.set((partition.0 + 1) % PARTITIONS);
+            }
+        }
+        let mut wills = Vec::new();
+        for given in join_all(shares).await {
+            wills.extend(given?);
+        }
+        Ok(Reply::Wills(wills))
+    }
+
+    async fn count_wills(&self, partition: Partition) -> Result<u64, StoreError> {
+        let mut answer = self.server.answer(self.server.call("wills_due", partition).arg(self.now())).await?;
+        answer.word()?;
+        answer.number()
+    }
+
+    async fn wills_of(&self, partition: Partition, wills_max: u64) -> Result<Vec<DueWill>, StoreError> {
+        let call = self.server.call("wills", partition).arg(self.now());
+        let mut answer = self.server.answer(call.arg(wills_max).arg(WILL_AGAIN_S * 1_000)).await?;
+        answer.word()?;
+        let mut wills = Vec::new();
+        while !answer.is_empty() {
+            let (number, client) = (answer.number()?, ClientId::new(&answer.text()?));
+            wills.push(DueWill { client, number, will: answer.will()? });
+        }
+        Ok(wills)
+    }
+
+    pub(super) async fn will_published(&self, client: &str, number: u64) -> Result<Reply, StoreError> {
+        let call = self.server.call("published", Partition::of_client(client)).arg(client).arg(number);
+        self.server.answer(call).await?.word()?;
+        Ok(Reply::Done)
+    }
+}

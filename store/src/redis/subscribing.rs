@@ -1,0 +1,191 @@
+//! What makes a session read streams: a subscribe, and writing back a session that the server has lost.
+//!
+//! Both take the same three steps. The session's slot gives out readers and notes them as doubtful; each joins its stream; the session
+//! takes them up. Whoever dies between leaves readers that leave by themselves.
+
+use futures_util::future::join_all;
+use holdfast_wire::ids::{ClientId, Epoch, Owner};
+use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey, SubscriptionRecord};
+
+use super::answer::{Answer, Word, write_options, write_owner, write_will};
+use super::dispatch::Worker;
+use super::partition::Partition;
+use super::server::Call;
+use super::sessions::{is_group, write_progress};
+use crate::contract::{Progress, Reply, StoreError, WillRecord};
+
+/// A stream that a session has newly joined.
+struct Joined {
+    reader: Vec<u8>,
+    mark: Offset,
+    stands_at: Offset,
+}
+
+/// A session as its owner knows it.
+pub(super) struct Kept {
+    pub(super) client: ClientId,
+    pub(super) owner: Owner,
+    pub(super) epoch: Epoch,
+    pub(super) expiry_s: u32,
+    pub(super) will: Option<WillRecord>,
+    pub(super) session: SessionRecord,
+}
+
+impl Worker {
+    pub(super) async fn subscribe(
+        &self,
+        client: &str,
+        epoch: Epoch,
+        subscriptions: Vec<SubscriptionRecord>,
+    ) -> Result<Reply, StoreError> {
+        let partition = Partition::of_client(client);
+        let subscriptions = last_of_each(subscriptions);
+        let ask = || self.server.call("subscribe", partition).arg(self.now()).arg(client).arg(epoch.0);
+        let (mut answer, joined) = self.join_first(&subscriptions, epoch, ask).await?;
+        let mut stands = answer.list()?;
+        self.leave_all(partition, answer.list()?).await;
+        let mut cursors = Vec::new();
+        while !stands.is_empty() {
+            let (filter, mark) = (stands.text()?, stands.number()?);
+            let acked = match find_joined(&subscriptions, &joined, &filter) {
+                Some(new) => new.stands_at,
+                None if is_group(&filter) => self.group_stands_at(&filter).await?.unwrap_or(mark),
+                None => mark,
+            };
+            cursors.push(Cursor { stream: StreamKey::Filter(filter), acked });
+        }
+        Ok(Reply::Subscribed(cursors))
+    }
+
+    pub(super) async fn restore(&self, kept: Kept) -> Result<Reply, StoreError> {
+        let Kept { client, owner, epoch, expiry_s, will, session } = kept;
+        let partition = Partition::of_client(&client);
+        let has_room = self.room.borrow().sessions() < u64::from(self.bounds.sessions_max);
+        let SessionRecord { subscriptions, cursors: _, received, inflight } = session;
+        let subscriptions = last_of_each(subscriptions);
+        let progress = write_progress(&Progress { cursors: Vec::new(), received, inflight });
+        let will = write_will(will.as_ref());
+        let ask = || {
+            let call = self.server.call("restore", partition).arg(self.now()).arg(&*client);
+            let call = call.arg(write_owner(owner)).arg(epoch.0).arg(expiry_s).arg(&*will);
+            call.arg(&*progress).arg(u8::from(has_room))
+        };
+        let (mut answer, joined) = self.join_first(&subscriptions, epoch, ask).await?;
+        let mut stands = answer.list()?;
+        self.leave_all(partition, answer.list()?).await;
+        self.room.borrow_mut().set_sessions(partition, answer.number()?);
+        let (device, is_there) = (answer.signed()?, answer.number()? == 1);
+        let mut cursors = Vec::new();
+        while !stands.is_empty() {
+            let (filter, reader, mark) = (stands.text()?, stands.bytes()?, stands.number()?);
+            cursors.push(match find_joined(&subscriptions, &joined, &filter) {
+                Some(new) => Cursor { stream: StreamKey::Filter(filter), acked: new.stands_at },
+                None if is_group(&filter) && !is_there => {
+                    self.resume(filter, reader, mark, epoch, expiry_s > 0).await?
+                }
+                None if is_group(&filter) => {
+                    let acked = self.group_stands_at(&filter).await?.unwrap_or(mark);
+                    Cursor { stream: StreamKey::Filter(filter), acked }
+                }
+                None => Cursor { stream: StreamKey::Filter(filter), acked: mark },
+            });
+        }
+        cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device((*client).into()), acked }));
+        Ok(Reply::Subscribed(cursors))
+    }
+
+    /// Asks the session's slot, and once more with the streams joined that it wants to be joined. Gives its answer, and by their places
+    /// among the subscriptions the streams that are newly joined.
+    async fn join_first(
+        &self,
+        subscriptions: &[SubscriptionRecord],
+        epoch: Epoch,
+        ask: impl Fn() -> Call,
+    ) -> Result<(Answer, Vec<Option<Joined>>), StoreError> {
+        let mut joined: Vec<Option<Joined>> = subscriptions.iter().map(|_| None).collect();
+        for _ in 0..2 {
+            let mut call = ask();
+            for (subscription, joined) in subscriptions.iter().zip(&joined) {
+                let (reader, mark) = joined.as_ref().map_or((&[][..], 0), |new| (&*new.reader, new.mark));
+                call = call.arg(&*subscription.filter).arg(write_options(subscription)).arg(reader).arg(mark);
+            }
+            let mut answer = self.server.answer(call).await?;
+            match answer.word()? {
+                Word::Join => {}
+                Word::Full => {
+                    let sessions = self.room.borrow().sessions();
+                    return Err(StoreError::Full(format!("it holds {sessions} sessions")));
+                }
+                _ => return Ok((answer, joined)),
+            }
+            let mut joins = Vec::new();
+            while !answer.is_empty() {
+                let (filter, reader) = (answer.text()?, answer.bytes()?);
+                let at = subscriptions.iter().position(|subscription| subscription.filter == filter);
+                let at = at.ok_or_else(|| StoreError::Unreadable(format!("nobody asked for {filter}")))?;
+                joins.push(self.join(at, filter, reader, epoch));
+            }
+            for join in join_all(joins).await {
+                let (at, new) = join?;
+                joined[at] = Some(new);
+            }
+        }
+        Err(StoreError::Unavailable("the session changed meanwhile".to_owned()))
+    }
+
+    async fn join(
+        &self,
+        at: usize,
+        filter: Box<str>,
+        reader: Vec<u8>,
+        epoch: Epoch,
+    ) -> Result<(usize, Joined), StoreError> {
+        let call = self.server.call("join", Partition::of_filter(&filter));
+        let mut answer = self.server.answer(call.arg(&*filter).arg(&*reader).arg(epoch.0)).await?;
+        answer.word()?;
+        Ok((at, Joined { reader, mark: answer.number()?, stands_at: answer.number()? }))
+    }
+
+    async fn group_stands_at(&self, filter: &str) -> Result<Option<Offset>, StoreError> {
+        let call = self.server.call("stand", Partition::of_filter(filter)).arg(filter);
+        let mut answer = self.server.answer(call).await?;
+        Ok(if answer.word()? == Word::Ok { Some(answer.number()?) } else { None })
+    }
+}
+
+fn find_joined<'a>(
+    subscriptions: &[SubscriptionRecord],
+    joined: &'a [Option<Joined>],
+    filter: &str,
+) -> Option<&'a Joined> {
+    let at = subscriptions.iter().position(|subscription| &*subscription.filter == filter)?;
+    joined[at].as_ref()
+}
+
+/// Of subscriptions with the same filter the last one counts.
+fn last_of_each(mut subscriptions: Vec<SubscriptionRecord>) -> Vec<SubscriptionRecord> {
+    subscriptions.reverse();
+    subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
+    subscriptions.dedup_by(|a, b| a.filter == b.filter);
+    subscriptions
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::mqtt::QoS;
+
+    use super::*;
+
+    #[test]
+    fn of_subscriptions_to_the_same_filter_the_last_one_counts() {
+        let subscription = |filter: &str, identifier| SubscriptionRecord {
+            filter: filter.into(),
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            identifier,
+        };
+        let kept = last_of_each(vec![subscription("b", 1), subscription("a", 2), subscription("b", 3)]);
+        assert_eq!(kept, [subscription("a", 2), subscription("b", 3)]);
+    }
+}

@@ -118,6 +118,11 @@ pub(crate) fn reload_on_signal<F: Flags + Clone + Send + 'static>(
 
 /// How a node's drain went, for the log and for whoever waits for the process.
 pub(crate) fn say_drained(drained: Drained) -> Result<ExitCode, Failure> {
+    if drained.buried {
+        return Err(Failure::failed(
+            "this node was declared dead while it did not run or could not reach the session store; its sessions belong to others, so it has ended: start it anew",
+        ));
+    }
     if drained.failed {
         return Err(Failure::failed("a shard could not go on, so the node ended; the log says why"));
     }

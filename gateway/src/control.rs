@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use axum::Router;
-use holdfast_store::contract::Store;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
@@ -25,14 +24,13 @@ impl Control {
         listener: Option<TcpListener>,
         router: Router,
         lease: Arc<Lease>,
-        store: Arc<dyn Store>,
     ) -> io::Result<Self> {
         // A thread of its own: the shards' loops are not to share a core's time slice with a scrape more than they must.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = Builder::new().name("control".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let renewals = tokio::spawn(lease.keep(store));
+                let renewals = tokio::spawn(lease.keep());
                 // Both the order to stop and the loss of whoever gives it end the wait.
                 let stopped = async move { drop(stopped.await) };
                 match listener {

@@ -22,6 +22,8 @@ pub(crate) struct ShellStats {
     pub(crate) linger_cut: u64,
     /// Turns of the event loop.
     pub(crate) turns: u64,
+    /// Times this shard held because the process had not run for longer than its lease.
+    pub(crate) holds: u64,
 }
 
 /// A counter's name, its label (none if the name is empty), and where it is counted.
@@ -54,6 +56,7 @@ const ENGINE_COUNTERS: &[Row<Stats>] = &[
     ("holdfast_deliveries_dropped_total", ("reason", "too_large"), |stats| stats.dropped_too_large),
     ("holdfast_wills_published_total", NONE, |stats| stats.wills),
     ("holdfast_store_errors_total", NONE, |stats| stats.store_errors),
+    ("holdfast_sessions_restored_total", NONE, |stats| stats.restored),
 ];
 
 const SHELL_COUNTERS: &[Row<ShellStats>] = &[
@@ -64,6 +67,7 @@ const SHELL_COUNTERS: &[Row<ShellStats>] = &[
     ("holdfast_sockets_blocked_total", NONE, |stats| stats.blocked),
     ("holdfast_sockets_linger_cut_total", NONE, |stats| stats.linger_cut),
     ("holdfast_loop_turns_total", NONE, |stats| stats.turns),
+    ("holdfast_lease_holds_total", NONE, |stats| stats.holds),
 ];
 
 const CONNECTIONS_CLOSED: &str = "holdfast_connections_closed_total";
@@ -93,6 +97,11 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("holdfast_deliveries_dropped_total", "Publications not sent to a device"),
     ("holdfast_wills_published_total", "Wills published"),
     ("holdfast_store_errors_total", "Questions that the session store could not answer"),
+    ("holdfast_sessions_restored_total", "Sessions written back to a session store that had lost its data"),
+    (
+        "holdfast_lease_holds_total",
+        "Times a shard held because the process had not run for longer than its lease",
+    ),
     ("holdfast_accept_pauses_total", "Times a listener rested because there was no room for another socket"),
     ("holdfast_connections_accept_lost_total", "Connections that were gone before they were accepted"),
     ("holdfast_sockets_blocked_total", "Times a device did not read fast enough and a send buffer began"),

@@ -92,18 +92,21 @@ impl Node {
         let node = NodeId(random()?);
         let clock = Clock::start();
         let Bridges { mut dialers, fixed, names } = Bridges::sort(links, settings.shards)?;
+        let lease = Arc::new(Lease::new(node, clock, Arc::clone(&store)));
         let room = Arc::new(SocketRoom::within(open_files_max, settings.shards));
         let mut setups = Vec::new();
         for shard in 0..settings.shards {
             let dialers = dialers.for_shard(node, shard);
-            let (store, room) = (Arc::clone(&store), Arc::clone(&room));
-            let setup = ShardSetup::new(node, ShardId(shard), dialers, store, room, clock, random()?);
+            let (store, room, lease) = (Arc::clone(&store), Arc::clone(&room), Arc::clone(&lease));
+            let shard = ShardId(shard);
+            let setup = ShardSetup::new(node, shard, dialers, store, room, clock, lease, random()?);
             setups.push(setup.map_err(system("a poll"))?);
         }
 
         let addresses = listeners.addresses();
         let admin_listener = listeners.admin.take().map(BoundGroup::listen_blocking).transpose()?;
         let mailboxes: Vec<_> = setups.iter().map(|setup| setup.mailbox.clone()).collect();
+        lease.tell(mailboxes.clone());
         // One word from each shard: there is room for all of them, so none ever waits.
         let (ended, ends) = mpsc::sync_channel(setups.len());
         let settings = Arc::new(settings);
@@ -127,9 +130,13 @@ impl Node {
                 // Its lines say which shard speaks.
                 let _span = tracing::info_span!("shard", %shard).entered();
                 let end = Shard::new(setup, &settings).run();
-                if let Err(error) = &end {
-                    tracing::error!(%error, "a shard cannot go on; the node drains, so that a whole one takes its place");
-                    drain.request();
+                match &end {
+                    Ok(end) if end.is_buried => drain.request(),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "a shard cannot go on; the node drains, so that a whole one takes its place");
+                        drain.request();
+                    }
                 }
                 // Nobody listens any more once the handle is gone.
                 let _ = ended.send(end);
@@ -147,18 +154,17 @@ impl Node {
             handle.resolver = Some(resolver.map_err(system("a thread"))?);
         }
 
-        let lease = Arc::new(Lease::new(node, clock));
         let admin = Arc::new(Admin {
             node,
             shards: Shards::new(mailboxes),
-            store: Arc::clone(&store),
+            store,
             lease: Arc::clone(&lease),
             drain: handle.drain.clone(),
             metrics,
             sink_stores,
         });
         let router = admin::router(admin, admin_extra);
-        let control = Control::start(admin_listener, router, lease, store);
+        let control = Control::start(admin_listener, router, lease);
         handle.control = Some(control.map_err(system("the control thread"))?);
         Ok(handle)
     }
@@ -214,6 +220,8 @@ pub struct Drained {
     pub cut: usize,
     /// A shard could not go on, which is why the node drained; its connections were cut.
     pub failed: bool,
+    /// The node was declared dead, and gave up its sessions: others own them by now.
+    pub buried: bool,
 }
 
 /// A shard that is told to stop does so within a turn; one that takes longer is stuck, and waiting would hang the process.
@@ -295,7 +303,7 @@ impl NodeHandle {
         for mailbox in &self.mailboxes {
             mailbox.post(Letter::Drain { within });
         }
-        let mut drained = Drained { complete: true, cut: 0, failed: false };
+        let mut drained = Drained { complete: true, cut: 0, failed: false, buried: false };
         let mut running = self.threads.len();
         while running > 0 {
             match self.ends.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -328,6 +336,7 @@ impl Drained {
             Ok(end) => {
                 self.cut += end.cut;
                 self.complete &= end.cut == 0 && end.owed_nothing;
+                self.buried |= end.is_buried;
             }
             Err(_) => {
                 self.complete = false;

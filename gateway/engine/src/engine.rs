@@ -71,7 +71,7 @@ impl Engine {
     /// A socket was accepted.
     pub fn handle_accept(&mut self, listener: Listener, now: Now) -> Result<ConnectionId, AcceptRefused> {
         let limits = &self.shared.config.limits;
-        let refused = if self.drain.is_some() {
+        let refused = if self.drain.is_some() || self.shared.ownership.is_buried() {
             Some(AcceptRefused::Draining)
         } else if self.connections.len() >= limits.connections_max {
             Some(AcceptRefused::Full)
@@ -230,6 +230,7 @@ impl Engine {
             self.shared.look_up_before(delayed);
         }
         self.close_again(now);
+        self.write_back(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
     }
@@ -288,7 +289,11 @@ impl Engine {
         let closes = self.shared.closes_again.keys().next().map(|(due_ms, _)| *due_ms);
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
-        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers].into_iter().flatten().min()
+        let ownership = self.shared.ownership.next_ms();
+        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers, ownership]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Something is under way: call [`Engine::handle_work`], and do not read links meanwhile.
@@ -307,7 +312,7 @@ impl Engine {
             Phase::Opening(_) | Phase::Closing | Phase::Free => return false,
             Phase::Established(session) => session.link,
         };
-        if connection.blocked || connection.stalled || connection.leaving {
+        if connection.blocked || connection.stalled || connection.leaving || connection.doubted {
             return false;
         }
         if link.is_some_and(|link| self.shared.uplinks.takes_more(link)) {
@@ -446,7 +451,7 @@ impl Engine {
             return;
         }
         let Some(silence_ms_max) = connection.silence_ms_max(connect_timeout_ms) else { return };
-        if connection.waiting || connection.stalled || connection.leaving {
+        if connection.waiting || connection.stalled || connection.leaving || connection.doubted {
             // We are the ones who do not listen.
             connection.hear(now.monotonic_ms);
         }
@@ -467,9 +472,11 @@ impl Engine {
 
     fn save(&mut self, id: ConnectionId, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
+        let doubted = connection.doubted;
         let Some(session) = connection.session_mut() else { return };
         let Some(durable) = &mut session.durable else { return };
-        if !std::mem::replace(&mut durable.unsaved, false) {
+        // What is in doubt is saved once it is known to be ours.
+        if !std::mem::replace(&mut durable.unsaved, false) || doubted {
             return;
         }
         let request = Request::Save {

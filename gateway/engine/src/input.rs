@@ -46,6 +46,22 @@ pub enum SocketEnd {
     ByUs,
 }
 
+/// What the store said of the node's right to own sessions, its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseWord {
+    /// The answer to [`Action::AskLease`](crate::Action::AskLease): it was renewed since, and the store knew it. No renewal that began before is
+    /// still without its answer.
+    Renewed,
+    /// It was renewed, but the store did not know it although it had been renewed before: the store has lost its data.
+    Forgotten,
+    /// The node was declared dead: it has lost all its sessions, for ever.
+    Buried,
+    /// It was renewed, and had not been for a while, as the store did not answer.
+    Recovered,
+    /// There was no answer in time. The store may or may not have renewed it.
+    Unanswered,
+}
+
 /// Why a socket is not taken; the shell closes it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptRefused {

@@ -121,6 +121,8 @@ pub struct Limits {
     pub fan_out_slice_deliveries: usize,
     /// How often the progress of persistent sessions is saved while they are connected, in ms.
     pub save_interval_ms: u64,
+    /// Sessions written back in a second to a store that has lost its data.
+    pub restores_per_s: u32,
     /// How long a drain waits for a connection's owed acknowledgements before it closes it all the same, in ms.
     pub drain_acks_ms_max: u64,
 }
@@ -140,6 +142,7 @@ impl Default for Limits {
             fan_out_slice_bytes: 1024 * 1024,
             fan_out_slice_deliveries: 2_000,
             save_interval_ms: 1_000,
+            restores_per_s: 2_000,
             drain_acks_ms_max: 5_000,
         }
     }

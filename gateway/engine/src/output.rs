@@ -24,6 +24,8 @@ pub enum Action {
     },
     /// The connection may be read again; readiness that was reported meanwhile will not be reported again.
     ResumeRead(ConnectionId),
+    /// Renew the lease now and answer with [`Engine::handle_lease`](crate::Engine::handle_lease): a session may have been lost.
+    AskLease,
     /// Ask the store.
     Store {
         /// Comes back with the answer.

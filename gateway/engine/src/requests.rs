@@ -19,6 +19,10 @@ pub(crate) enum Asked {
     Read(ConnectionId, u16, u32),
     /// Progress of a connected session.
     Save(ConnectionId),
+    /// A session is written back to a store that may have forgotten it.
+    Restore(ConnectionId),
+    /// Does the store know this session still?
+    Probe(ConnectionId),
     /// A connection ended.
     Close(Closing),
     /// Was a session opened again before its will's delay passed?

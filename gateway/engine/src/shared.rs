@@ -11,6 +11,7 @@ use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
+use crate::ownership::Ownership;
 use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
     /// and `takeover::UNCLAIMED_MAX`.
     pub(crate) unclaimed: BTreeMap<(ClientId, ConnectionId), Unclaimed>,
+    /// Which sessions may not be ours any more.
+    pub(crate) ownership: Ownership,
     pub(crate) stats: Stats,
     /// Room for a publication's properties while it is handled; empty in between.
     pub(crate) scratch: Vec<u8>,
@@ -94,6 +97,7 @@ impl Shared {
             closes_again: BTreeMap::new(),
             handovers: VecDeque::new(),
             unclaimed: BTreeMap::new(),
+            ownership: Ownership::default(),
             stats: Stats::default(),
             scratch: Vec::new(),
             last_number: 0,
@@ -145,9 +149,10 @@ impl Shared {
     }
 
     /// Asks the store; `asked` comes back with the answer.
-    pub(crate) fn ask(&mut self, asked: Asked, body: Request) {
+    pub(crate) fn ask(&mut self, asked: Asked, body: Request) -> RequestId {
         let request = RequestId(self.number());
         self.asked.insert(request, asked);
         self.actions.push_back(Action::Store { request, body });
+        request
     }
 }

@@ -47,6 +47,8 @@ pub struct Stats {
     pub wills: u64,
     /// Questions to the store that it could not answer.
     pub store_errors: u64,
+    /// Sessions written back to a store that had forgotten them.
+    pub restored: u64,
     /// Events of connections that no bridge was there to be told of.
     pub events_dropped: u64,
     /// Connections ended, by reason.

@@ -175,6 +175,13 @@ impl Uplinks {
         &mut self.links[usize::from(link.0)].output
     }
 
+    /// Forgets what the links have not been given yet.
+    pub(crate) fn forget_outputs(&mut self) {
+        for link in &mut self.links {
+            link.output = Vec::new();
+        }
+    }
+
     /// Unsettled frames on all links and orphans.
     pub(crate) fn unsettled(&self) -> usize {
         self.links.iter().map(|link| link.window.unsettled()).sum::<usize>() + self.orphans.len()

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use holdfast_engine::{
-    Action, ConnectionId, Engine, EngineConfig, Limits, LinkIndex, Listener, MqttConfig, Now, SocketEnd,
+    Action, ConnectionId, Engine, EngineConfig, LeaseWord, Limits, LinkIndex, Listener, MqttConfig, Now,
+    SocketEnd,
 };
 use holdfast_store::{Bounds, MemoryStore, Store};
 use holdfast_wire::ids::{BridgeId, NodeId, Owner, ShardId};
@@ -146,6 +147,7 @@ impl Shard {
                 match action {
                     Action::Close { id, .. } => self.closed.push(id),
                     Action::ResumeRead(_) => {}
+                    Action::AskLease => self.engine.handle_lease(LeaseWord::Renewed, self.now),
                     Action::Store { .. } if self.is_ignored => {}
                     Action::Store { request, body } => {
                         let (reply, answer) = mpsc::channel();

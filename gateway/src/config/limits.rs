@@ -31,6 +31,8 @@ pub struct LimitsConfig {
     /// How often the progress of persistent sessions is saved while they are connected, in ms. What a crash loses is sent again.
     /// 10 to 60,000. Default 1,000.
     pub save_interval_ms: u64,
+    /// Sessions of connected devices that a shard writes back in a second to a session store that has lost its data. 20 to 1,000,000. Default 2,000.
+    pub restores_per_s: u32,
 }
 
 impl Default for LimitsConfig {
@@ -46,6 +48,7 @@ impl Default for LimitsConfig {
             pending_messages_max: engine.pending_messages_max,
             pending_bytes_max: engine.pending_bytes_max,
             save_interval_ms: engine.save_interval_ms,
+            restores_per_s: engine.restores_per_s,
         }
     }
 }
@@ -75,6 +78,7 @@ impl LimitsConfig {
             )?,
             pending_bytes_max: within("limits.pending_bytes_max", self.pending_bytes_max, 1_024..=1 << 30)?,
             save_interval_ms: within("limits.save_interval_ms", self.save_interval_ms, 10..=60_000)?,
+            restores_per_s: within("limits.restores_per_s", self.restores_per_s, 20..=1_000_000)?,
             ..holdfast_engine::Limits::default()
         })
     }

@@ -15,6 +15,7 @@ use holdfast_engine::{Action, Now};
 use mio::Events;
 use mio::event::Event;
 
+use super::holding::{Awake, LAST_WORDS_MS};
 use super::{Letter, Phase, Shard, ShardReport, Source};
 use crate::metrics::ShardGauges;
 
@@ -37,6 +38,8 @@ pub(crate) struct ShardEnd {
     pub(crate) cut: usize,
     /// Everything that was owed to devices, store and bridges had been given when it ended.
     pub(crate) owed_nothing: bool,
+    /// The node was declared dead.
+    pub(crate) is_buried: bool,
 }
 
 impl Shard {
@@ -47,14 +50,15 @@ impl Shard {
             self.turn(&mut events)?;
         }
         let owed_nothing = self.phase == Phase::Draining;
+        let is_buried = matches!(self.phase, Phase::Buried(_));
         let cut = self.cut_all();
         self.publish();
-        Ok(ShardEnd { cut, owed_nothing })
+        Ok(ShardEnd { cut, owed_nothing, is_buried })
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.sleep(events)?;
-        let now = self.clock.now();
+        let now = self.wake();
         self.stats.turns += 1;
         self.pace.note_turn(events.iter().count(), self.engine.stats(), now.monotonic_ms);
         self.unsettled = false;
@@ -69,8 +73,10 @@ impl Shard {
             self.engine.handle_work(now);
         }
         self.handle_due(now);
-        self.settle(now);
-        self.write_links(now);
+        // What was read before a sleep in the midst of this turn is not to be answered after it.
+        let settled_at = self.wake();
+        self.settle(settled_at);
+        self.write_links(settled_at);
         let took_ms = self.clock.now().monotonic_ms - now.monotonic_ms;
         self.lag_ms_max = self.lag_ms_max.max(took_ms);
         Ok(())
@@ -81,11 +87,14 @@ impl Shard {
         if let Some(rest) = self.pace.rest().filter(|_| !is_restless) {
             std::thread::sleep(rest);
         }
+        self.awake.sleep_ms = 0;
         let timeout = if is_restless || !self.mailbox.leave() {
             Duration::ZERO
         } else {
             let now = self.clock.now();
-            Duration::from_millis(self.next_due_ms(now).saturating_sub(now.monotonic_ms))
+            let sleep_ms = self.next_due_ms(now).saturating_sub(now.monotonic_ms);
+            self.awake = Awake { at: now, sleep_ms };
+            Duration::from_millis(sleep_ms)
         };
         let polled = self.poll.poll(events, Some(timeout));
         self.mailbox.attend();
@@ -148,6 +157,7 @@ impl Shard {
                 self.store.note_reply();
                 self.engine.handle_store_reply(reply.request, reply.result, now);
             }
+            Letter::Lease(word) => self.handle_lease(word, now),
             Letter::FindDevice { client, answer } => {
                 let _ = answer.send(self.engine.device(&client));
             }
@@ -158,6 +168,7 @@ impl Shard {
                 let _ = answer
                     .send(ShardReport { connections: self.engine.connections(), links_up: self.links_up() });
             }
+            Letter::Bridges(_) if matches!(self.phase, Phase::Buried(_)) => {}
             Letter::Bridges(addresses) => self.know_bridges(&addresses, now),
             Letter::Admit(listeners) => self.admit(listeners),
             Letter::Reload(config) => self.engine.handle_reload(*config),
@@ -229,6 +240,7 @@ impl Shard {
                 match action {
                     Action::Close { id, reason, client } => self.closes.push((id, reason, client)),
                     Action::ResumeRead(id) => self.enqueue(id),
+                    Action::AskLease => self.lease.ask(self.mailbox.clone()),
                     Action::Store { request, body } => self.store.submit(request, body),
                 }
             }
@@ -248,11 +260,14 @@ impl Shard {
                     && self.store.open() == 0
                     && self.links.iter().all(|link| link.is_flushed(&mut self.engine))
             }
+            Phase::Buried(since_ms) => {
+                self.sockets.len() == 0 || self.clock.now().monotonic_ms >= since_ms + LAST_WORDS_MS
+            }
             Phase::Stopped => true,
         }
     }
 
-    fn links_up(&self) -> usize {
+    pub(super) fn links_up(&self) -> usize {
         self.links.iter().filter(|link| link.is_up()).count()
     }
 

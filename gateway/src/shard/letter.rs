@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_engine::{DeviceView, EngineConfig};
+use holdfast_engine::{DeviceView, EngineConfig, LeaseWord};
 use tokio::sync::oneshot;
 
 use crate::io::listener::Listener;
@@ -15,6 +15,8 @@ use crate::store_client::StoreReply;
 pub(crate) enum Letter {
     /// The store answered.
     StoreReply(StoreReply),
+    /// The store has said something of the node's right to own sessions.
+    Lease(LeaseWord),
     /// Is this client connected here?
     FindDevice {
         /// Its client id.

@@ -8,6 +8,7 @@ mod accepting;
 mod bridges;
 pub(crate) mod clock;
 mod event_loop;
+mod holding;
 mod letter;
 mod pace;
 mod reading;
@@ -29,12 +30,14 @@ use crate::io::lingering::Lingering;
 use crate::io::listener::Listener;
 use crate::io::room::SocketRoom;
 use crate::io::sockets::Sockets;
+use crate::lease::Lease;
 use crate::link::{Dialer, Link};
 use crate::logging::LogLimit;
 use crate::mailbox::Mailbox;
 use crate::metrics::{ShardMetrics, ShellStats};
 use crate::store_client::StoreClient;
 use clock::Clock;
+use holding::Awake;
 use pace::Pace;
 use token::Source;
 
@@ -51,6 +54,9 @@ pub(crate) struct Shard {
     /// Scratch of `take_letters`.
     letters: VecDeque<Letter>,
     store: StoreClient<Letter>,
+    lease: Arc<Lease>,
+    /// When this thread was last known to run.
+    awake: Awake,
     listeners: Vec<Listener>,
     /// One for each index that the engine knows.
     links: Vec<Link>,
@@ -95,6 +101,8 @@ struct Unsent {
 enum Phase {
     Serving,
     Draining,
+    /// The node was declared dead at this time, in ms: last words leave, nothing else happens.
+    Buried(u64),
     Stopped,
 }
 
@@ -107,11 +115,13 @@ pub(crate) struct ShardSetup {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) room: Arc<SocketRoom>,
     pub(crate) clock: Clock,
+    pub(crate) lease: Arc<Lease>,
     pub(crate) seed: u64,
 }
 
 impl ShardSetup {
     /// A shard that admits nobody yet.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, and there is one caller")]
     pub(crate) fn new(
         node: NodeId,
         shard: ShardId,
@@ -119,12 +129,13 @@ impl ShardSetup {
         store: Arc<dyn Store>,
         room: Arc<SocketRoom>,
         clock: Clock,
+        lease: Arc<Lease>,
         seed: u64,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Mailbox::new(Waker::new(poll.registry(), Source::Mailbox.token())?);
         let owner = Owner { node, shard };
-        Ok(Self { owner, poll, mailbox, dialers, store, room, clock, seed })
+        Ok(Self { owner, poll, mailbox, dialers, store, room, clock, lease, seed })
     }
 }
 
@@ -134,7 +145,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 impl Shard {
     /// Puts the parts together; [`run`](Self::run) does the rest.
     pub(crate) fn new(setup: ShardSetup, settings: &Settings) -> Self {
-        let ShardSetup { owner, poll, mailbox, dialers, store, room, clock, seed } = setup;
+        let ShardSetup { owner, poll, mailbox, dialers, store, room, clock, lease, seed } = setup;
         let mut hello = Vec::new();
         ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, secret: &settings.link_secret })
             .encode(&mut hello);
@@ -154,6 +165,8 @@ impl Shard {
             owner,
             poll,
             clock,
+            lease,
+            awake: Awake::starting(clock.now()),
             store: StoreClient::new(store, mailbox.clone()),
             mailbox,
             letters: VecDeque::new(),

@@ -21,6 +21,9 @@ pub(crate) fn acknowledge(
     outbox: &mut Outbox,
     stats: &mut Stats,
 ) -> Result<(), CloseReason> {
+    if connection.doubted {
+        return Ok(());
+    }
     let framing = connection.framing();
     let Phase::Established(session) = &mut connection.phase else { return Ok(()) };
     while let Some(due) = session.receiving.next_due() {

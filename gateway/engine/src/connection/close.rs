@@ -116,6 +116,8 @@ close_reasons! {
     StoreUnavailable, "store_unavailable", Some(R::ServerUnavailable), W::TRY_AGAIN_LATER, Warn;
     /// Another owner opened the session, as the store says.
     Fenced, "fenced", Some(R::SessionTakenOver), W::POLICY_VIOLATION, Info;
+    /// The node was declared dead while it did not run or could not reach the store: its sessions belong to whoever opens them next.
+    NodeBuried, "node_buried", Some(R::ServerShuttingDown), W::SERVICE_RESTART, Debug;
     /// The HTTP request is not an upgrade we take.
     UpgradeRefused, "upgrade_refused", None, W::PROTOCOL_ERROR, Warn;
     /// The peer broke the WebSocket protocol (1002).
@@ -153,9 +155,10 @@ impl From<ws::Error> for CloseReason {
 }
 
 impl CloseReason {
-    /// Whether the client's will is published: not when it said goodbye properly (MQTT-3.14.4-3).
+    /// Whether the client's will is published: not when it said goodbye properly (MQTT-3.14.4-3), nor when whoever buried the node
+    /// publishes it.
     pub(crate) const fn publishes_will(self) -> bool {
-        !matches!(self, Self::ClientDisconnected)
+        !matches!(self, Self::ClientDisconnected | Self::NodeBuried)
     }
 }
 

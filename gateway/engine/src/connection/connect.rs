@@ -271,6 +271,7 @@ impl Engine {
             deliver::pump(connection, id, &mut self.shared, now);
             self.wake(woken, now);
         }
+        self.shared.ownership.note_established(id, now);
         // What came behind CONNECT has waited.
         self.shared.actions.push_back(Action::ResumeRead(id));
         self.go_on(id, now);

@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     pub(crate) waiting: bool,
     /// A drain has reached it: it closes once its owed acknowledgements are given.
     pub(crate) leaving: bool,
+    /// The store says that its session has another owner, or none: until it is known why, it is neither read nor acknowledged to.
+    pub(crate) doubted: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +113,7 @@ impl Connection {
             stalled: false,
             waiting: false,
             leaving: false,
+            doubted: false,
         }
     }
 
@@ -139,7 +142,10 @@ impl Connection {
 
     /// Whether packets may be taken now.
     pub(crate) fn takes_packets(&self) -> bool {
-        !self.stalled && !self.leaving && matches!(self.phase, Phase::Greeting | Phase::Established(_))
+        !self.stalled
+            && !self.leaving
+            && !self.doubted
+            && matches!(self.phase, Phase::Greeting | Phase::Established(_))
     }
 
     pub(crate) fn framing(&self) -> Framing {

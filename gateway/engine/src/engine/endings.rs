@@ -4,7 +4,7 @@ use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::Outcome;
 use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
-use holdfast_wire::store::{Progress, Reply, Request, StoreError};
+use holdfast_wire::store::{Progress, Request};
 use holdfast_wire::ws;
 
 use super::Engine;
@@ -72,12 +72,6 @@ impl Engine {
         say_goodbye(connection, id, &mut self.shared, reason);
         self.tear_down(id, reason, leaving, now);
         self.shared.actions.push_back(Action::Close { id, reason, client });
-    }
-
-    pub(super) fn end_if_fenced(&mut self, id: ConnectionId, result: &Result<Reply, StoreError>, now: Now) {
-        if matches!(result, Err(StoreError::Fenced | StoreError::Gone)) {
-            self.end(id, CloseReason::Fenced, now);
-        }
     }
 
     /// Takes everything of a connection out of the shard's tables.
@@ -152,6 +146,7 @@ impl Engine {
                 self.shared.delayed_wills.insert((due_ms, number), delayed);
             }
         }
+        self.give_up_doubts(session, id, is_kept && leaving == Leaving::Saved);
         let progress = session.progress();
         if leaving == Leaving::Saved {
             self.close_session(session.client.clone(), session.epoch, session.expiry_s, progress);
@@ -251,7 +246,7 @@ fn say_goodbye(connection: &Connection, id: ConnectionId, shared: &mut Shared, r
         {
             let retry_after_ms = match reason {
                 // Spread over a while, so that those who leave together do not come back together.
-                CloseReason::ServerShuttingDown | CloseReason::StoreUnavailable => {
+                CloseReason::ServerShuttingDown | CloseReason::NodeBuried | CloseReason::StoreUnavailable => {
                     Some(500 + (shared.random() % 2_500) as u32)
                 }
                 _ => None,

@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Ends a stall: what was kept is taken, and unless that stalls again the socket is read again.
-    pub(super) fn let_go_on(&mut self, id: ConnectionId, now: Now) {
+    pub(crate) fn let_go_on(&mut self, id: ConnectionId, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.stalled = false;
         connection.hear(now.monotonic_ms);

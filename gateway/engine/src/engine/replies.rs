@@ -6,7 +6,7 @@ use holdfast_wire::store::{Reply, StoreError};
 use super::Engine;
 use crate::connection::close::CloseReason;
 use crate::connection::{Connection, Phase, deliver, subscribe};
-use crate::input::Now;
+use crate::input::{ConnectionId, Now};
 use crate::output::RequestId;
 use crate::requests::Asked;
 use crate::session::durable;
@@ -17,8 +17,11 @@ impl Engine {
     /// The store answered, or failed to.
     pub fn handle_store_reply(&mut self, request: RequestId, result: Result<Reply, StoreError>, now: Now) {
         let Some(asked) = self.shared.asked.remove(&request) else { return };
-        if matches!(&result, Err(error) if !matches!(error, StoreError::Fenced | StoreError::Gone)) {
+        if matches!(&result, Err(error) if !is_loss(error)) {
             self.shared.stats.store_errors += 1;
+        }
+        if let Err(StoreError::Unavailable(_)) = &result {
+            self.shared.ownership.note_failure(now);
         }
         match asked {
             Asked::Open(id, client, expiry_s) => match result {
@@ -30,12 +33,16 @@ impl Engine {
                 Ok(Reply::Opened(opened)) => {
                     self.handle_opened_unclaimed(id, client, expiry_s, opened, now);
                 }
-                Ok(_) | Err(_) => {
+                result => {
+                    if result == Err(StoreError::Fenced) {
+                        // A node that was declared dead opens nothing any more.
+                        self.shared.ask_lease();
+                    }
                     self.end(id, CloseReason::StoreUnavailable, now);
                     self.forget_unclaimed(&client, id);
                 }
             },
-            Asked::Subscribe(ticket) => self.handle_subscribed(ticket, &result, now),
+            Asked::Subscribe(ticket) => self.handle_subscribed(ticket, request, result, now),
             Asked::Unsubscribe(id, filters, mut answer) => {
                 if let Some(durable) = self
                     .connections
@@ -51,7 +58,7 @@ impl Engine {
                         }
                     }
                 }
-                if result.is_err() {
+                if result.as_ref().is_err_and(|error| !is_loss(error)) {
                     answer.codes.fill(u8::from(ReasonCode::ImplementationSpecificError));
                 }
                 if let Some(connection) = self.connections.find_mut(id)
@@ -67,7 +74,7 @@ impl Engine {
                         &answer,
                     );
                 }
-                self.end_if_fenced(id, &result, now);
+                self.doubt_if_lost(id, request, &result, now);
                 self.handle_answered(id, now);
             }
             Asked::Read(id, stream, read) => {
@@ -98,8 +105,10 @@ impl Engine {
                 {
                     deliver::touch(session, id, &mut self.shared, now);
                 }
-                self.end_if_fenced(id, &result, now);
+                self.doubt_if_lost(id, request, &result, now);
             }
+            Asked::Restore(id) => self.handle_restored(id, request, result, now),
+            Asked::Probe(id) => self.handle_probed(id, &result, now),
             Asked::Close(closing) => match result {
                 // It stays known here until its new owner has asked for it.
                 Err(StoreError::Fenced | StoreError::Gone) => {}
@@ -118,18 +127,48 @@ impl Engine {
         }
     }
 
-    fn handle_subscribed(&mut self, ticket: u64, result: &Result<Reply, StoreError>, now: Now) {
+    fn handle_subscribed(
+        &mut self,
+        ticket: u64,
+        request: RequestId,
+        result: Result<Reply, StoreError>,
+        now: Now,
+    ) {
         let Some(pending) = self.shared.subscribes.get_mut(&ticket) else { return };
         let id = pending.connection;
+        if let Err(error) = &result
+            && is_loss(error)
+            && self.connections.find(id).is_some_and(|connection| connection.session().is_some())
+        {
+            return self.doubt(id, request, error, Some(ticket), now);
+        }
         if let Some(connection) = self.connections.find_mut(id) {
             let cursors = match result {
-                Ok(Reply::Subscribed(cursors)) => Ok(cursors.clone()),
+                Ok(Reply::Subscribed(cursors)) => Ok(cursors),
                 Ok(_) | Err(_) => Err(()),
             };
             subscribe::take_stored(connection, cursors, &mut pending.codes);
             deliver::pump(connection, id, &mut self.shared, now);
         }
-        self.end_if_fenced(id, result, now);
         self.wake(vec![Waiter::Subscribe(ticket)], now);
     }
+
+    fn doubt_if_lost(
+        &mut self,
+        id: ConnectionId,
+        request: RequestId,
+        result: &Result<Reply, StoreError>,
+        now: Now,
+    ) {
+        if let Err(error) = result
+            && is_loss(error)
+        {
+            self.doubt(id, request, error, None, now);
+        }
+    }
+}
+
+/// Whether the store says that a session is not ours.
+fn is_loss(error: &StoreError) -> bool {
+    matches!(error, StoreError::Fenced | StoreError::Gone)
 }

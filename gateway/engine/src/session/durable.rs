@@ -29,6 +29,10 @@ pub(crate) struct Durable {
     /// A live message was left because the store had not yet opened a stream that it stands in: once it has, all are read. Until no
     /// SUBSCRIBE is under way.
     pub(crate) left_unopened: bool,
+    /// The number of the question that wrote it back to a store which had forgotten it; 0: none. Answers to older questions say nothing of it.
+    pub(crate) restored: u64,
+    /// The store has answered that question.
+    pub(crate) is_restored: bool,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
     /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by `deliver::READ_IDS_MAX`;
@@ -78,6 +82,8 @@ impl Durable {
             ask_all: false,
             forgetting: Vec::new(),
             left_unopened: false,
+            restored: 0,
+            is_restored: false,
             reads: 0,
             read_ids: HashSet::default(),
         }
@@ -168,6 +174,23 @@ impl Durable {
             self.reads += 1;
             self.phase = Phase::Reading { stream: 0, asked: false };
         }
+    }
+
+    /// The store has forgotten its streams and made them anew: nothing that is known of places in them holds any longer. They are read
+    /// from where they begin, as messages may stand in them that nobody could deliver.
+    pub(crate) fn begin_anew(&mut self, cursors: Vec<Cursor>, mut sending: Option<&mut Sending>) {
+        for index in 0..self.streams.len() {
+            if let Some(sending) = &mut sending {
+                sending.forget_stream(index as u16);
+            }
+            let stream = &mut self.streams[index];
+            (stream.delivered, stream.seen) = (0, 0);
+        }
+        cursors.into_iter().for_each(|cursor| self.open_stream(cursor));
+        // If it had not forgotten them after all, what is queued is not to be read once more.
+        let queued = sending.iter().flat_map(|sending| sending.messages()).map(|message| message.view().id);
+        self.read_ids.extend(queued);
+        self.read_all_again();
     }
 
     /// What to read next while `Reading`; becomes `Live` once no stream has more.

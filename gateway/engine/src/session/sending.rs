@@ -77,6 +77,12 @@ impl Sending {
         Some(item)
     }
 
+    /// Those that were not settled, sent or not.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &SharedMessage> {
+        let inflight = self.inflight.iter().filter_map(|inflight| inflight.item.as_ref());
+        inflight.chain(&self.pending).map(|item| &item.message)
+    }
+
     /// No message settles a place in this stream any longer.
     pub(crate) fn forget_stream(&mut self, stream: u16) {
         let inflight = self.inflight.iter_mut().filter_map(|inflight| inflight.item.as_mut());

@@ -86,7 +86,7 @@ impl Interests {
             }
         } else if matches!(&key, Key::Filter(filter) if parse_shared(filter).is_some()) {
             // The bridges weigh a shard's share of a group by its members.
-            say_weight(&key, entry, links);
+            say_without_token(&key, entry, links);
         }
         if entry.unanswered == 0 {
             return false;
@@ -110,7 +110,7 @@ impl Interests {
         entry.durable_members -= u32::from(durable);
         if entry.members > 0 {
             if matches!(&key, Key::Filter(filter) if parse_shared(filter).is_some()) {
-                say_weight(&key, entry, links);
+                say_without_token(&key, entry, links);
             }
             return Vec::new();
         }
@@ -163,6 +163,13 @@ impl Interests {
         self.barriers.remove(&(token, link))
     }
 
+    /// Every bridge hears again which filters persistent sessions hold. Nobody waits for that.
+    pub(crate) fn say_durable_again(&self, links: &mut Uplinks) {
+        for (key, entry) in self.table.iter().filter(|(_, entry)| entry.durable_members > 0) {
+            say_without_token(key, entry, links);
+        }
+    }
+
     /// A link was lost: nobody waits for it any longer.
     pub(crate) fn link_down(&mut self, link: LinkIndex) -> Vec<Waiter> {
         self.barriers.retain(|(_, waiting)| *waiting != link);
@@ -171,7 +178,7 @@ impl Interests {
     }
 }
 
-fn say_weight(key: &Key, entry: &Entry, links: &mut Uplinks) {
+fn say_without_token(key: &Key, entry: &Entry, links: &mut Uplinks) {
     for link in links.live().collect::<Vec<_>>() {
         let ToBridge::Interest(interest) = key.announcement(entry, true) else { continue };
         links.say(link, &ToBridge::Interest(Interest { token: 0, ..interest }));

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_engine::{
-    AcceptRefused, Action, CloseReason, ConnectionId, Engine, EngineConfig, LinkIndex, Listener, Now,
-    SocketEnd, Stats,
+    AcceptRefused, Action, CloseReason, ConnectionId, Engine, EngineConfig, LeaseWord, LinkIndex, Listener,
+    Now, SocketEnd, Stats,
 };
 use holdfast_store::MemoryStore;
 use holdfast_wire::ids::{BridgeId, NodeId, Owner, ShardId};
@@ -41,6 +41,10 @@ pub(crate) struct Stage {
     clock: Arc<AtomicU64>,
     /// Slices of a fan-out are taken one at a time by [`Shard::works`].
     pub(crate) holds_work: bool,
+    /// What the lease keeper answers at once; none: the story does.
+    pub(crate) lease: Option<LeaseWord>,
+    /// Questions about the lease that wait for the story.
+    pub(crate) lease_asked: u32,
 }
 
 /// One end of a connection.
@@ -71,11 +75,7 @@ impl Shard {
     /// A shard with so many configured bridges, none of which is there.
     pub(crate) fn without_links(config: EngineConfig, links: u16) -> Self {
         let clock = Arc::new(AtomicU64::new(EPOCH_UNIX_MS));
-        let store_clock = Arc::clone(&clock);
-        let store = MemoryStore::new(
-            Arc::new(move || store_clock.load(Ordering::Relaxed)),
-            holdfast_store::Bounds::default(),
-        );
+        let store = empty_store(&clock);
         Self(Rc::new(RefCell::new(Stage {
             engine: Engine::new(config, Self::OWNER, links, 7),
             now: Now { monotonic_ms: 1_000_000, unix_ms: EPOCH_UNIX_MS },
@@ -84,6 +84,8 @@ impl Shard {
             sockets: BTreeMap::new(),
             clock,
             holds_work: false,
+            lease: Some(LeaseWord::Renewed),
+            lease_asked: 0,
         })))
     }
 
@@ -180,7 +182,17 @@ impl Shard {
     }
 }
 
+fn empty_store(clock: &Arc<AtomicU64>) -> MemoryStore {
+    let clock = Arc::clone(clock);
+    MemoryStore::new(Arc::new(move || clock.load(Ordering::Relaxed)), holdfast_store::Bounds::default())
+}
+
 impl Stage {
+    /// A store on the same clock with nothing in it.
+    pub(crate) fn empty_store(&self) -> MemoryStore {
+        empty_store(&self.clock)
+    }
+
     /// Drains all outputs until nothing more follows from them.
     pub(crate) fn turn(&mut self) {
         loop {
@@ -195,6 +207,10 @@ impl Stage {
                 match action {
                     Action::Close { id, reason, .. } => closes.push((id, reason)),
                     Action::ResumeRead(id) => self.read(id),
+                    Action::AskLease => match self.lease {
+                        Some(word) => self.engine.handle_lease(word, self.now),
+                        None => self.lease_asked += 1,
+                    },
                     Action::Store { request, body } => {
                         if let Some(result) = self.store.take(request, body) {
                             self.engine.handle_store_reply(request, result, self.now);

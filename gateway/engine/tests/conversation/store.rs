@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::mpsc;
 
-use holdfast_engine::{Engine, RequestId};
+use holdfast_engine::{Engine, LeaseWord, RequestId};
 use holdfast_store::{MemoryStore, Store};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::session_record::{Cursor, StreamKey};
-use holdfast_wire::store::{Opened, Reply, Request, StoreError};
+use holdfast_wire::store::{Opened, Reply, Request, SessionInfo, StoreError};
 
 use crate::stage::Shard;
 
@@ -30,11 +30,13 @@ pub(crate) struct ScriptedStore {
     held: VecDeque<(RequestId, Request)>,
     /// Everything it was asked, as far as the story has not looked.
     asked: Vec<Request>,
+    /// The last epoch that it gave out.
+    last_epoch: Epoch,
 }
 
 impl ScriptedStore {
     pub(crate) fn new(memory: MemoryStore) -> Self {
-        Self { memory, mood: Mood::Answers, held: VecDeque::new(), asked: Vec::new() }
+        Self { memory, mood: Mood::Answers, held: VecDeque::new(), asked: Vec::new(), last_epoch: Epoch(0) }
     }
 
     /// A question of the engine; none if the answer comes later.
@@ -51,10 +53,26 @@ impl ScriptedStore {
     }
 
     /// Asks the memory store, whatever the mood.
-    pub(crate) fn answer(&self, body: Request) -> Answer {
+    pub(crate) fn answer(&mut self, body: Request) -> Answer {
         let (reply, answer) = mpsc::channel();
         self.memory.submit(body, Box::new(move |result| reply.send(result).expect("it is waited for")));
-        answer.try_recv().expect("a memory store answers at once")
+        let answer = answer.try_recv().expect("a memory store answers at once");
+        if let Ok(Reply::Opened(opened)) = &answer {
+            self.last_epoch = self.last_epoch.max(opened.epoch);
+        }
+        answer
+    }
+
+    /// Nothing is in it any more, but its epochs go on.
+    fn lose_everything(&mut self, memory: MemoryStore) {
+        self.memory = memory;
+        let (client, owner) = (ClientId::new("epochs"), Shard::OTHER);
+        let last = self.last_epoch;
+        while self.last_epoch <= last {
+            let open =
+                Request::Open { client: client.clone(), owner, clean_start: true, expiry_s: 0, will: None };
+            self.answer(open).expect("an empty store opens sessions");
+        }
     }
 }
 
@@ -79,6 +97,41 @@ impl Shard {
             stage.engine.handle_store_reply(request, result, now);
         }
         stage.turn();
+    }
+
+    /// It loses everything.
+    pub(crate) fn store_loses_its_data(&self) {
+        let mut stage = self.stage();
+        let memory = stage.empty_store();
+        stage.store.lose_everything(memory);
+    }
+
+    /// The lease keeper says something.
+    pub(crate) fn lease_says(&self, word: LeaseWord) {
+        self.input(|engine, now| engine.handle_lease(word, now));
+    }
+
+    /// From now on it answers only when the story says so.
+    pub(crate) fn lease_keeper_holds(&self) {
+        self.stage().lease = None;
+    }
+
+    /// Whether it was asked since the last look.
+    pub(crate) fn lease_was_asked(&self) -> bool {
+        std::mem::take(&mut self.stage().lease_asked) > 0
+    }
+
+    /// Subscriptions of a client's session as the store knows them; none if it does not know the session.
+    pub(crate) fn stored_filters(&self, client: &str) -> Option<Vec<String>> {
+        match self.store_is_asked(Request::Lookup { client: ClientId::new(client) }) {
+            Reply::Session(session) => {
+                let filters = |info: SessionInfo| {
+                    info.subscriptions.iter().map(|held| held.filter.to_string()).collect()
+                };
+                session.filter(|info| info.owner.is_some()).map(filters)
+            }
+            other => panic!("a lookup is answered with {other:?}"),
+        }
     }
 
     /// What the store was asked since the last look.

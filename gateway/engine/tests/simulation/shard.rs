@@ -32,6 +32,8 @@ pub(crate) struct Shard {
     /// Records from the bridge that have not arrived.
     pub(crate) from_bridge: VecDeque<Vec<u8>>,
     pub(crate) link_up: bool,
+    /// It wants to hear of its node's lease.
+    pub(crate) asks_lease: bool,
 }
 
 impl Shard {
@@ -42,6 +44,7 @@ impl Shard {
             questions: VecDeque::new(),
             from_bridge: VecDeque::new(),
             link_up: false,
+            asks_lease: false,
         }
     }
 
@@ -73,6 +76,7 @@ impl Shard {
                 match action {
                     Action::Close { id, reason, .. } => closes.push((id, reason)),
                     Action::ResumeRead(id) => effects.resumed.push(id),
+                    Action::AskLease => self.asks_lease = true,
                     Action::Store { request, body } => self.questions.push_back((request, body)),
                 }
             }

@@ -1,0 +1,237 @@
+//! Sessions that the store has lost, and sessions that it has given to others.
+
+use holdfast_engine::{CloseReason, EngineConfig, LeaseWord, Limits};
+use holdfast_wire::message::Message;
+use holdfast_wire::mqtt::{Connect, PubAck, Publish};
+use holdfast_wire::store::Request;
+
+use crate::bridge::Heard;
+use crate::client::Client;
+use crate::packets::{AT_LEAST_ONCE, connect, id, message, qos1, resume, resumed, suback, subscribe, will};
+use crate::stage::Shard;
+
+/// A client with a session that lasts and one filter.
+fn subscriber(shard: &Shard, client_id: &str, filter: &str) -> Client {
+    let client = shard.connects(&resume(client_id));
+    client.subscribes(filter, AT_LEAST_ONCE);
+    // It asks for retained messages, which is another story.
+    shard.bridge(0).forgets();
+    client
+}
+
+fn restored(shard: &Shard) -> usize {
+    shard.store_was_asked().iter().filter(|request| matches!(request, Request::Restore { .. })).count()
+}
+
+#[test]
+fn a_store_that_lost_its_data_is_written_back_what_is_connected() {
+    let shard = Shard::new();
+    let lasting = subscriber(&shard, "lasting", "a/#");
+    let _passing = shard.connects(&connect("passing"));
+    shard.store_loses_its_data();
+    assert_eq!(shard.stored_filters("lasting"), None);
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(100);
+    assert_eq!(shard.stored_filters("lasting"), Some(vec!["a/#".to_owned()]));
+    assert_eq!(shard.stored_filters("passing"), Some(vec![]));
+    assert_eq!(shard.stats().restored, 2);
+    lasting.vanishes();
+    let lasting = shard.client();
+    lasting.sends(resume("lasting"));
+    lasting.hears(resumed());
+}
+
+#[test]
+fn it_is_written_back_no_faster_than_it_is_told() {
+    let limits = Limits { restores_per_s: 1_000, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let _clients: Vec<_> = (0..120).map(|number| shard.connects(&resume(&format!("c-{number}")))).collect();
+    shard.store_loses_its_data();
+    shard.store_was_asked();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(1);
+    assert_eq!(restored(&shard), 50);
+    shard.clock_advances_ms(50);
+    assert_eq!(restored(&shard), 50);
+    shard.clock_advances_ms(1_000);
+    assert_eq!(restored(&shard), 20, "each once");
+}
+
+#[test]
+fn a_store_that_cannot_take_a_session_back_is_asked_again() {
+    let shard = Shard::new();
+    let _client = subscriber(&shard, "c", "a");
+    shard.store_loses_its_data();
+    shard.store_goes_away();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(500);
+    shard.store_answers();
+    shard.clock_advances_ms(1_000);
+    assert_eq!(shard.stored_filters("c"), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn what_is_inflight_survives_the_stores_loss() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    let first = Message { id: 1, ..message("a", "one") };
+    let positions = shard.appends(&["a"], &first);
+    shard.bridge(0).publishes_at(&first, positions);
+    client.hears(qos1(1, "a", "one"));
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(100);
+    // The stream has begun anew: its first message is not taken for the one that had its place before.
+    let second = Message { id: 2, ..message("a", "two") };
+    let positions = shard.appends(&["a"], &second);
+    assert_eq!(positions[0].acked, 1);
+    shard.bridge(0).publishes_at(&second, positions);
+    client.hears(qos1(2, "a", "two"));
+    client.vanishes();
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos1(1, "a", "one") });
+    client.hears(Publish { dup: true, ..qos1(2, "a", "two") });
+    client.hears_nothing();
+}
+
+#[test]
+fn what_came_into_a_stream_while_its_session_was_written_back_is_read() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    shard.store_loses_its_data();
+    shard.store_holds();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(1);
+    shard.store_answers();
+    // Nobody delivers it.
+    shard.appends(&["a"], &Message { id: 1, ..message("a", "one") });
+    shard.bridge(0).goes_down();
+    shard.bridge(0).comes_up();
+    client.hears(qos1(1, "a", "one"));
+}
+
+#[test]
+fn a_session_in_doubt_is_neither_read_nor_acknowledged_to_until_the_lease_tells() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = subscriber(&shard, "c", "a");
+    client.sends(qos1(1, "x", "before"));
+    shard.store_loses_its_data();
+    // Something to save.
+    shard.bridge(0).publishes(&message("a", "down"));
+    client.hears(qos1(1, "a", "down"));
+    shard.clock_advances_ms(1_000);
+    assert!(shard.lease_was_asked());
+    shard.bridge(0).settles(1..=1);
+    client.sends(qos1(2, "x", "meanwhile"));
+    client.hears_nothing();
+    assert!(client.unread() > 0);
+    shard.lease_says(LeaseWord::Forgotten);
+    client.hears(PubAck::success(id(1)));
+    shard.bridge(0).hears_uplink("x", "before");
+    shard.bridge(0).hears_uplink("x", "meanwhile");
+    shard.lease_says(LeaseWord::Renewed);
+    client.hears_nothing();
+    assert_eq!(shard.stored_filters("c"), Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_subscribe_that_the_store_lost_with_its_session_stands_once_that_is_back() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = subscriber(&shard, "c", "a");
+    shard.store_loses_its_data();
+    client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
+    client.hears_nothing();
+    shard.lease_says(LeaseWord::Forgotten);
+    client.hears(suback(2, &[1]));
+    assert_eq!(shard.stored_filters("c"), Some(vec!["a".to_owned(), "b".to_owned()]));
+}
+
+#[test]
+fn a_session_that_is_gone_from_a_store_with_its_data_is_closed() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = subscriber(&shard, "c", "a");
+    shard.opened_elsewhere("c", 3_600);
+    client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
+    client.hears_nothing();
+    shard.lease_says(LeaseWord::Unanswered);
+    client.hears_nothing();
+    assert!(shard.lease_was_asked());
+    shard.clock_advances_ms(1_000);
+    assert!(shard.lease_was_asked());
+    // The store was away, so it is asked to take the session back, and does not.
+    shard.lease_says(LeaseWord::Renewed);
+    assert!(shard.lease_was_asked());
+    shard.lease_says(LeaseWord::Renewed);
+    client.hears_goodbye(CloseReason::Fenced);
+}
+
+#[test]
+fn a_store_that_was_away_and_came_back_empty_is_found_out_without_word_of_the_lease() {
+    let shard = Shard::new();
+    let _client = subscriber(&shard, "c", "a");
+    let _other = subscriber(&shard, "d", "b");
+    shard.store_loses_its_data();
+    // The answer that would have told was lost.
+    shard.lease_says(LeaseWord::Recovered);
+    shard.clock_advances_ms(100);
+    assert_eq!(shard.stored_filters("c"), Some(vec!["a".to_owned()]));
+    assert_eq!(shard.stored_filters("d"), Some(vec!["b".to_owned()]));
+}
+
+#[test]
+fn a_connection_that_ends_before_its_session_is_back_leaves_it_to_rest() {
+    let limits = Limits { restores_per_s: 20, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let _first = subscriber(&shard, "first", "a");
+    let second = subscriber(&shard, "second", "b");
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(1);
+    assert_eq!(shard.stored_filters("second"), None);
+    second.vanishes();
+    let second = shard.client();
+    second.sends(resume("second"));
+    second.hears(resumed());
+    assert_eq!(shard.device("second").subscriptions.len(), 1);
+}
+
+#[test]
+fn bridges_hear_again_what_persistent_sessions_hold() {
+    let shard = Shard::new();
+    let _client = subscriber(&shard, "c", "a");
+    shard.bridge(0).holds_answers();
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(200);
+    assert_eq!(shard.bridge(0).hears(), Heard::Interest(0, "+a durable".to_owned()));
+}
+
+#[test]
+fn a_buried_node_says_goodbye_and_nothing_else() {
+    let shard = Shard::new();
+    let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") });
+    client.sends(qos1(1, "x", "frame"));
+    shard.bridge(0).forgets();
+    shard.store_was_asked();
+    // It is settled in the very turn that brings the news.
+    shard.input(|engine, now| {
+        let settled = holdfast_wire::link::Settled { first: 1, last: 1, reason_code: 0 };
+        let record = holdfast_wire::link::ToGateway::Settled(settled);
+        engine.handle_link_record(holdfast_engine::LinkIndex(0), &record, now);
+        engine.handle_lease(LeaseWord::Buried, now);
+    });
+    client.hears_goodbye(CloseReason::NodeBuried);
+    shard.bridge(0).hears_nothing();
+    assert_eq!(shard.store_was_asked(), []);
+    assert!(
+        shard.accepts(holdfast_engine::Listener::Mqtt, holdfast_wire::mqtt::ProtocolVersion::V5).is_err()
+    );
+    shard.clock_advances_ms(60_000);
+    shard.bridge(0).hears_nothing();
+    assert_eq!(shard.stats().wills, 0);
+}

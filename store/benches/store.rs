@@ -18,6 +18,10 @@ fn main() {
     let memory = MemoryStore::new(clock::system(), Bounds::default());
     println!("memory    open + close, clean, among 100,000:   {:>9.0} ns", open_close_clean(&memory));
 
+    for sessions in [200_000, 1_000_000] {
+        weigh_and_list(sessions);
+    }
+
     let directory = tempfile::tempdir_in(".").expect("a directory beside the sources, so on a real disk");
     let embedded =
         EmbeddedStore::open(directory.path(), Options::default()).expect("an empty directory opens");
@@ -43,6 +47,44 @@ fn main() {
         size >> 20,
         before.elapsed().as_millis()
     );
+}
+
+/// What clean sessions weigh beside their names, and how long it takes to list all of them.
+fn weigh_and_list(sessions: usize) {
+    let clients: Vec<_> = (0..sessions).map(|number| ClientId::new(&format!("device-{number:08}"))).collect();
+    let before = resident_bytes();
+    let memory = MemoryStore::new(clock::system(), Bounds::default());
+    for client in &clients {
+        ask_open(&memory, client.clone(), 0);
+    }
+    let each = (resident_bytes() as f64 - before as f64) / sessions as f64;
+    println!("memory    a clean session, among {sessions:>9}:       {each:>9.1} bytes");
+    for (what, owner) in [("all", None), ("those of a node that has none", Some(NodeId(2)))] {
+        let (start, mut slowest, mut pages, mut page) = (Instant::now(), Duration::ZERO, 0, None);
+        loop {
+            let asked = Instant::now();
+            match ask(&memory, Request::Sessions { owner, page, sessions_max: 256 }) {
+                Ok(Reply::Sessions { next, .. }) => page = next,
+                other => panic!("{other:?}"),
+            }
+            pages += 1;
+            slowest = slowest.max(asked.elapsed());
+            if page.is_none() {
+                break;
+            }
+        }
+        println!(
+            "memory    list {what} of {sessions}: {pages} pages, {:>6.0} us each, at most {:.0} us",
+            start.elapsed().as_micros() as f64 / f64::from(pages),
+            slowest.as_micros()
+        );
+    }
+}
+
+/// What the system says that this process occupies.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * 4_096
 }
 
 fn open_close_clean(store: &dyn Store) -> f64 {

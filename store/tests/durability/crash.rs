@@ -3,18 +3,18 @@
 //! The child is this very test binary, told by its environment to run one test only. It prints a line for each answer it
 //! got; the parent believes those lines and looks for what they say.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 
-use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request, StoreError};
+use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_store::{EmbeddedStore, Options, Store, clock};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
 
-use crate::world::{ALICE, BOB, at, filter, subscription, text_of};
+use crate::world::{ALICE, BOB, at, device, filter, subscription, text_of};
 
 const CHILD: &str = "HOLDFAST_STORE_CRASH_CHILD";
 const ROUNDS: u64 = 30;
@@ -25,8 +25,10 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
     let directory = tempfile::tempdir().unwrap();
     let mut appended = HashMap::new();
     let (mut settled, mut retained, mut sessions) = (0, 0, Vec::new());
+    let (mut members, mut replaced, mut published) = (Vec::new(), 0, HashSet::new());
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..ROUNDS {
+        let mut wills = Vec::new();
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -39,12 +41,18 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
                 ["settled", offset] => settled = settled.max(offset.parse().unwrap()),
                 ["retained", number] => retained = number.parse().unwrap(),
                 ["session", client] => sessions.push(client.to_owned()),
+                ["member", client] => members.push(client.to_owned()),
+                ["will", client] => wills.push(client.to_owned()),
+                ["replaced", offset] => replaced = replaced.max(offset.parse().unwrap()),
                 // The harness has its own lines.
                 _ => {}
             }
         }
         let store = EmbeddedStore::open(directory.path(), Options::default()).unwrap();
         assert_is_there(&store, &appended, settled, retained, &sessions, round);
+        assert_members(&store, &members, round);
+        assert_replaced(&store, replaced, round);
+        publish_wills(&store, &wills, &mut published, round);
     }
     assert!(appended.len() > 100, "only {} appends were answered in all", appended.len());
 }
@@ -90,11 +98,42 @@ fn a_child_writes_until_it_is_killed() {
             let retain = Request::Retain { message: message("retained", &value.to_string()) };
             window.submit(&store, retain, move |_| format!("retained {value}"));
         }
+        if number % 3 == 0 {
+            let append = Request::Append {
+                streams: vec![device("reader")],
+                message: message("own", &number.to_string()),
+                collapse_key: Some("state".into()),
+            };
+            window.submit(&store, append, move |reply| match reply {
+                Reply::Appended { at: cursors, .. } => format!("replaced {}", cursors[0].acked),
+                other => panic!("{other:?}"),
+            });
+        }
+        if number % 13 == 0 {
+            let client = format!("m-{round}-{number}");
+            let add = vec![ClientId::new(&client)];
+            let change = Request::ChangeGroup { group: "crowd".into(), add, remove: vec![] };
+            window.submit(&store, change, move |_| format!("member {client}"));
+        }
+        if number % 17 == 0 {
+            bereave(&store, &format!("w-{round}-{number}"), &window);
+        }
         if number % 11 == 0 {
             let client = format!("s-{round}-{number}");
             window.submit(&store, open(&client), move |_| format!("session {client}"));
         }
     }
+}
+
+/// Connects a client with a will, takes its session from it and says so.
+fn bereave(store: &dyn Store, client: &str, window: &Arc<Window>) {
+    let will = Some(WillRecord { message: message("gone", client), delay_s: 0, expiry_s: NEVER_EXPIRES_S });
+    let client = ClientId::new(client);
+    let (owner, expiry_s) = (ALICE, NEVER_EXPIRES_S);
+    let open = Request::Open { client: client.clone(), owner, clean_start: false, expiry_s, will };
+    let Ok(Reply::Opened(opened)) = ask(store, open) else { panic!("it opens") };
+    let line = format!("will {client}");
+    window.submit(store, Request::Reap { client, epoch: opened.epoch }, move |_| line);
 }
 
 fn run_child_for(directory: &std::path::Path, round: u64, lines: u64) -> Vec<String> {
@@ -171,6 +210,40 @@ fn assert_is_there(
     };
     assert_eq!(ask(store, close), Ok(Reply::Done));
     assert!(opened.epoch > Epoch(0) && opened.former.is_none_or(|former| former == BOB));
+}
+
+fn assert_members(store: &dyn Store, members: &[String], round: u64) {
+    let read = Request::GroupMembers { group: "crowd".into(), page: None, members_max: u32::MAX };
+    let Ok(Reply::Members { clients, .. }) = ask(store, read) else { panic!("members are read") };
+    let stored: HashSet<_> = clients.iter().map(ClientId::as_str).collect();
+    for client in members {
+        assert!(stored.contains(client.as_str()), "round {round}: member {client} is gone");
+    }
+}
+
+/// Of all messages under one key only the last one is there.
+fn assert_replaced(store: &dyn Store, answered: u64, round: u64) {
+    let read =
+        Request::Read { stream: device("reader"), after: 0, messages_max: u32::MAX, bytes_max: u32::MAX };
+    let Ok(Reply::Messages { messages, end }) = ask(store, read) else { panic!("a read is answered") };
+    let offsets: Vec<_> = messages.iter().map(|(offset, _)| *offset).collect();
+    assert!(end >= answered, "round {round}: {answered} was answered and the stream ends at {end}");
+    assert_eq!(offsets, if end == 0 { vec![] } else { vec![end] }, "round {round}");
+}
+
+/// Everyone's will is there who was reaped, and nobody's a second time.
+fn publish_wills(store: &dyn Store, reaped: &[String], published: &mut HashSet<String>, round: u64) {
+    let Ok(Reply::Wills(wills)) = ask(store, Request::DueWills { wills_max: u32::MAX }) else {
+        panic!("wills are given")
+    };
+    for will in wills {
+        assert!(published.insert(will.client.to_string()), "round {round}: {} again", will.client);
+        let published = Request::WillPublished { client: will.client, number: will.number };
+        assert_eq!(ask(store, published), Ok(Reply::Done));
+    }
+    for client in reaped {
+        assert!(published.contains(client), "round {round}: the will of {client} is lost");
+    }
 }
 
 fn open(client: &str) -> Request {

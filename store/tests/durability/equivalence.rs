@@ -3,28 +3,101 @@
 use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::SessionRecord;
 use proptest::prelude::*;
 
 use crate::world::{ALICE, BOB, Bench, at, close, device, filter, subscription};
 
 const CLIENTS: [&str; 3] = ["x", "y", "z"];
 const FILTERS: [&str; 4] = ["a", "b/+", "#", "$share/g/a"];
+const GROUPS: [&str; 2] = ["g", "g2"];
 const TOPICS: [&str; 3] = ["a", "b/1", "b/2"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Open { client: usize, by_bob: bool, clean_start: bool, expiry_s: u32, will: bool },
-    Subscribe { client: usize, stale: bool, filters: Vec<(usize, u8)> },
-    Unsubscribe { client: usize, filters: Vec<usize> },
-    Save { client: usize, stale: bool, cursors: Vec<(usize, u64)> },
-    Close { client: usize, stale: bool, expiry_s: u32, cursors: Vec<(usize, u64)> },
-    Lookup { client: usize },
-    Append { filters: Vec<usize>, devices: Vec<usize>, bytes: usize },
-    Read { stream: usize, after: u64, messages_max: u32 },
-    Retain { topic: usize, bytes: usize, lives_s: u64 },
-    ReadRetained { filter: usize },
+    Open {
+        client: usize,
+        by_bob: bool,
+        clean_start: bool,
+        expiry_s: u32,
+        will: bool,
+    },
+    Subscribe {
+        client: usize,
+        stale: bool,
+        filters: Vec<(usize, u8)>,
+    },
+    Unsubscribe {
+        client: usize,
+        filters: Vec<usize>,
+    },
+    Save {
+        client: usize,
+        stale: bool,
+        cursors: Vec<(usize, u64)>,
+    },
+    Close {
+        client: usize,
+        stale: bool,
+        expiry_s: u32,
+        cursors: Vec<(usize, u64)>,
+    },
+    Lookup {
+        client: usize,
+    },
+    Reap {
+        client: usize,
+        stale: bool,
+    },
+    WriteBack {
+        client: usize,
+        by_bob: bool,
+        ahead: u64,
+        expiry_s: u32,
+        filters: Vec<(usize, u8)>,
+        will: bool,
+    },
+    PublishDue {
+        wills_max: u32,
+    },
+    List {
+        by_bob: bool,
+        sessions_max: u32,
+    },
+    Members {
+        group: usize,
+        add: Vec<usize>,
+        remove: Vec<usize>,
+    },
+    DropGroup {
+        group: usize,
+    },
+    ReadMembers {
+        group: usize,
+    },
+    Append {
+        filters: Vec<usize>,
+        devices: Vec<usize>,
+        bytes: usize,
+        collapse_key: Option<u8>,
+    },
+    Read {
+        stream: usize,
+        after: u64,
+        messages_max: u32,
+    },
+    Retain {
+        topic: usize,
+        bytes: usize,
+        lives_s: u64,
+    },
+    ReadRetained {
+        filter: usize,
+    },
     DurableFilters,
-    Pass { seconds: u64 },
+    Pass {
+        seconds: u64,
+    },
     Reopen,
 }
 
@@ -46,8 +119,26 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (client(), stale(), expiry(), cursors())
             .prop_map(|(client, stale, expiry_s, cursors)| Step::Close { client, stale, expiry_s, cursors }),
         1 => client().prop_map(|client| Step::Lookup { client }),
-        8 => (prop::collection::vec(0..FILTERS.len(), 0..4), prop::collection::vec(client(), 0..2), 0..1_500_usize)
-            .prop_map(|(filters, devices, bytes)| Step::Append { filters, devices, bytes }),
+        2 => (client(), stale()).prop_map(|(client, stale)| Step::Reap { client, stale }),
+        1 => (client(), any::<bool>(), 0..3_u64, expiry(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3), any::<bool>())
+            .prop_map(|(client, by_bob, ahead, expiry_s, filters, will)| {
+                Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will }
+            }),
+        2 => (0..3_u32).prop_map(|wills_max| Step::PublishDue { wills_max }),
+        1 => (any::<bool>(), 1..3_u32).prop_map(|(by_bob, sessions_max)| Step::List { by_bob, sessions_max }),
+        1 => (0..2_usize, prop::collection::vec(client(), 0..3), prop::collection::vec(client(), 0..3))
+            .prop_map(|(group, add, remove)| Step::Members { group, add, remove }),
+        1 => (0..2_usize).prop_map(|group| Step::ReadMembers { group }),
+        1 => (0..2_usize).prop_map(|group| Step::DropGroup { group }),
+        8 => (
+            prop::collection::vec(0..FILTERS.len(), 0..4),
+            prop::collection::vec(client(), 0..2),
+            0..1_500_usize,
+            prop::option::of(0..3_u8),
+        )
+            .prop_map(|(filters, devices, bytes, collapse_key)| {
+                Step::Append { filters, devices, bytes, collapse_key }
+            }),
         3 => (0..FILTERS.len() + CLIENTS.len(), 0..12_u64, 0..20_u32)
             .prop_map(|(stream, after, messages_max)| Step::Read { stream, after, messages_max }),
         1 => (0..TOPICS.len(), 0..300_usize, 0..3_u64)
@@ -85,26 +176,51 @@ impl Side {
             }
             Step::Reopen => {
                 // A store in memory cannot lose its owners, so they leave before the other one does.
-                for (client, name) in CLIENTS.iter().enumerate() {
-                    if self.bench.lookup(name).is_some_and(|session| session.owner.is_some()) {
-                        self.bench.done(close(name, self.epoch(client, false), 60));
+                for name in CLIENTS {
+                    if let Some(session) = self.bench.lookup(name).filter(|session| session.owner.is_some()) {
+                        self.bench.done(close(name, session.epoch, 60));
                     }
                 }
                 self.bench.reopen();
                 return None;
             }
+            Step::PublishDue { wills_max } => return Some(self.publish_due(*wills_max)),
             other => self.request(other),
         };
+        if let Request::Restore { epoch, .. } = &request
+            && let Step::WriteBack { client, .. } = step
+        {
+            self.epochs[*client].push(*epoch);
+        }
         let mut answer = self.bench.ask(request);
+        if let (Err(_), Step::WriteBack { client, .. }) = (&answer, step) {
+            self.epochs[*client].pop();
+        }
         match (&mut answer, step) {
             (Ok(Reply::Opened(opened)), Step::Open { client, .. }) => {
                 self.epochs[*client].push(opened.epoch);
                 opened.epoch = Epoch(0);
             }
             (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
+            (Ok(Reply::Sessions { sessions, .. }), _) => {
+                sessions.iter_mut().for_each(|session| session.epoch = Epoch(0));
+            }
             _ => {}
         }
         Some(answer)
+    }
+
+    /// Asks for wills and says that they are published; the answer has their numbers taken out. One that was given and not
+    /// published would be given again at once after a restart, and later without.
+    fn publish_due(&self, wills_max: u32) -> Result<Reply, StoreError> {
+        let mut answer = self.bench.ask(Request::DueWills { wills_max });
+        if let Ok(Reply::Wills(wills)) = &mut answer {
+            for will in wills {
+                let (client, number) = (will.client.clone(), std::mem::take(&mut will.number));
+                self.bench.done(Request::WillPublished { client, number });
+            }
+        }
+        answer
     }
 
     fn request(&self, step: &Step) -> Request {
@@ -117,7 +233,7 @@ impl Side {
                 expiry_s: *expiry_s,
                 will: will.then(|| WillRecord {
                     message: self.bench.message("w", "gone"),
-                    delay_s: 1,
+                    delay_s: 20,
                     expiry_s: u32::MAX,
                 }),
             },
@@ -146,14 +262,53 @@ impl Side {
                 progress: progress(cursors),
             },
             Step::Lookup { client } => Request::Lookup { client: name(client) },
-            Step::Append { filters, devices, bytes } => Request::Append {
+            Step::Reap { client, stale } => {
+                Request::Reap { client: name(client), epoch: self.epoch(*client, *stale) }
+            }
+            Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will } => Request::Restore {
+                client: name(client),
+                owner: if *by_bob { BOB } else { ALICE },
+                // Beside the one that the store knows: how the two stand to each other is alike in both stores.
+                epoch: Epoch(
+                    ahead
+                        + self
+                            .bench
+                            .lookup(CLIENTS[*client])
+                            .map_or(self.epoch(*client, false), |session| session.epoch)
+                            .0,
+                ),
+                expiry_s: *expiry_s,
+                will: will.then(|| self.bench.will("written back", 20)),
+                session: SessionRecord {
+                    subscriptions: filters
+                        .iter()
+                        .map(|(filter, qos)| subscription(FILTERS[*filter], QoS::try_from(*qos).unwrap()))
+                        .collect(),
+                    ..SessionRecord::default()
+                },
+            },
+            Step::Members { group, add, remove } => Request::ChangeGroup {
+                group: GROUPS[*group].into(),
+                add: add.iter().map(name).collect(),
+                remove: remove.iter().map(name).collect(),
+            },
+            Step::List { by_bob, sessions_max } => Request::Sessions {
+                owner: by_bob.then_some(BOB.node),
+                page: None,
+                sessions_max: *sessions_max,
+            },
+            Step::DropGroup { group } => Request::DropGroup { group: GROUPS[*group].into() },
+            Step::ReadMembers { group } => {
+                Request::GroupMembers { group: GROUPS[*group].into(), page: None, members_max: 2 }
+            }
+            Step::Append { filters, devices, bytes, collapse_key } => Request::Append {
                 streams: filters
                     .iter()
                     .map(|at| filter(FILTERS[*at]))
                     .chain(devices.iter().map(|at| device(CLIENTS[*at])))
                     .collect(),
                 message: self.bench.message("a", &"m".repeat(*bytes)),
-                collapse_key: None,
+                collapse_key: collapse_key.map(|key| key.to_string().into()),
             },
             Step::Read { stream, after, messages_max } => Request::Read {
                 stream: stream_at(*stream),
@@ -170,7 +325,9 @@ impl Side {
             Step::ReadRetained { filter } => {
                 Request::ReadRetained { filter: FILTERS[*filter].into(), after: None, messages_max: 10 }
             }
-            Step::DurableFilters | Step::Pass { .. } | Step::Reopen => Request::DurableFilters,
+            Step::DurableFilters | Step::Pass { .. } | Step::PublishDue { .. } | Step::Reopen => {
+                Request::DurableFilters
+            }
         }
     }
 }

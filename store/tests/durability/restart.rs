@@ -1,10 +1,10 @@
 //! An orderly end and a new start.
 
-use holdfast_store::contract::{Progress, Reply, Request};
+use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::{PacketId, QoS};
 
-use crate::world::{ALICE, BOB, Bench, at, close, device, filter};
+use crate::world::{ALICE, BOB, Bench, at, close, device, filter, text_of};
 
 #[test]
 fn sessions_streams_cursors_and_retained_messages_are_there_again() {
@@ -134,4 +134,131 @@ fn offsets_go_on_where_they_were_although_every_message_is_read() {
     bench.save("d", epoch, vec![at(filter("a"), 1), at(device("d"), 1)]);
     bench.reopen();
     assert_eq!(bench.append(&[filter("a"), device("d")], "2"), [at(filter("a"), 2), at(device("d"), 2)]);
+}
+
+/// Whose wills are due, and strikes them out.
+fn publish_due(bench: &Bench) -> Vec<String> {
+    let publish = |will: holdfast_store::contract::DueWill| {
+        bench.done(Request::WillPublished { client: will.client, number: will.number });
+        text_of(&will.will.message)
+    };
+    bench.due_wills().into_iter().map(publish).collect()
+}
+
+#[test]
+fn who_was_connected_when_the_process_died_has_a_will_that_falls_due() {
+    let mut bench = Bench::embedded();
+    for (client, expiry_s, delay_s) in [("now", 60, 0), ("soon", 60, 30), ("back", 60, 30), ("last", 60, 600)]
+    {
+        bench.open_with_will(client, ALICE, expiry_s, delay_s);
+    }
+    let epoch = bench.open_with_will("closed", ALICE, 60, 0);
+    bench.close("closed", epoch, 60);
+    bench.pass_s(600);
+    bench.reopen();
+    assert_eq!(publish_due(&bench), ["now"]);
+    bench.open("back", BOB, 60);
+    bench.pass_s(20);
+    // Another crash neither begins the delay anew nor brings back what was published.
+    bench.reopen();
+    assert_eq!(publish_due(&bench), [""; 0]);
+    bench.pass_s(10);
+    assert_eq!(publish_due(&bench), ["soon"]);
+    bench.pass_s(30);
+    assert_eq!(publish_due(&bench), ["last"]);
+    bench.reopen();
+    bench.pass_s(6_000);
+    assert_eq!(publish_due(&bench), [""; 0]);
+}
+
+#[test]
+fn a_will_that_was_given_and_not_published_is_given_again() {
+    let mut bench = Bench::embedded();
+    for client in ["a", "b"] {
+        let epoch = bench.open_with_will(client, ALICE, 0, 0);
+        bench.reap(client, epoch);
+    }
+    let given = bench.due_wills();
+    bench.done(Request::WillPublished { client: ClientId::new("a"), number: given[0].number });
+    bench.reopen();
+    assert_eq!(bench.due_wills(), given[1..]);
+}
+
+#[test]
+fn who_comes_back_after_a_restart_takes_its_will_back() {
+    let mut bench = Bench::embedded();
+    let epoch = bench.open_with_will("d", ALICE, 60, 30);
+    bench.reap("d", epoch);
+    bench.reopen();
+    bench.open("d", BOB, 60);
+    bench.pass_s(600);
+    bench.reopen();
+    assert!(bench.due_wills().is_empty());
+}
+
+#[test]
+fn groups_are_there_again() {
+    let mut bench = Bench::embedded();
+    let change = |bench: &Bench, group: &str, add: &[&str], remove: &[&str]| {
+        let ids = |names: &[&str]| names.iter().map(|name| ClientId::new(name)).collect();
+        bench.ask(Request::ChangeGroup { group: group.into(), add: ids(add), remove: ids(remove) }).unwrap();
+    };
+    for group in ["g", "g2", "gone"] {
+        change(&bench, group, &["a", "b", "c"], &[]);
+    }
+    change(&bench, "g", &["d"], &["a"]);
+    bench.done(Request::DropGroup { group: "gone".into() });
+    bench.reopen();
+    for (group, expected) in [("g", &["b", "c", "d"][..]), ("g2", &["a", "b", "c"]), ("gone", &[])] {
+        let read = Request::GroupMembers { group: group.into(), page: None, members_max: 10 };
+        let Ok(Reply::Members { clients, next: None }) = bench.ask(read) else { panic!("one page") };
+        assert_eq!(clients.iter().map(ClientId::as_str).collect::<Vec<_>>(), expected);
+    }
+    change(&bench, "g", &[], &["b", "c", "d"]);
+    bench.reopen();
+    let read = Request::GroupMembers { group: "g".into(), page: None, members_max: 10 };
+    assert_eq!(bench.ask(read), Ok(Reply::Members { clients: vec![], next: None }));
+}
+
+#[test]
+fn a_collapse_key_still_finds_what_it_replaces() {
+    let mut bench = Bench::embedded();
+    bench.open("d", ALICE, 60);
+    for (text, key) in [("a1", "a"), ("b1", "b"), ("a2", "a"), ("c1", "c")] {
+        bench.append_under(&[device("d")], text, key);
+    }
+    bench.reopen();
+    let texts = |bench: &Bench| bench.read(&device("d"), 0);
+    let waiting = |offset: u64, text: &str| (offset, text.to_owned());
+    assert_eq!(texts(&bench), (vec![waiting(2, "b1"), waiting(3, "a2"), waiting(4, "c1")], 4));
+    bench.append_under(&[device("d")], "a3", "a");
+    bench.reopen();
+    assert_eq!(texts(&bench), (vec![waiting(2, "b1"), waiting(4, "c1"), waiting(5, "a3")], 5));
+}
+
+#[test]
+fn a_page_goes_on_where_it_was_after_a_restart() {
+    let mut bench = Bench::embedded();
+    for number in 0..100 {
+        let client = number.to_string();
+        let epoch = bench.open(&client, ALICE, NEVER_EXPIRES_S).epoch;
+        bench.pass_s(1);
+        bench.close(&client, epoch, NEVER_EXPIRES_S);
+    }
+    let whole = bench.sessions(None, 1_000);
+    let (mut listed, mut page) = (Vec::new(), None);
+    loop {
+        let Ok(Reply::Sessions { mut sessions, next }) =
+            bench.ask(Request::Sessions { owner: None, page, sessions_max: 30 })
+        else {
+            panic!("a page")
+        };
+        listed.append(&mut sessions);
+        page = next;
+        if page.is_none() {
+            break;
+        }
+        bench.reopen();
+    }
+    assert_eq!(listed, whole, "with the time since when each rests");
 }

@@ -274,8 +274,8 @@ pub enum Reply {
     Nodes(Vec<NodeId>),
     /// To [`Request::RenewLease`].
     Renewed {
-        /// Whether the store knew a lease of this node. A node that renews its lease again and again and is told `false` knows that the store
-        /// has lost its data.
+        /// Whether the store knew a lease of this node, which it does for a day after the lease ran out. So a node that renews its lease again
+        /// and again and is told `false` knows that the store has lost its data.
         known: bool,
     },
     /// To [`Request::DueWills`].

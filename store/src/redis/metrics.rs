@@ -21,6 +21,7 @@ pub(super) const REFUSED: &str = "refused";
 
 /// Tells the recorder what the names mean; once a process.
 pub(super) fn describe() {
+    crate::metrics::describe();
     static DESCRIBED: Once = Once::new();
     DESCRIBED.call_once(|| {
         metrics::describe_counter!(CALLS, "Calls of functions in the Redis server, by outcome");

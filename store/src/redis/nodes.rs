@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use holdfast_wire::ids::NodeId;
 
-use super::answer::Answer;
+use super::answer::{Answer, Word};
 use super::dispatch::Worker;
 use super::partition::Partition;
 use crate::contract::{Reply, StoreError};
@@ -30,7 +30,10 @@ impl Worker {
     async fn bury_in(&self, partition: Partition, node: NodeId) -> Result<(), StoreError> {
         let call = self.server.call("bury", partition).arg(self.now()).arg(&node.0.to_be_bytes()[..]);
         let call = call.arg(u8::from(partition == Partition::FIRST));
-        self.server.answer(call).await?.word().map(drop)
+        match self.server.answer(call).await?.word()? {
+            Word::Full => Err(StoreError::Full("too many nodes were buried within a day".to_owned())),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn take_lock(&self, name: &str, holder: u64, for_ms: u32) -> Result<Reply, StoreError> {

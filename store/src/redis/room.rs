@@ -9,6 +9,7 @@ use tracing::warn;
 use super::dispatch::Worker;
 use super::partition::{PARTITIONS, Partition};
 use crate::contract::StoreError;
+use crate::metrics::{Dropped, count_dropped};
 
 /// How many partitions' worth of one number.
 struct Tally {
@@ -139,6 +140,7 @@ impl Worker {
         let mut answer = self.server.answer(call).await?;
         answer.word()?;
         let gone = answer.number()?;
+        count_dropped(Dropped::StoreFull, gone);
         let mut room = self.room.borrow_mut();
         room.set_stream_bytes(partition, answer.number()?);
         let before = room.cut;

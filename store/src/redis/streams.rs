@@ -9,6 +9,7 @@ use super::answer::{Answer, Word};
 use super::dispatch::Worker;
 use super::partition::Partition;
 use crate::contract::{Reply, StoreError, WhenFull};
+use crate::metrics::{Dropped, count_dropped};
 
 /// A stream as the functions name it.
 fn name(stream: &StreamKey) -> Vec<u8> {
@@ -114,13 +115,17 @@ impl Worker {
             Word::Ok => {
                 let acked = answer.number()?;
                 self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
+                count_dropped(Dropped::StreamFull, answer.number()?);
                 Ok(Part::Taken(Cursor { stream, acked }))
             }
             Word::Full => Err(StoreError::Full(format!(
                 "a message of {} bytes is more than a stream may hold",
                 message.as_bytes().len()
             ))),
-            Word::Kept => Ok(Part::Full(stream)),
+            Word::Kept => {
+                count_dropped(Dropped::Refused, 1);
+                Ok(Part::Full(stream))
+            }
             Word::None | Word::Join => Ok(Part::None),
         }
     }

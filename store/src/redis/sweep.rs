@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use super::dispatch::Worker;
 use super::partition::{PARTITIONS, Partition};
 use crate::contract::StoreError;
+use crate::metrics::{Dropped, count_dropped};
 
 /// Between two steps of a turn.
 const STEP_EVERY: Duration = Duration::from_secs(1);
@@ -85,7 +86,9 @@ impl Worker {
             room.set_group_members(partition, members);
         }
         let has_more = answer.number()? == 1;
-        self.leave_all(partition, answer.list()?).await;
+        let leaves = answer.list()?;
+        count_dropped(Dropped::TooOld, answer.number()?);
+        self.leave_all(partition, leaves).await;
         Ok(has_more)
     }
 }

@@ -5,6 +5,7 @@
 
 mod absence;
 mod checks;
+mod failover;
 mod proxy;
 #[path = "../contract/redis_server.rs"]
 mod redis_server;

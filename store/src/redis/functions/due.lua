@@ -12,7 +12,8 @@
 -- Messages that one call cuts for their age at most.
 local AGED_MAX = 1000
 
--- now, how many at most, and the age that a stream allows. Answers the partition's numbers, whether more is due, and the leaves.
+-- now, how many at most, and the age that a stream allows. Answers the partition's numbers, whether more is due, the leaves,
+-- and how many messages had grown too old.
 export('sweep', function(keys, args)
   local partition, now, leaves = keys[1], clock(args[1]), {}
   local due = redis.call('ZRANGE', due_key(partition), '-inf', now, 'BYSCORE', 'LIMIT', 0, args[2])
@@ -37,10 +38,11 @@ export('sweep', function(keys, args)
       must_leave(partition, entry[1], entry[2], now, leaves)
     end
   end
-  forget_old(partition .. ':dead', now, DEAD_MAX)
+  forget_old(partition .. ':dead', now)
+  forget_old(partition .. ':idle', now)
   local answer, counts = { 'ok' }, redis.call('HMGET', count_key(partition), 's', 'b', 'r', 'm')
   for at = 1, 4 do answer[at + 1] = tonumber(counts[at] or 0) end
-  answer[6], answer[7] = more and 1 or 0, leaves
+  answer[6], answer[7], answer[8] = more and 1 or 0, leaves, AGED_MAX - cuts
   return answer
 end, { 'allow-oom' })
 

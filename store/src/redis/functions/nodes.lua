@@ -7,16 +7,17 @@
 
 -- For how long after the end of its lease a node is asked for, in ms: what it opened with its last breath is found by then.
 local LINGER = 60000
--- Nodes that are remembered at most, each in some 100 bytes; those that went first are forgotten first, and all after a day.
-local IDLE_MAX, DEAD_MAX = 10000, 1000
+-- Nodes without a lease that are remembered at most, each in some 100 bytes; who went first is forgotten first, and all after a day.
+local IDLE_MAX = 65536
+-- Nodes that may be buried within a day; each takes some 100 bytes in every partition. One more is refused, as none may be forgotten.
+local DEAD_MAX = 4096
 
 local function is_buried(partition, owner)
   return redis.call('ZSCORE', partition .. ':dead', owner:sub(1, 8)) and true or false
 end
 
-local function forget_old(set, now, most)
+local function forget_old(set, now)
   redis.call('ZREMRANGEBYSCORE', set, '-inf', now - DAY)
-  redis.call('ZREMRANGEBYRANK', set, 0, -most - 1)
 end
 
 -- now, node, for how many ms. Answers whether it was known. One that owned nothing still is: its late return must not look
@@ -45,19 +46,21 @@ export('retire', function(keys, args)
       redis.call('ZADD', partition .. ':idle', ended, args[at])
     end
   end
-  forget_old(partition .. ':idle', now, IDLE_MAX)
+  redis.call('ZREMRANGEBYRANK', partition .. ':idle', 0, -IDLE_MAX - 1)
   return { 'ok' }
 end, { 'allow-oom' })
 
--- now, node, whether this partition has the leases, which then speaks first.
+-- now, node, whether this partition has the leases, which then speaks first. A second burial counts from the first.
 export('bury', function(keys, args)
   local partition, now, node = keys[1], clock(args[1]), args[2]
+  if is_buried(partition, node) then return { 'ok' } end
+  forget_old(partition .. ':dead', now)
   if args[3] == '1' then
     local ends = redis.call('ZSCORE', partition .. ':lease', node)
-    if ends and tonumber(ends) > now and not is_buried(partition, node) then return { 'fenced' } end
+    if ends and tonumber(ends) > now then return { 'fenced' } end
+    if redis.call('ZCARD', partition .. ':dead') >= DEAD_MAX then return { 'full' } end
   end
   redis.call('ZADD', partition .. ':dead', now, node)
-  forget_old(partition .. ':dead', now, DEAD_MAX)
   return { 'ok' }
 end, { 'allow-oom' })
 

@@ -1,11 +1,14 @@
 //! Keys of the session store.
 
 use holdfast_gateway::config::ConfigError;
-use holdfast_store::{Bounds, Options, StreamBounds};
+use holdfast_store::{Bounds, Options, StreamBounds, WhenFull};
 use serde::{Deserialize, Serialize};
 
 use super::role::Role;
 use super::values::{refuse, within, without_password};
+
+const DROP_OLDEST: &str = "drop_oldest";
+const DROP_NEWEST: &str = "drop_newest";
 
 /// `[store]`: where sessions are kept, and what a store on this machine keeps at most. The defaults are the store's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,18 +21,24 @@ pub(crate) struct StoreKeys {
     pub(crate) sessions_max: u32,
     /// Bytes of all queued and retained messages. Full: the stream that holds most gives way, oldest first. Default 1 GiB.
     pub(crate) message_bytes_max: u64,
-    /// Messages of one stream (a topic filter of persistent sessions, or one device's pushes). Full: the oldest goes.
+    /// Messages of one stream (a topic filter of persistent sessions, or one device's pushes). Full: `stream_when_full`.
     /// Default 100,000.
     pub(crate) stream_messages_max: u32,
     /// The same in bytes. Default 64 MiB.
     pub(crate) stream_bytes_max: u64,
     /// How long a message stays in a stream, in seconds. Default 604,800 (7 days).
     pub(crate) stream_age_s_max: u64,
+    /// What a full stream does with one more message: `drop_oldest` takes it and lets go of its oldest; `drop_newest` keeps what it has, and
+    /// the sender of a push is told. Default `drop_oldest`.
+    pub(crate) stream_when_full: String,
+    /// Clients in one group of `POST /v1/groups`, and a sixteenth of those in all groups. Full: a change that adds more is refused.
+    /// Default 1,000,000.
+    pub(crate) group_members_max: u32,
 }
 
 impl Default for StoreKeys {
     fn default() -> Self {
-        let Bounds { stream, message_bytes_max, sessions_max, .. } = Bounds::default();
+        let Bounds { stream, message_bytes_max, sessions_max, group_members_max } = Bounds::default();
         Self {
             url: String::new(),
             sessions_max,
@@ -37,6 +46,8 @@ impl Default for StoreKeys {
             stream_messages_max: stream.messages_max,
             stream_bytes_max: stream.bytes_max,
             stream_age_s_max: stream.age_ms_max / 1_000,
+            stream_when_full: DROP_OLDEST.to_owned(),
+            group_members_max,
         }
     }
 }
@@ -66,13 +77,20 @@ impl StoreKeys {
             bytes_max: within("store.stream_bytes_max", self.stream_bytes_max, 1_024..=1 << 40)?,
             age_ms_max: within("store.stream_age_s_max", self.stream_age_s_max, 1..=100 * 366 * 86_400)?
                 * 1_000,
-            ..StreamBounds::default()
+            when_full: match &*self.stream_when_full {
+                DROP_OLDEST => WhenFull::DropOldest,
+                DROP_NEWEST => WhenFull::DropNewest,
+                other => {
+                    let allowed = "must be \"drop_oldest\" or \"drop_newest\"";
+                    return Err(refuse("store.stream_when_full", other, allowed));
+                }
+            },
         };
         let bounds = Bounds {
             stream,
             message_bytes_max: within("store.message_bytes_max", self.message_bytes_max, 1_024..=1 << 44)?,
             sessions_max: within("store.sessions_max", self.sessions_max, 1..=1 << 30)?,
-            ..Bounds::default()
+            group_members_max: within("store.group_members_max", self.group_members_max, 1..=1 << 28)?,
         };
         Ok(Options { bounds, ..Options::default() })
     }
@@ -85,6 +103,19 @@ fn shown_url(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_full_stream_does_is_one_of_two_words() {
+        let check = |word: &str| {
+            StoreKeys { stream_when_full: word.to_owned(), ..StoreKeys::default() }
+                .check()
+                .map(|options| options.bounds.stream.when_full)
+        };
+        assert_eq!(check("drop_oldest"), Ok(WhenFull::DropOldest));
+        assert_eq!(check("drop_newest"), Ok(WhenFull::DropNewest));
+        let refusal = check("drop").unwrap_err().to_string();
+        assert_eq!(refusal, "store.stream_when_full = drop: must be \"drop_oldest\" or \"drop_newest\"");
+    }
 
     fn url(url: &str, role: Role) -> Result<Option<String>, ConfigError> {
         StoreKeys { url: url.to_owned(), ..StoreKeys::default() }.url(role)

@@ -7,18 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL names no store.
-    #[error("store '{url}' is not understood; allowed are memory:, embedded:DIR, redis://HOST:PORT/DB")]
+    #[error(
+        "store '{url}' is not understood; allowed are memory:, embedded:DIR, redis://, rediss://, redis+sentinel://, redis+cluster://"
+    )]
     UnknownUrl {
         /// What was asked for.
         url: String,
-    },
-    /// The URL names a store that will exist.
-    #[error(
-        "store '{scheme}:' is not in this version yet; use redis://HOST:PORT/DB, or embedded:DIR on one node"
-    )]
-    NotYet {
-        /// What was asked for.
-        scheme: String,
     },
     /// The directory cannot be made, read or written.
     #[error("store directory {}: {source}; it must be a directory that this process may write", directory.display())]
@@ -62,9 +56,32 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// The URL of a Redis server cannot be read; it is not shown, as it may hold a password.
-    #[error("the store's URL is not understood; a Redis server is redis://USER:PASSWORD@HOST:PORT/DB")]
-    RedisUrl,
+    /// The URL of a Redis store cannot be read; it is not shown, as it may hold a password.
+    #[error(
+        "the store's URL is not understood: {why}; it is redis://USER:PASSWORD@HOST:PORT/DB, redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME or redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT"
+    )]
+    RedisUrl {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file that the URL names for TLS cannot be used.
+    #[error("{} cannot be used for TLS with Redis: {why}; it must be a readable PEM file", file.display())]
+    RedisCertificate {
+        /// Which.
+        file: PathBuf,
+        /// What went wrong.
+        why: String,
+    },
+    /// Sentinels do not say which server serves.
+    #[error(
+        "no sentinel names a primary for {server}: {why}; start them, or mend their addresses and the name"
+    )]
+    RedisSentinels {
+        /// The primary's name, and the sentinels.
+        server: String,
+        /// What went wrong.
+        why: String,
+    },
     /// No Redis server answers there.
     #[error("Redis at {server} cannot be reached: {why}; start it, or mend the address")]
     RedisUnreachable {

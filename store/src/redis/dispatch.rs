@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::timeout_at;
 
-use super::connect::Target;
+use super::connect::Dialler;
 use super::lanes::{Lanes, Ticket, Use};
 use super::partition::hash;
 use super::room::Room;
@@ -55,7 +55,7 @@ impl Job {
 
 /// The thread: says in `opened` how the first dial went, then serves until nobody can ask any more.
 pub(super) fn run(
-    target: Target,
+    dialler: Dialler,
     options: RedisOptions,
     queue: mpsc::Receiver<Order>,
     opened: &SyncSender<Result<(), OpenError>>,
@@ -67,7 +67,7 @@ pub(super) fn run(
         Err(source) => return say(Err(OpenError::Thread { source })),
     };
     LocalSet::new().block_on(&runtime, async {
-        match Worker::open(target, options).await {
+        match Worker::open(dialler, options).await {
             Ok(worker) => {
                 say(Ok(()));
                 Rc::new(Dispatcher { worker: Rc::new(worker), lanes: RefCell::new(Lanes::new()) })
@@ -94,10 +94,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    async fn open(target: Target, options: RedisOptions) -> Result<Self, OpenError> {
-        let RedisOptions { bounds, deadline, prefix, clock, .. } = options;
-        let shown = target.shown().to_owned();
-        let server = Rc::new(Server::open(target, &prefix, deadline).await?);
+    async fn open(dialler: Dialler, options: RedisOptions) -> Result<Self, OpenError> {
+        let RedisOptions { bounds, deadline, prefix, clock, replicas, .. } = options;
+        let shown = dialler.url.shown();
+        let server = Rc::new(Server::open(dialler, &prefix, replicas).await?);
         let room = RefCell::new(Room::default());
         let worker = Self {
             server,

@@ -5,27 +5,35 @@
 //! argument). Nothing here knows what MQTT means.
 //!
 //! Start with [`RedisStore`], then `dispatch` (one request after the other, on a thread of its own), `sessions` and
-//! `streams` (what each request does), `server` (the connection, and what happens when it is lost).
+//! `streams` (what each request does), `server` (a call and its answer), `routes` (which server has what: one, the one that sentinels
+//! name, or a cluster's; `link` and `gate`: what happens when a connection is lost, or a slot moves).
 
 mod answer;
+mod cluster;
 mod connect;
 mod dispatch;
+mod gate;
 mod groups;
 mod lanes;
 mod library;
+mod link;
 mod listing;
 mod metrics;
 mod nodes;
 mod pages;
 mod partition;
+mod replicas;
 mod reaping;
 mod retained;
 mod room;
+mod routes;
+mod sentinel;
 mod server;
 mod sessions;
 mod streams;
 mod subscribing;
 mod sweep;
+mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +43,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use self::connect::Dialler;
 use self::dispatch::{Job, Order};
+use self::url::StoreUrl;
 use crate::clock::Clock;
 use crate::contract::{Bounds, ReplyTo, Request, Store, StoreError};
 use crate::open_error::OpenError;
@@ -53,6 +63,10 @@ pub struct RedisOptions {
     pub requests_max: usize,
     /// Begins the name of every key. Without braces.
     pub prefix: String,
+    /// Replicas that must have a change of a session, a stream or a retained message before it is answered (`WAIT`), unless the URL
+    /// says how many. Too few of them within a quarter of the deadline: [`StoreError::Unavailable`]. 0: none is waited for, and a
+    /// failover may lose what was answered in the last moments before it.
+    pub replicas: u32,
     /// The time by which sessions, leases and messages end; none for the server's clock, which all nodes share. For tests.
     pub clock: Option<Clock>,
 }
@@ -64,6 +78,7 @@ impl Default for RedisOptions {
             deadline: Duration::from_secs(2),
             requests_max: 65_536,
             prefix: "hf".to_owned(),
+            replicas: 0,
             clock: None,
         }
     }
@@ -80,19 +95,27 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects to the server that `url` names (`redis://user:password@host:port/db`) and makes sure that it can serve. Blocks
-    /// for at most the deadline.
+    /// Connects to the servers that `url` names and makes sure that they can serve. Blocks for at most three times the deadline.
     ///
-    /// A server that goes away later is dialled again, for as long as it takes.
+    /// | URL | What serves |
+    /// | --- | --- |
+    /// | `redis://user:password@host:port/db` | that server; `rediss://` over TLS |
+    /// | `redis+sentinel://user:password@host:port,host:port/name` | the primary that the sentinels call `name` |
+    /// | `redis+cluster://user:password@host:port,host:port` | the primaries of the cluster that these nodes belong to |
+    ///
+    /// Behind a `?` may stand, with `&` between them: `replicas=N` (see [`RedisOptions::replicas`]); `tls=yes`, `ca=FILE` (else the system's
+    /// roots), `cert=FILE&key=FILE`; with sentinels `db=N`, and `sentinel_user`, `sentinel_password` if they want some of their own.
+    ///
+    /// A server that goes away later is dialled again, for as long as it takes; or the one that has taken its place.
     pub fn connect(url: &str, options: RedisOptions) -> Result<Self, OpenError> {
-        let target = connect::Target::parse(url)?;
+        let dialler = Dialler::new(StoreUrl::parse(url)?, &options.prefix, options.deadline)?;
         let requests_max = options.requests_max;
         // One that does not fit is refused by `order`.
         let (orders, queue) = mpsc::channel(requests_max.max(1));
         let (opened, outcome) = std::sync::mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || dispatch::run(target, options, queue, &opened))
+            .spawn(move || dispatch::run(dialler, options, queue, &opened))
             .map_err(|source| OpenError::Thread { source })?;
         // The thread says how it went before it does anything else, or it ended.
         outcome

@@ -13,7 +13,9 @@ impl Worker {
         let call = self.server.call("renew", Partition::FIRST).arg(self.now());
         let mut answer = self.server.answer(call.arg(&node.0.to_be_bytes()[..]).arg(for_ms)).await?;
         answer.word()?;
-        Ok(Reply::Renewed { known: answer.number()? == 1 })
+        // Another partition may have lost what it had, while the one with the leases has not.
+        let (is_known, has_lost) = (answer.number()? == 1, self.server.take_loss());
+        Ok(Reply::Renewed { known: is_known && !has_lost })
     }
 
     /// The partition with the leases speaks first. Nobody reaps before all the others know it too, so none of them lets the node open a

@@ -1,77 +1,56 @@
-//! The one connection to the server: calls on it, how its loss is noticed, and how it is dialled again.
-//!
-//! ```text
-//!          an error of the connection, or half a deadline without any answer
-//!     up ─────────────────────────────────────────────────────────────────────> away: calls are refused at once
-//!      ^                                                                          │
-//!      └────────────── a dial that passes all checks ── waits between dials ──────┘
-//! ```
+//! Calls of our functions: each goes to the server that has its partition, and comes back as an answer or as the caller's kind of error.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, ToRedisArgs, Value};
-use tokio::sync::Notify;
-use tokio::time::sleep;
-use tracing::{info, warn};
+use redis::{Arg, Cmd, ErrorKind, RedisError, ServerErrorKind, ToRedisArgs, Value};
+use tracing::info;
 
 use super::answer::Answer;
-use super::connect::{Peer, Target, format_key};
+use super::connect::Dialler;
+use super::gate::{Gate, Landing};
 use super::library::Library;
+use super::link::{Failure, Wire};
 use super::metrics;
 use super::partition::{PARTITIONS, Partition};
+use super::replicas::Replicas;
+use super::routes::Routes;
 use crate::contract::StoreError;
 use crate::open_error::OpenError;
 
-/// Waits between dials: doubled each time, up to the second of these.
-const DIAL_WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Changes that nobody is told of, or that are done again if they are lost: they wait for no replica.
+const UNCONFIRMED: [&str; 11] =
+    ["begin", "sweep", "done", "leave", "advance", "lower", "cut", "renew", "retire", "recount", "give_back"];
 
-/// The server, as far as we know it.
+/// The servers, as one.
 pub(super) struct Server {
-    target: Target,
-    library: Library,
+    routes: Rc<Routes>,
+    library: Rc<Library>,
     keys: Vec<String>,
-    format_key: String,
-    deadline: Duration,
-    link: RefCell<Link>,
-    /// The connection that is up or was last.
-    peer: RefCell<Option<Peer>>,
-    lost: Notify,
-    /// When anything was last heard, or asked while nothing was owed.
-    heard: Cell<Instant>,
-    unanswered: Cell<usize>,
-    /// Whether it said that its memory is full since it was last asked.
+    /// Replicas that must have a change before it is answered.
+    replicas: u32,
+    /// The functions that change something that may not be lost.
+    confirmed: HashSet<Vec<u8>>,
+    /// Whether one said that its memory is full since it was last asked.
     pressed: Cell<bool>,
-}
-
-enum Link {
-    Up { connection: MultiplexedConnection, generation: u64 },
-    Away { why: String, generation: u64 },
 }
 
 impl Server {
     /// Dials for the first time.
-    pub(super) async fn open(target: Target, prefix: &str, deadline: Duration) -> Result<Self, OpenError> {
+    pub(super) async fn open(dialler: Dialler, prefix: &str, replicas: u32) -> Result<Self, OpenError> {
         metrics::describe();
-        let (library, format_key) = (Library::new(), format_key(prefix));
-        let (connection, peer) = target.dial(&library, &format_key, deadline, true, None).await?;
-        metrics::say_up(true);
-        info!(server = target.shown(), "the session store is a Redis server");
-        Ok(Self {
-            target,
-            library,
-            keys: (0..PARTITIONS).map(|number| Partition(number).key(prefix)).collect(),
-            format_key,
-            deadline,
-            link: RefCell::new(Link::Up { connection, generation: 0 }),
-            peer: RefCell::new(peer),
-            lost: Notify::new(),
-            heard: Cell::new(Instant::now()),
-            unanswered: Cell::new(0),
-            pressed: Cell::new(false),
-        })
+        let library = Rc::new(Library::new());
+        let keys: Vec<_> = (0..PARTITIONS).map(|number| Partition(number).key(prefix)).collect();
+        let replicas = dialler.url.replicas.unwrap_or(replicas);
+        let mut confirmed = library.writing();
+        for function in UNCONFIRMED {
+            confirmed.remove(library.function(function).as_bytes());
+        }
+        let shown = dialler.url.shown();
+        let routes = Rc::new(Routes::open(dialler, Rc::clone(&library), keys.clone()).await?);
+        info!(server = shown, "the session store is in Redis");
+        Ok(Self { routes, library, keys, replicas, confirmed, pressed: Cell::new(false) })
     }
 
     /// A call of one of our functions on a partition; what is given to it follows with [`Call::arg`].
@@ -86,108 +65,98 @@ impl Server {
         format!("{}:{kind}", self.keys[partition.index()])
     }
 
-    /// Sends a call; by the time this has been polled once, it has its place behind those before it.
+    /// Sends a call; by the time this has been polled once, it has its place behind those before it of the same partition.
     pub(super) async fn answer(&self, call: Call) -> Result<Answer, StoreError> {
         Answer::new(self.send(&call.0).await?)
     }
 
-    /// Sends any command.
+    /// Sends a call, or a plain command whose first argument is a key of ours.
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let (mut connection, generation) = match &*self.link.borrow() {
-            Link::Up { connection, generation } => (connection.clone(), *generation),
-            Link::Away { why, .. } => {
-                metrics::count_call(metrics::REFUSED);
-                return Err(StoreError::Unavailable(why.clone()));
-            }
-        };
-        let asked = Instant::now();
-        if self.unanswered.get() == 0 {
-            self.heard.set(asked);
+        let (outcome, wire) = self.fly(command).await.map_err(|failure| self.failed(failure, None))?;
+        let value = outcome.map_err(|failure| self.failed(failure, Some(&wire)))?;
+        if self.replicas > 0 && argument(command, 1).is_some_and(|function| self.confirmed.contains(function))
+        {
+            let within = self.routes.deadline() / 4;
+            Replicas::have_it(&wire, self.replicas, within).await.map_err(StoreError::Unavailable)?;
         }
-        let _owed = Owed::new(&self.unanswered);
-        let answer = connection.send_packed_command(command).await.and_then(Value::extract_error);
-        let heard = Instant::now();
-        match answer {
-            Ok(value) => {
-                self.heard.set(heard);
-                metrics::time_call(heard - asked);
-                metrics::count_call(metrics::ANSWERED);
-                Ok(value)
-            }
-            Err(error) => Err(self.failed(&error, generation, heard)),
-        }
+        Ok(value)
     }
 
-    /// A request has had no answer within its deadline. Whether that is the server's fault shows in what else it answered.
+    async fn fly(&self, command: &Cmd) -> Result<Landing, Failure> {
+        let partition = partition_of(command);
+        let gate = self.routes.gate(partition);
+        let number = gate.number();
+        let mut landing = match gate.way()? {
+            Some(wire) => gate.send(number, wire, command).await,
+            None => self.fly_later(gate, partition, number, command).await?,
+        };
+        while matches!(landing.0, Err(Failure::Bounced(_))) {
+            landing = self.fly_later(gate, partition, number, command).await?;
+        }
+        Ok(landing)
+    }
+
+    async fn fly_later(
+        &self,
+        gate: &Gate,
+        partition: Partition,
+        number: u64,
+        command: &Cmd,
+    ) -> Result<Landing, Failure> {
+        if gate.close() {
+            self.routes.open_gate_soon(partition);
+        }
+        let flight = gate.hold(number, command.clone()).await?;
+        Ok(flight.await)
+    }
+
+    /// A request has had no answer within its deadline. Whether that is a server's fault shows in what else it answered.
     pub(super) fn handle_deadline(&self) {
         metrics::count_call(metrics::LOST);
-        let silent_for = self.heard.get().elapsed();
-        let generation = match &*self.link.borrow() {
-            Link::Up { generation, .. } if silent_for >= self.deadline / 2 => *generation,
-            _ => return,
-        };
-        self.lose(generation, format!("no answer for {} ms", silent_for.as_millis()));
+        self.routes.lose_silent();
     }
 
-    /// Whether its memory has been full since this was last asked.
+    /// Whether memory has been full since this was last asked.
     pub(super) fn take_pressure(&self) -> bool {
         self.pressed.replace(false)
     }
 
-    /// Dials again whenever the connection is lost; for ever.
+    /// Whether a server came back without the data of some partition since this was last asked.
+    pub(super) fn take_loss(&self) -> bool {
+        self.routes.take_loss()
+    }
+
+    /// Keeps the connections up; for ever.
     pub(super) async fn keep_up(self: Rc<Self>) {
-        loop {
-            self.lost.notified().await;
-            let mut wait = DIAL_WAITS.0;
-            let (mut last_word, generation) = match &*self.link.borrow() {
-                Link::Away { why, generation } => (why.clone(), *generation),
-                Link::Up { .. } => continue,
-            };
-            warn!(server = self.target.shown(), why = last_word, "the session store is away");
-            loop {
-                let former = self.peer.borrow().clone();
-                let dialled =
-                    self.target.dial(&self.library, &self.format_key, self.deadline, false, former.as_ref());
-                match dialled.await {
-                    Ok((connection, peer)) => {
-                        *self.peer.borrow_mut() = peer;
-                        self.heard.set(Instant::now());
-                        *self.link.borrow_mut() = Link::Up { connection, generation: generation + 1 };
-                        metrics::count_reconnect();
-                        metrics::say_up(true);
-                        info!(server = self.target.shown(), "the session store is back");
-                        break;
-                    }
-                    Err(error) => {
-                        let why = error.to_string();
-                        if why != last_word {
-                            warn!("{why}");
-                        }
-                        *self.link.borrow_mut() = Link::Away { why: why.clone(), generation };
-                        last_word = why;
-                    }
-                }
-                sleep(wait).await;
-                wait = (wait * 2).min(DIAL_WAITS.1);
+        Rc::clone(&self.routes).keep_up().await;
+    }
+
+    fn failed(&self, failure: Failure, wire: Option<&Rc<Wire>>) -> StoreError {
+        match failure {
+            Failure::Away(why) => {
+                metrics::count_call(metrics::REFUSED);
+                StoreError::Unavailable(why.to_string())
             }
+            Failure::Bounced(why) => StoreError::Unavailable(why.to_string()),
+            Failure::Lost(why) => {
+                wire.inspect(|wire| self.routes.lose(wire, &why));
+                StoreError::Unavailable(why.to_string())
+            }
+            Failure::Refused(error) => self.refused(&error, wire),
         }
     }
 
-    fn failed(&self, error: &RedisError, generation: u64, heard: Instant) -> StoreError {
-        let kind = error.kind();
-        let is_answer = matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension);
-        metrics::count_call(if is_answer { metrics::ERROR } else { metrics::LOST });
-        if !is_answer {
-            self.lose(generation, error.to_string());
-            return StoreError::Unavailable(error.to_string());
-        }
-        self.heard.set(heard);
+    fn refused(&self, error: &RedisError, wire: Option<&Rc<Wire>>) -> StoreError {
         let (code, detail) = (error.code().unwrap_or_default(), error.detail().unwrap_or_default());
-        let is_elsewhere =
-            matches!(kind, ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading));
+        let is_elsewhere = matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown
+            )
+        );
         if is_elsewhere || matches!(code, "NOAUTH") || detail.contains("Function not found") {
             // Another server answers there now, or one that has lost everything: it is checked and given the functions like a new one.
-            self.lose(generation, error.to_string());
+            wire.inspect(|wire| self.routes.lose(wire, &error.to_string()));
         }
         if code == "OOM" {
             self.pressed.set(true);
@@ -198,14 +167,23 @@ impl Server {
             _ => StoreError::Unavailable(error.to_string()),
         }
     }
+}
 
-    fn lose(&self, generation: u64, why: String) {
-        let mut link = self.link.borrow_mut();
-        if matches!(*link, Link::Up { generation: current, .. } if current == generation) {
-            *link = Link::Away { why, generation };
-            metrics::say_up(false);
-            self.lost.notify_one();
-        }
+/// Whose partition a command is about: what stands between the braces of its key.
+fn partition_of(command: &Cmd) -> Partition {
+    let is_call = argument(command, 0).is_some_and(|name| name == b"FCALL");
+    let key = argument(command, if is_call { 3 } else { 1 }).unwrap_or_default();
+    let digits =
+        key.iter().skip_while(|byte| **byte != b'{').skip(1).take_while(|byte| byte.is_ascii_digit());
+    let number =
+        digits.fold(0_u16, |number, digit| number.wrapping_mul(10).wrapping_add(u16::from(digit - b'0')));
+    Partition(number % PARTITIONS)
+}
+
+fn argument(command: &Cmd, place: usize) -> Option<&[u8]> {
+    match command.args_iter().nth(place)? {
+        Arg::Simple(bytes) => Some(bytes),
+        _ => None,
     }
 }
 
@@ -219,18 +197,17 @@ impl Call {
     }
 }
 
-/// Counts a command that has no answer yet.
-struct Owed<'a>(&'a Cell<usize>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<'a> Owed<'a> {
-    fn new(count: &'a Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Owed<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+    #[test]
+    fn a_command_goes_where_its_key_is() {
+        let mut call = redis::cmd("FCALL");
+        call.arg("holdfast_open").arg(1).arg("hf{217}").arg("a{3}");
+        assert_eq!(partition_of(&call), Partition(217));
+        let mut command = redis::cmd("HMGET");
+        command.arg("test-1-hf{4}:own").arg("x{9}");
+        assert_eq!(partition_of(&command), Partition(4));
     }
 }

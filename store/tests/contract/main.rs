@@ -15,6 +15,8 @@ mod members;
 mod order;
 mod progress;
 mod reaping;
+#[allow(dead_code, reason = "the tests of servers that fail over use the rest of it")]
+mod redis_forms;
 #[allow(dead_code, reason = "the tests of a server that goes away use the rest of it")]
 mod redis_server;
 mod retained;
@@ -44,6 +46,26 @@ macro_rules! every_store {
                 fn $story() {
                     if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
                         crate::$theme::$story(&crate::world::Bench::redis());
+                    }
+                }
+            )* })*
+        }
+        mod sentinel {
+            $(mod $theme { $(
+                #[test]
+                fn $story() {
+                    if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
+                        crate::$theme::$story(&crate::world::Bench::sentinel());
+                    }
+                }
+            )* })*
+        }
+        mod cluster {
+            $(mod $theme { $(
+                #[test]
+                fn $story() {
+                    if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
+                        crate::$theme::$story(&crate::world::Bench::cluster());
                     }
                 }
             )* })*

@@ -1,4 +1,5 @@
-//! A real Redis for the tests: the one that `REDIS_URL` names, or one of our own on a free port.
+//! A real Redis for the tests: the one that `REDIS_URL` names, or one of our own on a free port, of the program that `REDIS_SERVER`
+//! names (`valkey-server` does as well).
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
@@ -6,12 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Starts the server in a directory of its own, and sees that neither outlives who holds its standard input, however that ends.
 const KEEPER: &str = r#"
 dir=$(mktemp -d) || exit 1
-redis-server --port "$1" --bind 127.0.0.1 --dir "$dir" --save '' --daemonize no $2 >/dev/null 2>&1 &
+printf '%s' "$3" >"$dir/conf"
+"$4" "$dir/conf" --port "$1" --bind 127.0.0.1 --dir "$dir" --save '' --daemonize no $2 >"$dir/log" 2>&1 &
 server=$!
 echo $server
 cat >/dev/null
@@ -30,18 +32,23 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one with further arguments, and waits until it answers.
     pub(crate) fn start(arguments: &str) -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        Self::start_on(port, arguments)
+        Self::start_on(free_port(), arguments)
     }
 
     pub(crate) fn start_on(port: u16, arguments: &str) -> Self {
-        let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+        Self::configured(port, arguments, "")
+    }
+
+    /// Starts one with a file of configuration as well.
+    pub(crate) fn configured(port: u16, arguments: &str, configuration: &str) -> Self {
+        let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let found = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
         assert!(
             found.is_ok(),
-            "redis-server is not installed: run e2e/services/redis.sh install, or set REDIS_URL"
+            "{program} is not installed: run e2e/services/redis.sh install, or set REDIS_URL"
         );
         let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "sh", &port.to_string(), arguments])
+            .args(["-c", KEEPER, "sh", &port.to_string(), arguments, configuration, &program])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -72,6 +79,11 @@ impl RedisServer {
         assert!(sent.unwrap().success(), "kill -{name} {}", self.server);
     }
 
+    /// A connection of the test's own.
+    pub(crate) fn connection(&self) -> redis::Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
     fn answers(&self) -> bool {
         let client = redis::Client::open(self.url()).unwrap();
         let connection = client.get_connection_with_timeout(Duration::from_secs(1));
@@ -90,6 +102,20 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
+    }
+}
+
+/// A port that nobody had a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// Waits for a state.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < READY_WITHIN, "{what}: not within {READY_WITHIN:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

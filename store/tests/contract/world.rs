@@ -17,7 +17,8 @@ use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey, SubscriptionRecord};
 
-use crate::redis_server;
+use crate::redis_forms::{shared_cluster, shared_trio};
+use crate::redis_server::{self, RedisServer};
 
 /// Small enough to be met in a test.
 pub(crate) const BOUNDS: Bounds = Bounds {
@@ -46,6 +47,8 @@ pub(crate) struct Bench {
 struct Shared {
     store: Arc<RedisStore>,
     url: String,
+    /// Where its keys are: some of them in each.
+    servers: Vec<String>,
     prefix: String,
 }
 
@@ -73,16 +76,33 @@ impl Bench {
         Self::redis_at(&redis_server::shared_url())
     }
 
+    /// The primary that sentinels name.
+    pub(crate) fn sentinel() -> Self {
+        let trio = shared_trio();
+        Self::redis_among(&trio.url(), vec![trio.servers[0].url()], BOUNDS)
+    }
+
+    /// A cluster of three primaries.
+    pub(crate) fn cluster() -> Self {
+        let cluster = shared_cluster();
+        let servers = cluster.nodes.iter().map(RedisServer::url).collect();
+        Self::redis_among(&cluster.url(), servers, BOUNDS)
+    }
+
     pub(crate) fn redis_at(url: &str) -> Self {
         Self::redis_within(url, BOUNDS)
     }
 
     fn redis_within(url: &str, bounds: Bounds) -> Self {
+        Self::redis_among(url, vec![url.to_owned()], bounds)
+    }
+
+    fn redis_among(url: &str, servers: Vec<String>, bounds: Bounds) -> Self {
         static BENCHES: AtomicU64 = AtomicU64::new(0);
         let (options, now) = options(bounds);
         let number = BENCHES.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("test-{}-{number}-", std::process::id());
-        let redis = Shared::connect(url, prefix, options);
+        let redis = Shared::connect(url, servers, prefix, options);
         let store = Arc::clone(&redis.store);
         Self { store, now, directory: None, redis: Some(redis) }
     }
@@ -94,7 +114,7 @@ impl Bench {
         let hand = Arc::clone(&now);
         let options = Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), ..options };
         let former = self.redis.as_ref().unwrap();
-        let redis = Shared::connect(&former.url, former.prefix.clone(), options);
+        let redis = Shared::connect(&former.url, former.servers.clone(), former.prefix.clone(), options);
         let store = Arc::clone(&redis.store);
         Self { store, now, directory: None, redis: Some(redis) }
     }
@@ -102,7 +122,8 @@ impl Bench {
     /// Calls one of the server's functions, as a user of it that dies right after it. `of` is whose partition it is about.
     pub(crate) fn call(&self, function: &str, of: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
         let redis = self.redis.as_ref().unwrap();
-        let mut connection = redis::Client::open(redis.url.as_str()).unwrap().get_connection().unwrap();
+        let mut connection =
+            redis::Client::open(redis.servers[0].as_str()).unwrap().get_connection().unwrap();
         let library = holdfast_store::redis::function_name(function);
         let mut command = redis::cmd("FCALL");
         command.arg(library).arg(1).arg(holdfast_store::redis::partition_key(&redis.prefix, of));
@@ -122,7 +143,8 @@ impl Bench {
     /// All keys of this store in its server.
     pub(crate) fn keys(&self) -> Vec<String> {
         let redis = self.redis.as_ref().unwrap();
-        let mut connection = redis::Client::open(redis.url.as_str()).unwrap().get_connection().unwrap();
+        let mut connection =
+            redis::Client::open(redis.servers[0].as_str()).unwrap().get_connection().unwrap();
         redis::cmd("KEYS").arg(format!("{}*", redis.prefix)).query(&mut connection).unwrap()
     }
 
@@ -349,7 +371,7 @@ impl Bench {
 }
 
 impl Shared {
-    fn connect(url: &str, prefix: String, options: Options) -> Self {
+    fn connect(url: &str, servers: Vec<String>, prefix: String, options: Options) -> Self {
         let options = RedisOptions {
             bounds: options.bounds,
             clock: Some(options.clock),
@@ -358,7 +380,8 @@ impl Shared {
             deadline: Duration::from_secs(20),
             ..RedisOptions::default()
         };
-        Self { store: Arc::new(RedisStore::connect(url, options).unwrap()), url: url.to_owned(), prefix }
+        let store = Arc::new(RedisStore::connect(url, options).unwrap());
+        Self { store, url: url.to_owned(), servers, prefix }
     }
 }
 
@@ -370,8 +393,10 @@ impl Drop for Shared {
             let keys: Vec<String> = keys.arg(format!("{}*", self.prefix)).query(&mut connection)?;
             keys.iter().try_for_each(|key| redis::cmd("DEL").arg(key).exec(&mut connection))
         };
-        // A server that a story has ended keeps nothing.
-        let _ = redis::Client::open(self.url.as_str()).and_then(clear);
+        for server in &self.servers {
+            // A server that a story has ended keeps nothing.
+            let _ = redis::Client::open(server.as_str()).and_then(clear);
+        }
     }
 }
 

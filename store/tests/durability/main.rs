@@ -5,6 +5,9 @@
 mod crash;
 mod equivalence;
 mod opening;
+#[path = "../contract/redis_forms.rs"]
+#[allow(dead_code, reason = "only the stores of this machine are tested here")]
+mod redis_forms;
 #[path = "../contract/redis_server.rs"]
 #[allow(dead_code, reason = "nothing here needs a server")]
 mod redis_server;

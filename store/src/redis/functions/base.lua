@@ -25,31 +25,49 @@ local function clock(given)
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A number that no session of this partition ever had, larger than all before it: microseconds, but never less than
--- the last one plus one, wherever the clock goes. Below 2^53 until the year 2255.
-local function next_number(partition)
+local function clock_us()
   local time = redis.call('TIME')
-  local last = tonumber(redis.call('HGET', count_key(partition), 'e') or 0)
-  local number = math.max(time[1] * 1000000 + time[2], last + 1)
+  return time[1] * 1000000 + time[2]
+end
+
+-- How far epochs leap, in microseconds, where some that were given out may be forgotten (`life.lua`): ahead of the clock,
+-- and ahead of the last one that is known.
+local LEAP_CLOCK, LEAP_LAST = 3600000000, 60000000
+
+local function leap(last)
+  return math.max(clock_us() + LEAP_CLOCK, last + LEAP_LAST)
+end
+
+-- An epoch: a number that no session of any partition ever had, larger than all before it in this one. Microseconds, but never less
+-- than the last one plus one, wherever the clock goes. Below 2^53 until the year 2255.
+local function next_number(partition)
+  local last = tonumber(redis.call('HGET', count_key(partition), 'e'))
+  local number = last and math.max(clock_us(), last + 1) or leap(0)
+  -- The next one that is this partition's own.
+  number = number + (tonumber(partition:match('{(%d+)}$')) - number) % 256
   redis.call('HSET', count_key(partition), 'e', string.format('%d', number))
   return number
 end
 
--- Numbers that are given out from now on are larger than this one, which was given out before the server lost its data.
+-- Epochs that are given out from now on are larger than this one, which was given out before the server lost its data.
 local function raise_numbers(partition, number)
-  local last = tonumber(redis.call('HGET', count_key(partition), 'e') or 0)
-  if number > last then redis.call('HSET', count_key(partition), 'e', string.format('%d', number)) end
+  local last = tonumber(redis.call('HGET', count_key(partition), 'e')) or leap(0)
+  redis.call('HSET', count_key(partition), 'e', string.format('%d', math.max(last, number)))
 end
 
--- A name for a reader of a stream that no other reader in any partition has. It begins with the microsecond of its birth.
+-- A name for a reader of a stream that no other reader in any partition has. It begins with the microsecond of its birth,
+-- and ends with some of what names the life of the server that gave it, as the clock of another may show that microsecond again.
 local function next_reader(partition)
-  return struct.pack('>I8I2', next_number(partition), tonumber(partition:match('{(%d+)}$')))
+  local known = redis.call('HMGET', count_key(partition), 'k', 'i')
+  local number = math.max(clock_us(), tonumber(known[1] or 0) + 1)
+  redis.call('HSET', count_key(partition), 'k', string.format('%d', number))
+  local name = struct.pack('>I8I2', number, tonumber(partition:match('{(%d+)}$')))
+  return name .. (known[2] or ''):sub(1, 4)
 end
 
 -- Whether a reader is so old that it may have been told to leave already. By the server's time, as its name is.
 local function is_lapsed(reader)
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2] - struct.unpack('>I8', reader) >= DOUBT * 1000
+  return clock_us() - struct.unpack('>I8', reader) >= DOUBT * 1000
 end
 
 local function is_group(filter)

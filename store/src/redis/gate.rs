@@ -1,0 +1,200 @@
+//! Keeps a partition's commands in order while its slot moves from one server to another (rule 1 of the contract).
+//!
+//! ```text
+//!            a bounce, a new route, or a server that was not told of the beginning
+//!     open ──────────────────────────────────────────────────────────────> moving: commands are held back
+//!      ^                                                                     │
+//!      └── the new server has answered; all that was held leaves in order ───┘   or nothing leads there: all are refused
+//! ```
+//!
+//! A server that bounces a command has not carried it out, so it is held and sent again. Those behind it wait, until nothing
+//! is on its way on the former route: so none overtakes another. One that others have overtaken already, as a slot
+//! can come back while it is on its way, is refused.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use redis::{Cmd, Value};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::unconstrained;
+
+use super::link::{Failure, Link, Wire};
+use super::partition::Partition;
+
+/// A command that is on its way.
+pub(super) type Flight = Pin<Box<dyn Future<Output = Landing>>>;
+
+/// What came of it, and the connection that it was sent on.
+pub(super) type Landing = (Result<Value, Failure>, Rc<Wire>);
+
+/// One partition's.
+pub(super) struct Gate {
+    partition: Partition,
+    link: RefCell<Option<Rc<Link>>>,
+    /// Commands by their number, while it moves. Never more than requests that wait for an answer.
+    held: RefCell<Option<BTreeMap<u64, Held>>>,
+    next: Cell<u64>,
+    /// The highest number that a server has, or may have, carried out.
+    carried_out: Cell<Option<u64>>,
+    in_flight: Cell<usize>,
+    landed: Notify,
+}
+
+struct Held {
+    command: Cmd,
+    leaves: oneshot::Sender<Result<Flight, Failure>>,
+}
+
+impl Gate {
+    pub(super) fn new(partition: Partition) -> Self {
+        Self {
+            partition,
+            link: RefCell::new(None),
+            held: RefCell::new(None),
+            next: Cell::new(0),
+            carried_out: Cell::new(None),
+            in_flight: Cell::new(0),
+            landed: Notify::new(),
+        }
+    }
+
+    pub(super) fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// Where the partition is; none if nobody has it.
+    pub(super) fn link(&self) -> Option<Rc<Link>> {
+        self.link.borrow().clone()
+    }
+
+    pub(super) fn set_link(&self, link: Option<Rc<Link>>) {
+        *self.link.borrow_mut() = link;
+    }
+
+    /// The place of one more command.
+    pub(super) fn number(&self) -> u64 {
+        self.next.replace(self.next.get() + 1)
+    }
+
+    /// The connection to send on now. `None`: it moves.
+    pub(super) fn way(&self) -> Result<Option<Rc<Wire>>, Failure> {
+        if self.held.borrow().is_some() {
+            return Ok(None);
+        }
+        match &*self.link.borrow() {
+            Some(link) => match link.wire() {
+                Ok(wire) => Ok(wire.has_begun(self.partition).then_some(wire)),
+                Err(_) if link.is_coming() => Ok(None),
+                Err(why) => Err(Failure::Away(why)),
+            },
+            None => Err(Failure::Away(format!("nobody serves partition {}", self.partition.0).into())),
+        }
+    }
+
+    /// Begins to hold commands back. Gives whether it did not yet.
+    pub(super) fn close(&self) -> bool {
+        let mut held = self.held.borrow_mut();
+        let was_open = held.is_none();
+        held.get_or_insert_default();
+        was_open
+    }
+
+    /// Sends a command on its way.
+    pub(super) async fn send(&self, number: u64, wire: Rc<Wire>, command: &Cmd) -> Landing {
+        let mut way = OnItsWay::new(self, number);
+        let outcome = wire.send(command).await;
+        if matches!(outcome, Err(Failure::Bounced(_))) {
+            wire.set_begun(self.partition, false);
+            way.bounced = true;
+        }
+        drop(way);
+        (outcome, wire)
+    }
+
+    /// Waits until the command may leave again.
+    pub(super) async fn hold(&self, number: u64, command: Cmd) -> Result<Flight, Failure> {
+        if self.carried_out.get().is_some_and(|last| last > number) {
+            return Err(Failure::Away("its slot has moved, and later requests were faster".into()));
+        }
+        let (leaves, left) = oneshot::channel();
+        self.held.borrow_mut().get_or_insert_default().insert(number, Held { command, leaves });
+        let _place = Place { gate: self, number };
+        left.await.unwrap_or_else(|_| Err(Failure::Away("the store has ended".into())))
+    }
+
+    /// Waits until nothing is on its way.
+    pub(super) async fn until_landed(&self) {
+        while self.in_flight.get() > 0 {
+            self.landed.notified().await;
+        }
+    }
+
+    /// Opens: everything that was held leaves on this connection, in the order of its numbers.
+    pub(super) fn open(self: &Rc<Self>, wire: &Rc<Wire>) {
+        for (number, held) in self.held.take().unwrap_or_default() {
+            let (gate, wire) = (Rc::clone(self), Rc::clone(wire));
+            // A task that has used up its turn's budget would be told to wait before it has sent anything.
+            let mut flight: Flight =
+                Box::pin(unconstrained(async move { gate.send(number, wire, &held.command).await }));
+            // Polled once it has its place on the connection; whoever waits for it polls on.
+            if let Poll::Ready(outcome) = flight.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                flight = Box::pin(ready(outcome));
+            }
+            // Who asked may have given up in this moment; then it goes on its way alone.
+            let _ = held.leaves.send(Ok(flight));
+        }
+    }
+
+    /// Opens without a way: everything that was held is refused.
+    pub(super) fn refuse(&self, why: &Rc<str>) {
+        for held in self.held.take().unwrap_or_default().into_values() {
+            let _ = held.leaves.send(Err(Failure::Away(Rc::clone(why))));
+        }
+    }
+}
+
+/// A command that a server may be carrying out.
+struct OnItsWay<'a> {
+    gate: &'a Gate,
+    number: u64,
+    bounced: bool,
+}
+
+impl<'a> OnItsWay<'a> {
+    fn new(gate: &'a Gate, number: u64) -> Self {
+        gate.in_flight.set(gate.in_flight.get() + 1);
+        Self { gate, number, bounced: false }
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        let gate = self.gate;
+        // One that nobody waits for any more may be carried out all the same.
+        if !self.bounced {
+            gate.carried_out.set(gate.carried_out.get().max(Some(self.number)));
+        }
+        gate.in_flight.set(gate.in_flight.get() - 1);
+        if gate.in_flight.get() == 0 {
+            gate.landed.notify_one();
+        }
+    }
+}
+
+/// A place among those that are held; given up when dropped.
+struct Place<'a> {
+    gate: &'a Gate,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = &mut *self.gate.held.borrow_mut() {
+            held.remove(&self.number);
+        }
+    }
+}

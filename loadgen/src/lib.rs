@@ -10,7 +10,9 @@
 pub mod bench;
 pub mod cli;
 mod clock;
+pub mod cluster;
 mod device;
+pub mod failover;
 pub mod fleet;
 pub mod kafka;
 pub mod ledger;

@@ -13,6 +13,8 @@ use crate::schedule::{RateCurve, Surge, whole};
 pub struct FleetPlan {
     /// Simulated devices, 1 to 1,000,000.
     pub devices: u32,
+    /// Index of the first of them: several processes, each with its own range and the same `run`, are one fleet. Their sum is at most 1,000,000.
+    pub first_device: u32,
     /// Which protocols they speak, as weights.
     pub mix: Mix,
     /// Client ids are this and the device's index; 1 to 32 of `A-Z a-z 0-9 _ -`. Two fleets at one gateway need two.
@@ -50,6 +52,10 @@ pub struct FleetPlan {
     pub bursts: Vec<Burst>,
     /// Seconds after the ramp at which every connection is cut at once, at most 64.
     pub storms_at_s: Vec<f64>,
+    /// Gateways that devices begin with, from the first; the others are room for the time when one of these is gone. 0: all.
+    pub home_gateways: u32,
+    /// Where a device goes that lost its gateway: to another at random, each with this weight. Empty: to the next in turn. At most 64.
+    pub return_weights: Vec<u32>,
     /// Seed of everything random but the run.
     pub seed: u64,
 }
@@ -129,6 +135,7 @@ impl Default for FleetPlan {
     fn default() -> Self {
         Self {
             devices: 1_000,
+            first_device: 0,
             mix: Mix::default(),
             client_id_prefix: "device-".to_owned(),
             run: None,
@@ -147,6 +154,8 @@ impl Default for FleetPlan {
             connects_max: 500,
             bursts: Vec::new(),
             storms_at_s: Vec::new(),
+            home_gateways: 0,
+            return_weights: Vec::new(),
             seed: 1,
         }
     }
@@ -203,12 +212,18 @@ impl FleetPlan {
         let storms_fit = self.storms_at_s.len() <= 64 && self.storms_at_s.iter().all(|at| seconds(*at));
         let pushes_fit =
             (0.0..=100_000.0).contains(&self.pushes_per_s) && (self.subscribe || self.pushes_per_s == 0.0);
-        let rules: [(bool, &'static str, String, &'static str); 16] = [
+        let rules: [(bool, &'static str, String, &'static str); 18] = [
             (
                 (1..=1_000_000).contains(&self.devices),
                 "devices",
                 self.devices.to_string(),
                 "between 1 and 1000000",
+            ),
+            (
+                self.first_device <= 1_000_000 - self.devices.min(1_000_000),
+                "first_device",
+                self.first_device.to_string(),
+                "at most 1000000 less the devices",
             ),
             (
                 mix_total.iter().any(|weight| *weight > 0),
@@ -260,6 +275,12 @@ impl FleetPlan {
                 "at most 64, each with seconds and a factor of 0 to 1000",
             ),
             (storms_fit, "storms_at_s", format!("{:?}", self.storms_at_s), "at most 64 times in seconds"),
+            (
+                self.return_weights.len() <= 64,
+                "return_weights",
+                format!("{:?}", self.return_weights),
+                "at most 64 weights",
+            ),
         ];
         match rules.into_iter().find(|(fits, ..)| !fits) {
             Some((_, key, value, allowed)) => Err(PlanError::Value { key, value, allowed }),

@@ -5,9 +5,34 @@ use std::ops::Range;
 
 /// Sorted, disjoint, never touching ranges. Grows with the number of gaps, which the unacknowledged window and the
 /// losses bound, not with the number of frames.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "Vec<(u64, u64)>", try_from = "Vec<(u64, u64)>")]
 pub struct SequenceSet {
     ranges: Vec<Range<u64>>,
+}
+
+/// Pairs of start and end that are no ranges, or not in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a set of sequence numbers")]
+pub struct NotASet;
+
+impl From<SequenceSet> for Vec<(u64, u64)> {
+    fn from(set: SequenceSet) -> Self {
+        set.ranges.into_iter().map(|range| (range.start, range.end)).collect()
+    }
+}
+
+impl TryFrom<Vec<(u64, u64)>> for SequenceSet {
+    type Error = NotASet;
+
+    fn try_from(pairs: Vec<(u64, u64)>) -> Result<Self, NotASet> {
+        let are_ranges = pairs.iter().all(|(start, end)| start < end);
+        let are_apart = pairs.windows(2).all(|pair| pair[0].1 < pair[1].0);
+        if !are_ranges || !are_apart {
+            return Err(NotASet);
+        }
+        Ok(Self { ranges: pairs.into_iter().map(|(start, end)| start..end).collect() })
+    }
 }
 
 impl SequenceSet {
@@ -111,6 +136,16 @@ mod tests {
         }
         assert_eq!((set.ranges().len(), set.len()), (1, 3));
         assert!(!set.insert(1));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_what_is_no_set_is_refused() {
+        let read = |text: &str| serde_json::from_str::<SequenceSet>(text);
+        let set = read("[[0,3],[5,6]]").unwrap();
+        assert_eq!((set.len(), serde_json::to_string(&set).unwrap().as_str()), (4, "[[0,3],[5,6]]"));
+        for bad in ["[[3,0]]", "[[1,1]]", "[[5,6],[0,3]]", "[[0,3],[3,4]]", "[[0]]"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

@@ -34,6 +34,8 @@ pub struct Verdict {
     pub ack_latency_us: Percentiles,
     /// From the time a push was requested to its arrival at the device.
     pub push_latency_us: Percentiles,
+    /// From the first attempt to come back after a connection was lost to the admission.
+    pub back_latency_us: Percentiles,
     /// How late the tool itself sent, on connections that were free to send.
     pub own_lag_us: Percentiles,
     /// Whether the latencies can be trusted.
@@ -51,6 +53,10 @@ pub struct Devices {
     pub connected: u64,
     /// Admissions after the first.
     pub reconnects: u64,
+    /// ... that found the session of before.
+    pub resumed: u64,
+    /// ... that did not, although the device wanted it kept.
+    pub begun_anew: u64,
     /// Attempts that failed.
     pub connects_failed: u64,
     /// Answers that their protocol does not allow.
@@ -143,15 +149,29 @@ pub struct Latencies {
     pub ack: Histogram<u64>,
     /// Requested to received.
     pub push: Histogram<u64>,
+    /// First attempt after a loss to admitted.
+    pub back: Histogram<u64>,
     /// Due to written, on connections that were free.
     pub own_lag: Histogram<u64>,
+}
+
+impl Latencies {
+    /// Takes in those of another part of the same run.
+    pub fn add(&mut self, other: &Self) {
+        let Self { ack, push, back, own_lag } = self;
+        let pairs = [(ack, &other.ack), (push, &other.push), (back, &other.back), (own_lag, &other.own_lag)];
+        for (sum, more) in pairs {
+            // All have the same bounds.
+            let _ = sum.add(more);
+        }
+    }
 }
 
 impl Default for Latencies {
     fn default() -> Self {
         // One hour, three digits: about 60 KiB each.
         let histogram = || Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds are valid");
-        Self { ack: histogram(), push: histogram(), own_lag: histogram() }
+        Self { ack: histogram(), push: histogram(), back: histogram(), own_lag: histogram() }
     }
 }
 
@@ -187,6 +207,7 @@ impl Verdict {
             pushes,
             ack_latency_us: (&latencies.ack).into(),
             push_latency_us: (&latencies.push).into(),
+            back_latency_us: (&latencies.back).into(),
             own_lag_us,
             trusted,
             findings: ledger.findings(),
@@ -209,6 +230,8 @@ fn sum_devices(ledger: &Ledger) -> Devices {
         devices: sum.devices + 1,
         connected: sum.connected + u64::from(device.connects > 0),
         reconnects: sum.reconnects + device.connects.saturating_sub(1),
+        resumed: sum.resumed + device.resumed,
+        begun_anew: sum.begun_anew + device.begun_anew,
         connects_failed: sum.connects_failed + device.connects_failed,
         protocol_errors: sum.protocol_errors + device.protocol_errors,
     })
@@ -293,6 +316,7 @@ fn remarks(devices: &Devices, frames: &Frames, pushes: &Pushes, own_lag: Percent
         (pushes.unsent, "pushes were due and not requested before the end"),
         (pushes.duplicated, "pushes came more than once (QoS 1 allows it after a lost acknowledgement)"),
         (devices.connects_failed, "connection attempts failed"),
+        (devices.begun_anew, "sessions were gone when their device came back for them"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
@@ -311,7 +335,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { devices, frames, pushes, .. } = self;
         row(f, "devices", &[("in all", devices.devices), ("connected", devices.connected)])?;
-        row(f, "", &[("reconnects", devices.reconnects), ("failed attempts", devices.connects_failed)])?;
+        let back = [("reconnects", devices.reconnects), ("resumed", devices.resumed)];
+        row(f, "", &[back[0], back[1], ("failed attempts", devices.connects_failed)])?;
         row(f, "frames", &[("sent", frames.sent), ("acked", frames.acked), ("found", frames.found)])?;
         row(
             f,
@@ -336,6 +361,7 @@ impl fmt::Display for Verdict {
         row(f, "", &[("refused", pushes.refused), ("expired", pushes.expired), ("unknown", pushes.unknown)])?;
         latency(f, "ack", self.ack_latency_us)?;
         latency(f, "push", self.push_latency_us)?;
+        latency(f, "back", self.back_latency_us)?;
         latency(f, "own lag", self.own_lag_us)?;
         for remark in &self.remarks {
             writeln!(f, "  note     {remark}")?;

@@ -18,9 +18,11 @@ mod plan;
 mod process;
 #[cfg(feature = "rumqttd")]
 mod reference;
+pub mod silence;
 mod swarm;
 mod table;
 mod web_socket;
+pub mod whole_way;
 
 use std::net::SocketAddr;
 

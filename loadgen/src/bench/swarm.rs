@@ -34,6 +34,8 @@ pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 /// One connection.
 pub(super) struct Link {
     pub(super) index: usize,
+    /// The number in its client id.
+    identity: usize,
     stream: Option<TcpStream>,
     carrier: Carrier,
     phase: Phase,
@@ -65,6 +67,8 @@ pub(super) struct Swarm {
     pacer: Option<OwnedFd>,
     remote: SocketAddr,
     carrier: Carrier,
+    /// The number in the client id of the first connection.
+    first: usize,
     /// Connections that were admitted, minus those that were cut.
     open: usize,
     /// Attempts that failed and are to be made again; at most one for each link.
@@ -78,25 +82,35 @@ impl Swarm {
             Carrier::Tcp => Some(target.mqtt),
             Carrier::WebSocketMqtt | Carrier::WebSocketJson => target.ws,
         };
+        Self::to(remote.ok_or(BenchError::Closed("it has no such listener"))?, carrier)
+    }
+
+    pub(super) fn to(remote: SocketAddr, carrier: Carrier) -> Result<Self, BenchError> {
         Ok(Self {
             poll: Poll::new().map_err(BenchError::io("epoll"))?,
             events: Events::with_capacity(EVENTS),
             links: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into(),
             pacer: None,
-            remote: remote.ok_or(BenchError::Closed("it has no such listener"))?,
+            remote,
             carrier,
+            first: 0,
             open: 0,
             failed: Vec::new(),
             last_failure: None,
         })
     }
 
+    /// Client ids from this number on, for a swarm in several processes.
+    pub(super) fn with_first(self, first: usize) -> Self {
+        Self { first, ..self }
+    }
+
     /// Connects until `total` connections are admitted, with at most `in_flight` on their way.
     pub(super) fn connect(&mut self, total: usize, in_flight: usize) -> Result<(), BenchError> {
         while self.links.len() < total {
             let index = self.links.len();
-            self.links.push(Link::new(index, self.carrier));
+            self.links.push(Link::new(index, self.first + index, self.carrier));
         }
         let mut waiting: Vec<usize> =
             (0..total).rev().filter(|index| self.links[*index].phase == Phase::Closed).collect();
@@ -236,7 +250,7 @@ impl Swarm {
     }
 
     fn dial(&mut self, index: usize) -> Result<(), BenchError> {
-        let socket = self.socket_from(index).map_err(BenchError::io("connect"))?;
+        let socket = self.socket_from(self.first + index).map_err(BenchError::io("connect"))?;
         let mut stream = TcpStream::from_std(socket.into());
         self.poll
             .registry()
@@ -249,13 +263,13 @@ impl Swarm {
         Ok(())
     }
 
-    fn socket_from(&self, index: usize) -> std::io::Result<Socket> {
+    fn socket_from(&self, identity: usize) -> std::io::Result<Socket> {
         let domain = Domain::for_address(self.remote);
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
         if self.remote.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            let source = Ipv4Addr::new(127, 0, 0, 2 + (index / PER_SOURCE) as u8);
+            let source = Ipv4Addr::new(127, 0, 0, 2 + (identity / PER_SOURCE) as u8);
             socket.bind(&SockAddr::from(SocketAddr::from((source, 0))))?;
         }
         match socket.connect(&self.remote.into()) {
@@ -268,9 +282,10 @@ impl Swarm {
 }
 
 impl Link {
-    fn new(index: usize, carrier: Carrier) -> Self {
+    fn new(index: usize, identity: usize, carrier: Carrier) -> Self {
         Self {
             index,
+            identity,
             stream: None,
             carrier,
             phase: Phase::Closed,
@@ -343,7 +358,7 @@ impl Link {
         }
         self.phase = match self.carrier {
             Carrier::Tcp => {
-                self.outbound = packets::connect(self.index);
+                self.outbound = packets::connect(self.identity);
                 Phase::Greeting
             }
             Carrier::WebSocketMqtt => {
@@ -351,7 +366,8 @@ impl Link {
                 Phase::Upgrading
             }
             Carrier::WebSocketJson => {
-                let path = format!("/v1/devices/{}/socket?clean_start=true", packets::client_id(self.index));
+                let path =
+                    format!("/v1/devices/{}/socket?clean_start=true", packets::client_id(self.identity));
                 self.outbound = web_socket::upgrade(&path, "holdfast.v1");
                 Phase::Upgrading
             }
@@ -415,7 +431,7 @@ impl Link {
             };
             read = head;
             if self.carrier == Carrier::WebSocketMqtt {
-                self.outbound = web_socket::frame(&packets::connect(self.index));
+                self.outbound = web_socket::frame(&packets::connect(self.identity));
             }
             self.phase = Phase::Greeting;
         }

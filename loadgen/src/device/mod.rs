@@ -32,6 +32,9 @@ use crate::schedule::{RateCurve, Schedule};
 /// From dialling to CONNACK or `welcome`.
 const ADMISSION: Duration = Duration::from_secs(10);
 
+/// A connection that lived for so long is worth an attempt at once when it is lost.
+const LASTING: Duration = Duration::from_secs(1);
+
 /// For a goodbye to be written.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -53,9 +56,18 @@ pub(crate) struct Device {
     backoff: Backoff,
     /// Place of the gateway that is dialled next.
     gateway: usize,
+    /// Empty: the next in turn.
+    return_weights: Arc<[u32]>,
+    random: Random,
+    /// When it first tried to come back after a loss; none while it is connected.
+    coming_back_since: Option<Instant>,
     shared: Arc<Shared>,
     control: watch::Receiver<Control>,
     subscribe: bool,
+    /// The session is kept over reconnects.
+    keeps_session: bool,
+    /// Whether the present session has the subscription: known once its SUBACK came.
+    subscribed: bool,
     settled: bool,
 }
 
@@ -65,7 +77,8 @@ enum End {
     Closed,
     /// It was cut on purpose: come back at once.
     Cut,
-    /// It was lost or refused: come back after a wait, which is at least what the gateway asked for.
+    /// It was lost or refused: come back after a wait, which is at least what the gateway asked for. A connection that had lasted is tried again at
+    /// once, as nothing speaks against its gateway yet.
     Lost { retry_after: Option<Duration> },
 }
 
@@ -87,14 +100,24 @@ impl Device {
             origin_unix_ns: shared.clock.unix_ns(0),
         };
         let schedule = Schedule::new(curve, random.fraction(), plan.end_ns());
+        let gateways = shared.targets.gateways.len();
+        let homes = match plan.home_gateways as usize {
+            0 => gateways,
+            homes => homes.min(gateways),
+        };
         Self {
             speech: Speech::new(dialect, client_id(&plan.client_id_prefix, index), plan),
             session: Session::new(options, schedule),
-            backoff: Backoff::new(random),
-            gateway: index as usize % shared.targets.gateways.len(),
+            backoff: Backoff::new(random.clone()),
+            gateway: index as usize % homes,
+            return_weights: return_weights(&plan.return_weights, gateways),
+            random,
+            coming_back_since: None,
             shared,
             control,
             subscribe: plan.subscribe,
+            keeps_session: plan.keep_session,
+            subscribed: false,
             settled: false,
         }
     }
@@ -106,16 +129,22 @@ impl Device {
             if !self.wait_until(next_connect).await {
                 break;
             }
+            let began = Instant::now();
             let (admitted, end) = self.live().await;
             if admitted {
                 self.backoff.reset();
             }
+            let has_lasted = admitted && began.elapsed() >= LASTING;
             next_connect = Instant::now()
                 + match end {
                     End::Closed => break,
                     End::Cut => Duration::ZERO,
+                    End::Lost { retry_after: None } if has_lasted => Duration::ZERO,
                     End::Lost { retry_after } => self.backoff.next(retry_after),
                 };
+            if admitted {
+                self.coming_back_since = Some(next_connect);
+            }
         }
         self.session.finish()
     }
@@ -133,7 +162,7 @@ impl Device {
         let shared = self.shared.clone();
         let mut control = self.control.clone();
         let gateway = shared.targets.gateways[self.gateway];
-        self.gateway = (self.gateway + 1) % shared.targets.gateways.len();
+        self.gateway = self.gateway_after(self.gateway);
         let opened = tokio::select! {
             // Nobody who waits for a place or for an upgrade holds up the end of the fleet.
             _ = control.wait_for(|control| control.closing) => return (false, End::Closed),
@@ -155,6 +184,26 @@ impl Device {
             self.failed_to_connect();
         }
         (connection.admitted, end)
+    }
+
+    /// Where to go if the one at this place is lost.
+    fn gateway_after(&mut self, present: usize) -> usize {
+        let weight = |(place, weight): (usize, &u32)| if place == present { 0 } else { u64::from(*weight) };
+        let total: u64 = self.return_weights.iter().enumerate().map(weight).sum();
+        let next = (present + 1) % self.shared.targets.gateways.len();
+        let Ok(bound) = u32::try_from(total) else { return next };
+        if bound == 0 {
+            return next;
+        }
+        let mut left = u64::from(self.random.below(bound));
+        for (place, of) in self.return_weights.iter().enumerate() {
+            let weight = weight((place, of));
+            if left < weight {
+                return place;
+            }
+            left -= weight;
+        }
+        next
     }
 
     fn failed_to_connect(&mut self) {
@@ -307,7 +356,13 @@ impl Device {
                 connection.permit = None;
                 self.shared.counters.connected.add(1);
                 self.session.handle_admitted(session_present, receive_maximum);
-                if self.subscribe && !session_present {
+                if let Some(since) = self.coming_back_since.take() {
+                    self.shared.came_back(since.elapsed());
+                    self.session.record().came_back(session_present, self.keeps_session);
+                }
+                // A session may be there without its subscription, if the connection was lost between CONNACK and SUBACK.
+                self.subscribed &= session_present;
+                if self.subscribe && !self.subscribed {
                     let packet_id = self.session.take_packet_id();
                     self.speech.subscribe(packet_id, &mut words);
                 }
@@ -328,6 +383,7 @@ impl Device {
                 Answer::Completed
             }
             Heard::Subscribed { granted: true } => {
+                self.subscribed = true;
                 self.shared.counters.subscribed.add(1);
                 Answer::Completed
             }
@@ -369,6 +425,15 @@ impl Device {
         };
         // Nobody is owed anything any more; a gateway that does not read is left.
         let _ = timeout_at(Instant::now() + GOODBYE, written).await;
+    }
+}
+
+/// One weight for each gateway, or none at all.
+fn return_weights(given: &[u32], gateways: usize) -> Arc<[u32]> {
+    if given.is_empty() {
+        Arc::default()
+    } else {
+        given.iter().copied().chain([0].into_iter().cycle()).take(gateways).collect()
     }
 }
 

@@ -270,6 +270,7 @@ async fn a_storm_cuts_the_connection_and_the_device_comes_back() {
     let gateway = Gateway::open().await;
     let fleet = gateway.fleet(FleetPlan { duration_s: 600.0, frames_per_s: 0.0, ..plan() });
     let mut peer = gateway.admit_and_subscribe().await;
+    subscribed(&fleet).await;
     fleet.storm();
     // An end or a reset, whichever the kernel makes of it.
     assert_eq!(within(peer.stream.read_buf(&mut peer.bytes)).await.unwrap_or(0), 0);
@@ -277,7 +278,66 @@ async fn a_storm_cuts_the_connection_and_the_device_comes_back() {
     fleet.end();
     let goodbye = peer.expect(PacketType::Disconnect, |_| ());
     let (result, ()) = within(async { tokio::join!(fleet.finish(), goodbye) }).await;
-    assert_eq!(result.verdict().devices.reconnects, 1);
+    let devices = result.verdict().devices;
+    assert_eq!((devices.reconnects, devices.resumed, devices.begun_anew), (1, 1, 0));
+    assert_eq!(result.latencies.back.len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_was_lost_before_its_subscription_was_granted_gets_one() {
+    let gateway = Gateway::open().await;
+    let fleet = gateway.fleet(FleetPlan { duration_s: 600.0, frames_per_s: 0.0, ..plan() });
+    let mut peer = gateway.admit(false).await;
+    peer.expect(PacketType::Subscribe, |_| ()).await;
+    drop(peer);
+    let mut peer = gateway.admit(true).await;
+    peer.expect(PacketType::Subscribe, |_| ()).await;
+    fleet.end();
+    let goodbye = peer.expect(PacketType::Disconnect, |_| ());
+    within(async { tokio::join!(fleet.finish(), goodbye) }).await;
+}
+
+#[tokio::test]
+async fn a_device_that_lost_its_gateway_goes_where_the_weights_send_it() {
+    let (home, next, other) = (Gateway::open().await, Gateway::open().await, Gateway::open().await);
+    let addresses = [&home, &next, &other].map(|gateway| gateway.listener.local_addr().unwrap());
+    let gateways = addresses.map(|address| crate::fleet::Gateway { mqtt: address, ws: address });
+    let plan = FleetPlan {
+        duration_s: 600.0,
+        frames_per_s: 0.0,
+        home_gateways: 1,
+        return_weights: vec![5, 0, 1],
+        ..plan()
+    };
+    let targets = Targets { gateways: gateways.to_vec(), http: Vec::new() };
+    let fleet = Fleet::start(plan, targets).unwrap();
+    let peer = home.admit_and_subscribe().await;
+    subscribed(&fleet).await;
+    drop(peer);
+    let mut peer = other.admit(false).await;
+    peer.expect(PacketType::Subscribe, |_| ()).await;
+    within(async {
+        while fleet.snapshot().came_back < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    fleet.end();
+    let goodbye = peer.expect(PacketType::Disconnect, |_| ());
+    let (result, ()) = within(async { tokio::join!(fleet.finish(), goodbye) }).await;
+    // It wanted its session kept, and this gateway knew none.
+    let devices = result.verdict().devices;
+    assert_eq!((devices.resumed, devices.begun_anew), (0, 1));
+}
+
+/// Until the device has its SUBACK.
+async fn subscribed(fleet: &Fleet) {
+    within(async {
+        while fleet.snapshot().subscribed < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ impl Counter {
 pub(crate) struct Counters {
     pub(crate) connected: Counter,
     pub(crate) connects_failed: Counter,
+    /// Admissions after a loss.
+    pub(crate) came_back: Counter,
     pub(crate) subscribed: Counter,
     pub(crate) frames_sent: Counter,
     pub(crate) frames_acked: Counter,
@@ -36,12 +38,14 @@ pub(crate) struct Counters {
 }
 
 /// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Snapshot {
     /// Admitted connections now.
     pub connected: u64,
     /// Attempts that failed so far.
     pub connects_failed: u64,
+    /// Admissions so far of devices that had lost their connection.
+    pub came_back: u64,
     /// Subscriptions granted so far.
     pub subscribed: u64,
     /// Frames sent, repetitions not counted.
@@ -63,6 +67,7 @@ impl Counters {
         Snapshot {
             connected: self.connected.load(),
             connects_failed: self.connects_failed.load(),
+            came_back: self.came_back.load(),
             subscribed: self.subscribed.load(),
             frames_sent: self.frames_sent.load(),
             frames_acked: self.frames_acked.load(),
@@ -70,6 +75,26 @@ impl Counters {
             settled: self.settled.load(),
             pushes_sent: self.pushes_sent.load(),
             pushes_received: self.pushes_received.load(),
+        }
+    }
+}
+
+/// Of two parts of a fleet.
+impl std::ops::Add for Snapshot {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            connected: self.connected + other.connected,
+            connects_failed: self.connects_failed + other.connects_failed,
+            came_back: self.came_back + other.came_back,
+            subscribed: self.subscribed + other.subscribed,
+            frames_sent: self.frames_sent + other.frames_sent,
+            frames_acked: self.frames_acked + other.frames_acked,
+            frames_refused: self.frames_refused + other.frames_refused,
+            settled: self.settled + other.settled,
+            pushes_sent: self.pushes_sent + other.pushes_sent,
+            pushes_received: self.pushes_received + other.pushes_received,
         }
     }
 }

@@ -11,6 +11,7 @@ mod counters;
 mod http;
 mod notifier;
 mod progress;
+mod result;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,14 @@ pub(crate) use self::counters::Counters;
 pub use self::counters::Snapshot;
 use self::notifier::Notifier;
 pub use self::progress::Progress;
+pub use self::result::{FleetResult, LedgerFileError};
 use crate::clock::Clock;
 use crate::device::{Control, Device};
-use crate::ledger::{DeviceRecord, Ledger, ObservedRecord};
+use crate::ledger::{DeviceRecord, Ledger};
 use crate::plan::{FleetPlan, PlanError};
 use crate::random::Random;
 use crate::schedule::whole;
-use crate::verdict::{Latencies, Verdict};
+use crate::verdict::Latencies;
 
 /// How often the fleet looks whether everything owed has come, while it drains.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -97,6 +99,11 @@ impl Shared {
         self.with_latencies(|latencies| latencies.push.saturating_record(us(latency_ns)));
     }
 
+    pub(crate) fn came_back(&self, after: Duration) {
+        self.counters.came_back.add(1);
+        self.with_latencies(|latencies| latencies.back.saturating_record(after.as_micros() as u64));
+    }
+
     pub(crate) fn lagged(&self, late: Duration) {
         self.with_latencies(|latencies| latencies.own_lag.saturating_record(late.as_micros() as u64));
     }
@@ -120,32 +127,6 @@ pub struct Fleet {
     notifier: Option<Notifier>,
 }
 
-/// What a fleet has to show.
-#[derive(Debug, Clone)]
-pub struct FleetResult {
-    /// The devices' side; give it every record of the log with [`FleetResult::observe`].
-    pub ledger: Ledger,
-    /// In us.
-    pub latencies: Latencies,
-    frames_expected: bool,
-}
-
-impl FleetResult {
-    pub(crate) fn new(ledger: Ledger, latencies: Latencies, frames_expected: bool) -> Self {
-        Self { ledger, latencies, frames_expected }
-    }
-
-    /// One record of the log; see [`Ledger::observe`].
-    pub fn observe(&mut self, record: ObservedRecord<'_>) {
-        self.ledger.observe(record);
-    }
-
-    /// Judges. All of the log must have been observed.
-    pub fn verdict(&self) -> Verdict {
-        Verdict::of(&self.ledger, &self.latencies, self.frames_expected)
-    }
-}
-
 /// Runs a plan from its ramp to the last goodbye, within a tokio runtime with time and net.
 pub async fn run(plan: FleetPlan, targets: Targets, progress: Progress) -> Result<FleetResult, PlanError> {
     let fleet = Fleet::start(plan, targets)?;
@@ -165,7 +146,8 @@ impl Fleet {
         let curve = plan.rate_curve();
         let mut devices = JoinSet::new();
         for index in 0..plan.devices {
-            let device = Device::new(index, &plan, curve.clone(), shared.clone(), control.subscribe());
+            let device = plan.first_device + index;
+            let device = Device::new(device, &plan, curve.clone(), shared.clone(), control.subscribe());
             let ramp_ns = plan.first_frame_ns() as f64 * f64::from(index) / f64::from(plan.devices);
             let first_connect = shared.clock.instant(whole(ramp_ns));
             devices.spawn(async move { (index, device.run(first_connect).await) });
@@ -213,7 +195,8 @@ impl Fleet {
         for (record, pushed) in records.iter_mut().zip(pushes) {
             record.pushes.join(pushed);
         }
-        let ledger = Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records);
+        let ledger = Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records)
+            .with_first_device(self.plan.first_device);
         let latencies = self.shared.with_latencies(|latencies| latencies.clone());
         FleetResult::new(ledger, latencies, self.plan.frames_per_s > 0.0)
     }

@@ -47,9 +47,10 @@ struct Requester {
     shared: Arc<Shared>,
     records: Arc<Mutex<Vec<PushRecord>>>,
     client_id_prefix: String,
+    first_device: u32,
     random: Random,
     schedule: Schedule,
-    /// Device and sequence of the push that is requested and has no outcome yet.
+    /// Place of the device and sequence of the push that is requested and has no outcome yet.
     unanswered: Option<(u32, u64)>,
 }
 
@@ -86,7 +87,8 @@ impl Notifier {
                 shared: shared.clone(),
                 records: records.clone(),
                 client_id_prefix: plan.client_id_prefix.clone(),
-                random: Random::child(!plan.seed, index.into()),
+                first_device: plan.first_device,
+                random: Random::child(!plan.seed, u64::from(plan.first_device) << 32 | u64::from(index)),
                 schedule: Schedule::new(curve.clone(), phase, plan.end_ns()),
                 unanswered: None,
             };
@@ -146,9 +148,11 @@ impl Requester {
         }
     }
 
-    async fn push(&mut self, device: u32, due_ns: u64) {
-        let sequence = self.with_record(device, PushRecord::requested);
-        self.unanswered = Some((device, sequence));
+    /// `index` is the device's place among those of this process.
+    async fn push(&mut self, index: u32, due_ns: u64) {
+        let sequence = self.with_record(index, PushRecord::requested);
+        self.unanswered = Some((index, sequence));
+        let device = self.first_device + index;
         self.shared.counters.pushes_sent.add(1);
         let clock = self.shared.clock;
         let stamp = Stamp {
@@ -173,7 +177,7 @@ impl Requester {
         let deadline = Instant::now() + PATIENCE;
         let outcome = timeout_at(deadline, self.until_outcome(&json)).await.unwrap_or(PushOutcome::Unknown);
         self.unanswered = None;
-        self.with_record(device, |record| record.answered(sequence, outcome));
+        self.with_record(index, |record| record.answered(sequence, outcome));
     }
 
     async fn until_outcome(&mut self, json: &[u8]) -> PushOutcome {

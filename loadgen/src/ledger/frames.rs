@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::sequences::SequenceSet;
 
 /// Sequence numbers are given out in order when a frame is first sent, so what was sent is a number, not a set.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FrameRecord {
     sent: u64,
     resent: u64,

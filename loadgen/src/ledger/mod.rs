@@ -18,7 +18,7 @@ use crate::payload::{Direction, PayloadError, Stamp};
 pub const FINDINGS_MAX: usize = 50;
 
 /// What one device knows and what is known of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeviceRecord {
     /// Its frames.
     pub frames: FrameRecord,
@@ -28,8 +28,20 @@ pub struct DeviceRecord {
     pub connects: u64,
     /// Attempts that were refused or cut before that.
     pub connects_failed: u64,
+    /// Times it came back after a loss and found its session.
+    pub resumed: u64,
+    /// Times it came back after a loss, and the session that it wanted kept was gone.
+    pub begun_anew: u64,
     /// Bytes from the gateway that its protocol does not allow, or an answer to something never asked.
     pub protocol_errors: u64,
+}
+
+impl DeviceRecord {
+    /// It was admitted again after a loss.
+    pub fn came_back(&mut self, session_present: bool, keeps_session: bool) {
+        self.resumed += u64::from(session_present);
+        self.begun_anew += u64::from(keeps_session && !session_present);
+    }
 }
 
 /// One record of the log, as its reader found it.
@@ -48,7 +60,7 @@ pub struct ObservedRecord<'a> {
 }
 
 /// A kind of fault that is found in a record of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// Acknowledged and not found.
@@ -68,7 +80,7 @@ pub enum FindingKind {
 }
 
 /// One fault and where it is.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Finding {
     /// What is wrong.
     pub kind: FindingKind,
@@ -80,11 +92,29 @@ pub struct Finding {
     pub at: Option<(u32, u64)>,
 }
 
+/// Parts that are not of one fleet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Their frames carry different runs, or their devices other names.
+    #[error("run {0} and run {1} are not parts of one fleet")]
+    Foreign(u64, u64),
+    /// Devices are missing between two parts, or stand in both.
+    #[error("one part ends before device {end} and the next begins with {begin}")]
+    Apart {
+        /// Index behind the last device of the one.
+        end: u32,
+        /// Index of the first device of the other.
+        begin: u32,
+    },
+}
+
 /// The ledger of one run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ledger {
     run: u64,
     client_id_prefix: String,
+    /// Index of the first device, which has the first place.
+    first_device: u32,
     devices: Vec<DeviceRecord>,
     corrupted: u64,
     never_sent: u64,
@@ -98,12 +128,37 @@ impl Ledger {
         Self {
             run,
             client_id_prefix: client_id_prefix.into(),
+            first_device: 0,
             devices,
             corrupted: 0,
             never_sent: 0,
             foreign: 0,
             findings: Vec::new(),
         }
+    }
+
+    /// The same for devices whose indices begin here: a part of a fleet.
+    #[must_use]
+    pub fn with_first_device(self, first_device: u32) -> Self {
+        Self { first_device, ..self }
+    }
+
+    /// Takes in the part of the same fleet that begins where this one ends.
+    pub fn join(&mut self, next: Self) -> Result<(), JoinError> {
+        if (self.run, &self.client_id_prefix) != (next.run, &next.client_id_prefix) {
+            return Err(JoinError::Foreign(self.run, next.run));
+        }
+        let end = self.first_device + self.devices.len() as u32;
+        if end != next.first_device {
+            return Err(JoinError::Apart { end, begin: next.first_device });
+        }
+        self.devices.extend(next.devices);
+        self.corrupted += next.corrupted;
+        self.never_sent += next.never_sent;
+        self.foreign += next.foreign;
+        self.findings.extend(next.findings);
+        self.findings.truncate(FINDINGS_MAX);
+        Ok(())
     }
 
     /// Takes one record of the log. Records of one partition come in the order of their offsets; each record comes
@@ -127,7 +182,8 @@ impl Ledger {
                 return;
             }
         };
-        let sender = device.filter(|index| *index == stamp.device && stamp.direction == Direction::Up);
+        let device = device.filter(|index| self.first_device + index == stamp.device);
+        let sender = device.filter(|_| stamp.direction == Direction::Up);
         let Some(frames) = sender.map(|index| &mut self.devices[index as usize].frames) else {
             self.never_sent += 1;
             self.note(FindingKind::NeverSent, &record, Some(stamp.sequence));
@@ -157,7 +213,12 @@ impl Ledger {
         self.run
     }
 
-    /// The devices by index.
+    /// Index of the first device.
+    pub fn first_device(&self) -> u32 {
+        self.first_device
+    }
+
+    /// The devices, from the first on.
     pub fn devices(&self) -> &[DeviceRecord] {
         &self.devices
     }
@@ -187,17 +248,19 @@ impl Ledger {
                 if findings.len() >= FINDINGS_MAX {
                     return findings;
                 }
-                let client_id = client_id(&self.client_id_prefix, index as u32);
+                let client_id = client_id(&self.client_id_prefix, self.first_device + index as u32);
                 findings.push(Finding { kind, client_id, sequence: Some(sequence), at: None });
             }
         }
         findings
     }
 
+    /// Its place, if it is one of ours.
     fn device_of(&self, client_id: &str) -> Option<u32> {
         let digits = client_id.strip_prefix(&self.client_id_prefix)?;
         let canonical = digits == "0" || !digits.starts_with(['0', '+']);
-        let index: u32 = digits.parse().ok().filter(|_| canonical)?;
+        let device: u32 = digits.parse().ok().filter(|_| canonical)?;
+        let index = device.checked_sub(self.first_device)?;
         ((index as usize) < self.devices.len()).then_some(index)
     }
 

@@ -24,7 +24,7 @@ impl PushOutcome {
 }
 
 /// Sequence numbers are given out in order by the notifier.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PushRecord {
     sent: u64,
     unsent: u64,

@@ -57,11 +57,11 @@ fn cpu_figures(
 }
 
 /// Up to a minute in us. With bounds of its own: one that grows by itself does not grow on a saturating record.
-fn latencies_us() -> Histogram<u64> {
+pub(super) fn latencies_us() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds are valid")
 }
 
-fn frame_topic(index: usize) -> String {
+pub(super) fn frame_topic(index: usize) -> String {
     format!("devices/bench-{index:06}/frames")
 }
 

@@ -1,5 +1,7 @@
 //! The load tool's command line, for the binary to mount as `holdfast loadgen`.
 
+mod cluster;
+
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::cluster::{FailoverArgs, HoldArgs, IdleArgs, PartArgs, WayArgs};
 use crate::bench::{self, BenchPlan, Contender, Measure, Processes, Reexec, Target};
 use crate::fleet::{self, FleetResult, Gateway, Progress, Targets};
 use crate::kafka::{self, KafkaSource};
@@ -37,6 +40,18 @@ enum LoadgenCommand {
     Compare(CompareArgs),
     /// Measure one broker that runs already
     Bench(BenchArgs),
+    /// Measure the whole way, device to Kafka to PUBACK, beside librdkafka's own producer
+    Kafka(Box<WayArgs>),
+    /// Measure what silent connections cost: CPU and memory
+    Idle(Box<IdleArgs>),
+    /// Kill one of several gateways under a fleet, and judge what became of its devices
+    Failover(Box<FailoverArgs>),
+    /// Be a part of the fleet of `failover`
+    #[command(hide = true)]
+    Part(PartArgs),
+    /// Hold silent connections for `idle`
+    #[command(hide = true)]
+    Hold(HoldArgs),
     /// Serve a broker for `compare`
     #[command(hide = true)]
     Serve {
@@ -183,6 +198,11 @@ pub fn run(args: LoadgenArgs, reexec: &Reexec) -> ExitCode {
         LoadgenCommand::Check { scenario } => check(&scenario),
         LoadgenCommand::Compare(args) => Ok(compare(&args, reexec)),
         LoadgenCommand::Bench(args) => Ok(bench(&args)),
+        LoadgenCommand::Kafka(args) => cluster::kafka(&args, reexec),
+        LoadgenCommand::Idle(args) => cluster::idle(&args, reexec),
+        LoadgenCommand::Hold(args) => cluster::hold(&args),
+        LoadgenCommand::Failover(args) => cluster::failover(&args, reexec),
+        LoadgenCommand::Part(args) => cluster::part(&args),
         LoadgenCommand::Serve { broker, mqtt, ws } => serve(broker, mqtt, ws),
     };
     done.unwrap_or_else(|line| {

@@ -1,0 +1,224 @@
+//! The whole way of a frame, device → gateway → bridge → Kafka → PUBACK, beside librdkafka's own producer with the same records in the same run.
+//!
+//! Everything shares one machine, so what binds is the ratio. Phases of both alternate, in every other round the other way round, and a broker that
+//! was just started is warmed up before, so that neither of the two pays for its compiler. `devices` drives connections, `own` the producer,
+//! `report` has the goals.
+
+mod devices;
+mod own;
+mod report;
+
+use std::net::SocketAddr;
+use std::thread::sleep;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+pub use self::report::WayReport;
+use super::swarm::Swarm;
+use super::{BenchError, Processes};
+use crate::kafka::{ProducerError, ProducerPlan};
+
+/// For gateway and brokers to be done with the phase before.
+const PAUSE: Duration = Duration::from_millis(700);
+
+/// What is measured.
+#[derive(Debug, Clone)]
+pub struct WayPlan {
+    /// Frames a second of the open loops; they come before the one that goes flat out.
+    pub rates: Vec<u32>,
+    /// Connections that share each rate.
+    pub connections: usize,
+    /// Connections flat out.
+    pub flat_out_connections: usize,
+    /// Unacknowledged frames of each. The producer has its own bound, which is larger.
+    pub inflight: u16,
+    /// Payload bytes.
+    pub payload_bytes: usize,
+    /// Before the measured part of each phase.
+    pub warm_up: Duration,
+    /// The measured part.
+    pub duration: Duration,
+    /// Times that everything is measured; figures are of all rounds together.
+    pub rounds: u32,
+}
+
+/// What is there to measure.
+#[derive(Debug, Clone)]
+pub struct WayTarget {
+    /// The gateway.
+    pub mqtt: SocketAddr,
+    /// The producer's settings, which are the bridge's.
+    pub producer: ProducerPlan,
+    /// Each process that serves, and what it is called; `bridge` must be among them.
+    pub processes: Vec<(&'static str, Processes)>,
+}
+
+/// A whole way that could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum WayError {
+    /// On the devices' side.
+    #[error("devices: {0}")]
+    Devices(#[from] BenchError),
+    /// On librdkafka's.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+}
+
+/// The name of the process whose CPU is compared with librdkafka's.
+pub const BRIDGE: &str = "bridge";
+
+impl Default for WayPlan {
+    fn default() -> Self {
+        Self {
+            rates: vec![10_000, 30_000],
+            connections: 5_000,
+            flat_out_connections: 1_000,
+            inflight: 16,
+            payload_bytes: 128,
+            warm_up: Duration::from_secs(3),
+            duration: Duration::from_secs(6),
+            rounds: 2,
+        }
+    }
+}
+
+impl WayPlan {
+    /// Small and short: to see that everything runs, not for figures.
+    pub fn quick() -> Self {
+        Self {
+            rates: vec![500],
+            connections: 50,
+            flat_out_connections: 20,
+            warm_up: Duration::from_millis(300),
+            duration: Duration::from_millis(700),
+            rounds: 1,
+            ..Self::default()
+        }
+    }
+
+    fn unsettled_max(&self) -> u64 {
+        self.flat_out_connections as u64 * u64::from(self.inflight)
+    }
+}
+
+/// What a phase gave. Phases of one kind add up.
+#[derive(Debug, Clone)]
+struct Phase {
+    frames: u64,
+    seconds: f64,
+    /// CPU of each process, in us.
+    cpu_us: Vec<(&'static str, u64)>,
+    /// From the moment a frame was due; empty flat out.
+    latencies_us: Histogram<u64>,
+}
+
+/// Both ways at one rate; `None`: flat out.
+#[derive(Debug, Clone)]
+struct Pair {
+    rate: Option<u32>,
+    own: Phase,
+    way: Phase,
+}
+
+/// Measures everything. Blocks.
+pub fn run(plan: &WayPlan, target: &WayTarget, mut say: impl FnMut(&str)) -> Result<WayReport, WayError> {
+    say("warming up");
+    own::run(plan, target, None)?;
+    let rates: Vec<Option<u32>> = plan.rates.iter().copied().map(Some).chain([None]).collect();
+    let (mut own, mut way) = (vec![None; rates.len()], vec![None; rates.len()]);
+    for round in 1..=plan.rounds {
+        for (index, rate) in rates.iter().copied().enumerate() {
+            let turns = if round.is_multiple_of(2) { [false, true] } else { [true, false] };
+            for is_own in turns {
+                sleep(PAUSE);
+                let what = if is_own { "librdkafka's own producer" } else { "the whole way" };
+                say(&format!("round {round} of {}, {}: {what}", plan.rounds, name(rate)));
+                if is_own {
+                    Phase::join(&mut own[index], own::run(plan, target, rate)?);
+                } else {
+                    Phase::join(&mut way[index], devices::run(plan, target, rate)?);
+                }
+            }
+        }
+    }
+    let pairs = rates.into_iter().zip(own.into_iter().zip(way));
+    let pairs = pairs.filter_map(|(rate, (own, way))| Some(Pair { rate, own: own?, way: way? }));
+    Ok(WayReport::new(pairs.collect()))
+}
+
+fn name(rate: Option<u32>) -> String {
+    rate.map_or_else(|| "flat out".to_owned(), |rate| format!("{rate}/s"))
+}
+
+impl Phase {
+    fn join(sum: &mut Option<Self>, phase: Self) {
+        match sum {
+            Some(sum) => sum.add(&phase),
+            None => *sum = Some(phase),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.seconds += other.seconds;
+        for ((_, sum), (_, more)) in self.cpu_us.iter_mut().zip(&other.cpu_us) {
+            *sum += more;
+        }
+        // Both have the same bounds.
+        let _ = self.latencies_us.add(&other.latencies_us);
+    }
+
+    fn per_s(&self) -> f64 {
+        self.frames as f64 / self.seconds
+    }
+
+    fn cpu_us_each(&self, name: &str) -> Option<f64> {
+        let (_, us) = self.cpu_us.iter().find(|(of, _)| *of == name)?;
+        Some(*us as f64 / self.frames.max(1) as f64)
+    }
+
+    fn ms(&self, quantile: f64) -> f64 {
+        self.latencies_us.value_at_quantile(quantile) as f64 / 1e3
+    }
+}
+
+/// How much CPU each process spent since it was last asked.
+struct Meter<'a> {
+    processes: &'a [(&'static str, Processes)],
+    before: Vec<u64>,
+}
+
+impl<'a> Meter<'a> {
+    fn start(processes: &'a [(&'static str, Processes)]) -> Result<Self, BenchError> {
+        Ok(Self { processes, before: Self::read(processes)? })
+    }
+
+    fn stop(self) -> Result<Vec<(&'static str, u64)>, BenchError> {
+        let now = Self::read(self.processes)?;
+        let spent = now.iter().zip(&self.before).map(|(now, before)| now.saturating_sub(*before));
+        Ok(self.processes.iter().map(|(name, _)| *name).zip(spent).collect())
+    }
+
+    fn read(processes: &[(&'static str, Processes)]) -> Result<Vec<u64>, BenchError> {
+        processes.iter().map(|(_, processes)| Ok(processes.spent()?.whole.us)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::measures::latencies_us;
+
+    #[test]
+    fn rounds_of_one_rate_add_up() {
+        let mut latencies_us = latencies_us();
+        latencies_us.saturating_record(1_000);
+        let one = Phase { frames: 100, seconds: 1.0, cpu_us: vec![(BRIDGE, 500)], latencies_us };
+        let mut sum = one.clone();
+        sum.add(&Phase { frames: 300, cpu_us: vec![(BRIDGE, 700)], ..one });
+        assert!((sum.per_s() - 200.0).abs() < 1e-9);
+        assert_eq!(sum.cpu_us_each(BRIDGE), Some(3.0));
+        assert_eq!((sum.cpu_us_each("gateway"), sum.latencies_us.len()), (None, 2));
+    }
+}

@@ -16,7 +16,7 @@ use crate::config::BridgeConfig;
 use crate::core::Core;
 use crate::fanout::InterestTable;
 use crate::link::{LinkStream, accept_links, converse};
-use crate::push::{PushAnswer, PushError, PushRequest, answer_within};
+use crate::push::{PushAnswer, PushError, PushRequest, answer_within, refuse_method, refuse_path};
 use crate::reaper::keep_reaping;
 use crate::sink::Sink;
 use crate::store_requests::ask_until_answered;
@@ -101,9 +101,10 @@ impl BridgeHandle {
         Ok(())
     }
 
-    /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains.
+    /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains. What no route of `router` takes is answered with a problem.
     pub fn serve(&self, listener: TcpListener, router: axum::Router) -> io::Result<()> {
         let listener = on_runtime(&self.0.runtime, listener)?;
+        let router = router.fallback(refuse_path).method_not_allowed_fallback(refuse_method);
         self.0.runtime.handle().spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "an HTTP server of the bridge ended");

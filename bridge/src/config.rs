@@ -67,6 +67,12 @@ pub struct PushConfig {
     pub topic: String,
     /// Pushes whose outcome is awaited, at most; beyond it a push is answered with 503 and Retry-After.
     pub in_flight_max: usize,
+    /// Pushes of one batch, or to members of one group, whose outcome is awaited, at most; beyond it no more lines or members are read. All batches
+    /// and groups together have as many as `in_flight_max`.
+    pub stream_in_flight_max: usize,
+    /// How long a device that stays connected may take to acknowledge a push of a batch or to a group; then that has expired, so that one device
+    /// does not hold up the others for ever.
+    pub acknowledged_within: Duration,
     /// Outcomes remembered by their id, at most.
     pub outcomes_max: usize,
     /// How long an outcome is remembered.
@@ -85,6 +91,8 @@ impl Default for PushConfig {
         Self {
             topic: "devices/{client_id}/push".into(),
             in_flight_max: 10_000,
+            stream_in_flight_max: 1_000,
+            acknowledged_within: Duration::from_mins(1),
             outcomes_max: 100_000,
             outcome_age_max: Duration::from_mins(10),
             wait_max: Duration::from_secs(10),

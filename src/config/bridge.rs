@@ -258,6 +258,10 @@ pub(crate) struct PushKeys {
     pub(crate) topic: String,
     /// Pushes whose outcome is awaited. Full: 503 with Retry-After. Default 10,000.
     pub(crate) in_flight_max: u32,
+    /// Pushes of one batch, or to members of one group, whose outcome is awaited. Full: no more lines or members are read. Default 1,000.
+    pub(crate) stream_in_flight_max: u32,
+    /// How long a connected device may take to acknowledge a push of a batch or to a group, in seconds; then that has expired. 1 to 86,400. Default 60.
+    pub(crate) acknowledged_within_s: u32,
     /// Outcomes remembered by their idempotency key. Full: the oldest goes. Default 100,000.
     pub(crate) outcomes_max: u32,
     /// How long an outcome is remembered, in seconds. Default 600.
@@ -277,6 +281,8 @@ impl Default for PushKeys {
             listen: String::new(),
             topic: push.topic,
             in_flight_max: push.in_flight_max as u32,
+            stream_in_flight_max: push.stream_in_flight_max as u32,
+            acknowledged_within_s: push.acknowledged_within.as_secs() as u32,
             outcomes_max: push.outcomes_max as u32,
             outcome_age_s_max: push.outcome_age_max.as_secs() as u32,
             wait_ms_max: push.wait_max.as_millis() as u32,
@@ -301,6 +307,14 @@ impl PushKeys {
         Ok(PushConfig {
             topic: self.topic.clone(),
             in_flight_max: within("push.in_flight_max", self.in_flight_max, 1..=1 << 24)? as usize,
+            stream_in_flight_max: within(
+                "push.stream_in_flight_max",
+                self.stream_in_flight_max,
+                1..=1_000_000,
+            )? as usize,
+            acknowledged_within: Duration::from_secs(
+                within("push.acknowledged_within_s", self.acknowledged_within_s, 1..=86_400)?.into(),
+            ),
             outcomes_max: within("push.outcomes_max", self.outcomes_max, 1..=1 << 26)? as usize,
             outcome_age_max: Duration::from_secs(
                 within("push.outcome_age_s_max", self.outcome_age_s_max, 1..=7 * 86_400)?.into(),

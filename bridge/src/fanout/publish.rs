@@ -19,6 +19,8 @@ use crate::store_requests::ask;
 pub(crate) struct Published {
     pub(crate) shards: usize,
     pub(crate) streams: usize,
+    /// Streams that keep what they have.
+    pub(crate) streams_full: usize,
 }
 
 /// Publishes; an error means that nobody was promised anything and it may be tried again.
@@ -32,11 +34,11 @@ pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result
             streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
         }
     }
-    let mut positions = Positions::new();
+    let (mut positions, mut streams_full) = (Positions::new(), 0);
     if !streams.is_empty() {
         let append = Request::Append { streams, message: message.clone(), collapse_key: None };
-        if let Reply::Appended { at: appended, .. } = ask(&*core.store, append).await? {
-            positions = appended;
+        if let Reply::Appended { at, full } = ask(&*core.store, append).await? {
+            (positions, streams_full) = (at, full.len());
         }
     }
     if view.retain {
@@ -47,7 +49,7 @@ pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result
     if reached.kept().await != 0 {
         return Err(StoreError::Unavailable("a group's stream did not take the message".to_owned()));
     }
-    Ok(Published { shards, streams: positions.len() })
+    Ok(Published { shards, streams: positions.len(), streams_full })
 }
 
 /// The stream of a device whose persistent session holds, with QoS > 0, a filter that matches and that none of `streams` covers.

@@ -5,32 +5,72 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use holdfast_wire::mqtt::QoS;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::request::{PushRequest, PushTarget};
+use super::request::{PushError, PushRequest, PushTarget};
 
 /// Longest id of a push, in bytes.
 const ID_BYTES_MAX: usize = 256;
 
-/// The fields. Unknown ones are refused: a misspelled `ttl_s` must not become a push that never expires.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
+/// A push. One of `device`, `topic` and `group` says whom it is for; one of `payload` and `payload_base64` is given.
+// Unknown fields are refused: a misspelled `ttl_s` must not become a push that never expires.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename = "Push")]
+#[schemars(
+    extend(
+        "anyOf" = [{ "required": ["device"] }, { "required": ["group"] }, { "required": ["topic"] }],
+        "oneOf" = [{ "required": ["payload"] }, { "required": ["payload_base64"] }],
+        "not" = { "required": ["device", "group"] },
+    ),
+    transform = without_default_payload
+)]
+pub(crate) struct Body {
+    /// Client id of the device that it is for.
+    #[schemars(length(min = 1))]
     device: Option<String>,
+    /// Topic whose subscribers it is for; with `device` or `group`, takes the place of `push.topic`.
+    #[schemars(length(min = 1))]
     topic: Option<String>,
+    /// Group of devices that it is for.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"))]
+    group: Option<String>,
+    /// A text is sent as its UTF-8 bytes, null as nothing, any other JSON as it is written.
     #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "serde_json::Value")]
     payload: Option<Box<RawValue>>,
+    /// Any bytes, in base64.
     payload_base64: Option<String>,
+    /// 0, 1 or 2; 1 if not given. With 0 nothing is kept for a device that is away.
+    #[schemars(range(max = 2))]
     qos: Option<u8>,
+    /// Seconds after which it is of no use; not given: never.
+    #[schemars(range(min = 1))]
     ttl_s: Option<u32>,
+    /// MQTT 5 content type.
+    #[schemars(length(max = 65535))]
     content_type: Option<String>,
+    /// To a topic: also kept as the topic's retained message.
     #[serde(default)]
     retain: bool,
+    /// To a device or a group: takes the place of the push that waits for the device under the same key. 1 to 256 bytes.
+    #[schemars(length(min = 1, max = 256))]
+    collapse_key: Option<String>,
+    /// What it is known by, 1 to 256 bytes: the same id is pushed once, however often it is asked for.
+    #[schemars(length(min = 1, max = 256))]
     id: Option<String>,
+    /// In a request of its own: how long to wait for the outcome, at most `push.wait_ms_max`.
     wait_ms: Option<u64>,
-    /// Known so that whoever asks for it hears why not: it would be lost without a word.
-    collapse_key: Option<serde::de::IgnoredAny>,
+}
+
+/// `null` is a payload, and none is a mistake.
+fn without_default_payload(schema: &mut Schema) {
+    if let Some(payload) = schema.pointer_mut("/properties/payload").and_then(Value::as_object_mut) {
+        payload.remove("default");
+    }
 }
 
 /// Tells `null` from a field that is not there.
@@ -39,22 +79,33 @@ fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D:
 }
 
 /// Understands a push; without `wait_ms` it waits for its outcome for `wait`. The error says what is wrong with it.
-pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, String> {
+pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError> {
     // A sequence would be taken for the fields in their order.
     if json.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first != b'{') {
-        return Err("a push must be a JSON object".to_owned());
+        return Err(PushError::Malformed("a push must be a JSON object".to_owned()));
     }
-    let body: Body = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-    let (target, topic) = match (body.device, body.topic) {
-        (Some(device), topic) => (PushTarget::Device(device), topic),
-        (None, Some(topic)) => (PushTarget::Topic(topic), None),
-        (None, None) => return Err("name a device or a topic".to_owned()),
+    let body: Body = serde_json::from_slice(json).map_err(|error| not_read(&error))?;
+    request(body, wait).map_err(PushError::Invalid)
+}
+
+/// Text that is not JSON is told from JSON that is not what is asked for.
+pub(super) fn not_read(error: &serde_json::Error) -> PushError {
+    match error.classify() {
+        Category::Data => PushError::Invalid(error.to_string()),
+        Category::Syntax | Category::Eof | Category::Io => PushError::Malformed(error.to_string()),
+    }
+}
+
+fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {
+    let (target, topic) = match (body.device, body.group, body.topic) {
+        (Some(_), Some(_), _) => return Err("name a device or a group, not both".to_owned()),
+        (Some(device), None, topic) => (PushTarget::Device(device), topic),
+        (None, Some(group), topic) => (PushTarget::Group(group), topic),
+        (None, None, Some(topic)) => (PushTarget::Topic(topic), None),
+        (None, None, None) => return Err("name a device or a topic or a group".to_owned()),
     };
-    if body.retain && matches!(target, PushTarget::Device(_)) {
+    if body.retain && !matches!(target, PushTarget::Topic(_)) {
         return Err("retain: only a push to a topic can be retained".to_owned());
-    }
-    if body.collapse_key.is_some() {
-        return Err("collapse_key: pushes that wait are not replaced by newer ones yet; use ttl_s".to_owned());
     }
     let payload = match (body.payload, body.payload_base64) {
         (Some(_), Some(_)) => return Err("give payload or payload_base64, not both".to_owned()),
@@ -75,6 +126,7 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, String> {
         ttl_s: body.ttl_s,
         content_type: body.content_type,
         retain: body.retain,
+        collapse_key: body.collapse_key,
         id: body.id,
         wait: body.wait_ms.map_or(wait, Duration::from_millis),
     })
@@ -103,7 +155,7 @@ fn bytes(value: &RawValue) -> Result<Vec<u8>, String> {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Result<PushRequest, String> {
+    fn read(json: &str) -> Result<PushRequest, PushError> {
         super::read(json.as_bytes(), Duration::from_secs(1))
     }
 
@@ -111,13 +163,14 @@ mod tests {
     fn null_is_an_empty_payload_and_none_is_a_mistake() {
         assert_eq!(read(r#" {"device":"d","payload":null}"#).unwrap().payload, b"");
         assert_eq!(read(r#"{"device":"d","payload":"null"}"#).unwrap().payload, b"null");
-        assert!(read(r#"{"device":"d"}"#).unwrap_err().starts_with("give a payload"));
+        assert!(read(r#"{"device":"d"}"#).unwrap_err().to_string().starts_with("give a payload"));
     }
 
     #[test]
     fn what_is_no_object_is_told_so() {
         for json in ["[]", "7", "\"x\"", "  [1]"] {
-            assert_eq!(read(json).unwrap_err(), "a push must be a JSON object", "{json}");
+            let error = PushError::Malformed("a push must be a JSON object".to_owned());
+            assert_eq!(read(json).unwrap_err(), error, "{json}");
         }
     }
 }

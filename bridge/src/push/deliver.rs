@@ -19,13 +19,12 @@ use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request, SessionInfo};
 use holdfast_wire::topic::matches;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::idempotency::Standing;
-use super::request::{PushError, PushOutcome, Refusal};
+use super::outcome::{PushOutcome, Refusal};
+use super::request::PushError;
 use crate::core::{Core, now_ms};
-use crate::fanout;
+use crate::fanout::{self, Published};
 use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
@@ -65,17 +64,19 @@ pub(super) async fn to_topic(core: &Arc<Core>, message: &SharedMessage) -> Resul
         return Ok(PushOutcome::Expired);
     }
     let published = fanout::publish(core, message).await.map_err(PushError::Store)?;
-    Ok(PushOutcome::Accepted { shards: published.shards, streams: published.streams })
+    let Published { shards, streams, streams_full } = published;
+    Ok(PushOutcome::Accepted { shards, streams, streams_full })
 }
 
 /// Pushes to one device. An error only before anything was sent, or where the store holds what cannot be read; otherwise it is asked until it
-/// answers, since the push may have arrived, and `standing` says so meanwhile.
+/// answers, since the push may have arrived, and `held` is told so meanwhile.
 pub(super) async fn to_device(
     core: &Arc<Core>,
     client: &str,
     message: &SharedMessage,
+    collapse_key: Option<&str>,
     patience: Patience,
-    standing: &watch::Sender<Standing>,
+    held: &(dyn Fn() + Sync),
 ) -> Result<PushOutcome, PushError> {
     let refused = |refusal| Ok(PushOutcome::Refused(refusal));
     let lookup = || Request::Lookup { client: ClientId::new(client) };
@@ -105,7 +106,7 @@ pub(super) async fn to_device(
             break;
         }
     }
-    keep(core, client, &session, message, standing).await
+    keep(core, client, &session, message, collapse_key, held).await
 }
 
 /// Leaves it to the session of a device that is away.
@@ -114,7 +115,8 @@ async fn keep(
     client: &str,
     session: &SessionInfo,
     message: &SharedMessage,
-    standing: &watch::Sender<Standing>,
+    collapse_key: Option<&str>,
+    held: &(dyn Fn() + Sync),
 ) -> Result<PushOutcome, PushError> {
     if let Some(refusal) = cannot_keep(session, message) {
         return Ok(PushOutcome::Refused(refusal));
@@ -122,7 +124,7 @@ async fn keep(
     let request = Request::Append {
         streams: vec![StreamKey::Device(client.into())],
         message: message.clone(),
-        collapse_key: None,
+        collapse_key: collapse_key.map(Into::into),
     };
     let mut retry_after = RETRY_MIN;
     let positions = loop {
@@ -131,10 +133,13 @@ async fn keep(
         }
         match ask(&*core.store, request.clone()).await {
             Ok(Reply::Appended { at: positions, .. }) if !positions.is_empty() => break positions,
+            Ok(Reply::Appended { full, .. }) if !full.is_empty() => {
+                return Ok(PushOutcome::Refused(Refusal::QueueFull));
+            }
             Ok(_) => return Ok(PushOutcome::Refused(Refusal::NoSuchSession)),
             // It may have taken effect all the same (rule 4 of the contract), so this is no outcome.
             Err(error) if is_temporary(&error) => {
-                standing.send_replace(Standing::Held);
+                held();
                 metrics::counter!(names::STORE_RETRIES).increment(1);
                 let left = Patience::default().left(message).unwrap_or(RETRY_MAX);
                 tokio::time::sleep(retry_after.min(left)).await;

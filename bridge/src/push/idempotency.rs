@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::request::{PushError, PushOutcome};
+use super::outcome::PushOutcome;
+use super::request::PushError;
 use crate::config::PushConfig;
 
 /// How a push stands.
@@ -25,8 +26,8 @@ impl Standing {
     }
 }
 
-/// Outcomes by id. At most [`PushConfig::outcomes_max`], none older than [`PushConfig::outcome_age_max`]; those in flight stay in any case, and
-/// [`PushConfig::in_flight_max`] bounds them.
+/// Outcomes by id. At most [`PushConfig::outcomes_max`], none known for longer than [`PushConfig::outcome_age_max`]; those in flight stay in any
+/// case, and whoever may begin pushes bounds them.
 #[derive(Debug)]
 pub(super) struct Outcomes {
     config: PushConfig,
@@ -39,6 +40,8 @@ pub(super) struct Outcomes {
 struct Known {
     fingerprint: u64,
     outcome: watch::Receiver<Standing>,
+    /// When the outcome came: a walk through a group takes its time, and may be asked after when it is over.
+    since: Option<Instant>,
 }
 
 /// What is known of an id.
@@ -64,9 +67,16 @@ impl Outcomes {
             return Ok(Entered::Known(known.outcome.clone()));
         }
         let (tell, outcome) = watch::channel(Standing::InFlight);
-        self.by_id.insert(id.into(), Known { fingerprint, outcome: outcome.clone() });
+        self.by_id.insert(id.into(), Known { fingerprint, outcome: outcome.clone(), since: None });
         self.order.push_back((now, id.into()));
         Ok(Entered::First(tell, outcome))
+    }
+
+    /// Its outcome has come.
+    pub(super) fn known(&mut self, id: &str, now: Instant) {
+        if let Some(known) = self.by_id.get_mut(id) {
+            known.since = Some(now);
+        }
     }
 
     /// Nothing came of it; the id may be used again.
@@ -77,16 +87,17 @@ impl Outcomes {
     fn forget_old(&mut self, now: Instant) {
         for _ in 0..self.order.len() {
             let Some((since, _)) = self.order.front() else { return };
-            let aged = now.duration_since(*since) > self.config.outcome_age_max;
-            if !aged && self.order.len() < self.config.outcomes_max {
+            let age_max = self.config.outcome_age_max;
+            let is_aged = |since: Instant| now.saturating_duration_since(since) > age_max;
+            let is_crowded = self.order.len() >= self.config.outcomes_max;
+            if !is_aged(*since) && !is_crowded {
                 return;
             }
-            let Some((since, id)) = self.order.pop_front() else { return };
-            let in_flight = self.by_id.get(&id).is_some_and(|known| !known.outcome.borrow().is_known());
-            if in_flight {
-                self.order.push_back((since, id));
-            } else {
-                self.by_id.remove(&id);
+            let Some((_, id)) = self.order.pop_front() else { return };
+            match self.by_id.get(&id).map(|known| known.since) {
+                Some(None) => self.order.push_back((now, id)),
+                Some(Some(since)) if !is_aged(since) && !is_crowded => self.order.push_back((since, id)),
+                _ => drop(self.by_id.remove(&id)),
             }
         }
     }
@@ -105,6 +116,12 @@ mod tests {
     fn first(outcomes: &mut Outcomes, id: &str, now: Instant) -> watch::Sender<Standing> {
         let Ok(Entered::First(tell, _)) = outcomes.enter(id, 1, now) else { panic!("{id} is known") };
         tell
+    }
+
+    /// It is delivered.
+    fn end(outcomes: &mut Outcomes, id: &str, tell: &watch::Sender<Standing>, now: Instant) {
+        tell.send_replace(Standing::Known(Ok(PushOutcome::Delivered)));
+        outcomes.known(id, now);
     }
 
     fn is_known(outcomes: &mut Outcomes, id: &str, now: Instant) -> bool {
@@ -128,8 +145,8 @@ mod tests {
         let (mut outcomes, now) = (outcomes(3), Instant::now());
         let _in_flight = first(&mut outcomes, "in flight", now);
         for number in 0..10 {
-            let delivered = Standing::Known(Ok(PushOutcome::Delivered));
-            first(&mut outcomes, &number.to_string(), now).send_replace(delivered);
+            let tell = first(&mut outcomes, &number.to_string(), now);
+            end(&mut outcomes, &number.to_string(), &tell, now);
         }
         assert!(outcomes.order.len() <= 3);
         assert!(is_known(&mut outcomes, "in flight", now));
@@ -137,5 +154,14 @@ mod tests {
         let later = now + PushConfig::default().outcome_age_max + Duration::from_secs(1);
         assert!(is_known(&mut outcomes, "in flight", later));
         first(&mut outcomes, "9", later);
+    }
+    #[test]
+    fn an_outcome_is_remembered_from_the_moment_it_is_known() {
+        let (mut outcomes, now) = (outcomes(10), Instant::now());
+        let age_max = PushConfig::default().outcome_age_max;
+        let tell = first(&mut outcomes, "long", now);
+        end(&mut outcomes, "long", &tell, now + age_max);
+        assert!(is_known(&mut outcomes, "long", now + age_max * 3 / 2));
+        first(&mut outcomes, "long", now + age_max * 5 / 2);
     }
 }

@@ -1,15 +1,18 @@
-//! Pushes: a notification on its way down to one device or to a topic, with exactly one outcome (promise P6).
+//! Pushes: a notification on its way down to one device, to a topic or to a group, with exactly one outcome (promise P6).
 //!
-//! `request` says what may be asked and answered, `body` reads it from JSON, `idempotency` sees to one outcome for each id, `deliver` brings it
-//! about, [`router`] speaks HTTP; those that come by Kafka stay with `until_known`. Knows the store, the fan-out and peers; neither sockets nor
-//! sinks.
+//! `request` says what may be asked and `outcome` what is answered, `body` reads it from JSON, `idempotency` sees to one outcome for each id,
+//! `deliver` brings it about, `walk` does so for a group, `http` speaks HTTP; those that come by Kafka or in a batch stay with `until_known`.
+//! Knows the store, the fan-out and peers; neither sockets nor sinks.
 
 pub(crate) mod body;
 mod deliver;
 mod http;
 mod idempotency;
+mod outcome;
+pub(crate) mod problem;
 mod receipt;
 mod request;
+mod walk;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,9 +20,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use http::router;
+pub use http::{openapi, refuse_method, refuse_path, router};
+pub use outcome::{PushOutcome, Refusal, Tally};
 pub(crate) use receipt::{Receipt, Source};
-pub use request::{PushAnswer, PushError, PushOutcome, PushRequest, PushTarget, Refusal};
+pub use request::{COLLAPSE_KEY_BYTES_MAX, GROUP_BYTES_MAX, PushAnswer, PushError, PushRequest, PushTarget};
 
 use crate::config::PushConfig;
 use crate::core::{Core, now_ms};
@@ -27,18 +31,33 @@ use crate::metrics as names;
 use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
 use deliver::Patience;
 use idempotency::{Entered, Outcomes, Standing};
+use walk::Listener;
+
+/// Bytes of payloads that one batch, or one push to a group, has on their way at most; a single one may be larger.
+const STREAM_BYTES_MAX: usize = 8 << 20;
+/// Batches at the same time. Full: 503 with Retry-After.
+const BATCHES_MAX: usize = 64;
+/// Groups that are walked at the same time. Full: the next one waits for its turn.
+const WALKS_MAX: usize = 16;
 
 /// What pushes share.
 pub(crate) struct Pushes {
     outcomes: Mutex<Outcomes>,
-    /// A push that came by HTTP holds a permit until its outcome is known.
+    /// A push that came by a request of its own holds a permit until its outcome is known.
     in_flight: Arc<Semaphore>,
+    /// The same for lines of batches and members of groups, which wait for it; so they cannot keep requests out. A push to a group holds none.
+    streamed: Arc<Semaphore>,
+    batches: Arc<Semaphore>,
+    walks: Semaphore,
 }
 
 impl Pushes {
     pub(crate) fn new(config: PushConfig) -> Self {
         Self {
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
+            streamed: Arc::new(Semaphore::new(config.in_flight_max)),
+            batches: Arc::new(Semaphore::new(BATCHES_MAX)),
+            walks: Semaphore::new(WALKS_MAX),
             outcomes: Mutex::new(Outcomes::new(config)),
         }
     }
@@ -48,6 +67,19 @@ impl Pushes {
     }
 }
 
+/// How a push is carried out, beyond what it asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// When it was asked for, in ms of Unix time: its time to live counts from there.
+    pub(crate) asked_ms: u64,
+    /// How long a device that stays connected may take to acknowledge; none: as long as the push and the connection live.
+    pub(crate) acknowledged_within: Option<Duration>,
+    /// Whether its receipt is seen to elsewhere.
+    pub(crate) has_receipt: bool,
+    /// Whether someone may ask for it again: its id was given, or is told before its outcome is.
+    pub(crate) is_remembered: bool,
+}
+
 /// Pushes once for each id: whoever comes with an id that is known hears, or waits for, the outcome of the first. The work goes on when the caller
 /// stops waiting.
 pub(crate) async fn answer_within(
@@ -55,12 +87,8 @@ pub(crate) async fn answer_within(
     runtime: &Handle,
     request: PushRequest,
 ) -> Result<PushAnswer, PushError> {
-    let id = request.id.clone().unwrap_or_else(|| format!("{:016x}", crate::core::random()));
     let wait = request.wait.min(core.config.push.wait_max);
-    let permit = || Arc::clone(&core.pushes.in_flight).try_acquire_owned().ok();
-    let mut standing = begin(core, runtime, &id, request, now_ms(), Patience::default(), || {
-        permit().map(Bound::ByPermit).ok_or(PushError::Busy)
-    })?;
+    let (id, mut standing) = begin_by_request(core, runtime, request, None)?;
     // Waiting is the runtime's business: the caller may be on one without timers.
     let waited = runtime.spawn(async move {
         let known = tokio::time::timeout(wait, standing.wait_for(Standing::is_known)).await;
@@ -78,22 +106,41 @@ pub(crate) async fn answer_within(
     }
 }
 
+/// Begins a push that came by a request of its own, unless its id is known; says where to see how it stands.
+fn begin_by_request(
+    core: &Arc<Core>,
+    runtime: &Handle,
+    request: PushRequest,
+    listener: Option<Listener>,
+) -> Result<(String, watch::Receiver<Standing>), PushError> {
+    let id = request.id.clone().unwrap_or_else(fresh_id);
+    // Members of a group wait for each other, so none may keep the others waiting for ever.
+    let is_group = matches!(request.target, PushTarget::Group(_));
+    let acknowledged_within = is_group.then_some(core.config.push.acknowledged_within);
+    let terms = Terms { asked_ms: now_ms(), acknowledged_within, has_receipt: false, is_remembered: true };
+    let permit = || Arc::clone(&core.pushes.in_flight).try_acquire_owned().map_err(|_| PushError::Busy);
+    let standing = begin(core, runtime, &id, request, terms, || permit().map(Some), listener)?;
+    Ok((id, standing))
+}
+
+/// For a push that was given none.
+fn fresh_id() -> String {
+    format!("{:016x}", crate::core::random())
+}
+
 /// Pushes once for each id, and stays with it until its outcome is known; a store that is away is waited for. An error says that this push can have
-/// none: it is not valid, its id belongs to another one, the store cannot be read, or the bridge stops. Its time to live counts from `asked_ms`.
-/// The caller bounds how many there are, and runs on the bridge's runtime.
+/// none: it is not valid, its id belongs to another one, the store cannot be read, or the bridge stops. The caller bounds how many there are, and
+/// runs on the bridge's runtime.
 pub(crate) async fn until_known(
     core: &Arc<Core>,
     id: &str,
     request: PushRequest,
-    asked_ms: u64,
-    acknowledged_within: Duration,
+    terms: Terms,
 ) -> Result<PushOutcome, PushError> {
     let mut retry_after = RETRY_MIN;
     loop {
-        let patience = Patience { until: Some(Instant::now() + acknowledged_within) };
         let runtime = Handle::current();
-        let mut standing =
-            begin(core, &runtime, id, request.clone(), asked_ms, patience, || Ok(Bound::ByCaller))?;
+        let mut standing = begin(core, &runtime, id, request.clone(), terms, || Ok(None), None)?;
         let known = match standing.wait_for(Standing::is_known).await {
             Ok(standing) => standing.clone(),
             Err(_) => return Err(PushError::Stopped),
@@ -110,39 +157,36 @@ pub(crate) async fn until_known(
     }
 }
 
-/// What bounds the number of pushes like this one.
-enum Bound {
-    ByPermit(#[expect(dead_code, reason = "held for what its end does")] OwnedSemaphorePermit),
-    ByCaller,
-}
-
-/// Carries a push out, unless its id is known; says where to see how it stands.
+/// Carries a push out, unless its id is known; says where to see how it stands. `permit` is held until the outcome is known.
 fn begin(
     core: &Arc<Core>,
     runtime: &Handle,
     id: &str,
     request: PushRequest,
-    asked_ms: u64,
-    patience: Patience,
-    bound: impl FnOnce() -> Result<Bound, PushError>,
+    terms: Terms,
+    permit: impl FnOnce() -> Result<Option<OwnedSemaphorePermit>, PushError>,
+    listener: Option<Listener>,
 ) -> Result<watch::Receiver<Standing>, PushError> {
-    let message = request.message(core, asked_ms)?;
-    let entered = core.pushes.outcomes().enter(id, request.fingerprint(), Instant::now())?;
-    let (tell, standing) = match entered {
-        Entered::Known(standing) => return Ok(standing),
-        Entered::First(tell, standing) => (tell, standing),
+    request.check(core)?;
+    let (tell, standing) = if terms.is_remembered {
+        match core.pushes.outcomes().enter(id, request.fingerprint(), Instant::now())? {
+            Entered::Known(standing) => return Ok(standing),
+            Entered::First(tell, standing) => (tell, standing),
+        }
+    } else {
+        watch::channel(Standing::InFlight)
     };
-    let bound = bound().inspect_err(|_| core.pushes.outcomes().forget(id))?;
-    let (core, id) = (Arc::clone(core), id.to_owned());
+    let permit = permit().inspect_err(|_| core.pushes.outcomes().forget(id))?;
+    let (core, id, request) = (Arc::clone(core), id.to_owned(), Arc::new(request));
     runtime.spawn(async move {
-        let outcome = match &request.target {
-            PushTarget::Device(client) => deliver::to_device(&core, client, &message, patience, &tell).await,
-            PushTarget::Topic(_) => deliver::to_topic(&core, &message).await,
+        let held = || {
+            tell.send_replace(Standing::Held);
         };
+        let outcome = carry_out(&core, &request, terms, listener, &held).await;
         match &outcome {
             Ok(outcome) => {
-                metrics::counter!(names::PUSHES, "outcome" => outcome.name()).increment(1);
-                if matches!(bound, Bound::ByPermit(_))
+                core.pushes.outcomes().known(&id, Instant::now());
+                if !terms.has_receipt
                     && let Some(receipts) = core.books.receipts.get()
                 {
                     receipts.note(&Receipt::of(&id, &request.target, *outcome, now_ms()));
@@ -152,7 +196,32 @@ fn begin(
             Err(_) => core.pushes.outcomes().forget(&id),
         }
         tell.send_replace(Standing::Known(outcome));
-        drop(bound);
+        drop(permit);
     });
     Ok(standing)
+}
+
+/// Brings a valid push to its outcome.
+async fn carry_out(
+    core: &Arc<Core>,
+    request: &Arc<PushRequest>,
+    terms: Terms,
+    listener: Option<Listener>,
+    held: &(dyn Fn() + Sync),
+) -> Result<PushOutcome, PushError> {
+    let outcome = match &request.target {
+        PushTarget::Device(client) => {
+            let message = request.message(core, &request.topic_for(core, client)?, terms.asked_ms);
+            let until = terms.acknowledged_within.map(|within| Instant::now() + within);
+            let collapse_key = request.collapse_key.as_deref();
+            deliver::to_device(core, client, &message, collapse_key, Patience { until }, held).await?
+        }
+        PushTarget::Topic(topic) => {
+            deliver::to_topic(core, &request.message(core, topic, terms.asked_ms)).await?
+        }
+        // Each member's push is counted by itself.
+        PushTarget::Group(group) => return walk::to_group(core, group, request, terms, listener).await,
+    };
+    metrics::counter!(names::PUSHES, "outcome" => outcome.name()).increment(1);
+    Ok(outcome)
 }

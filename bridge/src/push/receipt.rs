@@ -1,28 +1,27 @@
 //! What became of a push, as a line in a book.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::request::{PushOutcome, PushTarget};
+use super::outcome::{PushOutcome, Refusal, Told};
+use super::request::PushTarget;
 
-/// A receipt; its JSON is described in docs/pushes.md.
-#[derive(Clone, Debug, Serialize)]
+/// A receipt: what `pushes.receipts_topic` holds of a push.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Receipt<'a> {
+    /// The push's, or the place of its record as topic/partition/offset.
     pub(crate) id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) topic: Option<&'a str>,
-    pub(crate) outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<&'static str>,
+    pub(crate) group: Option<&'a str>,
+    #[serde(flatten)]
+    pub(crate) told: Told,
     /// The reason in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) detail: Option<&'a str>,
-    /// Shards and streams of a push to a topic.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) shards: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) streams: Option<usize>,
     /// When the outcome was known, in ms of Unix time.
     pub(crate) at: u64,
     /// Where the push came from, if not by HTTP.
@@ -31,7 +30,7 @@ pub(crate) struct Receipt<'a> {
 }
 
 /// A record that was a push.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(crate) struct Source<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
@@ -40,36 +39,19 @@ pub(crate) struct Source<'a> {
 
 impl<'a> Receipt<'a> {
     pub(crate) fn of(id: &'a str, target: &'a PushTarget, outcome: PushOutcome, at: u64) -> Self {
-        let (device, topic) = match target {
-            PushTarget::Device(device) => (Some(&**device), None),
-            PushTarget::Topic(topic) => (None, Some(&**topic)),
-        };
-        let mut receipt = Self { device, topic, ..Self::refused(id, None, at) };
-        receipt.outcome = outcome.name();
-        match outcome {
-            PushOutcome::Refused(refusal) => receipt.reason = Some(refusal.name()),
-            PushOutcome::Accepted { shards, streams } => {
-                (receipt.shards, receipt.streams) = (Some(shards), Some(streams));
-            }
-            _ => {}
+        let (mut device, mut topic, mut group) = (None, None, None);
+        match target {
+            PushTarget::Device(name) => device = Some(&**name),
+            PushTarget::Topic(name) => topic = Some(&**name),
+            PushTarget::Group(name) => group = Some(&**name),
         }
-        receipt
+        Self { id, device, topic, group, told: outcome.into(), detail: None, at, source: None }
     }
 
     /// Of what was no push.
-    pub(crate) fn refused(id: &'a str, reason: Option<&'static str>, at: u64) -> Self {
-        Self {
-            id,
-            device: None,
-            topic: None,
-            outcome: "refused",
-            reason,
-            detail: None,
-            shards: None,
-            streams: None,
-            at,
-            source: None,
-        }
+    pub(crate) fn refused(id: &'a str, reason: Refusal, at: u64) -> Self {
+        let told = PushOutcome::Refused(reason).into();
+        Self { id, device: None, topic: None, group: None, told, detail: None, at, source: None }
     }
 
     /// Receipts of one device stay in order.

@@ -1,22 +1,31 @@
 //! What may be pushed, and what becomes of it.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::{PublishProperties, QoS};
 use holdfast_wire::store::StoreError;
 use holdfast_wire::topic::validate_name;
 use rustc_hash::FxHasher;
 
+use super::outcome::PushOutcome;
 use crate::core::{Core, now_ms};
+
+/// Longest collapse key, in bytes.
+pub const COLLAPSE_KEY_BYTES_MAX: usize = 256;
+
+/// Longest name of a group, in bytes.
+pub const GROUP_BYTES_MAX: usize = 128;
 
 /// A push as it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PushRequest {
     /// Whom it is for.
     pub target: PushTarget,
-    /// Topic of a push to a device; none: the configured one. Ignored for a push to a topic.
+    /// Topic of a push to a device or a group; none: the configured one. Ignored for a push to a topic.
     pub topic: Option<String>,
     /// The application's bytes.
     pub payload: Vec<u8>,
@@ -28,6 +37,9 @@ pub struct PushRequest {
     pub content_type: Option<String>,
     /// For a push to a topic: also keep it as the topic's retained message.
     pub retain: bool,
+    /// For a push to a device or a group: it takes the place of what waits in the device's stream under the same key, 1 to
+    /// [`COLLAPSE_KEY_BYTES_MAX`] bytes.
+    pub collapse_key: Option<String>,
     /// Identity: the same id is pushed once, whoever asks how often. None: a fresh one is drawn.
     pub id: Option<String>,
     /// How long to wait for the outcome, at most [`crate::config::PushConfig::wait_max`].
@@ -41,70 +53,8 @@ pub enum PushTarget {
     Device(String),
     /// All that subscribe to this topic.
     Topic(String),
-}
-
-/// What became of a push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushOutcome {
-    /// The device acknowledged it, or it was QoS 0 and handed to its socket.
-    Delivered,
-    /// The device is away; its session keeps it.
-    Queued,
-    /// It was not acknowledged before its time passed. The device may have got it in the last moment.
-    Expired,
-    /// It will not reach the device.
-    Refused(Refusal),
-    /// A push to a topic is durable where it has to be and sent to all that hear it.
-    Accepted {
-        /// Shards that were sent it.
-        shards: usize,
-        /// Streams of persistent sessions that hold it.
-        streams: usize,
-    },
-}
-
-/// Why a push will not reach its device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its queue is full.
-    QueueFull,
-    /// It holds no subscription that matches the topic.
-    NotSubscribed,
-    /// There is no session of this client id that is connected or could keep it.
-    NoSuchSession,
-    /// The session rests, and with this QoS, the push's or the subscription's, nothing is kept for it.
-    NotConnected,
-    /// It takes only smaller packets.
-    TooLarge,
-    /// It answered with an error.
-    ByDevice,
-}
-
-impl PushOutcome {
-    /// The word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Queued => "queued",
-            Self::Expired => "expired",
-            Self::Refused(_) => "refused",
-            Self::Accepted { .. } => "accepted",
-        }
-    }
-}
-
-impl Refusal {
-    /// The word for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::NotSubscribed => "not_subscribed",
-            Self::NoSuchSession => "no_such_session",
-            Self::NotConnected => "not_connected",
-            Self::TooLarge => "too_large",
-            Self::ByDevice => "refused_by_device",
-        }
-    }
+    /// Every client that is in the group of this name while its members are walked.
+    Group(String),
 }
 
 /// The answer to a push.
@@ -119,6 +69,9 @@ pub struct PushAnswer {
 /// Why there is no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
+    /// The request is not JSON.
+    #[error("{0}")]
+    Malformed(String),
     /// The request cannot be carried out as it stands.
     #[error("{0}")]
     Invalid(String),
@@ -149,53 +102,76 @@ pub enum PushError {
 }
 
 impl PushRequest {
-    /// The message to deliver, checked. Its time to live counts from `asked_ms`.
-    pub(super) fn message(&self, core: &Core, asked_ms: u64) -> Result<SharedMessage, PushError> {
-        let now_ms = now_ms();
-        let invalid =
-            |what: &str, why: &dyn std::fmt::Display| Err(PushError::Invalid(format!("{what}: {why}")));
-        let from_template;
-        let topic = match (&self.target, &self.topic) {
-            (PushTarget::Device(client), _) if client.is_empty() || client.len() > usize::from(u16::MAX) => {
-                return invalid("device", &"a client id has 1 to 65535 bytes");
-            }
-            (PushTarget::Topic(topic), _) | (PushTarget::Device(_), Some(topic)) => topic,
-            (PushTarget::Device(client), None) => {
-                from_template = core.config.push.topic.replace("{client_id}", client);
-                if let Err(error) = validate_name(&from_template) {
-                    let why = format!("{client:?} cannot stand in push.topic ({error}); name a topic");
-                    return invalid("device", &why);
+    /// Whether it can be carried out as it stands.
+    pub(super) fn check(&self, core: &Core) -> Result<(), PushError> {
+        match &self.target {
+            PushTarget::Device(client) => self.topic_for(core, client).map(drop)?,
+            PushTarget::Topic(topic) => validate_name(topic).map_err(|error| invalid("topic", &error))?,
+            PushTarget::Group(group) => {
+                check_group(group).map_err(|why| invalid("group", &why))?;
+                if let Some(topic) = &self.topic {
+                    validate_name(topic).map_err(|error| invalid("topic", &error))?;
                 }
-                &from_template
             }
-        };
-        if let Err(error) = validate_name(topic) {
-            return invalid("topic", &error);
         }
         if self.ttl_s == Some(0) {
-            return invalid("ttl_s", &"a push lives at least 1 second");
+            return Err(invalid("ttl_s", &"a push lives at least 1 second"));
         }
-        if self
-            .content_type
-            .as_ref()
-            .is_some_and(|text| text.len() > usize::from(u16::MAX) || text.contains('\0'))
-        {
-            return invalid("content_type", &"at most 65535 bytes, none of them 0");
+        let is_too_long = |text: &String| text.len() > usize::from(u16::MAX) || text.contains('\0');
+        if self.content_type.as_ref().is_some_and(is_too_long) {
+            return Err(invalid("content_type", &"at most 65535 bytes, none of them 0"));
         }
+        match &self.collapse_key {
+            Some(key) if key.is_empty() || key.len() > COLLAPSE_KEY_BYTES_MAX => {
+                Err(invalid("collapse_key", &format_args!("1 to {COLLAPSE_KEY_BYTES_MAX} bytes")))
+            }
+            Some(_) if matches!(self.target, PushTarget::Topic(_)) => Err(invalid(
+                "collapse_key",
+                &"subscribers of a topic stand at different places of its stream; push to a device or a group",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a push to this client is published.
+    pub(super) fn topic_for(&self, core: &Core, client: &str) -> Result<Cow<'_, str>, PushError> {
+        if client.is_empty() || client.len() > ClientId::BYTES_MAX {
+            return Err(invalid("device", &"a client id has 1 to 65535 bytes"));
+        }
+        if let Some(topic) = &self.topic {
+            validate_name(topic).map_err(|error| invalid("topic", &error))?;
+            return Ok(Cow::Borrowed(topic));
+        }
+        let topic = core.config.push.topic.replace("{client_id}", client);
+        if let Err(error) = validate_name(&topic) {
+            let why = format!("{client:?} cannot stand in push.topic ({error}); name a topic");
+            return Err(invalid("device", &why));
+        }
+        Ok(Cow::Owned(topic))
+    }
+
+    /// The message to deliver; [`PushRequest::check`] found nothing wrong. Its time to live counts from `asked_ms`.
+    pub(super) fn message(&self, core: &Core, topic: &str, asked_ms: u64) -> SharedMessage {
+        let now_ms = now_ms();
         let mut properties = Vec::new();
         PublishProperties { content_type: self.content_type.as_deref(), ..PublishProperties::default() }
             .encode_forwardable(&mut properties);
-        Ok(SharedMessage::new(&Message {
+        SharedMessage::new(&Message {
             id: core.next_message_id(now_ms),
             topic,
             qos: self.qos,
             retain: self.retain && matches!(self.target, PushTarget::Topic(_)),
             publisher: "",
             published_at_ms: now_ms,
-            expires_at_ms: self.ttl_s.map_or(0, |ttl_s| asked_ms + u64::from(ttl_s) * 1_000),
+            expires_at_ms: self.expires_at_ms(asked_ms),
             properties: &properties,
             payload: &self.payload,
-        }))
+        })
+    }
+
+    /// 0: never.
+    pub(super) fn expires_at_ms(&self, asked_ms: u64) -> u64 {
+        self.ttl_s.map_or(0, |ttl_s| asked_ms + u64::from(ttl_s) * 1_000)
     }
 
     /// Tells a repetition from another push under the same id.
@@ -204,4 +180,28 @@ impl PushRequest {
         Self { id: None, wait: Duration::ZERO, ..self.clone() }.hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// Whether a group may have this name: one that stands in a path and in a key as it is.
+pub(super) fn check_group(name: &str) -> Result<(), String> {
+    let is_known = |character: char| character.is_ascii_alphanumeric() || "._-:".contains(character);
+    if name.is_empty() || name.len() > GROUP_BYTES_MAX || !name.chars().all(is_known) {
+        return Err(format!("a group's name is 1 to {GROUP_BYTES_MAX} of A-Z a-z 0-9 . _ - :"));
+    }
+    if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return Err("a group's name begins with a letter or a digit".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a client may have this id (MQTT-1.5.4).
+pub(super) fn check_client(id: &str) -> Result<(), String> {
+    if id.is_empty() || id.len() > ClientId::BYTES_MAX || id.contains('\0') {
+        return Err(format!("a client id has 1 to {} bytes, none of them 0", ClientId::BYTES_MAX));
+    }
+    Ok(())
+}
+
+fn invalid(what: &str, why: &dyn std::fmt::Display) -> PushError {
+    PushError::Invalid(format!("{what}: {why}"))
 }

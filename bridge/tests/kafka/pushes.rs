@@ -359,6 +359,7 @@ fn a_push_by_http_leaves_a_receipt_if_that_is_wanted() {
         qos: QoS::AtLeastOnce,
         ttl_s: None,
         content_type: None,
+        collapse_key: None,
         retain: false,
         id: Some("asked".into()),
         wait: DEADLINE,

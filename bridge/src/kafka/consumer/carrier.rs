@@ -10,7 +10,7 @@ use crate::config::PushTopicConfig;
 use crate::core::{Core, now_ms};
 use crate::kafka::book::Book;
 use crate::metrics as names;
-use crate::push::{PushError, PushRequest, PushTarget, Receipt, Source, body, until_known};
+use crate::push::{PushError, PushRequest, PushTarget, Receipt, Refusal, Source, Terms, body, until_known};
 
 /// Longest id, and longest target, that a receipt repeats of what is no push, in bytes; and longest explanation. A receipt that its topic
 /// does not take would hold up the partition.
@@ -37,7 +37,7 @@ pub(super) struct Read {
 
 /// Why a record is no push, and what could be made out of it for its sender.
 struct NoPush {
-    reason: &'static str,
+    reason: Refusal,
     detail: String,
     names: Names,
 }
@@ -48,6 +48,7 @@ struct Names {
     id: Option<String>,
     device: Option<String>,
     topic: Option<String>,
+    group: Option<String>,
 }
 
 impl Names {
@@ -58,6 +59,7 @@ impl Names {
             id: short(self.id, ID_BYTES_MAX),
             device: short(self.device, TARGET_BYTES_MAX),
             topic: short(self.topic, TARGET_BYTES_MAX),
+            group: short(self.group, TARGET_BYTES_MAX),
         }
     }
 }
@@ -77,11 +79,12 @@ impl Carrier {
         let push = if json.len() > bytes_max {
             let detail =
                 format!("{} bytes; a push has at most {bytes_max} (push.body_bytes_max)", json.len());
-            Err(NoPush { reason: "too_large", detail, names: Names::default() })
+            Err(NoPush { reason: Refusal::TooLarge, detail, names: Names::default() })
         } else {
-            body::read(json, Duration::ZERO).map_err(|detail| {
+            body::read(json, Duration::ZERO).map_err(|error| {
                 let names: Names = serde_json::from_slice(json).unwrap_or_default();
-                NoPush { reason: "invalid", detail, names: names.within_bounds() }
+                let names = names.within_bounds();
+                NoPush { reason: Refusal::Invalid, detail: error.to_string(), names }
             })
         };
         Read {
@@ -108,7 +111,9 @@ impl Carrier {
         };
         let id = push.id.clone().unwrap_or_else(place);
         let target = push.target.clone();
-        let known = until_known(&self.core, &id, push, asked_ms, self.acknowledged_within).await;
+        let acknowledged_within = Some(self.acknowledged_within);
+        let terms = Terms { asked_ms, acknowledged_within, has_receipt: true, is_remembered: true };
+        let known = until_known(&self.core, &id, push, terms).await;
         let (reason, error) = match known {
             Ok(outcome) => {
                 metrics::counter!(names::PUSH_RECORDS, "result" => "carried_out").increment(1);
@@ -117,14 +122,15 @@ impl Carrier {
                 return true;
             }
             Err(PushError::Stopped) => return false,
-            Err(error @ PushError::IdReused(_)) => ("id_reused", error),
-            Err(error @ PushError::Store(_)) => ("store", error),
-            Err(error) => ("invalid", error),
+            Err(error @ PushError::IdReused(_)) => (Refusal::IdReused, error),
+            Err(error @ PushError::Store(_)) => (Refusal::Store, error),
+            Err(error) => (Refusal::Invalid, error),
         };
         let mut names = Names { id: Some(id.clone()), ..Names::default() };
         match target {
             PushTarget::Device(device) => names.device = Some(device),
             PushTarget::Topic(topic) => names.topic = Some(topic),
+            PushTarget::Group(group) => names.group = Some(group),
         }
         let names = names.within_bounds();
         self.refuse(&id, &NoPush { reason, detail: error.to_string(), names }, source).await;
@@ -142,9 +148,10 @@ impl Carrier {
         let receipt = Receipt {
             device: names.device.as_deref(),
             topic: names.topic.as_deref(),
+            group: names.group.as_deref(),
             detail: Some(&detail),
             source: Some(source),
-            ..Receipt::refused(id, Some(reason), now_ms())
+            ..Receipt::refused(id, *reason, now_ms())
         };
         self.write(&receipt).await;
     }

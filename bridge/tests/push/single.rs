@@ -1,78 +1,18 @@
-//! `POST /v1/push`: each push has one outcome, and its sender hears it.
+//! `POST /v1/push`, to a device and to a topic.
 
-mod shard;
-
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 
+use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
-use holdfast_bridge::{BridgeConfig, push};
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::link::{InterestKind, Outcome};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Request, StoreError};
+use holdfast_wire::store::{Reply, Request, StoreError};
 use serde_json::{Value, json};
-use shard::*;
 
-/// The API on a port of its own, as `dev` mounts it on the admin address.
-struct Api {
-    address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
-}
-
-impl Api {
-    fn of(rig: &Rig) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = push::router(rig.bridge.clone());
-        runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { address, _runtime: runtime }
-    }
-
-    fn post(&self, body: &Value) -> (u16, Value) {
-        post(self.address, &body.to_string(), "")
-    }
-
-    /// Posts without waiting, for a push that a shard has yet to report.
-    fn post_later(&self, body: Value) -> JoinHandle<(u16, Value)> {
-        let address = self.address;
-        std::thread::spawn(move || post(address, &body.to_string(), ""))
-    }
-}
-
-fn post(address: SocketAddr, body: &str, headers: &str) -> (u16, Value) {
-    request(address, "POST /v1/push", body, headers)
-}
-
-fn request(address: SocketAddr, line: &str, body: &str, headers: &str) -> (u16, Value) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let is_problem = head.to_lowercase().contains("application/problem+json");
-    let body: Value = serde_json::from_str(body).unwrap_or(Value::Null);
-    assert_eq!(is_problem, body["title"].is_string(), "{answer}");
-    (status, body)
-}
-
-fn numbered(heard: Heard) -> (u64, String, String) {
-    match heard {
-        Heard::Deliver { delivery, topic, payload, .. } => (delivery, topic, payload),
-        other => panic!("no delivery: {other:?}"),
-    }
-}
+use crate::api::{Api, bounded, numbered, post};
+use crate::shard::{Heard, Rig, memory_store, owner};
 
 #[test]
 fn what_the_shard_reports_is_what_the_sender_hears() {
@@ -194,7 +134,7 @@ fn the_same_id_is_pushed_once_whoever_asks() {
 #[test]
 fn beyond_the_bound_a_push_is_turned_away_with_a_hint() {
     let push = PushConfig { in_flight_max: 1, ..PushConfig::default() };
-    let rig = Rig::start_with(BridgeConfig { push, ..BridgeConfig::default() }, memory_store());
+    let rig = bounded(push);
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let sender = api.post_later(json!({ "device": "d", "payload": "1" }));
@@ -225,54 +165,6 @@ fn a_push_to_a_topic_reaches_subscribers_streams_and_those_who_come_later() {
     let read = holdfast_wire::link::RetainedRead { token: 1, filter: "scores/1", after: "", messages_max: 9 };
     shard.say(&holdfast_wire::link::ToBridge::RetainedRead(read));
     assert!(matches!(shard.hear(), Heard::Retained { payload, .. } if payload == "2:1"));
-}
-
-#[test]
-fn a_request_that_makes_no_sense_is_told_why() {
-    let rig = Rig::start();
-    let api = Api::of(&rig);
-    for (body, hint) in [
-        ("", "EOF"),
-        ("[]", "must be a JSON object"),
-        ("{}", "name a device or a topic"),
-        (r#"{"device":"d"}"#, "give a payload"),
-        (r#"{"device":"d","payload":1,"ttl":5}"#, "unknown field `ttl`"),
-        (r#"{"device":"d","payload":1,"qos":3}"#, "qos"),
-        (r#"{"device":"d","payload":1,"ttl_s":0}"#, "ttl_s"),
-        (r#"{"device":"","payload":1}"#, "device"),
-        (r#"{"device":"a+b","payload":1}"#, "device: \"a+b\" cannot stand in push.topic"),
-        (r#"{"device":"d","topic":"a/+","payload":1}"#, "topic"),
-        (r#"{"topic":"a/#","payload":1}"#, "topic"),
-        (r#"{"device":"d","payload":1,"retain":true}"#, "retain"),
-        (
-            r#"{"device":"d","payload":1,"collapse_key":"k"}"#,
-            "collapse_key: pushes that wait are not replaced",
-        ),
-        (r#"{"device":"d","payload":1,"payload_base64":""}"#, "not both"),
-        (r#"{"device":"d","payload_base64":"*"}"#, "payload_base64"),
-        (r#"{"device":"d","payload":1,"id":""}"#, "id"),
-    ] {
-        let (status, problem) = post(api.address, body, "");
-        assert_eq!(status, 400, "{body}");
-        let detail = problem["detail"].as_str().unwrap();
-        assert!(detail.contains(hint), "{body}: {detail}");
-    }
-}
-
-#[test]
-fn whoever_asks_for_something_else_is_told_in_the_same_words() {
-    let push = PushConfig { body_bytes_max: 100, ..PushConfig::default() };
-    let rig = Rig::start_with(BridgeConfig { push, ..BridgeConfig::default() }, memory_store());
-    let api = Api::of(&rig);
-    for (line, body, status, hint) in [
-        ("GET /v1/push", "", 405, "POST"),
-        ("POST /v1/push/d", "", 404, "/v1/push"),
-        ("POST /v1/push", &*"x".repeat(200), 413, "at most 100 bytes"),
-    ] {
-        let (answered, problem) = request(api.address, line, body, "");
-        assert_eq!((answered, problem["status"].as_u64()), (status, Some(status.into())), "{line}");
-        assert!(problem["detail"].as_str().unwrap().contains(hint), "{problem}");
-    }
 }
 
 #[test]
@@ -307,6 +199,47 @@ fn what_the_store_may_have_kept_is_not_refused() {
     store.answers.store(true, Ordering::Release);
     let patient = json!({ "device": "away", "payload": "1", "id": "in doubt" });
     assert_eq!(api.post(&patient), (202, json!({ "id": "in doubt", "outcome": "queued" })));
+}
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_that_waits_under_the_same_key() {
+    let rig = Rig::start();
+    let api = Api::of(&rig);
+    let epoch = rig.session("away", owner(1), &["devices/away/push"]);
+    rig.rest("away", epoch);
+    for (payload, key) in [("1", Some("score")), ("2", None), ("3", Some("score")), ("4", Some("weather"))] {
+        let mut body = json!({ "device": "away", "payload": payload });
+        if let Some(key) = key {
+            body["collapse_key"] = json!(key);
+        }
+        assert_eq!(api.post(&body).1["outcome"], "queued");
+    }
+    assert_eq!(rig.stream(StreamKey::Device("away".into())), ["2", "3", "4"]);
+}
+
+#[test]
+fn what_a_full_stream_does_not_take_is_refused() {
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::new(Full(memory_store())));
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    shard.announce(InterestKind::Filter, "news", true);
+    let epoch = rig.session("away", owner(1), &["devices/away/push", "news"]);
+    rig.rest("away", epoch);
+    let (status, body) = api.post(&json!({ "device": "away", "payload": "1" }));
+    assert_eq!((status, &body["reason"]), (429, &json!("queue_full")));
+    let (status, body) = api.post(&json!({ "topic": "news", "payload": "1" }));
+    assert_eq!((status, &body["streams"], &body["streams_full"]), (202, &json!(0), &json!(1)), "{body}");
+}
+
+/// Every stream of it is full and keeps what it has.
+struct Full(Arc<dyn Store>);
+
+impl Store for Full {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        match request {
+            Request::Append { streams, .. } => reply(Ok(Reply::Appended { at: Vec::new(), full: streams })),
+            request => self.0.submit(request, reply),
+        }
+    }
 }
 
 /// Says that it is full although it takes what it is given.

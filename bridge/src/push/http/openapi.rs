@@ -1,0 +1,164 @@
+//! The OpenAPI document of the push API, made of the types that it reads and writes.
+//!
+//! Each handler's file describes its own operation beside it; `docs/push-api.openapi.json` is this document, and a test compares the two.
+
+use axum::Json;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use super::{batch, groups, single};
+use crate::push::problem::{Kind, Problem};
+use crate::push::receipt::Receipt;
+
+/// The document.
+pub fn document() -> Value {
+    let mut schemas = SchemaSettings::draft2020_12()
+        .with(|settings| settings.definitions_path = "/components/schemas".into())
+        .into_generator();
+    let mut paths = Map::new();
+    let operations = [single::operation(&mut schemas), batch::operation(&mut schemas)];
+    for Operation { method, path, value } in operations.into_iter().chain(groups::operations(&mut schemas)) {
+        paths.entry(path).or_insert_with(|| json!({}))[method] = value;
+    }
+    schemas.subschema_for::<Receipt<'_>>();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Holdfast push API",
+            "version": "1",
+            "description": "Pushes to devices, and groups of devices. Every error is a problem (RFC 9457) whose `type` is stable; `GET` at that address \
+                says what it means. The schema `Receipt` describes the records of `pushes.receipts_topic`.",
+        },
+        "paths": paths,
+        "components": { "schemas": schemas.take_definitions(true) },
+    })
+}
+
+pub(super) async fn show() -> Json<Value> {
+    Json(document())
+}
+
+pub(super) async fn show_problem(Path(name): Path<String>) -> Response {
+    match Kind::ALL.into_iter().find(|kind| kind.name() == name) {
+        Some(kind) => Json(kind.describe()).into_response(),
+        None => Problem::new(Kind::NotFound, "no problem has this name").into_response(),
+    }
+}
+
+/// What one method at one path takes and answers.
+pub(super) struct Operation {
+    method: &'static str,
+    path: &'static str,
+    value: Value,
+}
+
+impl Operation {
+    pub(super) fn new(
+        method: &'static str,
+        path: &'static str,
+        id: &str,
+        summary: &str,
+        description: &str,
+    ) -> Self {
+        let value = json!({
+            "operationId": id,
+            "summary": summary,
+            "description": description,
+            "parameters": [],
+            "responses": {},
+        });
+        let operation = Self { method, path, value };
+        if path.contains("{group}") {
+            let name = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]*$" });
+            return operation
+                .parameter(json!({ "name": "group", "in": "path", "required": true, "schema": name }));
+        }
+        operation
+    }
+
+    pub(super) fn query<T: JsonSchema>(
+        self,
+        schemas: &mut SchemaGenerator,
+        name: &str,
+        description: &str,
+    ) -> Self {
+        let schema = schemas.subschema_for::<T>();
+        self.parameter(json!({ "name": name, "in": "query", "description": description, "schema": schema }))
+    }
+
+    pub(super) fn header(self, name: &str, description: &str) -> Self {
+        let schema = json!({ "type": "string" });
+        self.parameter(json!({ "name": name, "in": "header", "description": description, "schema": schema }))
+    }
+
+    fn parameter(mut self, parameter: Value) -> Self {
+        if let Some(parameters) = self.value["parameters"].as_array_mut() {
+            parameters.push(parameter);
+        }
+        self
+    }
+
+    /// A body of this type, or of lines of it.
+    pub(super) fn takes<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator, content_type: &str) -> Self {
+        self.value["requestBody"]["required"] = json!(true);
+        self.value["requestBody"]["content"][content_type] = content::<T>(schemas, content_type);
+        self
+    }
+
+    pub(super) fn answers<T: JsonSchema>(
+        self,
+        schemas: &mut SchemaGenerator,
+        status: u16,
+        description: &str,
+    ) -> Self {
+        self.response(status, description, "application/json", content::<T>(schemas, "application/json"))
+    }
+
+    pub(super) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
+        self.value["responses"][status.to_string()] = json!({ "description": description });
+        self
+    }
+
+    /// 200 with lines of this type, or of one that was named before.
+    pub(super) fn streams<T: JsonSchema>(self, schemas: &mut SchemaGenerator, description: &str) -> Self {
+        let lines = "application/x-ndjson";
+        let mut content = content::<T>(schemas, lines);
+        let before = &self.value["responses"]["200"]["content"][lines]["schema"];
+        if !before.is_null() {
+            content["schema"] = json!({ "anyOf": [before, content["schema"]] });
+        }
+        self.response(200, description, lines, content)
+    }
+
+    pub(super) fn problems(mut self, schemas: &mut SchemaGenerator, kinds: &[Kind]) -> Self {
+        for kind in kinds {
+            let problem = content::<Problem>(schemas, "application/problem+json");
+            let description = format!("problem `{}`", kind.name());
+            self = self.response(kind.status().as_u16(), &description, "application/problem+json", problem);
+        }
+        self
+    }
+
+    /// One more thing that a status may mean.
+    fn response(mut self, status: u16, description: &str, content_type: &str, content: Value) -> Self {
+        let response = &mut self.value["responses"][status.to_string()];
+        response["description"] = match response["description"].as_str() {
+            Some(before) => json!(format!("{before}; {description}")),
+            None => json!(description),
+        };
+        response["content"][content_type] = content;
+        self
+    }
+}
+
+fn content<T: JsonSchema>(schemas: &mut SchemaGenerator, content_type: &str) -> Value {
+    let schema = schemas.subschema_for::<T>();
+    if ["application/x-ndjson", "text/plain"].contains(&content_type) {
+        // OpenAPI 3.1 has no word for lines.
+        return json!({ "x-lines": true, "schema": schema });
+    }
+    json!({ "schema": schema })
+}

@@ -1,0 +1,233 @@
+//! Errors of the API as problem details (RFC 9457): every answer that is no outcome.
+//!
+//! A problem's `type` is stable: a program may decide by it. `GET` at that address says what it means; docs/pushes.md lists them all.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use holdfast_wire::store::StoreError;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::request::PushError;
+
+/// What kind of problem there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Malformed,
+    Invalid,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    TooLarge,
+    UnsupportedMediaType,
+    IdReused,
+    Busy,
+    StoreAway,
+    StoreUnreadable,
+    StoreFull,
+    InDoubt,
+    Stopping,
+    InFlight,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Malformed,
+        Self::Invalid,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Timeout,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::IdReused,
+        Self::Busy,
+        Self::StoreAway,
+        Self::StoreUnreadable,
+        Self::StoreFull,
+        Self::InDoubt,
+        Self::Stopping,
+        Self::InFlight,
+    ];
+
+    /// The last part of its address, its status, its title.
+    fn row(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::Malformed => ("malformed", StatusCode::BAD_REQUEST, "It is not JSON"),
+            Self::Invalid => ("invalid", StatusCode::BAD_REQUEST, "It cannot be understood"),
+            Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Nothing is here"),
+            Self::MethodNotAllowed => {
+                ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The method is not known here")
+            }
+            Self::Timeout => ("timeout", StatusCode::REQUEST_TIMEOUT, "The rest of the request did not come"),
+            Self::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "It is too large"),
+            Self::UnsupportedMediaType => {
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                ("unsupported-media-type", status, "The content type is not known here")
+            }
+            Self::IdReused => {
+                ("id-reused", StatusCode::UNPROCESSABLE_ENTITY, "The id belongs to another push")
+            }
+            Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much is under way"),
+            Self::StoreAway => {
+                ("store-away", StatusCode::SERVICE_UNAVAILABLE, "The session store is unavailable")
+            }
+            Self::StoreUnreadable => {
+                let title = "The session store holds what cannot be read";
+                ("store-unreadable", StatusCode::SERVICE_UNAVAILABLE, title)
+            }
+            Self::StoreFull => {
+                ("store-full", StatusCode::INSUFFICIENT_STORAGE, "The session store has no room")
+            }
+            Self::InDoubt => ("in-doubt", StatusCode::SERVICE_UNAVAILABLE, "The store cannot take it now"),
+            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The bridge is stopping"),
+            Self::InFlight => {
+                let title = "The outcome is not known yet; ask again with the same id";
+                ("in-flight", StatusCode::GATEWAY_TIMEOUT, title)
+            }
+        }
+    }
+
+    /// What it means, and what to do.
+    fn meaning(self) -> &'static str {
+        match self {
+            Self::Malformed => "The body, or one of its lines, is not JSON, or ends too early.",
+            Self::Invalid => {
+                "A field, a name or the query is not as it must be; `detail` says which, and what is allowed."
+            }
+            Self::NotFound => "There is nothing at this address.",
+            Self::MethodNotAllowed => {
+                "The address is right, the method is not: the Allow header says which are."
+            }
+            Self::Timeout => {
+                "Nothing more of the body came for five minutes. What came before was carried out."
+            }
+            Self::TooLarge => "The body or the line is longer than allowed.",
+            Self::UnsupportedMediaType => {
+                "The body's content type, charset or encoding is none that is read here."
+            }
+            Self::IdReused => "Another push was asked for with this id. Give each push an id of its own.",
+            Self::Busy => {
+                "A bound of this bridge is reached (push.in_flight_max, or 64 batches). Nothing was done; ask again later."
+            }
+            Self::StoreAway => {
+                "The session store is away. A push went nowhere, one to a topic may have been stored; ask again."
+            }
+            Self::StoreUnreadable => {
+                "The session store holds what this release cannot read. See to the store."
+            }
+            Self::StoreFull => {
+                "The session store has no room for it, or the group would have too many members."
+            }
+            Self::InDoubt => {
+                "The session store did not confirm that it keeps the push, and may keep it all the same. The bridge goes on trying; ask again with the same id to hear the outcome."
+            }
+            Self::Stopping => "This bridge is stopping. Ask another one.",
+            Self::InFlight => "The outcome is not known yet. Ask again with the same id to hear it.",
+        }
+    }
+
+    /// The same for a program.
+    pub(crate) fn describe(self) -> serde_json::Value {
+        let (_, status, title) = self.row();
+        let kind = format!("/v1/problems/{}", self.name());
+        serde_json::json!({ "type": kind, "title": title, "status": status.as_u16(), "meaning": self.meaning() })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    pub(crate) fn status(self) -> StatusCode {
+        self.row().1
+    }
+}
+
+/// A problem (RFC 9457).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// Which problem it is, as an address relative to the API's.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The same in words.
+    title: &'static str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong in this case.
+    detail: String,
+    /// The push's id, where asking again with it tells the outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// Where it is in a body of lines, counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let (name, status, title) = kind.row();
+        Self {
+            kind: format!("/v1/problems/{name}"),
+            title,
+            status: status.as_u16(),
+            detail: detail.into(),
+            id: None,
+            line: None,
+        }
+    }
+
+    pub(crate) fn at_line(self, line: u64) -> Self {
+        Self { line: Some(line), ..self }
+    }
+
+    /// Says also what was done before.
+    pub(crate) fn after(mut self, done: &str) -> Self {
+        self.detail.push_str(done);
+        self
+    }
+}
+
+impl From<&PushError> for Problem {
+    fn from(error: &PushError) -> Self {
+        let kind = match error {
+            PushError::Malformed(_) => Kind::Malformed,
+            PushError::Invalid(_) => Kind::Invalid,
+            PushError::IdReused(_) => Kind::IdReused,
+            PushError::Busy => Kind::Busy,
+            PushError::Store(StoreError::Unreadable(_)) => Kind::StoreUnreadable,
+            PushError::Store(_) => Kind::StoreAway,
+            PushError::Held { .. } => Kind::InDoubt,
+            PushError::Stopped => Kind::Stopping,
+            PushError::StillInFlight { .. } => Kind::InFlight,
+        };
+        let id = match error {
+            PushError::StillInFlight { id } | PushError::Held { id } => Some(id.clone()),
+            _ => None,
+        };
+        Self { id, ..Self::new(kind, error.to_string()) }
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        let kind = match error {
+            StoreError::Full(_) => Kind::StoreFull,
+            StoreError::Unreadable(_) => Kind::StoreUnreadable,
+            _ => Kind::StoreAway,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Texts and numbers alone: there is nothing that could not be written.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let kind = HeaderValue::from_static("application/problem+json");
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

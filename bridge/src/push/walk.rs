@@ -1,0 +1,146 @@
+//! A push to a group: to each of its members, page by page, with a bounded number on their way.
+//!
+//! ```text
+//! page of members ──> member: push to a device, again while the store is away ──> tally ──> done
+//!      ^ next page, once there is room in the window        └──> line, if someone listens
+//! ```
+//!
+//! So a group of a million costs the memory of one page and one window. The walk is remembered by the push's id as a whole, its members are not:
+//! whoever asks for it again after this bridge died asks for all of them again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_wire::ids::ClientId;
+use holdfast_wire::store::{Page, Reply, Request};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::deliver::{self, Patience};
+use super::outcome::{PushOutcome, Refusal, Tally};
+use super::request::{PushError, PushRequest};
+use super::{STREAM_BYTES_MAX, Terms};
+use crate::core::{Core, now_ms};
+use crate::metrics as names;
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
+
+/// Members on a page.
+const PAGE_MEMBERS: u32 = 1_000;
+/// Who listens to members' outcomes and takes none for so long is given up; the walk goes on.
+const LISTENER_STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// Where members' outcomes are told as they come.
+pub(super) type Listener = mpsc::Sender<(ClientId, PushOutcome)>;
+
+/// Pushes to every member. An error only before the first of them.
+pub(super) async fn to_group(
+    core: &Arc<Core>,
+    group: &str,
+    request: &Arc<PushRequest>,
+    terms: Terms,
+    mut listener: Option<Listener>,
+) -> Result<PushOutcome, PushError> {
+    // Never closed, so there is always a permit to come.
+    let _turn = core.pushes.walks.acquire().await;
+    let question = |page| Request::GroupMembers { group: group.into(), page, members_max: PAGE_MEMBERS };
+    let mut page = members(ask(&*core.store, question(None)).await.map_err(PushError::Store)?);
+    let window =
+        core.config.push.stream_in_flight_max.min(STREAM_BYTES_MAX / request.payload.len().max(1)).max(1);
+    let mut pushing = JoinSet::new();
+    let mut tally = Tally::default();
+    loop {
+        for client in page.clients {
+            if pushing.len() >= window {
+                settle(pushing.join_next().await, &mut tally, &mut listener).await;
+            }
+            pushing.spawn(to_member(Arc::clone(core), client, Arc::clone(request), terms));
+        }
+        let Some(next) = page.next else { break };
+        page = match ask_until_answered(&*core.store, question(Some(next))).await {
+            Ok(reply) => members(reply),
+            Err(error) => {
+                // Nobody else can name the rest, and those before have had theirs.
+                tracing::error!(%error, group, "the members of a group cannot be read to their end");
+                tally.count(PushOutcome::Refused(Refusal::Store));
+                break;
+            }
+        };
+    }
+    while let Some(joined) = pushing.join_next().await {
+        settle(Some(joined), &mut tally, &mut listener).await;
+    }
+    if tally.pushes() == 0 {
+        return Ok(PushOutcome::Refused(Refusal::NoSuchGroup));
+    }
+    Ok(PushOutcome::Done(tally))
+}
+
+struct MembersPage {
+    clients: Vec<ClientId>,
+    next: Option<Page>,
+}
+
+fn members(reply: Reply) -> MembersPage {
+    match reply {
+        Reply::Members { clients, next } => MembersPage { clients, next },
+        _ => MembersPage { clients: Vec::new(), next: None },
+    }
+}
+
+/// One member's push to its outcome; a store that is away is waited for, as long as the push is of use.
+async fn to_member(
+    core: Arc<Core>,
+    client: ClientId,
+    request: Arc<PushRequest>,
+    terms: Terms,
+) -> (ClientId, PushOutcome) {
+    let outcome = match request.topic_for(&core, &client) {
+        Ok(topic) => push(&core, &client, &request, &topic, terms).await,
+        Err(_) => PushOutcome::Refused(Refusal::Invalid),
+    };
+    metrics::counter!(names::PUSHES, "outcome" => outcome.name()).increment(1);
+    (client, outcome)
+}
+
+async fn push(
+    core: &Arc<Core>,
+    client: &str,
+    request: &PushRequest,
+    topic: &str,
+    terms: Terms,
+) -> PushOutcome {
+    let _permit = core.pushes.streamed.acquire().await;
+    let message = request.message(core, topic, terms.asked_ms);
+    let mut retry_after = RETRY_MIN;
+    loop {
+        if message.view().is_expired(now_ms()) {
+            return PushOutcome::Expired;
+        }
+        let patience = Patience { until: terms.acknowledged_within.map(|within| Instant::now() + within) };
+        let collapse_key = request.collapse_key.as_deref();
+        match deliver::to_device(core, client, &message, collapse_key, patience, &|| {}).await {
+            Ok(outcome) => return outcome,
+            Err(PushError::Store(error)) if is_temporary(&error) => {
+                metrics::counter!(names::STORE_RETRIES).increment(1);
+                tokio::time::sleep(retry_after).await;
+                retry_after = (retry_after * 2).min(RETRY_MAX);
+            }
+            Err(_) => return PushOutcome::Refused(Refusal::Store),
+        }
+    }
+}
+
+async fn settle(
+    joined: Option<Result<(ClientId, PushOutcome), tokio::task::JoinError>>,
+    tally: &mut Tally,
+    listener: &mut Option<Listener>,
+) {
+    // A member's task is not aborted and does not panic.
+    let Some(Ok((client, outcome))) = joined else { return };
+    tally.count(outcome);
+    if let Some(tell) = listener
+        && tell.send_timeout((client, outcome), LISTENER_STUCK_AFTER).await.is_err()
+    {
+        *listener = None;
+    }
+}

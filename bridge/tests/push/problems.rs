@@ -1,0 +1,95 @@
+//! Whatever is no outcome is a problem with a type that stays.
+
+use holdfast_bridge::config::PushConfig;
+use serde_json::json;
+
+use crate::api::{Api, bounded, post};
+use crate::shard::Rig;
+
+#[test]
+fn a_request_that_makes_no_sense_is_told_why() {
+    let rig = Rig::start();
+    let api = Api::of(&rig);
+    for (body, problem, hint) in [
+        ("", "malformed", "EOF"),
+        ("[]", "malformed", "must be a JSON object"),
+        (r#"{"device":"d","payload":tru}"#, "malformed", "expected"),
+        ("{}", "invalid", "name a device or a topic or a group"),
+        (r#"{"device":"d"}"#, "invalid", "give a payload"),
+        (r#"{"device":7,"payload":1}"#, "invalid", "expected a string"),
+        (r#"{"device":"d","payload":1,"ttl":5}"#, "invalid", "unknown field `ttl`"),
+        (r#"{"device":"d","payload":1,"qos":3}"#, "invalid", "qos"),
+        (r#"{"device":"d","payload":1,"ttl_s":0}"#, "invalid", "ttl_s"),
+        (r#"{"device":"","payload":1}"#, "invalid", "device"),
+        (r#"{"device":"a+b","payload":1}"#, "invalid", "device: \"a+b\" cannot stand in push.topic"),
+        (r#"{"device":"d","topic":"a/+","payload":1}"#, "invalid", "topic"),
+        (r#"{"device":"d","group":"g","payload":1}"#, "invalid", "not both"),
+        (r#"{"group":"a b","payload":1}"#, "invalid", "group: a group's name is 1 to 128 of"),
+        (r#"{"group":".","payload":1}"#, "invalid", "group: a group's name begins with"),
+        (r#"{"topic":"a/#","payload":1}"#, "invalid", "topic"),
+        (r#"{"device":"d","payload":1,"retain":true}"#, "invalid", "retain"),
+        (r#"{"topic":"a","payload":1,"collapse_key":"k"}"#, "invalid", "collapse_key: subscribers"),
+        (r#"{"device":"d","payload":1,"collapse_key":""}"#, "invalid", "collapse_key: 1 to 256 bytes"),
+        (r#"{"device":"d","payload":1,"payload_base64":""}"#, "invalid", "not both"),
+        (r#"{"device":"d","payload_base64":"*"}"#, "invalid", "payload_base64"),
+        (r#"{"device":"d","payload":1,"id":""}"#, "invalid", "id"),
+    ] {
+        let (status, answer) = post(api.address, body, "");
+        assert_eq!((status, &answer["type"]), (400, &json!(format!("/v1/problems/{problem}"))), "{body}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.contains(hint), "{body}: {detail}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_something_else_is_told_in_the_same_words() {
+    let rig = bounded(PushConfig { body_bytes_max: 100, ..PushConfig::default() });
+    let api = Api::of(&rig);
+    let large = "x".repeat(200);
+    let xml = "Content-Type: text/xml\r\n";
+    for (line, body, headers, status, problem) in [
+        ("GET /v1/push", "", "", 405, "method-not-allowed"),
+        ("PATCH /v1/groups/g/members", "", "", 405, "method-not-allowed"),
+        ("POST /v1/push/d", "", "", 404, "not-found"),
+        ("GET /v1/problems/none", "", "", 404, "not-found"),
+        ("POST /v1/push", &*large, "", 413, "too-large"),
+        ("PUT /v1/groups/g/members", &*large, "", 413, "too-large"),
+        ("POST /v1/push", "<push/>", xml, 415, "unsupported-media-type"),
+        ("POST /v1/push/batch", "<push/>", xml, 415, "unsupported-media-type"),
+        ("PUT /v1/groups/g/members", "<push/>", xml, 415, "unsupported-media-type"),
+        ("POST /v1/push", "{}", "Content-Encoding: gzip\r\n", 415, "unsupported-media-type"),
+        ("POST /v1/push?result=stream", "{}", "", 400, "invalid"),
+        ("POST /v1/push?results=all", "{}", "", 400, "invalid"),
+        ("POST /v1/push?results=stream", r#"{"device":"d","payload":1}"#, "", 400, "invalid"),
+        ("POST /v1/push/batch?results=all", "{}", "", 400, "invalid"),
+        ("GET /v1/groups/g/members?limit=0", "", "", 400, "invalid"),
+        ("GET /v1/groups/g/members?page=%2F", "", "", 400, "invalid"),
+        ("GET /v1/groups/a%20b/members", "", "", 400, "invalid"),
+        ("DELETE /v1/groups/%ff", "", "", 400, "invalid"),
+        ("PUT /v1/groups/g/members", "{}", "", 400, "invalid"),
+        ("PUT /v1/groups/g/members", "[1]", "", 400, "invalid"),
+        ("PUT /v1/groups/g/members", r#"[""]"#, "", 400, "invalid"),
+        ("PUT /v1/groups/g/members", "[", "", 400, "malformed"),
+    ] {
+        let (answered, answer) = api.request(line, body, headers);
+        let expected = (status, &json!(format!("/v1/problems/{problem}")));
+        assert_eq!((answered, &answer["type"]), expected, "{line} {body}: {answer}");
+    }
+}
+
+#[test]
+fn a_problem_is_explained_at_its_address_and_in_the_docs() {
+    let rig = Rig::start();
+    let api = Api::of(&rig);
+    let docs = include_str!("../../../docs/pushes.md");
+    let table = docs.split("## Problems").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")).collect();
+    assert_eq!(rows.len(), 15);
+    for row in rows {
+        let (name, rest) = row.split_once('`').unwrap();
+        let (status, answer) = api.request(&format!("GET /v1/problems/{name}"), "", "");
+        assert_eq!((status, &answer["type"]), (200, &json!(format!("/v1/problems/{name}"))));
+        assert_eq!(rest.split('|').nth(1).map(str::trim), Some(&*answer["status"].to_string()), "{row}");
+        assert!(!answer["meaning"].as_str().unwrap().is_empty());
+    }
+}

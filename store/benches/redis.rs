@@ -40,7 +40,11 @@ fn main() {
     measure(&server, "open, persistent, resumed", 1_000, SESSIONS, &store, |number| open(number, 3_600));
     let epochs =
         measure(&server, "open, persistent, resumed", 32, SESSIONS, &store, |number| open(number, 3_600));
-    measure(&server, "lookup", 1_000, SESSIONS, &store, |number| Request::Lookup { client: client(number) });
+    let written = server.changes();
+    measure(&server, "lookup, as for an online push", 1_000, SESSIONS, &store, |number| Request::Lookup {
+        client: client(number),
+    });
+    println!("... what all of these wrote in the server:          {:>7} changes", server.changes() - written);
     measure(&server, "append 128 B to one filter", 1_000, SESSIONS, &store, |_| append());
     measure(&server, "append 128 B to one filter", 1, 2_000, &store, |_| append());
     measure(&server, "close, resting", 1_000, SESSIONS, &store, |number| Request::Close {
@@ -51,11 +55,104 @@ fn main() {
     });
     let rested = server.used_memory();
     println!("at rest, above connected (queue of 100,000 included): {:>5.0} bytes", each(common, rested));
+    broadcast(&server, &store);
+    let rested = server.used_memory();
     measure(&server, "open, clean, new", 1_000, SESSIONS, &store, |number| open(SESSIONS + number, 0));
     println!(
         "a clean session, connected:                         {:>7.0} bytes",
         each(rested, server.used_memory())
     );
+    list_and_reap(&server, &store);
+    fill_a_group(&server, &store);
+    for (ms, call) in server.slowest_calls() {
+        println!("among the longest calls:                            {ms:>7.1} ms, {call}");
+    }
+}
+
+/// All sessions rest and hold the filter.
+fn broadcast(server: &Server, store: &RedisStore) {
+    const BROADCASTS: usize = 1_000;
+    let (calls, pushes) = (server.calls("fcall"), server.calls("rpush"));
+    let started = Instant::now();
+    measure(server, "broadcast to all who rest", 1, BROADCASTS, store, |_| append());
+    let sweeps = started.elapsed().as_secs() * 64;
+    println!(
+        "... {BROADCASTS} to {SESSIONS} sessions: {} messages written, {} calls (some {sweeps} of them sweeps)",
+        server.calls("rpush") - pushes,
+        server.calls("fcall") - calls,
+    );
+}
+
+/// A node dies that owns half of all sessions.
+fn list_and_reap(server: &Server, store: &RedisStore) {
+    let (started, cpu) = (Instant::now(), server.cpu_us());
+    let (mut page, mut listed, mut requests) = (None, Vec::new(), 0);
+    loop {
+        let request = Request::Sessions { owner: Some(OWNER.node), page: page.take(), sessions_max: 256 };
+        let Ok(Reply::Sessions { sessions, next }) = ask(store, request) else { panic!("the store lists") };
+        listed.extend(sessions);
+        requests += 1;
+        page = next;
+        if page.is_none() {
+            break;
+        }
+    }
+    println!(
+        "listing {} sessions of one node among {}: {requests} pages, {:.0} ms, CPU {:.0} ms there",
+        listed.len(),
+        2 * SESSIONS,
+        started.elapsed().as_secs_f64() * 1e3,
+        (server.cpu_us() - cpu) as f64 / 1e3
+    );
+    let started = Instant::now();
+    assert_eq!(ask(store, Request::Bury { node: OWNER.node }), Ok(Reply::Done));
+    println!("a burial: {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    measure(server, "reap, of sessions without expiry", 1_000, listed.len(), store, |number| Request::Reap {
+        client: listed[number].client.clone(),
+        epoch: listed[number].epoch,
+    });
+}
+
+fn fill_a_group(server: &Server, store: &RedisStore) {
+    const MEMBERS: usize = 1_000_000;
+    let (before, started, cpu) = (server.used_memory(), Instant::now(), server.cpu_us());
+    for batch in 0..MEMBERS / 10_000 {
+        let add = (batch * 10_000..(batch + 1) * 10_000).map(client).collect();
+        let request = Request::ChangeGroup { group: "everyone".into(), add, remove: Vec::new() };
+        assert_eq!(ask(store, request), Ok(Reply::GroupChanged { added: 10_000, removed: 0 }));
+    }
+    println!(
+        "a group of {MEMBERS}, 10,000 a request: {:.1} s, CPU {:.1} us there and {:.0} bytes for each",
+        started.elapsed().as_secs_f64(),
+        (server.cpu_us() - cpu) as f64 / MEMBERS as f64,
+        (server.used_memory() - before) as f64 / MEMBERS as f64
+    );
+    let (started, cpu) = (Instant::now(), server.cpu_us());
+    let (mut page, mut members) = (None, 0);
+    loop {
+        let request =
+            Request::GroupMembers { group: "everyone".into(), page: page.take(), members_max: 1_000 };
+        let Ok(Reply::Members { clients, next }) = ask(store, request) else { panic!("the store lists") };
+        members += clients.len();
+        page = next;
+        if page.is_none() {
+            break;
+        }
+    }
+    println!(
+        "... read 1,000 a page: {members} in {:.1} s, CPU {:.2} us there for each",
+        started.elapsed().as_secs_f64(),
+        (server.cpu_us() - cpu) as f64 / members as f64
+    );
+    let started = Instant::now();
+    assert_eq!(ask(store, Request::DropGroup { group: "everyone".into() }), Ok(Reply::Done));
+    println!("... dropped: {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+}
+
+fn ask(store: &RedisStore, request: Request) -> Result<Reply, StoreError> {
+    let (answered, answers) = mpsc::sync_channel(1);
+    store.submit(request, Box::new(move |answer| drop(answered.send(answer))));
+    answers.recv().expect("an answer always comes")
 }
 
 fn each(before: u64, after: u64) -> f64 {
@@ -80,7 +177,7 @@ fn measure(
             epochs[number] = opened.epoch;
         }
     };
-    let (start, ours, theirs) = (Instant::now(), cpu_us("self"), cpu_us(&server.child.id().to_string()));
+    let (start, ours, theirs) = (Instant::now(), cpu_us("self"), server.cpu_us());
     for number in 0..count {
         if number >= in_flight {
             take();
@@ -94,7 +191,7 @@ fn measure(
         "{what:<28} {in_flight:>5} in flight: {:>8.0} /s, CPU {:>5.1} us here, {:>5.1} us there",
         count as f64 / start.elapsed().as_secs_f64(),
         each(cpu_us("self") - ours),
-        each(cpu_us(&server.child.id().to_string()) - theirs),
+        each(server.cpu_us() - theirs),
     );
     epochs
 }
@@ -160,6 +257,8 @@ impl Server {
                 "",
                 "--appendfsync",
                 "always",
+                "--slowlog-log-slower-than",
+                "1000",
                 "--port",
                 &port.to_string(),
             ])
@@ -187,9 +286,46 @@ impl Server {
         redis::Client::open(self.url())?.get_connection()
     }
 
-    fn used_memory(&self) -> u64 {
+    fn info(&self, section: &str) -> String {
         let mut connection = self.connection().expect("it serves");
-        let info: String = redis::cmd("INFO").arg("memory").query(&mut connection).expect("it answers");
+        redis::cmd("INFO").arg(section).query(&mut connection).expect("it answers")
+    }
+
+    fn cpu_us(&self) -> u64 {
+        cpu_us(&self.child.id().to_string())
+    }
+
+    /// How often a command was carried out, by functions too.
+    fn calls(&self, command: &str) -> u64 {
+        let info = self.info("commandstats");
+        let calls = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or_default()
+    }
+
+    /// How often its data have been changed.
+    fn changes(&self) -> u64 {
+        let info = self.info("persistence");
+        let changes = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        changes.and_then(|changes| changes.trim().parse().ok()).unwrap_or_default()
+    }
+
+    /// How long the longest calls took, without what they waited for the disk, and what they were.
+    fn slowest_calls(&self) -> Vec<(f64, String)> {
+        let mut connection = self.connection().expect("it serves");
+        let slow: Vec<(u64, u64, u64, Vec<String>, String, String)> =
+            redis::cmd("SLOWLOG").arg("GET").arg(-1).query(&mut connection).expect("it answers");
+        let mut calls: Vec<_> = slow
+            .into_iter()
+            .map(|(_, _, us, words, ..)| (us as f64 / 1e3, words.into_iter().take(2).collect::<Vec<_>>()))
+            .map(|(ms, words)| (ms, words.join(" ").chars().take(80).collect()))
+            .collect();
+        calls.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        calls.truncate(3);
+        calls
+    }
+
+    fn used_memory(&self) -> u64 {
+        let info = self.info("memory");
         // Without the buffers of clients and of the file it appends to.
         let of = |name: &str| {
             info.lines()

@@ -1,7 +1,8 @@
 //! Named groups of clients: each member in its client's partition, the count in that of the group's name.
 //!
 //! Whoever adds takes as many places first as it brings clients, and gives back afterwards what was not needed. If it dies between, the count
-//! is too high; whoever is refused for it counts anew, so a group never has more members than it may, and never stays smaller.
+//! is too high; whoever is refused for it counts anew. So a group may have more members than it should only by what others bring in
+//! while someone counts.
 
 use std::collections::BTreeMap;
 

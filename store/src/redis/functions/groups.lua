@@ -4,8 +4,8 @@
 --   x:<group>   zset    members in this partition, all of score 0, so in the order of their bytes
 --   x           hash    group -> members in all partitions, and places that someone is about to fill
 --
--- Whoever adds takes places first and gives back afterwards what was not needed. If it dies between, the count is too high, never too
--- low, and whoever is refused counts anew.
+-- Whoever adds takes places first and gives back afterwards what was not needed. If it dies between, the count is too high until
+-- someone is refused for it, who counts anew; places that others take in that moment are not in it.
 
 -- group, how many clients come in, how many members there may be.
 export('reserve', function(keys, args)

@@ -27,6 +27,10 @@ pub(crate) fn acknowledge(
     let framing = connection.framing();
     let Phase::Established(session) = &mut connection.phase else { return Ok(()) };
     while let Some(due) = session.receiving.next_due() {
+        if due.reason_code == ReasonCode::SessionTakenOver as u8 {
+            // The bridge has heard from the session's new owner; nothing is acknowledged here any more.
+            return Err(CloseReason::Fenced);
+        }
         if due.reason_code < 0x80 {
             stats.acknowledged += 1;
         } else {

@@ -129,6 +129,22 @@ fn a_refusal_for_good_is_told_in_version_5() {
 }
 
 #[test]
+fn a_session_that_the_bridge_heard_from_elsewhere_is_over_here() {
+    for is_old in [false, true] {
+        let shard = Shard::new();
+        let client = shard.connects(&if is_old { connect_311("c") } else { connect("c") });
+        client.sends(qos1(1, "t", "x"));
+        client.sends(qos1(2, "t", "x"));
+        shard.bridge(0).refuses(1..=1, u8::from(ReasonCode::SessionTakenOver));
+        if is_old {
+            client.hears_the_end(CloseReason::Fenced);
+        } else {
+            client.hears_goodbye(CloseReason::Fenced);
+        }
+    }
+}
+
+#[test]
 fn a_code_that_the_acknowledgement_may_not_carry_is_told_as_another() {
     let shard = Shard::new();
     let client = shard.connects(&connect("c"));

@@ -58,6 +58,7 @@ pub(crate) fn begin(role: Role) {
             counter!(names::FRAMES_LOST, "reason" => reason).increment(0);
         }
         gauge!(names::SPOOL_STALLED).set(0.0);
+        gauge!(names::SINK_TROUBLE).set(0.0);
     }
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /livez` | 200 while the bridge's runtime runs |
-//! | `GET /readyz` | 200 while it takes links; an outage of the sink does not change that, since restarting it would not help |
+//! | `GET /readyz` | 200 while it takes links; an outage of the sink does not change that, since restarting it would not help: `trouble` names it |
 //! | `POST /drain` | asks the process to drain and end |
 
 use std::sync::Arc;
@@ -64,6 +64,7 @@ async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
         "bridge": context.bridge.id().to_string(),
         "draining": draining,
         "store": knows_filters,
+        "trouble": core.sink.trouble(),
         "links": core.peers.count(),
     });
     (status, Json(body)).into_response()

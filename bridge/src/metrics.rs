@@ -6,9 +6,9 @@ use metrics::{Counter, counter};
 pub const UPLINKS: &str = "holdfast_bridge_uplinks_total";
 /// Bytes of the links' records, by `direction` (`in`, `out`).
 pub const LINK_BYTES: &str = "holdfast_bridge_link_bytes_total";
-/// Uplinks settled, by `result` (`stored`, `refused`).
+/// Uplinks settled, by `result` (`stored`, `refused`, `dropped`: with QoS 0, by a full spool).
 pub const SETTLED: &str = "holdfast_bridge_settled_total";
-/// Uplinks that the dedupe ring knew, by `state` (`settled`, `pending`).
+/// Uplinks that the dedupe ring knew, by `state` (`settled`, `pending`), or of a session that was taken over (`stale`).
 pub const DEDUPE_HITS: &str = "holdfast_bridge_dedupe_hits_total";
 /// Links that are open.
 pub const LINKS: &str = "holdfast_bridge_links";
@@ -45,6 +45,9 @@ pub const SPOOL_BYTES: &str = "holdfast_spool_bytes";
 pub const SPOOL_STALLED: &str = "holdfast_spool_stalled";
 /// Frames with QoS 0 that were dropped because the spool was full.
 pub const SPOOL_DROPPED: &str = "holdfast_spool_dropped_total";
+/// 1 while something keeps frames from Kafka that an operator has to mend (a topic that is missing or forbidden, brokers that do not answer at the
+/// start), else 0; `/readyz` says what.
+pub const SINK_TROUBLE: &str = "holdfast_sink_trouble";
 /// Outages of the sink.
 pub const OUTAGES: &str = "holdfast_outages_total";
 /// Seconds that outages of the sink have lasted, a running one included.
@@ -77,6 +80,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: Counter,
     pub(crate) stored: Counter,
     pub(crate) refused: Counter,
+    pub(crate) dropped: Counter,
     pub(crate) to_subscribers: Counter,
     pub(crate) to_devices: Counter,
 }
@@ -90,6 +94,7 @@ impl Counters {
             bytes_out: counter!(LINK_BYTES, "direction" => "out"),
             stored: counter!(SETTLED, "result" => "stored"),
             refused: counter!(SETTLED, "result" => "refused"),
+            dropped: counter!(SETTLED, "result" => "dropped"),
             to_subscribers: counter!(DELIVERIES, "target" => "subscribers"),
             to_devices: counter!(DELIVERIES, "target" => "device"),
         }

@@ -6,7 +6,6 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::log::{Batch, Log, LogRecord};
 
@@ -24,6 +23,8 @@ pub enum Verdict {
     Stored,
     /// The one frame of the run is stored there; for those that asked, if the sink can tell.
     StoredAt(Receipt),
+    /// They are nowhere: there was no room, and with QoS 0 nobody was promised any.
+    Dropped,
     /// They are refused for good, with this MQTT 5 reason code (0x80 and above).
     Refused(u8),
     /// They are the caller's again: [`Sink::withdraw`] took them back, or the sink lost its way; then whatever is pushed is withdrawn, so that
@@ -43,17 +44,6 @@ pub struct Receipt {
     pub offset: i64,
 }
 
-/// How far a sink is behind with what it owes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Frames without a verdict.
-    pub owed: u64,
-    /// For how long the one that waits longest has waited; 0 if none does. One that grows while `silent_for` does not: a part of the sink hangs.
-    pub oldest_for: Duration,
-    /// Since when no verdict was given while one was owed; 0 if none is owed.
-    pub silent_for: Duration,
-}
-
 /// The sink takes nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the sink is closed")]
@@ -64,9 +54,9 @@ pub trait Sink: Send + Sync + 'static {
     /// A way into it for one link.
     fn lane(&self) -> Box<dyn Lane>;
 
-    /// How far it is behind.
-    fn progress(&self) -> Progress {
-        Progress::default()
+    /// What keeps it from storing that waiting alone may not mend, in one line that says what would; none if nothing is known.
+    fn trouble(&self) -> Option<String> {
+        None
     }
 
     /// Gives back what it has not stored: every frame that was pushed before and has no verdict gets one soon, most of them
@@ -78,6 +68,10 @@ pub trait Sink: Send + Sync + 'static {
 
 /// One link's way into a sink. Frames of one lane keep their order.
 pub trait Lane: Send {
+    /// Whether the frames that are pushed from now on were acknowledged: nobody can be told of a refusal any more. Those that an operator can make
+    /// welcome (their topic is missing, or forbidden) come back [`Verdict::Withdrawn`] until that is done, and so do those that smaller batches may
+    /// help.
+    fn carry_acknowledged(&mut self, _acknowledged: bool) {}
     /// Adds a frame to the batch that is being gathered; copies what it needs. One that wants a receipt is settled by
     /// [`Verdict::StoredAt`] if the sink can tell.
     fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool);

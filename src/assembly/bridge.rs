@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::admin::{self, Admin};
-use holdfast_bridge::kafka::{KafkaPushes, keep_events};
 use holdfast_bridge::sink::{LogSink, Sink};
-use holdfast_bridge::{Bridge, BridgeHandle, devices, push};
+use holdfast_bridge::{Bridge, BridgeHandle, ReservedAddress, devices, push};
 use holdfast_gateway::DrainTrigger;
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_kafka, open_log, open_store, remember_what_is_in_doubt};
+use super::late_pushes::{Beside, LatePushes};
+use super::parts::{KafkaParts, make_data_dir, open_kafka, open_log, open_store};
 use crate::config::{BridgeListen, Settings, SinkKind};
 
 /// A running bridge. Stopped in the order of its fields.
 pub(crate) struct BridgeAssembly {
-    pushes: KafkaPushes,
+    pushes: LatePushes,
     bridge: BridgeHandle,
     sink: Arc<dyn Sink>,
     store: Arc<dyn Store>,
@@ -39,24 +39,31 @@ impl BridgeAssembly {
             kafka,
             outage,
             bridge_listen,
-            mut bridge,
+            bridge,
             pushes,
             events,
             store_url,
             store,
             ..
         } = settings;
-        remember_what_is_in_doubt(&mut bridge, &gateway);
         // Every address is taken before anything is served.
-        let (link, link_address) = listen("bridge.listen", bridge_listen.link)?;
-        let (admin, admin_address) = listen("bridge.admin", bridge_listen.admin)?;
-        let push_listener = bridge_listen.push.map(|address| listen("push.listen", address)).transpose()?;
+        let link = Reserved::take("bridge.listen", bridge_listen.link)?;
+        let admin = Reserved::take("bridge.admin", bridge_listen.admin)?;
+        let push = bridge_listen.push.map(|address| Reserved::take("push.listen", address)).transpose()?;
+        let addresses = BridgeListen {
+            link: link.address,
+            admin: admin.address,
+            push: Some(push.as_ref().map_or(admin.address, |push| push.address)),
+        };
 
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let sink: Arc<dyn Sink> = match sink_kind {
-            SinkKind::Log => Arc::new(LogSink::new(open_log(&data_dir, sink)?)),
-            SinkKind::Kafka => open_kafka(&data_dir, kafka.clone(), &outage)?,
+        let (sink, is_awaited): (Arc<dyn Sink>, bool) = match sink_kind {
+            SinkKind::Log => (Arc::new(LogSink::new(open_log(&data_dir, sink)?)), false),
+            SinkKind::Kafka => {
+                let KafkaParts { sink, is_awaited } = open_kafka(&data_dir, kafka.clone(), &outage)?;
+                (sink, is_awaited)
+            }
         };
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let drain = DrainTrigger::default();
@@ -68,21 +75,20 @@ impl BridgeAssembly {
         let routes = admin::router(bridge.clone(), routes);
         let push_routes = push::router(bridge.clone()).merge(devices::router(bridge.clone()));
         let refused = |error| StartError::System { what: "a listener", error };
-        let push_address = match push_listener {
-            Some((push, address)) => {
-                bridge.serve(admin, routes).map_err(refused)?;
-                bridge.serve(push, push_routes).map_err(refused)?;
-                address
+        match push {
+            Some(push) => {
+                bridge.serve(admin.serve()?, routes).map_err(refused)?;
+                bridge.serve(push.serve()?, push_routes).map_err(refused)?;
             }
-            None => {
-                bridge.serve(admin, routes.merge(push_routes)).map_err(refused)?;
-                admin_address
-            }
+            None => bridge.serve(admin.serve()?, routes.merge(push_routes)).map_err(refused)?,
+        }
+        let beside = Beside { kafka, pushes, events };
+        let pushes = if is_awaited {
+            LatePushes::start_later(&bridge, beside)?
+        } else {
+            LatePushes::start(&bridge, &beside)?
         };
-        keep_events(&bridge, &kafka, &events)?;
-        let pushes = KafkaPushes::start(&bridge, &kafka, &pushes)?;
-        bridge.listen(link).map_err(refused)?;
-        let addresses = BridgeListen { link: link_address, admin: admin_address, push: Some(push_address) };
+        bridge.listen(link.serve()?).map_err(refused)?;
         Ok(Self { pushes, bridge, sink, store, drain, addresses, drain_within: gateway.drain.deadline })
     }
 
@@ -117,9 +123,22 @@ impl BridgeAssembly {
     }
 }
 
-fn listen(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let refused = |error| StartError::Listen { key, address, error };
-    let listener = TcpListener::bind(address).map_err(refused)?;
-    let taken = listener.local_addr().map_err(refused)?;
-    Ok((listener, taken))
+/// An address with the key that names it.
+struct Reserved {
+    key: &'static str,
+    address: SocketAddr,
+    reserved: ReservedAddress,
+}
+
+impl Reserved {
+    fn take(key: &'static str, address: SocketAddr) -> Result<Self, StartError> {
+        let reserved =
+            ReservedAddress::take(address).map_err(|error| StartError::Listen { key, address, error })?;
+        Ok(Self { key, address: reserved.address(), reserved })
+    }
+
+    fn serve(self) -> Result<TcpListener, StartError> {
+        let Self { key, address, reserved } = self;
+        reserved.serve().map_err(|error| StartError::Listen { key, address, error })
+    }
 }

@@ -20,7 +20,7 @@ use holdfast_store::Store;
 use holdfast_wire::ids::NodeId;
 
 use super::StartError;
-use super::parts::{make_data_dir, open_log, open_store, remember_what_is_in_doubt};
+use super::parts::{make_data_dir, open_log, open_store};
 use crate::config::Settings;
 use crate::process::Process;
 
@@ -42,8 +42,7 @@ const BRIDGE_STOP_WITHIN: Duration = Duration::from_secs(5);
 impl DevAssembly {
     /// Starts everything; once it returns, devices can connect.
     pub(crate) fn start(settings: Settings, process: &Process) -> Result<Self, StartError> {
-        let Settings { data_dir, gateway, sink, mut bridge, store_url, store, .. } = settings;
-        remember_what_is_in_doubt(&mut bridge, &gateway);
+        let Settings { data_dir, gateway, sink, bridge, store_url, store, .. } = settings;
         make_data_dir(&data_dir)?;
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
         let log = open_log(&data_dir, sink)?;

@@ -5,6 +5,7 @@
 mod bridge;
 mod dev;
 mod gateway;
+mod late_pushes;
 mod parts;
 
 pub(crate) use bridge::BridgeAssembly;

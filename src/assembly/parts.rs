@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink, KafkaStartError};
 use holdfast_bridge::log::{Log, LogConfig, LogError};
 use holdfast_bridge::sink::Sink;
-use holdfast_bridge::spool::{OutageConfig, OutageSink, SpoolError};
-use holdfast_gateway::config::Settings as GatewaySettings;
+use holdfast_bridge::spool::{OutageConfig, OutageSink, Spool, SpoolError};
 use holdfast_store::{OpenError, Options, Store};
 
 use crate::config::without_password;
@@ -88,13 +86,6 @@ pub(crate) enum StartError {
     },
 }
 
-/// A device may send again everything that it was not acknowledged, so the bridge remembers at least as much of each (promise P4).
-/// A bridge of its own goes by its own `mqtt.receive_maximum`, which must therefore be that of its gateways.
-pub(super) fn remember_what_is_in_doubt(bridge: &mut BridgeConfig, gateway: &GatewaySettings) {
-    let remembered = &mut bridge.dedupe.entries_per_client_max;
-    *remembered = (*remembered).max(gateway.engine.mqtt.receive_maximum);
-}
-
 /// The store that `url` names; without one, that in the data directory, which is there already.
 pub(super) fn open_store(
     url: Option<&str>,
@@ -129,35 +120,27 @@ pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<Log>, Star
     Ok(Arc::new(log))
 }
 
-/// Opens Kafka as the sink, with the spool behind it. The brokers have to answer by now; once they have, an outage is the spool's business.
+/// Kafka as the sink, with the spool before it.
+pub(super) struct KafkaParts {
+    pub(super) sink: Arc<dyn Sink>,
+    /// Its brokers did not answer yet.
+    pub(super) is_awaited: bool,
+}
+
+/// Opens Kafka as the sink. The brokers have to answer by now, as their address may be wrong; but if the spool holds frames they were right
+/// once, and devices need not wait for them.
 pub(super) fn open_kafka(
     data_dir: &Path,
     kafka: KafkaConfig,
     outage: &OutageConfig,
-) -> Result<Arc<dyn Sink>, StartError> {
-    let kafka = Arc::new(KafkaSink::start(kafka)?);
-    let sink = OutageSink::start(kafka, outage)
-        .map_err(|error| StartError::Spool { directory: data_dir.to_owned(), error })?;
-    Ok(Arc::new(sink))
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_gateway::config::GatewayConfig;
-
-    use super::*;
-
-    #[test]
-    fn a_bridge_remembers_at_least_what_a_device_may_send_again() {
-        let remembered = |receive_maximum, entries_per_client_max| {
-            let mut gateway = GatewayConfig::default();
-            gateway.mqtt.receive_maximum = receive_maximum;
-            let mut bridge = BridgeConfig::default();
-            bridge.dedupe.entries_per_client_max = entries_per_client_max;
-            remember_what_is_in_doubt(&mut bridge, &gateway.validate().unwrap());
-            bridge.dedupe.entries_per_client_max
-        };
-        assert_eq!(remembered(100, 32), 100);
-        assert_eq!(remembered(32, 500), 500);
-    }
+) -> Result<KafkaParts, StartError> {
+    let refused = |error| StartError::Spool { directory: data_dir.to_owned(), error };
+    let spool = Spool::open(outage).map_err(refused)?;
+    let kafka = match spool.records() {
+        0 => KafkaSink::start(kafka)?,
+        _ => KafkaSink::start_or_await(kafka)?,
+    };
+    let is_awaited = !kafka.has_begun();
+    let sink = Arc::new(OutageSink::start_with(Arc::new(kafka), spool).map_err(refused)?);
+    Ok(KafkaParts { sink, is_awaited })
 }

@@ -25,7 +25,7 @@ use holdfast_bridge::config::{DedupeConfig, EventsConfig, PushConfig, PushTopicC
 use holdfast_bridge::kafka::KafkaConfig;
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::spool::OutageConfig;
-use holdfast_gateway::config::{GatewayConfig, Settings as GatewaySettings};
+use holdfast_gateway::config::{GatewayConfig, ListenersConfig, Settings as GatewaySettings};
 use holdfast_store::Options as StoreOptions;
 use serde::{Deserialize, Serialize};
 
@@ -138,19 +138,25 @@ pub(crate) struct Settings {
 }
 
 impl Config {
-    /// Checks every key, and what `role` asks of them; the error names the first one that is wrong. Opens nothing but resolves host names of
-    /// listeners.
-    pub(crate) fn validate(self, role: Role) -> Result<Settings, holdfast_gateway::config::ConfigError> {
+    /// Checks every key but the listeners of other roles, and what `role` asks of them; the error names the first one that is wrong. Opens nothing
+    /// but resolves host names of its listeners.
+    pub(crate) fn validate(mut self, role: Role) -> Result<Settings, holdfast_gateway::config::ConfigError> {
         if self.data_dir.as_os_str().is_empty() {
             return Err(values::refuse("data_dir", "\"\"", "must name a directory"));
+        }
+        if role == Role::Bridge {
+            self.gateway.listeners = ListenersConfig::default();
+        } else {
+            let BridgeKeys { listen, admin, .. } = BridgeKeys::default();
+            (self.bridge.listen, self.bridge.admin) = (listen, admin);
+            self.push.listen.clear();
         }
         let gateway = self.gateway.validate()?;
         let has_secret = !gateway.link_secret.is_empty();
         if role == Role::Gateway {
             role::check_bridges(&gateway.bridges, &self.gateway.link.bridges, has_secret)?;
         }
-        // Without a secret only a bridge is bound to its own machine; the others do not listen there.
-        let bridge_listen = self.bridge.listen(&self.push, has_secret || role != Role::Bridge)?;
+        let bridge_listen = self.bridge.listen(&self.push, has_secret)?;
         let dedupe: DedupeConfig = self.dedupe.check()?;
         let push: PushConfig = self.push.check()?;
         let topic_map = bridge::check_topic_map(&self.topic_map)?;

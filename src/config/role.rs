@@ -54,6 +54,19 @@ mod tests {
     }
 
     #[test]
+    fn a_role_resolves_no_listeners_but_its_own() {
+        let (theirs, ours) =
+            ("listeners.mqtt=no-such-host.invalid:1883", "bridge.listen=no-such-host.invalid:7883");
+        let bridge = ["store.url=redis://127.0.0.1", "sink.kind=log"];
+        assert_eq!(refusal(Role::Bridge, &[bridge[0], bridge[1], theirs]), None);
+        assert!(
+            refusal(Role::Bridge, &[bridge[0], bridge[1], ours]).unwrap().starts_with("bridge.listen = ")
+        );
+        assert_eq!(refusal(Role::Dev, &[ours, "push.listen=no-such-host.invalid:1"]), None);
+        assert!(refusal(Role::Dev, &[theirs]).unwrap().starts_with("listeners.mqtt = "));
+    }
+
+    #[test]
     fn a_bridge_has_to_be_told_where_frames_go() {
         let store = "store.url=redis://127.0.0.1";
         assert!(refusal(Role::Bridge, &[store]).unwrap().starts_with("sink.kind = "));

@@ -33,7 +33,7 @@ pub struct KafkaConfig {
     pub compression: String,
     /// How long a record may wait for others that go to the same partition.
     pub linger: Duration,
-    /// Most bytes of records that leave together for one partition; fewer if one of the topics that are named takes less.
+    /// Most bytes of records that leave together for one partition; fewer if one of the topics takes less.
     pub batch_bytes_max: u32,
     /// Bytes of records that wait for their delivery reports, at most; a record beside them waits in its lane, and its link is not read from.
     pub queue_bytes_max: u64,
@@ -107,15 +107,25 @@ const RESERVED: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "it is kafka.queue_records_max"),
 ];
 
+/// What librdkafka bears.
+const LIBRDKAFKA_RECORD_BYTES_MAX: usize = 1_000_000_000;
+
 impl KafkaConfig {
-    /// For the producer of frames, whose records go to topics of these bounds in bytes: none is too large for librdkafka that its topic
-    /// takes, and no topic is sent a batch of small records that is larger than it takes.
-    pub(super) fn native_for(&self, record_bytes_max: &[usize]) -> Result<ClientConfig, KafkaStartError> {
-        let mut native = self.native(record_bytes_max.iter().copied().max())?;
-        if let Some(&bytes) = record_bytes_max.iter().min() {
-            native.set("batch.size", (self.batch_bytes_max as usize).min(bytes).max(1).to_string());
-        }
+    /// For a producer of frames. Its records have up to `record_bytes_max`: none is too large for librdkafka that its topic takes. Its batches have
+    /// up to `batch_bytes_max`, if those that are configured are larger: no topic is sent a batch of small records that is larger than it takes.
+    pub(super) fn native_for(
+        &self,
+        record_bytes_max: Option<usize>,
+        batch_bytes_max: usize,
+    ) -> Result<ClientConfig, KafkaStartError> {
+        let mut native = self.native(Some(record_bytes_max.unwrap_or(LIBRDKAFKA_RECORD_BYTES_MAX)))?;
+        native.set("batch.size", self.batch_bytes(batch_bytes_max).to_string());
         Ok(native)
+    }
+
+    /// Bytes of a batch, where some topic takes up to `batch_bytes_max`.
+    pub(super) fn batch_bytes(&self, batch_bytes_max: usize) -> usize {
+        (self.batch_bytes_max as usize).min(batch_bytes_max).max(1)
     }
 
     /// For librdkafka, with `record_bytes_max` as the most that any of the topics takes.
@@ -173,11 +183,12 @@ mod tests {
 
     #[test]
     fn a_batch_is_no_larger_than_the_narrowest_topic_takes() {
-        let native = KafkaConfig::default().native_for(&[1 << 20, 256 << 10]).unwrap();
+        let native = KafkaConfig::default().native_for(Some(1 << 20), 256 << 10).unwrap();
         assert_eq!(native.get("batch.size"), Some("262144"));
         assert_eq!(native.get("message.max.bytes"), Some("1048576"));
-        let native = KafkaConfig::default().native_for(&[1 << 20]).unwrap();
+        let native = KafkaConfig::default().native_for(None, 1 << 20).unwrap();
         assert_eq!(native.get("batch.size"), Some("524288"), "nor than the operator wants");
+        assert_eq!(native.get("message.max.bytes"), Some("1000000000"), "templates may lead to any topic");
     }
 
     #[test]

@@ -15,7 +15,9 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 
 use super::error::{Meaning, Refusal, one_line};
 use super::pending::{Pending, Ticket};
-use super::record::header_bytes;
+use super::plight::Plight;
+use super::record::{bare_bytes, header_bytes};
+use super::topics::Topics;
 use crate::metrics as names;
 use crate::sink::{Receipt, Verdict};
 
@@ -30,6 +32,10 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 /// The reports' way from one producer to those who wait.
 pub(super) struct Delivery {
     pending: Arc<Pending>,
+    topics: Arc<Topics>,
+    plight: Arc<Plight>,
+    /// What the producer's batches may have.
+    batch_bytes_max: usize,
     counters: Counters,
     troubles: Troubles,
     buries: bool,
@@ -66,7 +72,13 @@ struct Counters {
 }
 
 impl Delivery {
-    pub(super) fn new(pending: Arc<Pending>, buries: bool) -> Self {
+    /// For a producer whose batches may have so many bytes.
+    pub(super) fn new(
+        pending: Arc<Pending>,
+        topics: Arc<Topics>,
+        plight: Arc<Plight>,
+        batch_bytes_max: usize,
+    ) -> Self {
         let records = |result| metrics::counter!(names::KAFKA_RECORDS, "result" => result);
         let counters = Counters {
             stored: records("stored"),
@@ -75,9 +87,12 @@ impl Delivery {
         };
         Self {
             pending,
+            buries: topics.dead_letter().is_some(),
+            topics,
+            plight,
+            batch_bytes_max,
             counters,
             troubles: Troubles::default(),
-            buries,
             letters: Mutex::default(),
             gathered: Mutex::default(),
         }
@@ -117,9 +132,22 @@ impl Delivery {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn refused(&self, ticket: Ticket, refusal: Refusal) {
+    /// A record that `topic` will not take. One that was acknowledged waits for an operator who can make it, and all behind it.
+    pub(super) fn refused(&self, ticket: Ticket, refusal: Refusal, topic: &str) {
+        if ticket.acknowledged
+            && let Some(trouble) = refusal.trouble(topic)
+        {
+            self.plight.is(topic, trouble.to_string());
+            return self.came_back(ticket, refusal.name());
+        }
         self.counters.refused.increment(1);
         self.pending.report(ticket, Verdict::Refused(refusal.reason_code()));
+    }
+
+    /// A record comes back by itself. What follows it must not overtake it, so nothing follows until somebody has seen that it came back.
+    fn came_back(&self, ticket: Ticket, reason: &str) {
+        self.troubles.fail(reason);
+        self.withdrawn(ticket);
     }
 
     pub(super) fn withdrawn(&self, ticket: Ticket) {
@@ -127,21 +155,33 @@ impl Delivery {
         self.pending.report(ticket, Verdict::Withdrawn);
     }
 
-    /// What it means for this record: one that has waited through an outage was given a timestamp that fitted then. It comes back, to be given
-    /// another.
-    fn meaning(&self, error: &KafkaError, ticket: Ticket) -> Meaning {
+    /// What it means for this record: one that has waited through an outage was given a timestamp that fitted then, and one may be refused only for the
+    /// batch that it was in. It comes back, to be given another.
+    fn meaning(&self, error: &KafkaError, message: &BorrowedMessage<'_>, ticket: Ticket) -> Meaning {
         match Meaning::from(error) {
             Meaning::Refused(Refusal::Invalid)
                 if self.pending.waited(ticket, Instant::now()) >= STALE_AFTER =>
             {
                 Meaning::Withdrawn
             }
+            // It leaves no room for others: it was alone.
+            Meaning::Refused(Refusal::TooLarge) if bare_bytes(message) < self.batch_bytes_max => {
+                let tells = self.topics.refused_batch(message.topic(), self.batch_bytes_max);
+                // Smaller batches need another producer.
+                self.troubles.fail("a batch was too large for its topic; smaller ones follow");
+                // Of one that comes back it must be known whether its topic takes it, since its device is acknowledged before it is tried again.
+                if tells || ticket.acknowledged {
+                    Meaning::Withdrawn
+                } else {
+                    Meaning::Refused(Refusal::TooLarge)
+                }
+            }
             meaning => meaning,
         }
     }
 
     fn failed(&self, error: &KafkaError, message: &BorrowedMessage<'_>, ticket: Ticket) {
-        match self.meaning(error, ticket) {
+        match self.meaning(error, message, ticket) {
             Meaning::Refused(refusal) => {
                 let topic = message.topic();
                 tracing::warn!(topic, reason = refusal.name(), %error, dead_letter = ticket.dead_letter, "Kafka refuses a record");
@@ -149,19 +189,20 @@ impl Delivery {
                     let letter = Letter::of(message, ticket, refusal);
                     self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
                 } else {
-                    self.refused(ticket, refusal);
+                    self.refused(ticket, refusal, topic);
                 }
             }
             Meaning::Full | Meaning::Withdrawn => {
-                // What follows it must not overtake it, so nothing follows until somebody has seen that it came back. A purge is our own doing.
-                let purged = matches!(
+                // A purge is our own doing.
+                let is_purged = matches!(
                     error.rdkafka_error_code(),
                     Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
                 );
-                if !purged {
-                    self.troubles.fail(&error.to_string());
+                if is_purged {
+                    self.withdrawn(ticket);
+                } else {
+                    self.came_back(ticket, &error.to_string());
                 }
-                self.withdrawn(ticket);
             }
         }
     }
@@ -202,13 +243,16 @@ impl ProducerContext for Delivery {
             Err((error, message)) => return self.failed(error, message, ticket),
         };
         self.counters.stored.increment(1);
+        if self.plight.is_any() {
+            self.plight.is_over(message.topic());
+        }
         if ticket.dead_letter {
             metrics::counter!(names::KAFKA_DEAD_LETTERS).increment(1);
         }
         let mut gathered = self.gathered();
         gathered.reports += 1;
         if gathered.on && !ticket.wants_receipt {
-            let plain = Ticket { dead_letter: false, ..ticket };
+            let plain = Ticket { dead_letter: false, acknowledged: false, ..ticket };
             gathered.stored.push(usize::from(plain));
             return;
         }

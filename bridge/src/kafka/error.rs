@@ -40,6 +40,17 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What would mend it, if an operator can while the bridge runs.
+    pub(super) fn trouble(self, topic: &str) -> Option<KafkaStartError> {
+        match self {
+            Self::NoSuchTopic => Some(KafkaStartError::NoSuchTopic(topic.to_owned())),
+            Self::NotAuthorized => Some(KafkaStartError::NotAuthorized(topic.to_owned())),
+            Self::TooLarge | Self::TooManyTopics | Self::Invalid => None,
+        }
+    }
+}
+
 /// What an error of a single record means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {

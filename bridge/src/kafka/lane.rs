@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rdkafka::producer::BaseRecord;
 
@@ -11,6 +10,7 @@ use super::error::{Meaning, Refusal};
 use super::pending::Ticket;
 use super::producer::{Producers, Running};
 use super::record::{Envelope, RecordWriter, fitting};
+use super::room::Place;
 use super::topics::{Routes, Topic, Topics};
 use crate::core::now_ms;
 use crate::log::LogRecord;
@@ -22,8 +22,13 @@ pub(super) struct KafkaLane {
     routes: Routes,
     writer: RecordWriter,
     batch: Option<OpenBatch>,
-    /// Records of one turn that found librdkafka's queue full: no more than a link's window. [`Lane::send`] completes once there is none.
+    /// Records of one turn that found librdkafka's queue full, or others waiting for room there: no more than a link's window. [`Lane::send`]
+    /// completes once there is none.
     held: Vec<Held>,
+    /// While records are held.
+    place: Option<Place>,
+    /// As [`Lane::carry_acknowledged`] was told.
+    acknowledged: bool,
 }
 
 /// The batch that is being gathered, and the producer that takes it: all of a batch goes through one.
@@ -47,9 +52,16 @@ struct Held {
 }
 
 impl KafkaLane {
-    pub(super) fn new(producers: Arc<Producers>, topics: Arc<Topics>) -> Self {
-        let (routes, writer) = (Routes::new(topics), RecordWriter::default());
-        Self { producers, routes, writer, batch: None, held: Vec::new() }
+    pub(super) fn new(producers: Arc<Producers>, topics: &Arc<Topics>) -> Self {
+        Self {
+            producers,
+            routes: Routes::new(Arc::clone(topics)),
+            writer: RecordWriter::default(),
+            batch: None,
+            held: Vec::new(),
+            place: None,
+            acknowledged: false,
+        }
     }
 
     /// The frame's ticket and the producer of its batch, which begins if need be.
@@ -60,7 +72,14 @@ impl KafkaLane {
             frames: 0,
             running: producers.current(),
         });
-        let ticket = Ticket { batch: batch.place, frame: batch.frames, wants_receipt, dead_letter: false };
+        let acknowledged = self.acknowledged;
+        let ticket = Ticket {
+            batch: batch.place,
+            frame: batch.frames,
+            wants_receipt,
+            dead_letter: false,
+            acknowledged,
+        };
         batch.frames += 1;
         (ticket, Arc::clone(&batch.running))
     }
@@ -103,17 +122,23 @@ impl KafkaLane {
         mut envelope: Envelope,
     ) -> Option<Offer> {
         envelope.bytes += mark_refused_bytes(refusal, refused_by);
-        let topic = self.producers.dead_letter();
+        let topic = self.routes.dead_letter();
         let Some(topic) =
-            topic.filter(|topic| !ticket.dead_letter && envelope.bytes <= topic.record_bytes_max)
+            topic.filter(|topic| !ticket.dead_letter && envelope.bytes <= topic.record_bytes_max())
         else {
-            running.delivery().refused(ticket, refusal);
+            running.delivery().refused(ticket, refusal, refused_by);
             return None;
         };
         envelope.headers = mark_refused(envelope.headers, refusal, refused_by);
         envelope.timestamp =
-            fitting(envelope.timestamp.cast_unsigned(), topic.before_ms_max, now_ms()).cast_signed();
+            fitting(envelope.timestamp.cast_unsigned(), topic.before_ms_max(), now_ms()).cast_signed();
         Some(Offer { topic: Arc::clone(topic), ticket: Ticket { dead_letter: true, ..ticket }, envelope })
+    }
+
+    /// Keeps a record until it is this lane's turn and there is room.
+    fn hold(&mut self, held: Held) {
+        self.place.get_or_insert_with(|| self.producers.room().queue());
+        self.held.push(held);
     }
 
     /// Tries the held records again, in order; true if none is left.
@@ -132,12 +157,13 @@ impl KafkaLane {
     async fn until_produced(&mut self, running: &Running) {
         metrics::counter!(names::KAFKA_QUEUE_FULL).increment(1);
         let producers = Arc::clone(&self.producers);
-        let room = producers.room();
-        let _waiting = Waiting::new(&room.waiting);
         loop {
-            let mut news = pin!(room.news.notified());
+            let mut news = pin!(producers.room().news.notified());
             news.as_mut().enable();
-            if self.produce_held(running) {
+            // What a producer that is over gives back overtakes nothing.
+            let may_try = running.is_over() || self.place.as_ref().is_none_or(Place::is_first);
+            if may_try && self.produce_held(running) {
+                self.place = None;
                 return;
             }
             news.await;
@@ -146,12 +172,16 @@ impl KafkaLane {
 }
 
 impl Lane for KafkaLane {
+    fn carry_acknowledged(&mut self, acknowledged: bool) {
+        self.acknowledged = acknowledged;
+    }
+
     fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool) {
         let (ticket, running) = self.ticket(wants_receipt);
         let offer = match self.routes.find(frame.message.topic) {
             Ok(topic) => {
-                let envelope = self.writer.envelope(frame, topic.before_ms_max, now_ms());
-                if envelope.bytes <= topic.record_bytes_max {
+                let envelope = self.writer.envelope(frame, topic.before_ms_max(), now_ms());
+                if envelope.bytes <= topic.record_bytes_max() {
                     Some(Offer { topic, ticket, envelope })
                 } else {
                     self.dead_letter(&running, ticket, Refusal::TooLarge, &topic.name, envelope)
@@ -159,16 +189,18 @@ impl Lane for KafkaLane {
             }
             Err(refusal) => {
                 let envelope = self.writer.envelope(frame, u64::MAX, now_ms());
-                self.dead_letter(&running, ticket, refusal, "", envelope)
+                self.dead_letter(&running, ticket, refusal, self.routes.last_name(), envelope)
             }
         };
         let (key, payload) = (frame.message.publisher.as_bytes(), frame.message.payload);
         let offer = match offer {
-            Some(offer) if self.held.is_empty() => self.produce(&running, offer, key, payload),
+            Some(offer) if self.held.is_empty() && !self.producers.room().is_awaited() => {
+                self.produce(&running, offer, key, payload)
+            }
             offer => offer,
         };
         if let Some(offer) = offer {
-            self.held.push(Held { offer, key: key.into(), payload: payload.into() });
+            self.hold(Held { offer, key: key.into(), payload: payload.into() });
         }
     }
 
@@ -178,12 +210,12 @@ impl Lane for KafkaLane {
         let bytes = self.writer.envelope(&frame, u64::MAX, now_ms()).bytes;
         let topic = self.routes.find(frame.message.topic);
         let (refusal, refused_by) = match &topic {
-            Ok(topic) if bytes <= topic.record_bytes_max => return None,
+            Ok(topic) if bytes <= topic.record_bytes_max() => return None,
             Ok(topic) => (Refusal::TooLarge, &*topic.name),
-            Err(refusal) => (*refusal, ""),
+            Err(refusal) => (*refusal, self.routes.last_name()),
         };
         let letter_bytes = bytes + mark_refused_bytes(refusal, refused_by);
-        let buried = self.producers.dead_letter().is_some_and(|topic| letter_bytes <= topic.record_bytes_max);
+        let buried = self.routes.dead_letter().is_some_and(|topic| letter_bytes <= topic.record_bytes_max());
         (!buried).then(|| refusal.reason_code())
     }
 
@@ -207,21 +239,5 @@ impl Drop for KafkaLane {
         if let Some(batch) = self.batch.take() {
             self.producers.pending.close(batch.place, batch.frames, Box::new(|_, _| {}));
         }
-    }
-}
-
-/// Counts a lane that waits for room.
-struct Waiting<'a>(&'a std::sync::atomic::AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(waiting: &'a std::sync::atomic::AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::AcqRel);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A frame counts as stored once every in-sync replica has it (acks=all, idempotent). librdkafka tries again for ever what may succeed
-//! later; that an outage has begun is for the caller to see from [`Sink::progress`], who then takes everything back with [`Sink::withdraw`].
-//! The records' layout is in docs/records.md.
+//! later; that an outage has begun is for the caller to see, who then takes everything back with [`Sink::withdraw`]. A sink may begin before its
+//! brokers answer (`late`). The records' layout is in docs/records.md.
 //!
 //! Beside the sink, `consumer` reads pushes from a topic ([`KafkaPushes`]), and `book` writes receipts and events ([`keep_events`]).
 //!
@@ -21,56 +21,75 @@ mod delivery;
 mod error;
 mod events;
 mod lane;
+mod late;
 mod pending;
+mod plight;
 mod producer;
 mod receipts;
 mod record;
+mod room;
 mod start;
 mod topics;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 pub use config::KafkaConfig;
 pub use consumer::KafkaPushes;
 pub use error::KafkaStartError;
 pub use events::keep_events;
 
-use crate::sink::{Lane, Progress, Sink};
-use lane::KafkaLane;
-use producer::Producers;
-use topics::Topics;
+use crate::sink::{Lane, Sink};
+use late::{Late, LateLane, Parts};
+use start::Brokers;
 
 /// Kafka as a sink. Dropping it gives up what is not stored.
-pub struct KafkaSink {
-    producers: Arc<Producers>,
-    topics: Arc<Topics>,
-}
+pub struct KafkaSink(Arc<Late>);
 
 impl KafkaSink {
     /// Reaches the brokers, checks the topics, and makes those that lack if it may. Blocks for up to `config.start_within`, and says what is wrong
     /// in one line. Counts with the metrics recorder that is installed by then.
     pub fn start(config: KafkaConfig) -> Result<Self, KafkaStartError> {
         let config = Arc::new(config);
-        let found = start::check(&config)?;
-        let topics = Arc::new(Topics::start(&config, found)?);
-        let producers = Producers::start(&config, &topics)?;
-        tracing::info!(brokers = config.brokers, topic = config.topic, "frames go to Kafka");
-        Ok(Self { producers, topics })
+        let found = Arc::new(Brokers::of(&config)?).find(&config, config.start_within)?;
+        let late = Arc::new(Late::default());
+        late.begin(Parts::open(&config, found, &late.plight)?);
+        Ok(Self(late))
+    }
+
+    /// The same, but if no broker answers within a few seconds the sink is there all the same, [in trouble](Sink::trouble): it checks and makes the
+    /// topics once one does, and gives back what was pushed meanwhile. What else is wrong then is its trouble.
+    pub fn start_or_await(config: KafkaConfig) -> Result<Self, KafkaStartError> {
+        let config = Arc::new(config);
+        let brokers = Arc::new(Brokers::of(&config)?);
+        let late = Arc::new(Late::default());
+        match brokers.find(&config, config.start_within.min(late::AWAY_AFTER)) {
+            Ok(found) => late.begin(Parts::open(&config, found, &late.plight)?),
+            Err(error @ KafkaStartError::Unreachable { .. }) => late.wait_for(brokers, config, &error)?,
+            Err(error) => return Err(error),
+        }
+        Ok(Self(late))
+    }
+
+    /// Whether the brokers have answered, so that it stores.
+    pub fn has_begun(&self) -> bool {
+        self.0.parts().is_some()
     }
 }
 
 impl Sink for KafkaSink {
     fn lane(&self) -> Box<dyn Lane> {
-        Box::new(KafkaLane::new(Arc::clone(&self.producers), Arc::clone(&self.topics)))
+        match self.0.parts() {
+            Some(parts) => Box::new(parts.lane()),
+            None => Box::new(LateLane::new(Arc::clone(&self.0))),
+        }
     }
 
-    fn progress(&self) -> Progress {
-        self.producers.pending.progress(Instant::now())
+    fn trouble(&self) -> Option<String> {
+        self.0.trouble()
     }
 
     fn withdraw(&self) {
-        self.producers.withdraw();
+        self.0.withdraw();
     }
 }
 

@@ -10,22 +10,25 @@ use std::time::{Duration, Instant};
 use metrics::Histogram;
 
 use crate::metrics as names;
-use crate::sink::{OnSettled, Progress, Verdict};
+use crate::sink::{OnSettled, Verdict};
 
 /// Which frame of which batch; travels as the opaque word of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) batch: u32,
-    /// Below 2^30, which no window of a link comes near.
+    /// Below 2^29, which no window of a link comes near.
     pub(super) frame: u32,
     pub(super) wants_receipt: bool,
     /// It was refused by its own topic and is on its way to the dead letter topic.
     pub(super) dead_letter: bool,
+    /// Its device believes it stored.
+    pub(super) acknowledged: bool,
 }
 
 const WANTS_RECEIPT: usize = 1 << 31;
 const DEAD_LETTER: usize = 1 << 30;
-const FRAME: usize = DEAD_LETTER - 1;
+const ACKNOWLEDGED: usize = 1 << 29;
+const FRAME: usize = ACKNOWLEDGED - 1;
 
 impl From<Ticket> for usize {
     fn from(ticket: Ticket) -> Self {
@@ -33,6 +36,7 @@ impl From<Ticket> for usize {
         (ticket.batch as usize) << 32
             | flag(ticket.wants_receipt, WANTS_RECEIPT)
             | flag(ticket.dead_letter, DEAD_LETTER)
+            | flag(ticket.acknowledged, ACKNOWLEDGED)
             | (ticket.frame as usize & FRAME)
     }
 }
@@ -44,6 +48,7 @@ impl From<usize> for Ticket {
             frame: (word & FRAME) as u32,
             wants_receipt: word & WANTS_RECEIPT != 0,
             dead_letter: word & DEAD_LETTER != 0,
+            acknowledged: word & ACKNOWLEDGED != 0,
         }
     }
 }
@@ -58,13 +63,6 @@ pub(super) struct Pending {
 struct Batches {
     places: Vec<Option<Place>>,
     free: Vec<u32>,
-    /// Frames of closed batches that have no verdict.
-    owed: u64,
-    /// When `owed` was 0 for the last time.
-    owed_since: Option<Instant>,
-    reports: u64,
-    /// Reports as of the last look, and when they had grown since the one before.
-    reports_seen: (u64, Option<Instant>),
 }
 
 struct Place {
@@ -102,25 +100,19 @@ impl Pending {
 
     /// The batch has all its frames; what was reported already is passed on from here.
     pub(super) fn close(&self, place: u32, frames: u32, mut settled: OnSettled) {
-        let mut batches = self.batches();
-        let Some(batch) = batches.at(place) else { return };
-        if batches.owed == 0 {
-            batches.owed_since = Some(Instant::now());
-        }
-        batches.owed += u64::from(frames);
-        drop(batches);
+        let Some(batch) = self.batches().at(place) else { return };
         let mut batch = lock(&batch);
         batch.left += i64::from(frames);
         let early = std::mem::take(&mut batch.early);
-        let mut reported = 0;
         for (frames, verdict) in early {
-            reported += frames.len() as u64;
             settled(frames, verdict);
         }
         batch.settled = Some(settled);
-        let over = batch.left == 0;
+        let is_over = batch.left == 0;
         drop(batch);
-        self.reported(place, reported, over);
+        if is_over {
+            self.end(place);
+        }
     }
 
     /// The verdict of one frame.
@@ -146,17 +138,18 @@ impl Pending {
 
     fn report_run(&self, place: u32, frames: Range<u32>, verdict: Verdict) {
         let Some(batch) = self.batches().at(place) else { return };
-        let reports = frames.len() as u64;
         let mut batch = lock(&batch);
-        batch.left -= reports.cast_signed();
+        batch.left -= frames.len() as i64;
         let Some(settled) = &mut batch.settled else {
             batch.early.push((frames, verdict));
             return;
         };
         settled(frames, verdict);
-        let over = batch.left == 0;
+        let is_over = batch.left == 0;
         drop(batch);
-        self.reported(place, reports, over);
+        if is_over {
+            self.end(place);
+        }
     }
 
     /// For how long a frame that has no verdict has waited.
@@ -166,33 +159,14 @@ impl Pending {
         place.map_or(Duration::ZERO, |place| now.saturating_duration_since(place.since))
     }
 
-    pub(super) fn progress(&self, now: Instant) -> Progress {
+    /// A batch has all its verdicts; its place is free.
+    fn end(&self, place: u32) {
         let mut batches = self.batches();
-        if batches.reports != batches.reports_seen.0 {
-            batches.reports_seen = (batches.reports, Some(now));
-        }
-        if batches.owed == 0 {
-            return Progress::default();
-        }
-        let since = batches.owed_since.max(batches.reports_seen.1);
-        let oldest = batches.places.iter().flatten().map(|place| place.since).min();
-        let until_now = |since: Option<Instant>| {
-            since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-        };
-        Progress { owed: batches.owed, oldest_for: until_now(oldest), silent_for: until_now(since) }
-    }
-
-    fn reported(&self, place: u32, reports: u64, over: bool) {
-        let mut batches = self.batches();
-        batches.reports += reports;
-        batches.owed = batches.owed.saturating_sub(reports);
-        if over {
-            let done = batches.places[place as usize].take();
-            batches.free.push(place);
-            drop(batches);
-            if let Some(done) = done {
-                self.seconds.record(done.since.elapsed());
-            }
+        let done = batches.places[place as usize].take();
+        batches.free.push(place);
+        drop(batches);
+        if let Some(done) = done {
+            self.seconds.record(done.since.elapsed());
         }
     }
 
@@ -223,17 +197,16 @@ mod tests {
     }
 
     fn ticket(batch: u32, frame: u32) -> Ticket {
-        Ticket { batch, frame, wants_receipt: false, dead_letter: false }
+        Ticket { batch, frame, wants_receipt: false, dead_letter: false, acknowledged: false }
     }
 
     #[test]
     fn a_ticket_survives_its_way_through_librdkafka() {
         for (batch, frame) in [(0, 0), (u32::MAX, FRAME as u32), (7, 9)] {
-            for wants_receipt in [false, true] {
-                for dead_letter in [false, true] {
-                    let ticket = Ticket { batch, frame, wants_receipt, dead_letter };
-                    assert_eq!(Ticket::from(usize::from(ticket)), ticket);
-                }
+            for flags in 0..8 {
+                let [wants_receipt, dead_letter, acknowledged] = [1, 2, 4].map(|flag| flags & flag != 0);
+                let ticket = Ticket { batch, frame, wants_receipt, dead_letter, acknowledged };
+                assert_eq!(Ticket::from(usize::from(ticket)), ticket);
             }
         }
     }
@@ -246,10 +219,8 @@ mod tests {
         assert!(told.lock().unwrap().is_empty());
         pending.close(place, 2, on_settled(&told));
         assert_eq!(*told.lock().unwrap(), [(1, Verdict::Stored)]);
-        assert_eq!(pending.progress(Instant::now()).owed, 1);
         pending.report(ticket(place, 0), Verdict::Withdrawn);
         assert_eq!(told.lock().unwrap()[1], (0, Verdict::Withdrawn));
-        assert_eq!(pending.progress(Instant::now()), Progress::default());
         assert_eq!(pending.open(), place, "its place is free again");
     }
 
@@ -267,7 +238,6 @@ mod tests {
         let mut words = reports.map(|(place, frame)| usize::from(ticket(place, frame))).to_vec();
         pending.stored(&mut words);
         assert_eq!(*told.lock().unwrap(), [(first, 0..3), (first, 4..5), (second, 3..5)]);
-        assert_eq!(pending.progress(Instant::now()).owed, 4);
     }
 
     #[test]
@@ -279,20 +249,5 @@ mod tests {
         assert!(pending.waited(ticket(place, 0), later) >= Duration::from_mins(1));
         pending.report(ticket(place, 0), Verdict::Stored);
         assert_eq!(pending.waited(ticket(place, 0), later), Duration::ZERO);
-    }
-
-    #[test]
-    fn progress_tells_a_part_that_hangs_from_a_whole_that_does() {
-        let (pending, told) = (Pending::new(), Told::default());
-        let (first, second) = (pending.open(), pending.open());
-        pending.close(first, 1, on_settled(&told));
-        pending.close(second, 2, on_settled(&told));
-        let after = |seconds| Instant::now() + Duration::from_secs(seconds);
-        let hanging = pending.progress(after(5));
-        assert!(hanging.silent_for > Duration::from_secs(4) && hanging.oldest_for > Duration::from_secs(4));
-        pending.report(ticket(second, 0), Verdict::Stored);
-        let partly = pending.progress(after(5));
-        assert_eq!(partly.owed, 2);
-        assert!(partly.silent_for < Duration::from_secs(1) && partly.oldest_for > Duration::from_secs(4));
     }
 }

@@ -8,19 +8,19 @@
 //! A producer that has failed is not replaced by itself: what was pushed later would overtake what it gave back. Whoever withdraws has stored
 //! that by then.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
-use tokio::sync::Notify;
 
 use super::config::KafkaConfig;
 use super::delivery::{Delivery, Letter};
 use super::error::{KafkaStartError, Meaning};
 use super::pending::Pending;
+use super::plight::Plight;
 use super::record::fitting;
+use super::room::Room;
 use super::topics::{Topic, Topics};
 use crate::core::now_ms;
 use crate::metrics as names;
@@ -35,22 +35,16 @@ const EVENTS_MAX: usize = 256;
 
 /// The producers of a sink: one runs, others are on their way out.
 pub(super) struct Producers {
-    native: ClientConfig,
-    dead_letter: Option<Arc<Topic>>,
+    config: Arc<KafkaConfig>,
     pub(super) pending: Arc<Pending>,
+    topics: Arc<Topics>,
+    plight: Arc<Plight>,
     current: RwLock<Arc<Running>>,
     room: Arc<Room>,
 }
 
 /// A record with its ticket.
 pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
-
-/// Tells lanes that librdkafka's queue may have room.
-#[derive(Default)]
-pub(super) struct Room {
-    pub(super) waiting: AtomicUsize,
-    pub(super) news: Notify,
-}
 
 /// One producer.
 pub(super) struct Running {
@@ -59,31 +53,36 @@ pub(super) struct Running {
 }
 
 impl Producers {
-    pub(super) fn start(config: &KafkaConfig, topics: &Topics) -> Result<Arc<Self>, KafkaStartError> {
-        let native = config.native_for(topics.record_bytes_max())?;
-        let dead_letter = topics.dead_letter().cloned();
+    pub(super) fn start(
+        config: &Arc<KafkaConfig>,
+        topics: &Arc<Topics>,
+        plight: &Arc<Plight>,
+    ) -> Result<Arc<Self>, KafkaStartError> {
         let (pending, room) = (Arc::new(Pending::new()), Arc::new(Room::default()));
-        let running = Running::start(&native, &pending, &room, dead_letter.as_ref())?;
-        let current = RwLock::new(running);
-        Ok(Arc::new(Self { native, dead_letter, pending, current, room }))
+        let running = Running::start(config, topics, Arc::clone(&pending), Arc::clone(plight), &room)?;
+        Ok(Arc::new(Self {
+            config: Arc::clone(config),
+            pending,
+            topics: Arc::clone(topics),
+            plight: Arc::clone(plight),
+            current: RwLock::new(running),
+            room,
+        }))
     }
 
     pub(super) fn current(&self) -> Arc<Running> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn room(&self) -> &Room {
+    pub(super) fn room(&self) -> &Arc<Room> {
         &self.room
-    }
-
-    pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
-        self.dead_letter.as_ref()
     }
 
     pub(super) fn withdraw(&self) {
         // At once: what it still stores while the next one is made comes again by that one.
         self.current().retire();
-        match Running::start(&self.native, &self.pending, &self.room, self.dead_letter.as_ref()) {
+        let (pending, plight) = (Arc::clone(&self.pending), Arc::clone(&self.plight));
+        match Running::start(&self.config, &self.topics, pending, plight, &self.room) {
             Ok(next) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
                 metrics::counter!(names::KAFKA_PRODUCERS).increment(1);
@@ -103,15 +102,19 @@ impl Drop for Producers {
 
 impl Running {
     fn start(
-        native: &ClientConfig,
-        pending: &Arc<Pending>,
+        config: &KafkaConfig,
+        topics: &Arc<Topics>,
+        pending: Arc<Pending>,
+        plight: Arc<Plight>,
         room: &Arc<Room>,
-        dead_letter: Option<&Arc<Topic>>,
     ) -> Result<Arc<Self>, KafkaStartError> {
-        let delivery = Delivery::new(Arc::clone(pending), dead_letter.is_some());
+        let batch_bytes_max = config.batch_bytes(topics.batch_bytes_max());
+        let native = config.native_for(topics.record_bytes_max(), batch_bytes_max)?;
+        let delivery = Delivery::new(pending, Arc::clone(topics), plight, batch_bytes_max);
         let producer: BaseProducer<Delivery> = native.create_with_context(delivery)?;
         let running = Arc::new(Self { producer, retired: AtomicBool::new(false) });
-        let (polled, room, dead_letter) = (Arc::clone(&running), Arc::clone(room), dead_letter.cloned());
+        let (polled, room, dead_letter) =
+            (Arc::clone(&running), Arc::clone(room), topics.dead_letter().cloned());
         std::thread::Builder::new()
             .name("kafka".into())
             .spawn(move || polled.serve(&room, dead_letter.as_deref()))
@@ -151,7 +154,7 @@ impl Running {
         let mut busy = false;
         loop {
             busy = self.take_reports(busy);
-            if room.waiting.load(Ordering::Acquire) > 0 {
+            if room.is_awaited() {
                 room.news.notify_waiters();
             }
             letters.append(&mut self.delivery().take_letters());
@@ -196,13 +199,15 @@ impl Running {
             .key(&letter.key[..])
             .payload(&letter.payload[..])
             .headers(letter.headers.clone());
-        record.timestamp = letter
-            .timestamp
-            .map(|timestamp| fitting(timestamp.cast_unsigned(), topic.before_ms_max, now_ms()).cast_signed());
+        record.timestamp = letter.timestamp.map(|timestamp| {
+            fitting(timestamp.cast_unsigned(), topic.before_ms_max(), now_ms()).cast_signed()
+        });
         match self.send(record) {
             Ok(()) => {}
             Err((Meaning::Full, _)) => return false,
-            Err((Meaning::Refused(_), _)) => self.delivery().refused(letter.ticket, letter.refusal),
+            Err((Meaning::Refused(_), _)) => {
+                self.delivery().refused(letter.ticket, letter.refusal, &topic.name)
+            }
             Err((Meaning::Withdrawn, _)) => self.delivery().withdrawn(letter.ticket),
         }
         true

@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use holdfast_wire::ids::NodeId;
 use holdfast_wire::mqtt::{PacketId, PublishProperties};
-use rdkafka::message::{Header, OwnedHeaders, ToBytes};
+use rdkafka::message::{
+    BorrowedHeaders, BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders, ToBytes,
+};
 
 use crate::log::LogRecord;
 
@@ -146,6 +148,13 @@ impl Headers {
     }
 }
 
+/// Bytes of a record's key, value and headers: the record takes more.
+pub(super) fn bare_bytes(message: &BorrowedMessage<'_>) -> usize {
+    let headers = message.headers().into_iter().flat_map(BorrowedHeaders::iter);
+    let headers = headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len));
+    message.key_len() + message.payload_len() + headers.sum::<usize>()
+}
+
 /// What a header takes, at most.
 pub(super) fn header_bytes(key: &str, value: &[u8]) -> usize {
     key.len() + value.len() + HEADER_BYTES
@@ -197,7 +206,6 @@ mod tests {
     use holdfast_wire::ids::Epoch;
     use holdfast_wire::message::Message;
     use holdfast_wire::mqtt::{QoS, UserProperties};
-    use rdkafka::message::Headers as _;
 
     use super::*;
 

@@ -18,7 +18,7 @@ use rustc_hash::FxHashSet;
 use super::config::KafkaConfig;
 use super::delivery::{Troubles, log};
 use super::error::{KafkaStartError, one_line};
-use super::topics::Topic;
+use super::topics::{Takes, Topic};
 use crate::uplink::topic_map::TopicMap;
 use crate::uplink::topic_template::is_topic_name;
 
@@ -27,7 +27,7 @@ const TRY: Duration = Duration::from_millis(500);
 /// How long a question may take once the brokers have answered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What a broker takes by default, where it does not tell.
-const RECORD_BYTES_MAX: usize = 1_048_588;
+pub(super) const RECORD_BYTES_MAX: usize = 1_048_588;
 
 /// What was found.
 pub(super) struct Found {
@@ -36,46 +36,13 @@ pub(super) struct Found {
     /// Every topic there is, if templates may lead to them.
     pub(super) existing: FxHashSet<Box<str>>,
     pub(super) map: TopicMap,
-    pub(super) brokers: Brokers,
+    pub(super) brokers: Arc<Brokers>,
 }
 
 /// Answers questions about the cluster; blocks.
 pub(super) struct Brokers {
     client: BaseProducer<Asking>,
     admin: AdminClient<DefaultClientContext>,
-}
-
-/// Checks everything, and makes the topics that lack if it may.
-pub(super) fn check(config: &KafkaConfig) -> Result<Found, KafkaStartError> {
-    let map =
-        TopicMap::new(config.topic_map.clone()).map_err(|error| KafkaStartError::Other(error.to_string()))?;
-    if config.brokers.trim().is_empty() {
-        return Err(KafkaStartError::NoBrokers);
-    }
-    for (key, name) in
-        [("kafka.topic", Some(&config.topic)), ("kafka.dead_letter", config.dead_letter.as_ref())]
-    {
-        if let Some(name) = name.filter(|name| !is_topic_name(name)) {
-            return Err(KafkaStartError::TopicName { key, name: name.clone() });
-        }
-    }
-    let native = config.native(None)?;
-    let brokers = Brokers { client: native.create_with_context(Asking::default())?, admin: native.create()? };
-    brokers.reach(config)?;
-    let mut names = vec![&*config.topic];
-    for name in map.templates().filter_map(|template| template.fixed()).chain(config.dead_letter.as_deref()) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    let mut topics = Vec::new();
-    for name in names {
-        let replicas = brokers.topic_or_create(name, config)?;
-        topics.push(brokers.describe(name, replicas));
-    }
-    let any_made_of_levels = map.templates().any(|template| template.fixed().is_none());
-    let existing = if any_made_of_levels { brokers.all_topics()? } else { FxHashSet::default() };
-    Ok(Found { topics, existing, map, brokers })
 }
 
 /// Checks topics that are not for frames, each with the key that names it, and makes those that lack if it may.
@@ -94,16 +61,61 @@ pub(super) fn check_topics(
             return Err(KafkaStartError::TopicName { key, name: name.to_owned() });
         }
     }
-    let native = config.native(None)?;
-    let brokers = Brokers { client: native.create_with_context(Asking::default())?, admin: native.create()? };
-    brokers.reach(config)?;
+    let brokers = Brokers::ask(config)?;
+    brokers.reach(config, config.start_within)?;
     topics.iter().try_for_each(|(_, name)| brokers.topic_or_create(name, config).map(|_| ()))
 }
 
 impl Brokers {
+    /// Those of a configuration, in which nothing is wrong that one can see without them.
+    pub(super) fn of(config: &KafkaConfig) -> Result<Self, KafkaStartError> {
+        map(config)?;
+        if config.brokers.trim().is_empty() {
+            return Err(KafkaStartError::NoBrokers);
+        }
+        for (key, name) in
+            [("kafka.topic", Some(&config.topic)), ("kafka.dead_letter", config.dead_letter.as_ref())]
+        {
+            if let Some(name) = name.filter(|name| !is_topic_name(name)) {
+                return Err(KafkaStartError::TopicName { key, name: name.clone() });
+            }
+        }
+        Self::ask(config)
+    }
+
+    fn ask(config: &KafkaConfig) -> Result<Self, KafkaStartError> {
+        let native = config.native(None)?;
+        Ok(Self { client: native.create_with_context(Asking::default())?, admin: native.create()? })
+    }
+
+    /// Checks everything once a broker answers, and makes the topics that lack if it may.
+    pub(super) fn find(
+        self: &Arc<Self>,
+        config: &KafkaConfig,
+        within: Duration,
+    ) -> Result<Found, KafkaStartError> {
+        self.reach(config, within)?;
+        let map = map(config)?;
+        let mut names = vec![&*config.topic];
+        let named = map.templates().filter_map(|template| template.fixed());
+        for name in named.chain(config.dead_letter.as_deref()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let mut topics = Vec::new();
+        for name in names {
+            let replicas = self.topic_or_create(name, config)?;
+            topics.push(self.describe(name, replicas));
+        }
+        let any_made_of_levels = map.templates().any(|template| template.fixed().is_none());
+        let existing = if any_made_of_levels { self.all_topics()? } else { FxHashSet::default() };
+        Ok(Found { topics, existing, map, brokers: Arc::clone(self) })
+    }
+
     /// Waits until a broker answers, or it is clear that none will.
-    fn reach(&self, config: &KafkaConfig) -> Result<(), KafkaStartError> {
-        let deadline = Instant::now() + config.start_within;
+    fn reach(&self, config: &KafkaConfig, within: Duration) -> Result<(), KafkaStartError> {
+        let deadline = Instant::now() + within;
         loop {
             let Err(error) = self.metadata(Some(&config.topic), TRY) else { return Ok(()) };
             // The reasons come as events.
@@ -192,16 +204,14 @@ impl Brokers {
 
     /// What a topic takes; says aloud if its acks=all promises little.
     fn describe(&self, name: &str, replicas: usize) -> Topic {
-        let described = wait(self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()));
-        let settings = described.ok().and_then(|mut all| all.pop()).and_then(Result::ok);
+        let settings = self.settings(name);
         if settings.is_none() {
             tracing::info!(
                 topic = name,
                 "Kafka does not tell us the topic's settings; its defaults are assumed"
             );
         }
-        let settings = settings.as_ref();
-        let in_sync = number(settings, "min.insync.replicas").unwrap_or(1);
+        let in_sync = settings.as_ref().and_then(|of| number(of, "min.insync.replicas")).unwrap_or(1);
         if replicas < 2 {
             tracing::warn!(
                 topic = name,
@@ -214,9 +224,18 @@ impl Brokers {
                 "min.insync.replicas is 1: a frame may be acknowledged that a single broker holds; set it to 2",
             );
         }
-        let bytes = number(settings, "max.message.bytes").map_or(RECORD_BYTES_MAX, |bytes| bytes as usize);
-        let before = number(settings, "message.timestamp.before.max.ms").unwrap_or(u64::MAX);
-        Topic { name: name.into(), record_bytes_max: bytes, before_ms_max: before }
+        let defaults = Takes { record_bytes_max: RECORD_BYTES_MAX, before_ms_max: u64::MAX };
+        Topic::new(name.into(), settings.as_ref().map_or(defaults, takes))
+    }
+
+    /// What a topic takes, if the brokers tell. Blocks for up to 10 s.
+    pub(super) fn takes(&self, name: &str) -> Option<Takes> {
+        self.settings(name).as_ref().map(takes)
+    }
+
+    fn settings(&self, name: &str) -> Option<ConfigResource> {
+        let described = wait(self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()));
+        described.ok()?.pop()?.ok()
     }
 
     fn metadata(&self, topic: Option<&str>, within: Duration) -> Result<Metadata, KafkaError> {
@@ -224,8 +243,18 @@ impl Brokers {
     }
 }
 
-fn number(settings: Option<&ConfigResource>, name: &str) -> Option<u64> {
-    settings?.get(name)?.value.as_ref()?.parse().ok()
+fn map(config: &KafkaConfig) -> Result<TopicMap, KafkaStartError> {
+    TopicMap::new(config.topic_map.clone()).map_err(|error| KafkaStartError::Other(error.to_string()))
+}
+
+fn takes(settings: &ConfigResource) -> Takes {
+    let bytes = number(settings, "max.message.bytes").map_or(RECORD_BYTES_MAX, |bytes| bytes as usize);
+    let before = number(settings, "message.timestamp.before.max.ms").unwrap_or(u64::MAX);
+    Takes { record_bytes_max: bytes, before_ms_max: before }
+}
+
+fn number(settings: &ConfigResource, name: &str) -> Option<u64> {
+    settings.get(name)?.value.as_ref()?.parse().ok()
 }
 
 fn options() -> AdminOptions {

@@ -2,9 +2,9 @@
 //!
 //! A name is asked for once; afterwards a lane knows its topic. One thread makes missing topics, or looks whether somebody else has made them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -18,15 +18,86 @@ use crate::uplink::topic_map::{SinkName, TopicMap};
 const ASKED_MAX: usize = 64;
 /// How often it is looked whether topics have appeared that somebody else makes.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// So long an answer about what a topic takes is believed after a batch was refused.
+const ASKED_FOR: Duration = Duration::from_secs(1);
 
 /// A topic, and what it takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
-    /// Bytes of a single record.
+    record_bytes_max: AtomicUsize,
+    before_ms_max: AtomicU64,
+    /// Half of a batch that it refused though each of its records was thought to fit.
+    batch_bytes_max: AtomicUsize,
+    /// When the brokers were asked what it takes, if they were since the start, and whether they told.
+    asked: Mutex<Option<(Instant, bool)>>,
+}
+
+/// What a topic takes, as its brokers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Takes {
+    /// Bytes of a single record, and of a batch.
     pub(super) record_bytes_max: usize,
     /// How far a timestamp may lie back, in ms.
     pub(super) before_ms_max: u64,
+}
+
+impl Topic {
+    pub(super) fn new(name: Arc<str>, takes: Takes) -> Self {
+        let Takes { record_bytes_max, before_ms_max } = takes;
+        Self {
+            name,
+            record_bytes_max: record_bytes_max.into(),
+            before_ms_max: before_ms_max.into(),
+            batch_bytes_max: usize::MAX.into(),
+            asked: Mutex::default(),
+        }
+    }
+
+    /// Bytes of a single record.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        self.record_bytes_max.load(Ordering::Acquire)
+    }
+
+    /// How far a timestamp may lie back, in ms.
+    pub(super) fn before_ms_max(&self) -> u64 {
+        self.before_ms_max.load(Ordering::Acquire)
+    }
+
+    fn batch_bytes_max(&self) -> usize {
+        self.batch_bytes_max.load(Ordering::Acquire).min(self.record_bytes_max())
+    }
+
+    fn takes(&self) -> Takes {
+        Takes { record_bytes_max: self.record_bytes_max(), before_ms_max: self.before_ms_max() }
+    }
+
+    fn learn(&self, takes: Takes) {
+        self.record_bytes_max.store(takes.record_bytes_max, Ordering::Release);
+        self.before_ms_max.store(takes.before_ms_max, Ordering::Release);
+    }
+
+    /// It refused a batch of up to so many bytes: smaller ones are tried, unless it has told that it takes less. Whether it tells what it takes;
+    /// asking blocks for up to 10 s.
+    fn refused_batch(&self, brokers: &Brokers, bytes: usize) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let tells = match *asked {
+            // Each record of the batch comes here.
+            Some((at, told)) if at.elapsed() < ASKED_FOR => told,
+            _ => {
+                let takes = brokers.takes(&self.name);
+                takes.inspect(|takes| self.learn(*takes));
+                takes.is_some()
+            }
+        };
+        *asked = Some((Instant::now(), tells));
+        if self.record_bytes_max() >= bytes {
+            self.batch_bytes_max.fetch_min((bytes / 2).max(1), Ordering::AcqRel);
+        }
+        let (topic, to) = (&*self.name, self.batch_bytes_max());
+        tracing::debug!(topic, from = bytes, to, tells, "a topic refuses a batch for its size");
+        tells
+    }
 }
 
 /// All topics of a sink.
@@ -37,8 +108,7 @@ pub(super) struct Topics {
     known: Arc<RwLock<Known>>,
     /// That of `known`.
     generation: Arc<AtomicU64>,
-    /// What each topic takes that was found at the start.
-    record_bytes_max: Box<[usize]>,
+    brokers: Option<Arc<Brokers>>,
     may_create: bool,
     /// Those that are named in the configuration, and as many as may come into being by templates.
     count_max: usize,
@@ -65,7 +135,6 @@ impl Known {
 impl Topics {
     pub(super) fn start(config: &KafkaConfig, found: Found) -> Result<Self, KafkaStartError> {
         let Found { topics, existing, map, brokers } = found;
-        let record_bytes_max = topics.iter().map(|topic| topic.record_bytes_max).collect();
         let topics: FxHashMap<_, _> =
             topics.into_iter().map(|topic| (Arc::clone(&topic.name), Arc::new(topic))).collect();
         let named = topics.len();
@@ -77,8 +146,12 @@ impl Topics {
         let known = Arc::new(RwLock::new(known));
         let asks = if map.templates().any(|template| template.fixed().is_none()) {
             let (asks, asked) = sync_channel(ASKED_MAX);
-            let keeper =
-                Keeper { config: config.clone(), brokers, known: Arc::clone(&known), looked: Instant::now() };
+            let keeper = Keeper {
+                config: config.clone(),
+                brokers: Arc::clone(&brokers),
+                known: Arc::clone(&known),
+                looked: Instant::now(),
+            };
             std::thread::Builder::new()
                 .name("kafka-topics".into())
                 .spawn(move || keeper.run(&asked))
@@ -94,15 +167,30 @@ impl Topics {
             map,
             known,
             generation,
-            record_bytes_max,
+            brokers: Some(brokers),
             may_create,
             count_max,
             asks,
         })
     }
 
-    pub(super) fn record_bytes_max(&self) -> &[usize] {
-        &self.record_bytes_max
+    /// The largest record that any of them takes; none if there may be topics of which that is not known yet.
+    pub(super) fn record_bytes_max(&self) -> Option<usize> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.topics.values().map(|topic| topic.record_bytes_max()).max().filter(|_| self.asks.is_none())
+    }
+
+    /// The largest batch that all of them take.
+    pub(super) fn batch_bytes_max(&self) -> usize {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.topics.values().map(|topic| topic.batch_bytes_max()).min().unwrap_or(usize::MAX)
+    }
+
+    /// A topic refused a batch of up to so many bytes for its size; batches will be smaller. Whether what its records may have is known better now:
+    /// asks the brokers, which blocks for up to 10 s.
+    pub(super) fn refused_batch(&self, name: &str, bytes: usize) -> bool {
+        let topic = self.known.read().unwrap_or_else(PoisonError::into_inner).topics.get(name).cloned();
+        topic.zip(self.brokers.as_ref()).is_some_and(|(topic, brokers)| topic.refused_batch(brokers, bytes))
     }
 
     pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
@@ -128,10 +216,9 @@ impl Topics {
         if known.topics.len() >= self.count_max {
             return Err(Refusal::TooManyTopics);
         }
-        // What it takes is not looked up: most topics take what the default one takes, and the brokers know better.
-        let topic = Arc::new(Topic { name: Arc::clone(&name), ..(*self.default).clone() });
-        // librdkafka keeps its records until it is made.
-        let asked = exists || ask(&name);
+        // Until the brokers have told, it is thought to take what the default one takes; and librdkafka keeps its records until it is made.
+        let topic = Arc::new(Topic::new(Arc::clone(&name), self.default.takes()));
+        let asked = ask(&name);
         if asked {
             known.topics.insert(name, Arc::clone(&topic));
         }
@@ -152,6 +239,15 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(topics: Arc<Topics>) -> Self {
         Self { topics, known: FxHashMap::default(), generation: 0, name: String::new() }
+    }
+
+    pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
+        self.topics.dead_letter()
+    }
+
+    /// What [`Self::find`] made of the last topic that a template speaks of.
+    pub(super) fn last_name(&self) -> &str {
+        &self.name
     }
 
     /// The Kafka topic for frames of this topic.
@@ -177,10 +273,10 @@ impl Routes {
     }
 }
 
-/// Makes topics, or looks for those that others make.
+/// Makes topics, or looks for those that others make, and asks what they take.
 struct Keeper {
     config: KafkaConfig,
-    brokers: Brokers,
+    brokers: Arc<Brokers>,
     known: Arc<RwLock<Known>>,
     looked: Instant,
 }
@@ -188,12 +284,20 @@ struct Keeper {
 impl Keeper {
     fn run(mut self, asked: &Receiver<Arc<str>>) {
         while let Ok(name) = asked.recv() {
-            if self.config.create_topics {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let (topic, exists) = (known.topics.get(&name).cloned(), known.existing.contains(&*name));
+            drop(known);
+            if self.config.create_topics && !exists {
                 if let Err(error) = self.brokers.create(&name, &self.config) {
                     tracing::error!(topic = &*name, %error, "a topic of the topic map cannot be made");
                     self.known.write().unwrap_or_else(PoisonError::into_inner).forget(&name);
+                    continue;
                 }
-            } else if self.looked.elapsed() >= LOOK_EVERY {
+            }
+            if let Some(topic) = topic {
+                // Where they do not tell, the first batch that is refused does.
+                self.brokers.takes(&name).inspect(|takes| topic.learn(*takes));
+            } else if !self.config.create_topics && self.looked.elapsed() >= LOOK_EVERY {
                 self.looked = Instant::now();
                 match self.brokers.all_topics() {
                     Ok(existing) => {
@@ -216,7 +320,8 @@ mod tests {
     /// Topics with one rule, and where a keeper would hear of names; it has room for one.
     fn topics() -> (Arc<Topics>, Receiver<Arc<str>>) {
         let rule = TopicRule { filter: "site/+".into(), sink: "kafka:site-{2}".parse().unwrap() };
-        let default = Topic { name: "frames".into(), record_bytes_max: 1_000, before_ms_max: u64::MAX };
+        let takes = Takes { record_bytes_max: 1_000, before_ms_max: u64::MAX };
+        let default = Topic::new("frames".into(), takes);
         let (asks, asked) = sync_channel(1);
         let known = Known::default();
         let generation = Arc::clone(&known.generation);
@@ -226,7 +331,7 @@ mod tests {
             map: TopicMap::new(vec![rule]).unwrap(),
             known: Arc::new(RwLock::new(known)),
             generation,
-            record_bytes_max: Box::default(),
+            brokers: None,
             may_create: true,
             count_max: 10,
             asks: Some(asks),

@@ -350,6 +350,7 @@ async fn send(
     lane: &mut dyn Lane,
 ) -> Result<(), SinkClosed> {
     let batch = flight.take();
+    lane.carry_acknowledged(flight.is_acknowledged());
     for (number, frame) in (0..).zip(batch.iter()) {
         lane.push(&frame, flight.wants_receipt(number));
     }

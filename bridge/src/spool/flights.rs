@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use holdfast_wire::mqtt::ReasonCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
-use crate::log::{Batch, SpareBuffers};
+use crate::log::{Batch, LogRecord, SpareBuffers};
 use crate::sink::{OnSettled, Verdict};
 
 /// A batch on its way.
@@ -62,7 +61,7 @@ impl Flight {
         Arc::new(Self { state: Mutex::new(state), acknowledged: false })
     }
 
-    /// Frames whose devices believe them stored: those that the sink refuses for what an operator can mend come back instead.
+    /// Frames whose devices believe them stored.
     pub(super) fn acknowledged(batch: Batch, settled: OnSettled) -> Arc<Self> {
         let left = batch.records();
         let numbers = None;
@@ -82,6 +81,11 @@ impl Flight {
     /// These of its frames want a receipt, ascending.
     pub(super) fn want_receipts(&self, receipts: Vec<u32>) {
         self.state().receipts = receipts;
+    }
+
+    /// Whether its devices believe its frames stored.
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.acknowledged
     }
 
     /// Whether a frame of its copy wants a receipt.
@@ -132,6 +136,31 @@ impl Flight {
         state.left
     }
 
+    /// Leaves out the frames of its copy for which there is a reason to refuse them, and tells so.
+    pub(super) fn sift(&self, mut refuses: impl FnMut(&LogRecord<'_>) -> Option<u8>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut kept: Vec<Range<u32>> = Vec::new();
+        for (number, frame) in (0..).zip(state.batch.iter()) {
+            if let Some(reason_code) = refuses(&frame) {
+                for run in named(state.numbers.as_deref(), number..number + 1) {
+                    (state.settled)(run, Verdict::Refused(reason_code));
+                }
+            } else if let Some(run) = kept.last_mut().filter(|run| run.end == number) {
+                run.end += 1;
+            } else {
+                kept.push(number..number + 1);
+            }
+        }
+        if kept.first() == Some(&(0..state.left)) {
+            return;
+        }
+        state.batch = state.batch.select(&kept, false);
+        state.numbers =
+            Some(kept.iter().flat_map(|run| named(state.numbers.as_deref(), run.clone())).collect());
+        state.left = state.batch.records();
+    }
+
     fn state(&self) -> MutexGuard<'_, Carried> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,12 +179,6 @@ fn named(numbers: Option<&[Range<u32>]>, run: Range<u32>) -> Vec<Range<u32>> {
         before += length;
     }
     names
-}
-
-/// Whether it is refused for something outside the frame: a topic that is not there or not ours to write.
-fn can_be_mended(verdict: &Verdict) -> bool {
-    let Verdict::Refused(reason_code) = *verdict else { return false };
-    [ReasonCode::NotAuthorized, ReasonCode::TopicNameInvalid].map(|code| code as u8).contains(&reason_code)
 }
 
 /// All flights of one kind, in the order in which they were handed over.
@@ -370,7 +393,7 @@ impl Reporter {
             return false;
         }
         state.left = state.left.saturating_sub(run.end - run.start);
-        if verdict == Verdict::Withdrawn || self.flight.acknowledged && can_be_mended(&verdict) {
+        if verdict == Verdict::Withdrawn {
             state.withdrawn.push(run);
             if !self.ledger.came_back.swap(true, Ordering::AcqRel) {
                 self.ledger.tell();
@@ -437,6 +460,27 @@ mod tests {
         flight.state().withdrawn = vec![4..7, 1..2];
         assert_eq!(flight.turn_back(), 4);
         assert_eq!([0, 1, 2, 3].map(|number| flight.wants_receipt(number)), [true, true, false, true]);
+    }
+
+    #[test]
+    fn what_is_left_out_hears_so_by_its_own_name() {
+        let mut batch = Batch::default();
+        (0..8).for_each(|id| {
+            let mut frame = crate::log::tests::frame();
+            frame.message.id = id;
+            batch.push(&frame);
+        });
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        let settled: OnSettled = Box::new(move |run, verdict| heard.lock().unwrap().push((run, verdict)));
+        let flight = Flight::new(batch, 8, None, settled);
+        flight.state().withdrawn = vec![2..6];
+        flight.turn_back();
+        flight.sift(|frame| (frame.message.id == 3).then_some(0x97));
+        assert_eq!(*told.lock().unwrap(), [(3..4, Verdict::Refused(0x97))]);
+        assert_eq!(flight.left(), 3);
+        assert_eq!(flight.state().numbers, Some(vec![2..3, 4..6]));
+        assert_eq!(flight.take().iter().map(|frame| frame.message.id).collect::<Vec<_>>(), [2, 4, 5]);
     }
 
     #[test]

@@ -41,10 +41,15 @@ impl Drop for Closes {
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, config: &OutageConfig, behind: u64) -> Self {
+    /// For a spool that has `behind` records of an earlier run; `is_away` if the sink is known to be.
+    pub(super) fn new(shared: Arc<Shared>, config: &OutageConfig, behind: u64, is_away: bool) -> Self {
         let now = Instant::now();
         let outage_after = config.outage_after.max(Duration::from_millis(1));
-        let outage = Outage::new(config.on_outage, outage_after, behind, now);
+        let outage = if is_away && behind > 0 {
+            Outage::begun(config.on_outage, outage_after, now)
+        } else {
+            Outage::new(config.on_outage, outage_after, behind, now)
+        };
         if behind > 0 {
             tracing::info!(directory = %config.directory.display(), records = behind, "the spool drains what an earlier run left in it");
         }
@@ -164,9 +169,15 @@ impl Keeper {
     async fn spool_what_came_back(&mut self) -> bool {
         let shared = Arc::clone(&self.shared);
         let Some(log) = &shared.log else { return true };
+        // What came back for its size can still hear that it is too large, now that this is known.
+        let mut sink = shared.primary.lane();
         for (number, flight) in shared.direct.all() {
             shared.direct.remove(number);
             flight.turn_back();
+            flight.sift(|frame| sink.refuses(frame));
+            if flight.left() == 0 {
+                continue;
+            }
             let mut waiting = shared.queue(flight.take(), &flight);
             loop {
                 waiting = match log.try_append(waiting.0, waiting.1) {

@@ -141,7 +141,7 @@ fn sift(
     for (number, frame) in (0..).zip(batch.iter()) {
         if stalled && frame.message.qos == QoS::AtMostOnce {
             metrics::counter!(names::SPOOL_DROPPED).increment(1);
-            settled(number..number + 1, Verdict::Stored);
+            settled(number..number + 1, Verdict::Dropped);
         } else if let Some(reason_code) = sink.refuses(&frame) {
             settled(number..number + 1, Verdict::Refused(reason_code));
         } else {

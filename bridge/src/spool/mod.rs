@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::log::{Log, LogConfig, LogError, Mark, SpareBuffers};
-use crate::sink::{Lane, Progress, Sink};
+use crate::sink::{Lane, Sink};
 use drain::{Drained, Spooled};
 use flights::{Ledger, News};
 use keeper::Keeper;
@@ -102,15 +102,44 @@ impl std::fmt::Debug for OutageSink {
     }
 }
 
+/// A spool that is open, before its sink runs.
+pub struct Spool {
+    config: OutageConfig,
+    /// None with `hold`, where nothing was left.
+    files: Option<(Log, Spooled)>,
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("directory", &self.config.directory).finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Opens the one in its directory; with `hold` only one that is there.
+    pub fn open(config: &OutageConfig) -> Result<Self, SpoolError> {
+        Ok(Self { files: open(config)?, config: config.clone() })
+    }
+
+    /// Records that an earlier run left in it.
+    pub fn records(&self) -> u64 {
+        self.files.as_ref().map_or(0, |(log, spooled)| log.stored().saturating_sub(spooled.drained()))
+    }
+}
+
 impl OutageSink {
     /// Frames go to `primary`, or to the spool while that is away. What an earlier run left in the spool drains before any new frame.
     pub fn start(primary: Arc<dyn Sink>, config: &OutageConfig) -> Result<Self, SpoolError> {
-        let (log, spooled) = match open(config)? {
-            Some((log, spooled)) => (Some(log), Some(spooled)),
-            None => (None, None),
-        };
+        Self::start_with(primary, Spool::open(config)?)
+    }
+
+    /// The same with a spool that is open. With a sink that is [in trouble](Sink::trouble) it begins in an outage.
+    pub fn start_with(primary: Arc<dyn Sink>, spool: Spool) -> Result<Self, SpoolError> {
+        let behind = spool.records();
+        let Spool { config, files } = spool;
+        let (log, spooled) = files.unzip();
         let read_to = spooled.as_ref().map_or(0, Spooled::drained);
-        let behind = log.as_ref().map_or(0, |log| log.stored().saturating_sub(read_to));
+        let is_away = primary.trouble().is_some();
         let way = match (behind, config.on_outage) {
             (0, _) => Way::Sink,
             (_, OnOutage::Spool) => Way::Spool,
@@ -135,7 +164,7 @@ impl OutageSink {
             stopping: AtomicBool::new(false),
         });
         shared.drain.begin_at(read_to);
-        let keeper = Keeper::new(Arc::clone(&shared), config, behind);
+        let keeper = Keeper::new(Arc::clone(&shared), &config, behind, is_away);
         let keeper = std::thread::Builder::new()
             .name("spool".into())
             .spawn(move || keeper.run(spooled))
@@ -144,7 +173,6 @@ impl OutageSink {
     }
 }
 
-/// Opens the spool; with `hold` only one that is there.
 fn open(config: &OutageConfig) -> Result<Option<(Log, Spooled)>, SpoolError> {
     let directory = &config.directory;
     if config.on_outage == OnOutage::Hold && !directory.exists() {
@@ -164,8 +192,8 @@ impl Sink for OutageSink {
         Box::new(lane::OutageLane::new(Arc::clone(&self.shared)))
     }
 
-    fn progress(&self) -> Progress {
-        self.shared.primary.progress()
+    fn trouble(&self) -> Option<String> {
+        self.shared.primary.trouble()
     }
 }
 

@@ -116,6 +116,12 @@ impl Outage {
         }
     }
 
+    /// With a sink that is away already, and records of an earlier process to be drained.
+    pub(super) fn begun(wish: OnOutage, patience: Duration, now: Instant) -> Self {
+        let state = State::Spooling;
+        Self { state, away_since: Some(now), drains_since: None, ..Self::new(wish, patience, 0, now) }
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }
@@ -272,6 +278,20 @@ mod tests {
         story.seen.behind = 0;
         story.all_reported();
         story.at(60_510, Some(Action::Direct), State::Direct);
+    }
+
+    #[test]
+    fn a_sink_that_is_away_at_the_start_is_spooled_for_at_once() {
+        let mut story = Story::begin(OnOutage::Spool, 3);
+        story.outage = Outage::begun(OnOutage::Spool, OUTAGE_AFTER, story.now);
+        story.owe();
+        story.at(0, None, State::Spooling);
+        story.at(60_000, None, State::Spooling);
+        assert_eq!(story.outage.away(story.now), Some(Duration::from_mins(1)));
+        story.seen.behind = 5_000;
+        story.report();
+        story.at(60_001, None, State::Draining);
+        assert_eq!(story.outage.away(story.now), None);
     }
 
     #[test]

@@ -25,7 +25,8 @@ impl Fate {
 impl From<Verdict> for Fate {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Stored => Self::default(),
+            // Whose frame was dropped hears nothing of it: it was sent with QoS 0.
+            Verdict::Stored | Verdict::Dropped => Self::default(),
             Verdict::StoredAt(receipt) => Self { reason_code: 0, receipt: Some(receipt) },
             Verdict::Refused(reason_code) => Self::refused(reason_code),
             // A sink that may withdraw is wrapped in one that keeps such frames; without it the publisher hears that it went wrong.

@@ -4,6 +4,7 @@ mod copies;
 mod outage;
 mod pushes;
 mod refusals;
+#[allow(dead_code, reason = "the tests of the spool use the rest of it")]
 mod rig;
 #[path = "../shard/mod.rs"]
 mod shard;

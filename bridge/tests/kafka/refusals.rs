@@ -51,6 +51,57 @@ fn small_frames_that_leave_together_fit_into_a_topic_that_takes_less_than_the_ot
     assert!(way.verdicts().iter().all(|verdict| *verdict == Verdict::Stored));
 }
 
+/// So that a batch that is too large when they are together is not for their being compressed.
+fn uncompressed(config: KafkaConfig) -> KafkaConfig {
+    let linger = std::time::Duration::from_millis(200);
+    KafkaConfig { linger, compression: "none".into(), ..config }
+}
+
+#[test]
+fn small_frames_that_are_refused_for_their_batch_come_back_and_leave_in_smaller_ones() {
+    let topic = name("narrowed");
+    let sink = KafkaSink::start(uncompressed(config(shared(), &topic))).unwrap();
+    // While the bridge runs.
+    crate::rig::set(&shared().brokers, &topic, "max.message.bytes", "20000");
+    let mut way = Way::into(&sink);
+    let push = |way: &mut Way| {
+        (0..200).for_each(|_| way.push(&frame("d", "n", &[b'x'; 1_000]), false));
+        way.push(&frame("d", "n", &[b'x'; 30_000]), false);
+        way.send();
+    };
+    push(&mut way);
+    let verdicts = way.verdicts();
+    assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Withdrawn), "{verdicts:?}");
+    sink.withdraw();
+    // What the topic takes is known now.
+    let mut lane = sink.lane();
+    assert_eq!(lane.refuses(&frame("d", "n", &[b'x'; 30_000])), Some(0x97));
+    assert_eq!(lane.refuses(&frame("d", "n", &[b'x'; 1_000])), None);
+    push(&mut way);
+    let verdicts = &way.verdicts()[201..];
+    assert!(verdicts[..200].iter().all(|verdict| *verdict == Verdict::Stored), "{verdicts:?}");
+    assert_eq!(verdicts[200], Verdict::Refused(0x97));
+    assert_eq!(read(&shared().brokers, &topic, 200).len(), 200);
+}
+
+#[test]
+fn what_a_topic_of_a_template_takes_is_asked_when_it_is_first_needed() {
+    let (default, narrow, wide) = (name("default"), name("narrow"), name("wide"));
+    create(&shared().brokers, &narrow, &[("max.message.bytes", "20000")]);
+    create(&shared().brokers, &wide, &[("max.message.bytes", "3000000")]);
+    let topic_map = vec![TopicRule { filter: "to/+".into(), sink: "kafka:{2}".parse().unwrap() }];
+    let sink = KafkaSink::start(KafkaConfig { topic_map, ..config(shared(), &default) }).unwrap();
+    let mut lane = sink.lane();
+    let mut refuses = |topic: &str, bytes| lane.refuses(&frame("d", topic, &vec![b'x'; bytes])).is_some();
+    let (to_narrow, to_wide) = (format!("to/{narrow}"), format!("to/{wide}"));
+    crate::rig::until("it is known", || refuses(&to_narrow, 30_000) && !refuses(&to_wide, 2_000_000));
+    let mut way = Way::into(&sink);
+    way.push(&frame("d", &to_wide, &vec![b'x'; 2_000_000]), false);
+    way.push(&frame("d", &to_narrow, &vec![b'x'; 30_000]), false);
+    way.send();
+    assert_eq!(way.verdicts(), [Verdict::Stored, Verdict::Refused(0x97)]);
+}
+
 #[test]
 fn a_refused_frame_goes_to_the_dead_letter_topic_and_is_stored_there() {
     let (topic, dead) = (name("narrow"), name("dead"));
@@ -145,4 +196,34 @@ fn a_topic_that_vanishes_refuses_its_frames_and_not_those_of_others() {
     way.push(&frame("d", "t", b"other"), false);
     way.send();
     assert_eq!(way.verdicts()[1..], [Verdict::Refused(0x90), Verdict::Stored]);
+}
+
+#[test]
+fn an_acknowledged_frame_waits_for_its_topic_and_nothing_overtakes_it() {
+    let (default, gone) = (name("stays"), name("gone"));
+    create(&shared().brokers, &gone, &[]);
+    let topic_map = vec![TopicRule { filter: "gone".into(), sink: format!("kafka:{gone}").parse().unwrap() }];
+    let sink = KafkaSink::start(KafkaConfig { topic_map, ..config(shared(), &default) }).unwrap();
+    crate::rig::delete(&shared().brokers, &gone);
+    let mut way = Way::into(&sink);
+    way.carry_acknowledged();
+    way.push(&frame("d", "gone", b"1"), false);
+    way.send();
+    assert_eq!(way.verdicts(), [Verdict::Withdrawn]);
+    let trouble = sink.trouble().unwrap();
+    assert!(
+        trouble.starts_with(&format!("the Kafka topic \"{gone}\" does not exist: create it")),
+        "{trouble}"
+    );
+    create(&shared().brokers, &gone, &[]);
+    way.push(&frame("d", "gone", b"2"), false);
+    way.send();
+    assert_eq!(way.verdicts()[1], Verdict::Withdrawn, "it would overtake the one before");
+    sink.withdraw();
+    for payload in [b"1", b"2"] {
+        way.push(&frame("d", "gone", payload), false);
+    }
+    way.send();
+    assert_eq!(way.verdicts()[2..], [const { Verdict::Stored }; 2]);
+    assert_eq!(sink.trouble(), None);
 }

@@ -13,7 +13,7 @@ use holdfast_wire::ids::{Epoch, NodeId};
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{PacketId, QoS};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message as _};
@@ -32,16 +32,14 @@ impl Broker {
     pub(crate) fn start() -> Self {
         let keep = tempfile::tempdir().unwrap();
         let directory = keep.path().join("kafka");
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/services/kafka.sh");
-        let output = Command::new(script)
-            .args(["start", "--while", &std::process::id().to_string()])
-            .arg(&directory)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = run(&directory);
         let value = |name: &str| lines.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
         Self { brokers: value("KAFKA_BROKERS="), sasl: value("KAFKA_SASL_BROKERS="), directory, _keep: keep }
+    }
+
+    /// Starts it again with what it has stored, after a signal has ended it.
+    pub(crate) fn restart(&self) {
+        run(&self.directory);
     }
 
     /// Sends it a signal, such as `STOP`.
@@ -49,6 +47,18 @@ impl Broker {
         let pid = std::fs::read_to_string(self.directory.join("broker-1/pid")).unwrap();
         assert!(Command::new("kill").args([&format!("-{name}"), pid.trim()]).status().unwrap().success());
     }
+}
+
+/// Gives the addresses.
+fn run(directory: &std::path::Path) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/services/kafka.sh");
+    let output = Command::new(script)
+        .args(["start", "--while", &std::process::id().to_string()])
+        .arg(directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 impl Drop for Broker {
@@ -90,6 +100,21 @@ pub(crate) fn create(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
     });
 }
 
+/// Changes a setting of a topic.
+pub(crate) fn set(brokers: &str, topic: &str, name: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(name, value);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(admin.alter_configs([&change], &AdminOptions::new())).unwrap().remove(0).unwrap();
+    // The broker knows of it a moment later than the controller that answered.
+    until("the topic has the setting", || {
+        let (topic, options) = (ResourceSpecifier::Topic(topic), AdminOptions::new());
+        let told = runtime.block_on(admin.describe_configs([&topic], &options)).unwrap().remove(0).unwrap();
+        told.get(name).and_then(|entry| entry.value.as_deref()) == Some(value)
+    });
+}
+
 pub(crate) fn delete(brokers: &str, topic: &str) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
@@ -118,6 +143,11 @@ impl Way {
     pub(crate) fn into(sink: &KafkaSink) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { lane: sink.lane(), runtime, pushed: 0, verdicts: Arc::default() }
+    }
+
+    /// As from a spool.
+    pub(crate) fn carry_acknowledged(&mut self) {
+        self.lane.carry_acknowledged(true);
     }
 
     pub(crate) fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool) {

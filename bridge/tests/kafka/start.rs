@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
+use holdfast_bridge::sink::Sink;
 
 use crate::rig::{Way, frame, name, read, shared};
 
@@ -55,6 +56,19 @@ fn a_broker_that_is_not_there_is_named() {
     let line = refusal(bare(&closed.to_string(), "t"));
     assert!(line.starts_with(&format!("no Kafka broker answers at {closed} (")), "{line}");
     assert!(line.contains("refused"), "{line}");
+}
+
+#[test]
+fn whoever_keeps_frames_elsewhere_gets_a_sink_without_a_broker_but_not_with_a_wrong_password() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let sink = KafkaSink::start_or_await(bare(&closed.to_string(), "t")).unwrap();
+    assert!(!sink.has_begun());
+    assert!(sink.trouble().unwrap().starts_with(&format!("no Kafka broker answers at {closed} (")));
+    let wrong = KafkaConfig { settings: sasl("wrong"), ..bare(&shared().sasl, "t") };
+    let line = KafkaSink::start_or_await(wrong).unwrap_err().to_string();
+    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", shared().sasl)), "{line}");
+    let line = KafkaSink::start_or_await(bare(&shared().brokers, &name("missing"))).unwrap_err().to_string();
+    assert!(line.starts_with("the Kafka topic \"missing-"), "{line}");
 }
 
 #[test]

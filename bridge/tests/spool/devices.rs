@@ -115,7 +115,7 @@ impl Devices {
                 }
             }
             Verdict::Refused(_) => fleet.refused += 1,
-            Verdict::Withdrawn => panic!("{client} {number} was given back to its link"),
+            Verdict::Withdrawn | Verdict::Dropped => panic!("{client} {number} was given back to its link"),
         }
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use holdfast_bridge::kafka::KafkaSink;
+use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::log::verify;
 use holdfast_bridge::sink::Sink;
-use holdfast_bridge::spool::{OutageConfig, OutageSink};
+use holdfast_bridge::spool::{OutageConfig, OutageSink, Spool};
 
 use crate::broker::{Stored, assert_kept, has_all};
 use crate::devices::{Devices, until};
@@ -68,4 +68,62 @@ fn a_real_kafka_that_hangs_again_and_again_gets_everything_in_order() {
         has_all(&stored, &acknowledged)
     });
     assert_kept(&stored, &acknowledged);
+}
+
+#[test]
+fn a_bridge_that_starts_while_kafka_is_dead_takes_frames_behind_what_its_spool_holds() {
+    let broker = rig::Broker::start();
+    let directory = tempfile::tempdir().unwrap();
+    // What devices here give as the time is long ago.
+    rig::create(&broker.brokers, "awaited", &[("retention.ms", "-1")]);
+    let kafka =
+        KafkaConfig { brokers: broker.brokers.clone(), topic: "awaited".into(), ..KafkaConfig::default() };
+    let config = OutageConfig {
+        outage_after: Duration::from_millis(500),
+        ..OutageConfig::in_directory(&directory.path().join("spool"))
+    };
+    let spooled = || verify(&config.directory).unwrap().records;
+    let devices = Devices::new(0, 6);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    // Until all of them are acknowledged.
+    let publish = |sink: &Arc<OutageSink>, frames: u64| {
+        let wanted = devices.acknowledged_count() + frames;
+        let link = devices.clone().publish(Arc::clone(sink) as _, 30, Arc::default(), frames);
+        runtime.spawn(link);
+        until("acknowledged", || devices.acknowledged_count() >= wanted);
+    };
+    let primary = KafkaSink::start(kafka.clone()).unwrap();
+    let sink = Arc::new(OutageSink::start(Arc::new(primary), &config).unwrap());
+    publish(&sink, 600);
+    broker.signal("KILL");
+    publish(&sink, 900);
+    assert!(spooled() > 0);
+    until("the link is gone", || Arc::strong_count(&sink) == 1);
+    drop(sink);
+
+    // Meanwhile somebody has asked for a topic that is not there.
+    let kafka = KafkaConfig { dead_letter: Some("letters".into()), ..kafka };
+    let spool = Spool::open(&config).unwrap();
+    assert!(spool.records() > 0);
+    let primary = KafkaSink::start_or_await(kafka).unwrap();
+    assert!(!primary.has_begun());
+    let sink = Arc::new(OutageSink::start_with(Arc::new(primary), spool).unwrap());
+    assert!(sink.trouble().unwrap().starts_with("no Kafka broker answers at "), "{:?}", sink.trouble());
+    publish(&sink, 1_500);
+    broker.restart();
+    let missing = "the Kafka topic \"letters\" does not exist: create it";
+    until("it is known what is missing", || sink.trouble().is_some_and(|line| line.starts_with(missing)));
+    publish(&sink, 600);
+    assert!(spooled() >= 2_100);
+    rig::create(&broker.brokers, "letters", &[]);
+    until("the sink has begun", || sink.trouble().is_none());
+    publish(&sink, 600);
+    until("the spool is drained", || spooled() == 0);
+    let mut stored = Vec::new();
+    until("everything is in Kafka", || {
+        stored = contents(&broker.brokers, "awaited");
+        has_all(&stored, &devices.acknowledged())
+    });
+    assert_kept(&stored, &devices.acknowledged());
 }

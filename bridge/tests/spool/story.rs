@@ -216,7 +216,7 @@ fn a_full_spool_holds_devices_back_drops_only_what_nobody_waits_for_and_goes_on(
     lane.push(&record("silent", &7_u64.to_le_bytes(), QoS::AtMostOnce, false), false);
     let sent = lane.send(Box::new(move |run, verdict| settled.send((run, verdict)).unwrap()));
     rig.runtime.block_on(sent).unwrap();
-    assert_eq!(dropped.recv().unwrap(), (0..1, Verdict::Stored));
+    assert_eq!(dropped.recv().unwrap(), (0..1, Verdict::Dropped));
     rig.broker.heal();
     rig.until_all_stored(60_000);
     assert!(rig.broker.stored().iter().all(|frame| frame.client != "silent"));

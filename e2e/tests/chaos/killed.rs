@@ -84,6 +84,20 @@ fn a_bridge_that_is_killed_while_kafka_is_dead_loses_nothing_of_its_spool() {
 }
 
 #[test]
+fn a_bridge_that_starts_while_kafka_is_dead_takes_frames_behind_its_spool() {
+    let mut trial = Trial::begin(ClusterSetup::new(), plan());
+    trial.cluster.kafka.kill(0);
+    trial.await_service("while Kafka is dead");
+    trial.cluster.bridges[0].kill();
+    trial.cluster.bridges[0].restart();
+    trial.await_service("with the bridge back and Kafka still dead");
+    trial.cluster.kafka.restart();
+    trial.await_drained();
+    trial.await_service("with both back");
+    trial.end().assert_everyone_stayed();
+}
+
+#[test]
 fn one_of_three_brokers_may_die() {
     let trial = Trial::begin(ClusterSetup::new().brokers(3), plan());
     trial.cluster.kafka.kill(1);

@@ -63,7 +63,9 @@ impl Dialler {
         let anywhere = Address { host: "localhost".to_owned(), port: 1 };
         match this.client(&anywhere, &this.url.login, 0) {
             Ok(_) => Ok(this),
-            Err(error) => Err(OpenError::RedisUrl { why: error.to_string() }),
+            Err(error) => {
+                Err(OpenError::RedisUrl { why: format!("its certificates cannot be used ({error})") })
+            }
         }
     }
 

@@ -21,8 +21,8 @@ pub(super) const REFUSED: &str = "refused";
 
 /// Tells the recorder what the names mean; once a process.
 pub(super) fn describe() {
-    crate::metrics::describe();
     static DESCRIBED: Once = Once::new();
+    crate::metrics::describe();
     DESCRIBED.call_once(|| {
         metrics::describe_counter!(CALLS, "Calls of functions in the Redis server, by outcome");
         metrics::describe_histogram!(CALL_SECONDS, Unit::Seconds, "How long the Redis server took to answer");

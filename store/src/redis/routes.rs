@@ -99,7 +99,8 @@ impl Routes {
             has_lost: Cell::new(false),
         };
         if let Finder::Cluster(nodes) = &this.finder {
-            let map = cluster::draw(&this.dialler, vec![], &nodes.borrow().clone()).await?;
+            let seeds = nodes.borrow().clone();
+            let map = cluster::draw(&this.dialler, vec![], &seeds).await?;
             if map.primaries.contains(&None) {
                 let (server, why) = (this.dialler.url.shown(), "nobody serves some of its slots".to_owned());
                 return Err(OpenError::RedisRefused { server, why });
@@ -259,13 +260,13 @@ impl Routes {
             begun.word().map_err(unreadable)?;
             mark = begun.bytes().map_err(unreadable)?;
         }
-        self.compare_birth(partition, mark);
+        self.compare_birth(partition, &mark);
         wire.set_begun(partition, true);
         Ok(())
     }
 
-    fn compare_birth(&self, partition: Partition, mark: Vec<u8>) {
-        let known = self.births.borrow_mut()[partition.index()].replace(mark.clone());
+    fn compare_birth(&self, partition: Partition, mark: &[u8]) {
+        let known = self.births.borrow_mut()[partition.index()].replace(mark.to_vec());
         if known.is_some_and(|known| known != mark) && !self.has_lost.replace(true) {
             warn!(server = self.dialler.url.shown(), "the session store has lost its data");
         }

@@ -23,7 +23,7 @@ const OTHERS_WITHIN: Duration = Duration::from_millis(200);
 pub(super) struct Sentinels {
     name: String,
     login: Login,
-    sentinels: Vec<Sentinel>,
+    all: Vec<Sentinel>,
 }
 
 struct Sentinel {
@@ -47,14 +47,14 @@ impl Sentinels {
         Self {
             name: name.to_owned(),
             login: login.clone(),
-            sentinels: sentinels.iter().map(sentinel).collect(),
+            all: sentinels.iter().map(sentinel).collect(),
         }
     }
 
     /// The address of the primary.
     pub(super) async fn primary(&self, dialler: &Dialler) -> Result<Address, OpenError> {
         let mut until = Instant::now() + dialler.deadline / 2;
-        let asked = self.sentinels.iter().map(|sentinel| self.ask(sentinel, dialler));
+        let asked = self.all.iter().map(|sentinel| self.ask(sentinel, dialler));
         let mut asked: FuturesUnordered<_> = asked.collect();
         let (mut latest, mut why) = (None::<Said>, "none of them answers".to_owned());
         while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {

@@ -48,7 +48,10 @@ impl Appended {
 }
 
 impl From<Appended> for Reply {
-    fn from(Appended { at, full }: Appended) -> Self {
+    /// In the order of the streams: their answers come as their servers are.
+    fn from(Appended { mut at, mut full }: Appended) -> Self {
+        at.sort_unstable_by(|a, b| a.stream.cmp(&b.stream));
+        full.sort_unstable();
         Self::Appended { at, full }
     }
 }

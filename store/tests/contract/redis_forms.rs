@@ -44,6 +44,11 @@ impl SentinelTrio {
         format!("redis+sentinel://{}/{NAME}", sentinels.join(","))
     }
 
+    /// Tells a sentinel to give the primary's place to a replica, though it lives.
+    pub(crate) fn fail_over(&self) {
+        redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).exec(&mut self.sentinels[0].connection()).unwrap();
+    }
+
     /// The port of the primary, as the first sentinel knows it.
     pub(crate) fn primary_port(&self) -> u16 {
         ask_primary(&self.sentinels[0], "port").parse().unwrap()
@@ -73,8 +78,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Waits until all slots are served and each of the first `replicas` primaries has a replica.
-    pub(crate) fn start(replicas: usize, arguments: &str) -> Self {
+    /// Waits until all slots are served, and until there is a replica for each primary that `replicas_of` names.
+    pub(crate) fn start(replicas_of: &[usize], arguments: &str) -> Self {
         let node = |_| {
             let arguments = format!(
                 "--cluster-enabled yes --cluster-node-timeout 2000 --cluster-port {} {FAST} {arguments}",
@@ -82,7 +87,7 @@ impl Cluster {
             );
             RedisServer::start(&arguments)
         };
-        let this = Self { nodes: (0..3 + replicas).map(node).collect() };
+        let this = Self { nodes: (0..3 + replicas_of.len()).map(node).collect() };
         for (number, node) in this.nodes.iter().enumerate() {
             let mut connection = node.connection();
             cluster(&["SET-CONFIG-EPOCH", &(number + 1).to_string()]).exec(&mut connection).unwrap();
@@ -101,12 +106,15 @@ impl Cluster {
         }
         let all_know = || this.nodes.iter().all(|node| known_nodes(node) == this.nodes.len());
         until("the nodes know each other", all_know);
-        for (number, replica) in this.nodes[3..].iter().enumerate() {
-            let primary = this.id_of(number);
+        for (replica, number) in this.nodes[3..].iter().zip(replicas_of) {
+            let primary = this.id_of(*number);
             until("the replica is one", || {
                 cluster(&["REPLICATE", &primary]).exec(&mut replica.connection()).is_ok()
             });
-            until("the replica follows", || followers(&this.nodes[number]) == 1);
+        }
+        for number in replicas_of {
+            let wanted = replicas_of.iter().filter(|other| *other == number).count();
+            until("the replicas follow", || followers(&this.nodes[*number]) == wanted);
         }
         until("all slots are served", || this.nodes.iter().all(is_ok));
         this
@@ -157,5 +165,5 @@ pub(crate) fn shared_trio() -> &'static SentinelTrio {
 /// The cluster that the tests of this process share.
 pub(crate) fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::start(0, ""))
+    CLUSTER.get_or_init(|| Cluster::start(&[], ""))
 }

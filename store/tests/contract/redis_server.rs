@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 /// Starts the server in a directory of its own, and sees that neither outlives who holds its standard input, however that ends.
 const KEEPER: &str = r#"
@@ -79,9 +79,16 @@ impl RedisServer {
         assert!(sent.unwrap().success(), "kill -{name} {}", self.server);
     }
 
-    /// A connection of the test's own.
+    /// A connection of the test's own. A server that is told to follow another one ends those it has.
     pub(crate) fn connection(&self) -> redis::Connection {
-        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+        let started = Instant::now();
+        loop {
+            match redis::Client::open(self.url()).unwrap().get_connection() {
+                Ok(connection) => return connection,
+                Err(error) => assert!(started.elapsed() < READY_WITHIN, "{}: {error}", self.url()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     fn answers(&self) -> bool {

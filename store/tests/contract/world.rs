@@ -66,7 +66,7 @@ impl Bench {
     /// A store of the same kind with bounds of its own; nothing is in it.
     pub(crate) fn another(&self, bounds: Bounds) -> Self {
         match (&self.directory, &self.redis) {
-            (_, Some(redis)) => Self::redis_within(&redis.url, bounds),
+            (_, Some(redis)) => Self::redis_among(&redis.url, redis.servers.clone(), bounds),
             (Some(_), None) => Self::embedded_within(bounds),
             (None, None) => Self::memory_within(bounds),
         }

@@ -1,0 +1,125 @@
+//! Epochs after a server has forgotten some, and how it is known that one has.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use holdfast_store::contract::{Reply, Request, StoreError};
+use holdfast_store::{RedisOptions, RedisStore};
+use holdfast_wire::ids::ClientId;
+
+use crate::load::{PATIENCE, ask, ask_until_done, message, open};
+use crate::redis_server::RedisServer;
+use crate::world::{ALICE, Bench, device};
+
+/// In which partition the client `d` is, as the server names it, with a kind of key.
+fn key(kind: &str) -> String {
+    format!("{}:{kind}", holdfast_store::redis::partition_key("hf", "d"))
+}
+
+fn connect(server: &RedisServer) -> RedisStore {
+    let options = RedisOptions { deadline: Duration::from_secs(10), ..RedisOptions::default() };
+    RedisStore::connect(&server.url(), options).unwrap()
+}
+
+/// Ends the store's connections, so that it dials again.
+fn cut(server: &RedisServer) {
+    redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").exec(&mut server.connection()).unwrap();
+}
+
+/// What a promoted replica has not heard of: epochs of a primary whose clock was ahead of its own.
+#[test]
+fn epochs_grow_over_a_failover_that_forgot_some_of_a_faster_clock() {
+    let server = RedisServer::start("");
+    let store = connect(&server);
+    open(&store, "d");
+    let mut connection = server.connection();
+    let counts = key("n");
+    let known: u64 = redis::cmd("HGET").arg(&counts).arg("e").query(&mut connection).unwrap();
+    let now_us = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
+    let ahead_us = u64::try_from(now_us).unwrap() + 50 * 60 * 1_000_000;
+    redis::cmd("HSET").arg(&counts).arg("e").arg(ahead_us.max(known)).exec(&mut connection).unwrap();
+    let lost = open(&store, "d");
+    // The failover: another life, and the counter as it was some time ago.
+    let earlier_us = u64::try_from(now_us).unwrap() - 1_000_000;
+    let mut forget = redis::cmd("HSET");
+    forget.arg(&counts).arg("e").arg(earlier_us).arg("i").arg("another-life").exec(&mut connection).unwrap();
+    cut(&server);
+    let promoted = open(&store, "d");
+    assert!(promoted > lost, "{promoted:?} after {lost:?}");
+    // And once more, with a counter that was ahead already.
+    let mut connection = server.connection();
+    redis::cmd("HSET").arg(&counts).arg("i").arg("yet-another").exec(&mut connection).unwrap();
+    cut(&server);
+    assert!(open(&store, "d").0 >= promoted.0 + 50_000_000, "more than anyone opens meanwhile");
+}
+
+#[test]
+fn epochs_grow_over_the_loss_of_all_data_while_the_connection_stands() {
+    let server = RedisServer::start("");
+    let store = connect(&server);
+    let before = open(&store, "d");
+    redis::cmd("FLUSHALL").exec(&mut server.connection()).unwrap();
+    assert!(open(&store, "d") > before);
+}
+
+#[test]
+fn a_server_that_goes_on_where_it_was_gives_out_no_leap() {
+    let server = RedisServer::start("");
+    let store = connect(&server);
+    let before = open(&store, "d");
+    cut(&server);
+    let after = open(&store, "d");
+    assert!(after > before && after.0 < before.0 + 50_000_000, "{after:?} after {before:?}");
+}
+
+#[test]
+fn a_partition_that_lost_its_data_is_told_to_whoever_renews_its_lease() {
+    let server = RedisServer::start("");
+    let store = connect(&server);
+    let renew = || ask_until_done(&store, &Request::RenewLease { node: ALICE.node, for_ms: 60_000 });
+    assert_eq!(renew(), Reply::Renewed { known: false });
+    assert_eq!(renew(), Reply::Renewed { known: true });
+    open(&store, "d");
+    redis::cmd("DEL").arg(key("n")).arg(key("s:d")).exec(&mut server.connection()).unwrap();
+    assert_eq!(renew(), Reply::Renewed { known: true }, "nobody has dialled");
+    cut(&server);
+    let started = Instant::now();
+    while renew() == (Reply::Renewed { known: true }) {
+        assert!(started.elapsed() < PATIENCE, "nobody noticed");
+    }
+    assert_eq!(renew(), Reply::Renewed { known: true }, "it is told once");
+}
+
+#[test]
+fn a_server_without_memory_is_dialled_again_and_serves_those_who_are_there() {
+    let server = RedisServer::start("--maxmemory-policy noeviction");
+    let store = connect(&server);
+    open(&store, "d");
+    let mut connection = server.connection();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
+    cut(&server);
+    let lookup = Request::Lookup { client: ClientId::new("d") };
+    assert!(matches!(ask_until_done(&store, &lookup), Reply::Session(Some(_))));
+    open(&store, "d");
+    let streams = vec![device("d")];
+    let append = Request::Append { streams, message: message("x"), collapse_key: None };
+    assert!(matches!(ask(&store, append), Err(StoreError::Full(_))));
+    // Nor does it keep away one that comes newly.
+    let late = connect(&server);
+    assert!(matches!(ask_until_done(&late, &lookup), Reply::Session(Some(_))));
+}
+
+#[test]
+fn readers_of_two_lives_have_different_names() {
+    let bench = Bench::redis();
+    bench.open("d", ALICE, 60);
+    let epoch = bench.lookup("d").unwrap().epoch.0.to_string().into_bytes();
+    let subscribe = || {
+        let options = [1, 0, 0, 0, 0];
+        bench.call("subscribe", "d", &[&bench.now(), b"d", &epoch, b"a", &options, b"", b"0"])[2].clone()
+    };
+    let first = subscribe();
+    bench.call("begin", "d", &[b"0123456789abcdef", b"mark"]);
+    let second = subscribe();
+    assert_ne!(first[10..], second[10..], "what follows time and partition");
+    assert_eq!(second[10..], *b"0123");
+}

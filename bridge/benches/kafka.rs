@@ -277,7 +277,8 @@ impl PlayedShard {
     fn speak(&self, mut stream: UnixStream, rate: Option<u64>) -> (UnixStream, u64) {
         let mut bytes = Vec::new();
         let shard = Owner { node: NodeId(1), shard: ShardId(0) };
-        ToBridge::Hello(Hello { version: LINK_VERSION, shard, secret: b"" }).encode(&mut bytes);
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard, receive_maximum: 32, secret: b"" })
+            .encode(&mut bytes);
         let mut sequence = 0;
         while self.started.elapsed() < WARM_UP + SPAN {
             let due = due(self.started, rate, self.settled.load(Ordering::Acquire));

@@ -58,7 +58,8 @@ fn row(name: &str, root: &Path, worker_threads: usize, pace: Option<u64>, linger
     bridge.accept(theirs);
     let mut bytes = Vec::new();
     let shard = Owner { node: NodeId(1), shard: ShardId(0) };
-    ToBridge::Hello(Hello { version: LINK_VERSION, shard, secret: b"" }).encode(&mut bytes);
+    ToBridge::Hello(Hello { version: LINK_VERSION, shard, receive_maximum: 32, secret: b"" })
+        .encode(&mut bytes);
     ours.write_all(&bytes).expect("written");
 
     let settled = Arc::new(AtomicU64::new(0));

@@ -47,8 +47,8 @@ impl Default for BridgeConfig {
 /// Bounds of the dedupe rings: at most `clients_max` times (about 150 bytes, the client id, and 16 bytes for each entry in use).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DedupeConfig {
-    /// Frames remembered for each client: the receive maximum, or a frame could be acknowledged, forgotten, and sent again. More only
-    /// while more are unsettled.
+    /// Frames remembered for each client, at least: as many as its gateway says that it may send again, if those are more. More still only while more
+    /// are unsettled.
     pub entries_per_client_max: u16,
     /// Clients remembered; beyond it the one that has been quiet for long is forgotten.
     pub clients_max: u32,

@@ -12,7 +12,7 @@ use holdfast_bridge::{Bridge, BridgeConfig, SinkName, TopicRule};
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{Hello, InterestKind, LINK_VERSION, Settled, ToBridge, Uplink};
-use holdfast_wire::mqtt::{PacketId, QoS};
+use holdfast_wire::mqtt::{PacketId, QoS, ReasonCode};
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request, StoreError};
 use shard::*;
@@ -36,7 +36,7 @@ fn a_link_of_another_version_or_with_another_secret_is_told_how_to_mend_it() {
         [(LINK_VERSION + 1, &b"secret"[..]), (LINK_VERSION, b"wrong!"), (LINK_VERSION, b"")]
     {
         let mut shard = Shard::dial(&rig.bridge, 1);
-        shard.say(&ToBridge::Hello(Hello { version, shard: owner(1), secret }));
+        shard.say(&ToBridge::Hello(Hello { version, shard: owner(1), receive_maximum: 32, secret }));
         let Heard::Refused(why) = shard.hear() else { panic!("not refused") };
         assert!(why.contains("same release") || why.contains("link.secret"), "{why}");
         assert_eq!(shard.hear(), Heard::Closed);
@@ -102,6 +102,29 @@ fn an_original_that_is_read_behind_its_copy_is_not_stored_again() {
     former.publish(uplink(1, "t", "1"));
     former.until_settled(1);
     assert_eq!(rig.logged(), ["1", "2"]);
+}
+
+#[test]
+fn a_former_owner_that_wakes_up_late_writes_nothing() {
+    const LATER: u16 = 50;
+    let rig = Rig::start();
+    let (mut former, mut later) = (rig.shard(1), rig.shard(2));
+    for number in 1..=LATER {
+        let text = number.to_string();
+        let uplink = Uplink { dup: number == 1, epoch: Epoch(2), ..uplink(u64::from(number), "t", &text) };
+        later.publish(Uplink { packet_id: PacketId::new(number), ..uplink });
+        later.until_settled(1);
+    }
+    // Its copy is forgotten by now, or there never was one.
+    former.publish(uplink(1, "t", "1"));
+    former.publish(Uplink { packet_id: PacketId::new(60_000), ..uplink(2, "t", "lost") });
+    let mut refused = 0;
+    while refused < 2 {
+        let Heard::Settled(run) = former.hear() else { panic!("not settled") };
+        assert_eq!(run.reason_code, u8::from(ReasonCode::SessionTakenOver));
+        refused = run.last;
+    }
+    assert_eq!(rig.logged(), (1..=LATER).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
 #[test]
@@ -272,6 +295,48 @@ impl Lane for ManualLane {
         }
         Box::pin(async { Ok(()) })
     }
+}
+
+/// The same without room for what is called so.
+struct Narrow(Manual);
+
+struct NarrowLane {
+    lane: Box<dyn Lane>,
+    is_full: bool,
+}
+
+impl Sink for Narrow {
+    fn lane(&self) -> Box<dyn Lane> {
+        Box::new(NarrowLane { lane: self.0.lane(), is_full: false })
+    }
+}
+
+impl Lane for NarrowLane {
+    fn push(&mut self, frame: &LogRecord<'_>, wants_receipt: bool) {
+        self.is_full |= frame.message.payload == b"no room";
+        self.lane.push(frame, wants_receipt);
+    }
+
+    fn send(&mut self, settled: OnSettled) -> Sent<'_> {
+        let sent = self.lane.send(settled);
+        if self.is_full { Box::pin(std::future::pending()) } else { sent }
+    }
+}
+
+#[test]
+fn what_is_stored_is_told_while_the_sink_has_no_room_for_more() {
+    let sink = Manual::default();
+    let narrow = Arc::new(Narrow(sink.clone()));
+    let bridge = Bridge::start(BridgeConfig::default(), memory_store(), narrow).unwrap();
+    let mut shard = Shard::open(&bridge, 1);
+    shard.publish(uplink(1, "t", "1"));
+    until("it is taken", || sink.count() == 1);
+    shard.publish(uplink(2, "t", "no room"));
+    until("it waits", || sink.count() == 2);
+    sink.settle(0, Verdict::Stored);
+    assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
+    sink.settle(1, Verdict::Stored);
+    assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)));
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -28,8 +28,8 @@ use crate::core::{Core, now_ms};
 use crate::fanout::{self, LinkId, PageRead};
 use crate::metrics as names;
 use crate::sink::SinkClosed;
-use crate::uplink::Uplinks;
 use crate::uplink::inbox::Inbox;
+use crate::uplink::{Origin, Uplinks};
 
 /// A stream that has not said Hello by then is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
@@ -121,8 +121,8 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<S
 }
 
 async fn open(core: &Arc<Core>, mut records: Records, mut write: WriteHalf) -> Result<Link, Ending> {
-    let shard = match timeout(HELLO_WITHIN, hello(core, &mut records)).await {
-        Ok(Ok(shard)) => shard,
+    let (shard, receive_maximum) = match timeout(HELLO_WITHIN, hello(core, &mut records)).await {
+        Ok(Ok(introduced)) => introduced,
         Ok(Err(Ending::Refused(reason))) => {
             let mut record = Vec::new();
             ToGateway::Refused(&reason).encode(&mut record);
@@ -134,7 +134,7 @@ async fn open(core: &Arc<Core>, mut records: Records, mut write: WriteHalf) -> R
         Err(_) => return Err(Ending::Silent),
     };
     timeout(WELCOME_WITHIN, until_ready(core, &mut records)).await.map_err(|_| Ending::Unready)??;
-    Ok(Link::open(core, shard, records, write))
+    Ok(Link::open(core, shard, receive_maximum, records, write))
 }
 
 /// Before the filters of persistent sessions are known, frames could pass them by. A shard says nothing before it is welcome.
@@ -147,7 +147,8 @@ async fn until_ready(core: &Core, records: &mut Records) -> Result<(), Ending> {
     }
 }
 
-async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
+/// Who dialled, and how many frames its devices may send again.
+async fn hello(core: &Core, records: &mut Records) -> Result<(Owner, u16), Ending> {
     loop {
         if records.fill().await? == 0 {
             return Err(Ending::Closed);
@@ -161,10 +162,10 @@ async fn hello(core: &Core, records: &mut Records) -> Result<Owner, Ending> {
         };
         let ToBridge::Hello(hello) = record else { return Err(Ending::OutOfPlace) };
         check(core, &hello).map_err(Ending::Refused)?;
-        let shard = hello.shard;
+        let (shard, receive_maximum) = (hello.shard, hello.receive_maximum);
         records.drop_front(bytes);
         records.trust();
-        return Ok(shard);
+        return Ok((shard, receive_maximum));
     }
 }
 
@@ -199,7 +200,13 @@ struct Link {
 }
 
 impl Link {
-    fn open(core: &Arc<Core>, shard: Owner, records: Records, write: WriteHalf) -> Self {
+    fn open(
+        core: &Arc<Core>,
+        shard: Owner,
+        receive_maximum: u16,
+        records: Records,
+        write: WriteHalf,
+    ) -> Self {
         let peer = Arc::new(Peer::new(core.next_link(), shard));
         if let Some(former) = core.peers.opened(&peer) {
             former.close();
@@ -211,7 +218,8 @@ impl Link {
         let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
         let writer = tokio::spawn(writer::write(Arc::clone(core), Arc::clone(&peer), write));
         tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
-        let uplinks = Uplinks::new(Arc::clone(core), shard.node, peer.link, Arc::clone(&inbox));
+        let origin = Origin { node: shard.node, link: peer.link, receive_maximum };
+        let uplinks = Uplinks::new(Arc::clone(core), origin, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
         Self { core: Arc::clone(core), peer, records, uplinks, inbox, retained_reads, writer }
     }
@@ -237,20 +245,16 @@ impl Link {
         core.peers.lost(&peer);
         core.change_interests(|interests| interests.link_lost(peer.link));
         // What was read before something broke is seen through as well.
-        let sink_open = uplinks.flush().await.is_ok() && !matches!(ending, Ending::Sink(_));
-        let mut events = Vec::new();
+        let sink_open = uplinks.flush(&peer).await.is_ok() && !matches!(ending, Ending::Sink(_));
         while sink_open && !uplinks.is_settled() {
             inbox.arrived.notified().await;
-            inbox.take(&mut events);
-            uplinks.handle_events(&mut events);
-            uplinks.tell(&peer);
+            uplinks.hear(&peer);
         }
         peer.close();
         let _ = writer.await;
     }
 
     async fn talk(&mut self) -> Result<std::convert::Infallible, Ending> {
-        let mut events = Vec::new();
         let mut draining = self.core.draining.subscribe();
         loop {
             let may_read = self.uplinks.has_room();
@@ -259,10 +263,7 @@ impl Link {
                 biased;
                 () = self.peer.until_closed() => return Err(Ending::Gone),
                 () = until_true(&mut draining) => return Err(Ending::Drained),
-                () = self.inbox.arrived.notified() => {
-                    self.inbox.take(&mut events);
-                    self.uplinks.handle_events(&mut events);
-                }
+                () = self.inbox.arrived.notified() => self.uplinks.hear(&self.peer),
                 read = read(&self.peer, &mut self.records), if may_read => {
                     let read = read?;
                     self.core.counters.bytes_in.increment(read as u64);
@@ -315,7 +316,7 @@ impl Link {
         self.records.drop_front(passed);
         if uplinks > 0 {
             self.core.counters.uplinks.increment(uplinks);
-            self.uplinks.flush().await?;
+            self.uplinks.flush(&self.peer).await?;
         }
         Ok(())
     }
@@ -421,7 +422,7 @@ mod tests {
     }
 
     fn hello(node: u64) -> ToBridge<'static> {
-        ToBridge::Hello(Hello { version: LINK_VERSION, shard: shard(node), secret: b"" })
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard: shard(node), receive_maximum: 32, secret: b"" })
     }
 
     fn shard(node: u64) -> Owner {

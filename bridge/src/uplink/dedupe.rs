@@ -3,8 +3,9 @@
 //! For each client a ring of its last frames: packet id, a hash of topic and payload, and whether it is settled. A frame is looked up only if
 //! its device marked it DUP or its gateway sends it again; the newest entry with its packet id decides, so a packet id that is used for
 //! something else replaces what it meant before. Without either mark a frame is new whatever it looks like, but for one: a frame from
-//! before its device came back may be read after the copy that the device sent again then, if the two took different links. What was
-//! refused is tried anew when it comes again.
+//! before its device came back, read after the first of the new session, as the two took different links. It may be the original of
+//! a copy that is stored; if not, it is stale: its session was taken over before anyone acknowledged it, its device sends again what it
+//! still means to say, and stored now it would stand behind what came later. What was refused is tried anew when it comes again.
 //!
 //! Pure. A client costs a slot (88 bytes), its id, a table entry (5 bytes) and 16 bytes for each entry of its ring. Where a frame is kept is
 //! remembered only of frames whose devices asked.
@@ -80,6 +81,8 @@ pub(crate) enum Seen {
     Settled(Fate),
     /// It is pending; whoever waits is named when it is settled.
     Joined,
+    /// It comes from a session that was taken over, and is not known: its former owner may not write any more (promise P5).
+    Stale,
 }
 
 /// A frame as the ring knows it.
@@ -93,6 +96,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) again: bool,
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
+    /// Frames that its device may send again: as many are remembered, or more if so is configured.
+    pub(crate) remembered: u16,
 }
 
 impl Frame<'_> {
@@ -147,8 +152,12 @@ impl<W> Dedupe<W> {
             self.waiting.entry(ticket).or_default().push(waiter());
             return Seen::Joined;
         }
+        if is_former {
+            return Seen::Stale;
+        }
         // Only settled entries make room: a pending one is still to be found by its ticket.
-        while slot.ring.len() >= usize::from(self.config.entries_per_client_max).min(RING_MAX)
+        let remembered = self.config.entries_per_client_max.max(frame.remembered);
+        while slot.ring.len() >= usize::from(remembered).min(RING_MAX)
             && slot.ring.front().is_some_and(|entry| entry.settled)
         {
             if slot.ring.pop_front().is_some_and(|entry| entry.receipt) {
@@ -261,7 +270,8 @@ mod tests {
 
     fn frame<'a>(client: &'a str, packet_id: u16, again: bool, payload: &'a str) -> Frame<'a> {
         let packet_id = PacketId::new(packet_id).unwrap();
-        Frame { client, packet_id, epoch: Epoch(1), again, topic: "t", payload: payload.as_bytes() }
+        let (epoch, payload) = (Epoch(1), payload.as_bytes());
+        Frame { client, packet_id, epoch, again, topic: "t", payload, remembered: 0 }
     }
 
     fn new(dedupe: &mut Dedupe<&'static str>, frame: Frame<'_>) -> Ticket {
@@ -308,7 +318,39 @@ mod tests {
         assert_eq!(dedupe.settle(ticket, &Fate::default()), ["original"]);
         assert_eq!(dedupe.arrived(frame("d", 1, false, "x"), || "w"), Seen::Settled(Fate::default()));
         new(&mut dedupe, later(frame("d", 1, false, "x")));
-        new(&mut dedupe, frame("d", 1, false, "x"));
+        assert_eq!(dedupe.arrived(frame("d", 1, false, "x"), || "w"), Seen::Stale, "that was no copy of it");
+    }
+
+    #[test]
+    fn as_much_is_remembered_of_a_client_as_its_gateway_may_send_again() {
+        let mut dedupe = dedupe(2, 4);
+        for (client, remembered, known) in [("d", 5, 5), ("e", 1, 2)] {
+            let frame = |id, again| Frame { remembered, ..frame(client, id, again, "x") };
+            for id in 1..=9 {
+                let ticket = new(&mut dedupe, frame(id, false));
+                dedupe.settle(ticket, &Fate::default());
+            }
+            let is_known = |id| dedupe.arrived(frame(id, true), || "w") == Seen::Settled(Fate::default());
+            assert_eq!((1..=9).rev().map(is_known).take_while(|known| *known).count(), known, "{client}");
+        }
+    }
+
+    #[test]
+    fn a_former_session_writes_nothing_however_much_came_since() {
+        let mut dedupe = dedupe(2, 4);
+        let later = |frame: Frame<'static>| Frame { epoch: Epoch(2), ..frame };
+        for id in 1..=5 {
+            let ticket = new(&mut dedupe, later(frame("d", id, true, "x")));
+            dedupe.settle(ticket, &Fate::default());
+        }
+        // Forgotten, or never heard of; marked or not.
+        for id in [1, 9] {
+            for again in [false, true] {
+                assert_eq!(dedupe.arrived(frame("d", id, again, "x"), || "w"), Seen::Stale);
+            }
+        }
+        assert_eq!(dedupe.arrived(frame("d", 5, false, "x"), || "w"), Seen::Settled(Fate::default()));
+        new(&mut dedupe, later(frame("d", 6, false, "x")));
     }
 
     #[test]

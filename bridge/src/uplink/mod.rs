@@ -4,7 +4,7 @@
 //! to be retained also waits in `owed`. All that becomes of frames (stored by the sink, answered by the store, fanned out, joined to one that was
 //! pending) comes back as [`Event`]s in the link's [`Inbox`], so that this state has one owner and no lock.
 //!
-//! Start with [`Uplinks::handle`], then [`Uplinks::handle_events`].
+//! Start with [`Uplinks::handle`], then [`Uplinks::hear`].
 
 pub(crate) mod dedupe;
 pub(crate) mod inbox;
@@ -29,7 +29,7 @@ use crate::fanout::{FanOut, LinkId, Owes, device_stream};
 use crate::link::Peer;
 use crate::log::LogRecord;
 use crate::metrics as names;
-use crate::sink::{Lane, SinkClosed, Verdict};
+use crate::sink::{Lane, OnSettled, SinkClosed, Verdict};
 use crate::store_requests::is_temporary;
 use dedupe::{Dedupe, Frame, Seen, Ticket};
 use inbox::{Event, Inbox};
@@ -56,12 +56,29 @@ pub(crate) struct Waiter {
     arrival: Arrival,
 }
 
+/// Whose uplinks they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) node: NodeId,
+    pub(crate) link: LinkId,
+    /// Frames that each of its devices may send again.
+    pub(crate) receive_maximum: u16,
+}
+
 /// One link's uplinks, from their arrival to their settlement. Bounded by the link's window: [`Uplinks::has_room`] says whether to read on.
 pub(crate) struct Uplinks {
-    core: Arc<Core>,
-    node: NodeId,
-    inbox: Arc<Inbox>,
+    /// Apart from the rest, which goes on while the lane waits for room.
     lane: Box<dyn Lane>,
+    unsettled: Unsettled,
+}
+
+/// What has arrived and is not settled.
+struct Unsettled {
+    core: Arc<Core>,
+    origin: Origin,
+    inbox: Arc<Inbox>,
+    /// Empty but for its place.
+    events: Vec<Event>,
     /// Frames pushed into the lane and not sent off.
     gathered: Vec<InBatch>,
     /// Consecutive ones, from `first_batch`; the front is never done.
@@ -74,8 +91,10 @@ pub(crate) struct Uplinks {
     owed: Owed,
     questions: Questions,
     fan_out: FanOut,
-    unsettled: u64,
-    unsettled_bytes: u64,
+    count: u64,
+    bytes: u64,
+    /// Frames that the sink dropped and that were not counted yet.
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,13 +112,14 @@ struct SentBatch {
 }
 
 impl Uplinks {
-    /// For the link `origin` of a shard on `node`. Within the runtime.
-    pub(crate) fn new(core: Arc<Core>, node: NodeId, origin: LinkId, inbox: Arc<Inbox>) -> Self {
-        Self {
-            node,
-            lane: core.sink.lane(),
+    /// Those of one link, whose news arrive in `inbox`. Within the runtime.
+    pub(crate) fn new(core: Arc<Core>, origin: Origin, inbox: Arc<Inbox>) -> Self {
+        let lane = core.sink.lane();
+        let unsettled = Unsettled {
+            origin,
+            events: Vec::new(),
             questions: Questions::new(Arc::clone(&core.store), Arc::clone(&inbox)),
-            fan_out: FanOut::new(&core, origin, &inbox),
+            fan_out: FanOut::new(&core, origin.link, &inbox),
             gathered: Vec::new(),
             batches: VecDeque::new(),
             first_batch: 0,
@@ -107,25 +127,59 @@ impl Uplinks {
             window: Window::default(),
             receipts: Receipts::default(),
             owed: Owed::default(),
-            unsettled: 0,
-            unsettled_bytes: 0,
+            count: 0,
+            bytes: 0,
+            dropped: 0,
             core,
             inbox,
-        }
+        };
+        Self { lane, unsettled }
     }
 
     /// Whether the shard is within its window. One that is not is not read from until something is settled.
     pub(crate) fn has_room(&self) -> bool {
-        self.unsettled_bytes < u64::from(self.core.config.window_bytes)
+        self.unsettled.bytes < u64::from(self.unsettled.core.config.window_bytes)
     }
 
     /// Whether everything that arrived is settled.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unsettled == 0
+        self.unsettled.count == 0
     }
 
     /// An uplink arrived in a record of `bytes`.
     pub(crate) fn handle(&mut self, uplink: &Uplink<'_>, bytes: usize, now_ms: u64) {
+        let Self { lane, unsettled } = self;
+        unsettled.handle(lane.as_mut(), uplink, bytes, now_ms);
+    }
+
+    /// Sends off what was gathered in this turn, and sees to those that owe the sink nothing. While the sink has no room the shard hears what becomes of
+    /// others.
+    pub(crate) async fn flush(&mut self, peer: &Peer) -> Result<(), SinkClosed> {
+        let Self { lane, unsettled } = self;
+        let Some(settled) = unsettled.begin_batch() else { return Ok(()) };
+        let mut sent = lane.send(settled);
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sent => return sent,
+                () = unsettled.inbox.arrived.notified() => unsettled.hear(peer),
+            }
+        }
+    }
+
+    /// Takes in what has become of frames, and tells the shard.
+    pub(crate) fn hear(&mut self, peer: &Peer) {
+        self.unsettled.hear(peer);
+    }
+
+    /// Tells the shard what was settled since the last time.
+    pub(crate) fn tell(&mut self, peer: &Peer) {
+        self.unsettled.tell(peer);
+    }
+}
+
+impl Unsettled {
+    fn handle(&mut self, lane: &mut dyn Lane, uplink: &Uplink<'_>, bytes: usize, now_ms: u64) {
         let mut message = uplink.message;
         let mut arrival = Arrival {
             sequence: uplink.sequence,
@@ -133,8 +187,8 @@ impl Uplinks {
             wants_receipt: uplink.wants_receipt,
             dedupe: None,
         };
-        self.unsettled += 1;
-        self.unsettled_bytes += u64::from(arrival.bytes);
+        self.count += 1;
+        self.bytes += u64::from(arrival.bytes);
         if message.qos > QoS::AtMostOnce
             && let Some(packet_id) = uplink.packet_id
         {
@@ -145,6 +199,7 @@ impl Uplinks {
                 again: uplink.dup || uplink.resent,
                 topic: message.topic,
                 payload: message.payload,
+                remembered: self.origin.receive_maximum,
             };
             let waiter = || Waiter { inbox: Arc::clone(&self.inbox), arrival };
             let seen = self.core.dedupe().arrived(frame, waiter);
@@ -159,6 +214,11 @@ impl Uplinks {
                     metrics::counter!(names::DEDUPE_HITS, "state" => "pending").increment(1);
                     return;
                 }
+                Seen::Stale => {
+                    metrics::counter!(names::DEDUPE_HITS, "state" => "stale").increment(1);
+                    self.settled(arrival, Fate::refused(ReasonCode::SessionTakenOver as u8), false);
+                    return;
+                }
             }
         }
         message.id = self.core.next_message_id(now_ms);
@@ -171,7 +231,7 @@ impl Uplinks {
         if to_sink {
             let record = LogRecord {
                 offset: 0,
-                node: self.node,
+                node: self.origin.node,
                 epoch: uplink.epoch,
                 packet_id: uplink.packet_id,
                 dup: uplink.dup,
@@ -179,7 +239,7 @@ impl Uplinks {
                 event_time_ms: uplink.event_time_ms,
                 message,
             };
-            self.lane.push(&record, uplink.wants_receipt);
+            lane.push(&record, uplink.wants_receipt);
             self.gathered.push(InBatch { arrival, owed });
         } else if owed.is_none() {
             self.finish(arrival, Fate::default());
@@ -229,22 +289,29 @@ impl Uplinks {
         Some(ticket)
     }
 
-    /// Sends off what was gathered in this turn, and sees to those that owe the sink nothing.
-    pub(crate) async fn flush(&mut self) -> Result<(), SinkClosed> {
+    /// What was gathered becomes a batch; who is to be told of it, unless it is empty.
+    fn begin_batch(&mut self) -> Option<OnSettled> {
         self.advance();
         if self.gathered.is_empty() {
-            return Ok(());
+            return None;
         }
         let batch = self.first_batch + self.batches.len() as u64;
         let frames = std::mem::replace(&mut self.gathered, self.spare.pop().unwrap_or_default());
         self.batches.push_back(SentBatch { left: frames.len(), frames });
         let inbox = Arc::clone(&self.inbox);
-        let settled = move |frames, verdict| inbox.push(Event::Sink { batch, frames, verdict });
-        self.lane.send(Box::new(settled)).await
+        Some(Box::new(move |frames, verdict| inbox.push(Event::Sink { batch, frames, verdict })))
+    }
+
+    fn hear(&mut self, peer: &Peer) {
+        let mut events = std::mem::take(&mut self.events);
+        self.inbox.take(&mut events);
+        self.handle_events(&mut events);
+        self.events = events;
+        self.tell(peer);
     }
 
     /// Takes in what has become of frames.
-    pub(crate) fn handle_events(&mut self, events: &mut Vec<Event>) {
+    fn handle_events(&mut self, events: &mut Vec<Event>) {
         let core = Arc::clone(&self.core);
         // Held over a run of the sink's words: it may speak of each frame by itself.
         let mut dedupe = None;
@@ -282,8 +349,7 @@ impl Uplinks {
         }
     }
 
-    /// Tells the shard what was settled since the last time.
-    pub(crate) fn tell(&mut self, peer: &Peer) {
+    fn tell(&mut self, peer: &Peer) {
         if self.window.is_empty() && self.receipts.is_empty() {
             return;
         }
@@ -301,6 +367,10 @@ impl Uplinks {
             });
             stored += self.receipts.take(out);
         });
+        let dropped = self.dropped.min(stored);
+        self.dropped -= dropped;
+        self.core.counters.dropped.increment(dropped);
+        stored -= dropped;
         self.core.counters.stored.increment(stored);
         self.core.counters.refused.increment(refused);
     }
@@ -317,6 +387,9 @@ impl Uplinks {
         let frames = std::mem::take(&mut sent.frames);
         let spoken_of = frames.get(range.start as usize..range.end as usize).unwrap_or_default();
         sent.left -= spoken_of.len().min(sent.left);
+        if verdict == Verdict::Dropped {
+            self.dropped += spoken_of.len() as u64;
+        }
         let fate = Fate::from(verdict);
         for frame in spoken_of {
             match frame.owed {
@@ -391,7 +464,7 @@ impl Uplinks {
             }
             _ => self.window.settle(arrival.sequence, fate.reason_code),
         }
-        self.unsettled -= 1;
-        self.unsettled_bytes -= u64::from(arrival.bytes);
+        self.count -= 1;
+        self.bytes -= u64::from(arrival.bytes);
     }
 }

@@ -212,7 +212,8 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) fn open(bridge: &BridgeHandle, node: u64) -> Self {
         let mut shard = Self::dial(bridge, node);
-        shard.say(&ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner(node), secret: b"" }));
+        let hello = Hello { version: LINK_VERSION, shard: owner(node), receive_maximum: 32, secret: b"" };
+        shard.say(&ToBridge::Hello(hello));
         shard.read_record(|record| assert!(matches!(record, ToGateway::Welcome(_)), "{record:?}")).unwrap();
         shard
     }

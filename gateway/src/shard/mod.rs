@@ -147,7 +147,9 @@ impl Shard {
     pub(crate) fn new(setup: ShardSetup, settings: &Settings) -> Self {
         let ShardSetup { owner, poll, mailbox, dialers, store, room, clock, lease, seed } = setup;
         let mut hello = Vec::new();
-        ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, secret: &settings.link_secret })
+        let receive_maximum = settings.engine.mqtt.receive_maximum;
+        let secret = &settings.link_secret;
+        ToBridge::Hello(Hello { version: LINK_VERSION, shard: owner, receive_maximum, secret })
             .encode(&mut hello);
         let hello: Arc<[u8]> = hello.into();
         let mut links: Vec<Link> = dialers

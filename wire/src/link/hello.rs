@@ -4,15 +4,17 @@ use crate::coding::{CodingError, Reader, Write};
 use crate::ids::{BridgeId, NodeId, Owner, ShardId};
 
 /// Version of the link's format. A bridge refuses any other with a text that names both.
-pub const LINK_VERSION: u16 = 2;
+pub const LINK_VERSION: u16 = 3;
 
 /// The shard introduces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// [`LINK_VERSION`] of the shard.
+    /// [`LINK_VERSION`] of the shard. Of another version nothing else is understood, so that the bridge can say so.
     pub version: u16,
     /// Which shard this is.
     pub shard: Owner,
+    /// Frames that one of its devices may send again after a lost connection: those that it may have unacknowledged. The bridge remembers as many.
+    pub receive_maximum: u16,
     /// The shared secret; empty where none is configured.
     pub secret: &'a [u8],
 }
@@ -22,13 +24,21 @@ impl<'a> Hello<'a> {
         out.put_u16(self.version);
         out.put_u64(self.shard.node.0);
         out.put_u16(self.shard.shard.0);
+        out.put_u16(self.receive_maximum);
         out.put_bytes(self.secret);
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        let version = reader.u16()?;
+        if version != LINK_VERSION {
+            reader.take(reader.rest().len())?;
+            let shard = Owner { node: NodeId(0), shard: ShardId(0) };
+            return Ok(Self { version, shard, receive_maximum: 0, secret: &[] });
+        }
         Ok(Self {
-            version: reader.u16()?,
+            version,
             shard: Owner { node: NodeId(reader.u64()?), shard: ShardId(reader.u16()?) },
+            receive_maximum: reader.u16()?,
             secret: reader.bytes()?,
         })
     }

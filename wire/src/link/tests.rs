@@ -25,7 +25,12 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
         |kind| ToBridge::Interest(Interest { token: 3, wanted: true, kind, filter: "a/+", durable: true });
     let event = |kind| ToBridge::Event(Event { client: "c", epoch: Epoch(8), at_ms: 77, kind });
     vec![
-        ToBridge::Hello(Hello { version: LINK_VERSION, shard: OWNER, secret: b"secret" }),
+        ToBridge::Hello(Hello {
+            version: LINK_VERSION,
+            shard: OWNER,
+            receive_maximum: 32,
+            secret: b"secret",
+        }),
         ToBridge::Uplink(Uplink {
             sequence: 1,
             epoch: Epoch(7),
@@ -151,4 +156,18 @@ fn garbage_is_refused_before_it_is_buffered() {
     let raw = RawRecord { kind: 99, body: &[] };
     assert_eq!(ToBridge::decode(raw), Err(LinkError::Kind(99)));
     assert_eq!(ToGateway::decode(raw), Err(LinkError::Kind(99)));
+}
+
+#[test]
+fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
+    for version in [2, LINK_VERSION + 1] {
+        let mut bytes = Vec::new();
+        write_record(&mut bytes, HELLO, |out| {
+            out.put_u16(version);
+            out.extend_from_slice(b"whatever it says");
+        });
+        let raw = next_record(&mut &bytes[..]).unwrap().unwrap();
+        let Ok(ToBridge::Hello(hello)) = ToBridge::decode(raw) else { panic!("not understood") };
+        assert_eq!(hello.version, version);
+    }
 }

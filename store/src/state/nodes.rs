@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A node's slot is freed once it owns nothing and its lease has run out, so there are never more slots than nodes
-//! alive or owning. That it was there is remembered for a day, lest it think that the store has lost its data.
+//! alive or owning. That it was there is remembered for a day, lest it think that the store has lost its data. Nothing of this
+//! outlives the process: neither do the nodes.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -104,9 +104,9 @@ pub(crate) fn since_s(now_ms: u64) -> u32 {
 }
 
 /// How many maps the table is divided into. One map of a million entries takes some 50 ms to grow, and everyone waits;
-/// a part of it is over before anyone notices. It is also what a page of sessions may have to look at for its last one:
-/// a thousand of four million. An empty one takes 48 bytes.
-const SHELVES: usize = 4_096;
+/// a part of it is over before anyone notices. A shelf is also what a page of sessions may look at for its last one: four
+/// thousand of four million. An empty one takes 48 bytes.
+const SHELVES: usize = 1_024;
 
 /// Sessions that are looked at for one page, beyond a shelf: a thousand take some 20 us.
 const LOOKED_AT_MAX: usize = 4_096;

@@ -36,6 +36,7 @@ struct Stream {
     bytes: u64,
     /// Only with collapse keys: where the last message under each stands, or stood. Those that are gone are cleared away before
     /// they are more than those that are not.
+    #[expect(clippy::box_collection, reason = "most streams have none, and a map is six times as large")]
     keys: Option<Box<HashMap<Box<str>, Offset>>>,
     /// What [`Deadlines`] holds for it; 0 for nothing. It may be earlier than the oldest message's real end, never later
     /// than when it was set.

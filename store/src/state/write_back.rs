@@ -39,10 +39,9 @@ impl State {
                 }
                 return Ok(Reply::Subscribed(self.stands(found.details.as_deref())));
             }
-            Some(_) => {}
             None if self.sessions.find(&client).is_some() => self.discard(&client, journal),
             None if self.sessions.len() >= self.bounds.sessions_max as usize => return Err(self.full()),
-            None => {}
+            Some(_) | None => {}
         }
         let owner = self.nodes.take(owner)?;
         self.next_epoch = self.next_epoch.max(epoch.0 + 1);

@@ -19,8 +19,9 @@ WITH_GATEWAY := target/debug/with-gateway
 WITH_CLUSTER := target/debug/with-cluster
 DEVICES ?= 1000
 SECONDS ?= 10
+SEEDS ?= 200
 
-.PHONY: help demo build services test test-rust test-websocket test-clients test-python test-kafka test-node chaos lint licences bench clean
+.PHONY: help demo build services test test-rust test-websocket test-clients test-python test-kafka test-node chaos soak-sim lint licences bench clean
 
 help: ## Lists what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,10 @@ test-node: $(WITH_GATEWAY) $(NODE_CLIENTS)/node_modules/.package-lock.json ## MQ
 chaos: services ## Each process killed, stopped for 20 s, cut off; a long outage of Kafka (about 15 minutes).
 	cargo build --locked --workspace --bins
 	cargo test --locked -p holdfast-e2e --test chaos -- --include-ignored --nocapture
+
+soak-sim: ## The engine's simulation over many seeds: SEEDS=200 of each test, or as many as play in SECONDS=n.
+	$(if $(filter command line environment,$(origin SECONDS)),SIM_SECONDS=$(SECONDS),SIM_SEEDS=$(SEEDS)) \
+		cargo test --locked --release -p holdfast-engine --test simulation
 
 lint: licences ## Formatting, clippy and documentation with warnings denied, licences.
 	cargo fmt --all --check

@@ -356,7 +356,7 @@ mod tests {
     fn only_an_answer_to_a_later_renewal_counts_after_a_sleep() {
         let scene = scene();
         scene.lease.renew(None);
-        let since_ms = scene.lease.now_ms() + 1;
+        let since_ms = scene.lease.now_ms() + 2;
         while scene.lease.now_ms() < since_ms {
             std::thread::yield_now();
         }

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, in one line that an operator can act on.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
@@ -8,7 +9,7 @@ use std::ops::RangeInclusive;
 #[error("{key} = {value}: {allowed}")]
 pub struct ConfigError {
     /// The key as it stands in the file, with its tables: `limits.connections_max`.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// The value that was given.
     pub value: String,
     /// What would be accepted.
@@ -18,7 +19,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// Refuses `value`; `allowed` completes the line.
     pub(crate) fn new(key: &'static str, value: impl Display, allowed: impl Into<String>) -> Self {
-        Self { key, value: value.to_string(), allowed: allowed.into() }
+        Self { key: key.into(), value: value.to_string(), allowed: allowed.into() }
     }
 }
 

@@ -1,12 +1,75 @@
 //! How connections, links and nodes end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_gateway::Drained;
+use holdfast_store::contract::{Reply, Request, StoreError};
+use holdfast_store::{MemoryStore, ReplyTo, Store};
 use socket2::SockRef;
 
 use crate::client::{Client, DISCONNECT, PUBACK, Packet};
-use crate::{World, http, wait_until};
+use crate::{World, http, memory, wait_until};
+
+/// A store in memory that declares whoever asks dead once it is told to, and forgets leases.
+struct Undertaker {
+    memory: Arc<MemoryStore>,
+    buries: AtomicBool,
+    forgets: AtomicBool,
+    restored: AtomicBool,
+}
+
+impl Undertaker {
+    fn new() -> Arc<Self> {
+        let no = || AtomicBool::new(false);
+        Arc::new(Self { memory: memory(), buries: no(), forgets: no(), restored: no() })
+    }
+}
+
+impl Store for Undertaker {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        let renews = matches!(request, Request::RenewLease { .. });
+        self.restored.fetch_or(matches!(request, Request::Restore { .. }), Ordering::Relaxed);
+        if renews && self.buries.load(Ordering::Relaxed) {
+            reply(Err(StoreError::Fenced));
+        } else if renews && self.forgets.swap(false, Ordering::Relaxed) {
+            reply(Ok(Reply::Renewed { known: false }));
+        } else {
+            self.memory.submit(request, reply);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_declared_dead_sends_its_devices_elsewhere_and_ends() {
+    let store = Undertaker::new();
+    let mut world = World::start_on(Arc::clone(&store) as Arc<dyn Store>, |node| node, |_| ());
+    let mut modern = Client::connect_5(world.mqtt(), "modern");
+    let mut classic = world.connect("classic");
+    classic.publish("t", 3, b"owed");
+    let uplink = world.bridge.wait_for_uplinks(1).remove(0);
+    store.buries.store(true, Ordering::Relaxed);
+    let goodbye = modern.read();
+    assert_eq!((goodbye.first, goodbye.body.first()), (DISCONNECT, Some(&0x8b)), "{goodbye:?}");
+    modern.expect_end();
+    world.bridge.settle(&uplink);
+    assert_eq!(classic.read_or_end(), None, "nothing is acknowledged any more");
+    world.node.drain_trigger().wait();
+    let drained = world.node.drain(Duration::from_secs(30));
+    assert!(drained.buried, "{drained:?}");
+    world.node.join();
+}
+
+#[test]
+fn the_devices_of_a_store_that_lost_its_data_are_written_back() {
+    let store = Undertaker::new();
+    let world = World::start_on(Arc::clone(&store) as Arc<dyn Store>, |node| node, |_| ());
+    let mut client = world.connect("device");
+    store.forgets.store(true, Ordering::Relaxed);
+    wait_until("its session is written back", || store.restored.load(Ordering::Relaxed));
+    client.ping();
+}
 
 #[test]
 fn a_device_that_says_goodbye_sees_the_end_of_the_connection() {
@@ -62,7 +125,7 @@ fn a_drain_says_goodbye_and_gives_the_acknowledgements_it_owes() {
         classic.expect_end();
         draining.join().unwrap()
     });
-    assert_eq!(drained, Drained { complete: true, cut: 0, failed: false });
+    assert_eq!(drained, Drained { complete: true, cut: 0, failed: false, buried: false });
     assert_eq!(watcher.join().unwrap(), 503);
     world.node.join();
 }
@@ -82,7 +145,7 @@ fn what_is_left_when_the_time_of_a_drain_is_up_is_cut() {
     client.publish("t", 3, b"never settled");
     world.bridge.wait_for_uplinks(1);
     let drained = world.node.drain(Duration::ZERO);
-    assert_eq!(drained, Drained { complete: false, cut: 1, failed: false });
+    assert_eq!(drained, Drained { complete: false, cut: 1, failed: false, buried: false });
     wait_until("it is gone", || client.read_or_end().is_none());
 }
 

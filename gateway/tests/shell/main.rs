@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use holdfast_gateway::config::{GatewayConfig, ListenersConfig};
 use holdfast_gateway::metrics::install_recorder;
 use holdfast_gateway::{LinkTarget, Node, NodeConfig, NodeHandle};
-use holdfast_store::MemoryStore;
+use holdfast_store::{MemoryStore, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use bridge::Bridge;
@@ -55,10 +55,19 @@ impl World {
         adapt: impl FnOnce(NodeConfig) -> NodeConfig,
         change: impl FnOnce(&mut GatewayConfig),
     ) -> Self {
+        Self::start_on(memory(), adapt, change)
+    }
+
+    /// ... and a store of the test's own.
+    fn start_on(
+        store: Arc<dyn Store>,
+        adapt: impl FnOnce(NodeConfig) -> NodeConfig,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Self {
         let mut config = config();
         change(&mut config);
         let (bridge, ends) = Bridge::new(config.shards);
-        let node = start_node_as(&config, vec![LinkTarget::Pair(ends)], adapt);
+        let node = start_node_on(store, &config, vec![LinkTarget::Pair(ends)], adapt);
         let world = Self { node, bridge };
         wait_until("the links are up", || http::get(world.admin(), "/readyz").status == 200);
         world
@@ -97,8 +106,20 @@ fn start_node_as(
     links: Vec<LinkTarget>,
     adapt: impl FnOnce(NodeConfig) -> NodeConfig,
 ) -> NodeHandle {
+    start_node_on(memory(), config, links, adapt)
+}
+
+fn memory() -> Arc<MemoryStore> {
     let options = holdfast_store::Options::default();
-    let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
+    Arc::new(MemoryStore::new(options.clock, options.bounds))
+}
+
+fn start_node_on(
+    store: Arc<dyn Store>,
+    config: &GatewayConfig,
+    links: Vec<LinkTarget>,
+    adapt: impl FnOnce(NodeConfig) -> NodeConfig,
+) -> NodeHandle {
     let settings = config.validate().expect("the configuration is valid");
     let config = adapt(NodeConfig { metrics: Some(recorder()), ..NodeConfig::new(settings) });
     let mut node = Node::start(config, store, links).expect("the node starts");

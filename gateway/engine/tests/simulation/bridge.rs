@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use holdfast_store::MemoryStore;
 use holdfast_wire::ids::{BridgeId, ClientId, Epoch, Owner};
 use holdfast_wire::link::{
     Deliver, Event, EventKind, Handover, Interest, InterestKind, Outcome, Positions, Settled, Target,
@@ -16,7 +15,8 @@ use holdfast_wire::store::{Reply, Request};
 use holdfast_wire::topic::{matches, personal_level};
 
 use crate::random::Random;
-use crate::shard::{Shard, ask};
+use crate::shard::Shard;
+use crate::store::Store;
 
 /// One frame in the sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub(crate) struct Stored {
 }
 
 struct Pending {
-    shard: usize,
+    /// None: a will that the reaper brought.
+    shard: Option<usize>,
     sequence: u64,
     message: SharedMessage,
     /// Another uplink that says the same and waits for this one.
@@ -139,6 +140,7 @@ impl Bridge {
                         self.known.insert(key.clone(), Known { payload, settled: false });
                     }
                     let sequence = uplink.sequence;
+                    let shard = Some(shard);
                     self.pending.push_back(Pending { shard, sequence, message, joined: Vec::new(), dedupe });
                 }
                 ToBridge::Interest(interest) => self.take_interest(shard, &interest, shards),
@@ -214,7 +216,7 @@ impl Bridge {
     }
 
     /// Settles one frame: any of those that come first of their publisher.
-    pub(crate) fn settle_one(&mut self, random: &mut Random, store: &MemoryStore, shards: &mut [Shard]) {
+    pub(crate) fn settle_one(&mut self, random: &mut Random, store: &mut Store, shards: &mut [Shard]) {
         if self.pending.is_empty() {
             return;
         }
@@ -234,7 +236,7 @@ impl Bridge {
         personal.sort();
         personal.dedup();
         if view.qos > QoS::AtMostOnce {
-            let mut streams: Vec<StreamKey> = match ask(store, Request::DurableFilters) {
+            let mut streams: Vec<StreamKey> = match store.ask(Request::DurableFilters) {
                 Ok(Reply::Filters(filters)) => filters
                     .into_iter()
                     .filter(|filter| matches(filter, view.topic))
@@ -244,7 +246,7 @@ impl Bridge {
             };
             for client in &personal {
                 if let Ok(Reply::Session(Some(session))) =
-                    ask(store, Request::Lookup { client: ClientId::new(client) })
+                    store.ask(Request::Lookup { client: ClientId::new(client) })
                     && session.persistent
                     && session.subscriptions.iter().any(|held| {
                         held.qos > QoS::AtMostOnce
@@ -256,10 +258,11 @@ impl Bridge {
                 }
             }
             if !streams.is_empty()
-                && let Ok(Reply::Appended { at: appended, .. }) = ask(
-                    store,
-                    Request::Append { streams, message: pending.message.clone(), collapse_key: None },
-                )
+                && let Ok(Reply::Appended { at: appended, .. }) = store.ask(Request::Append {
+                    streams,
+                    message: pending.message.clone(),
+                    collapse_key: None,
+                })
             {
                 positions = appended;
             }
@@ -277,7 +280,7 @@ impl Bridge {
         }
         for client in &personal {
             if let Ok(Reply::Session(Some(session))) =
-                ask(store, Request::Lookup { client: ClientId::new(client) })
+                store.ask(Request::Lookup { client: ClientId::new(client) })
                 && let Some(owner) = session.owner.and_then(|owner| find(shards, owner))
             {
                 say(&mut shards[owner], &deliver(Target::Device(client)));
@@ -287,15 +290,32 @@ impl Bridge {
             known.settled = true;
         }
         self.settled.insert(view.payload.to_vec());
-        settle(&mut shards[pending.shard], pending.sequence);
+        if let Some(shard) = pending.shard {
+            settle(&mut shards[shard], pending.sequence);
+        }
         for (shard, sequence) in pending.joined {
             settle(&mut shards[shard], sequence);
         }
     }
 
+    /// Takes up a will of somebody whose node died.
+    pub(crate) fn publish_will(&mut self, will: &SharedMessage) {
+        self.last_message += 1;
+        let message = Message { id: self.last_message, ..will.view() };
+        let client = message.publisher.to_owned();
+        self.sink.push(Stored { client, payload: message.payload.to_vec() });
+        self.pending.push_back(Pending {
+            shard: None,
+            sequence: 0,
+            message: SharedMessage::new(&message),
+            joined: Vec::new(),
+            dedupe: None,
+        });
+    }
+
     /// Pushes to whoever holds this client's session, and awaits a report.
-    pub(crate) fn push(&mut self, client: &str, store: &MemoryStore, shards: &mut [Shard]) {
-        let Ok(Reply::Session(Some(session))) = ask(store, Request::Lookup { client: ClientId::new(client) })
+    pub(crate) fn push(&mut self, client: &str, store: &mut Store, shards: &mut [Shard]) {
+        let Ok(Reply::Session(Some(session))) = store.ask(Request::Lookup { client: ClientId::new(client) })
         else {
             return;
         };

@@ -37,6 +37,9 @@ pub(crate) struct Device {
     topic: String,
     pub(crate) socket: Option<Socket>,
     subscribed: bool,
+    /// How often the store has lost writes, and how often it had when the last SUBSCRIBE was sent.
+    pub(crate) losses: u32,
+    losses_at_subscribe: u32,
     unacked: BTreeMap<u16, Unacked>,
     /// QoS 2 ids received and not released.
     received: BTreeSet<u16>,
@@ -69,6 +72,8 @@ impl Device {
             topic,
             socket: None,
             subscribed: false,
+            losses: 0,
+            losses_at_subscribe: 0,
             unacked: BTreeMap::new(),
             received: BTreeSet::new(),
             next_id: 1,
@@ -284,7 +289,13 @@ impl Device {
         }
     }
 
+    /// Whether the store has lost nothing since this device asked for its subscriptions.
+    pub(crate) fn is_known(&self) -> bool {
+        self.losses == self.losses_at_subscribe
+    }
+
     fn subscribe(&mut self) {
+        self.losses_at_subscribe = self.losses;
         let version = self.version;
         {
             let filters: Vec<_> = self.filters.clone();

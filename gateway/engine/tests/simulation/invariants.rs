@@ -11,7 +11,7 @@ impl World {
     pub(crate) fn judge(&mut self, number: usize, noticed: Noticed) {
         self.tell(|| format!("device-{number} {noticed:?}"));
         match noticed {
-            Noticed::Subscribed if self.devices[number].persistent => {
+            Noticed::Subscribed if self.devices[number].persistent && self.devices[number].is_known() => {
                 self.standing.insert(number);
             }
             Noticed::Subscribed => {}
@@ -49,6 +49,7 @@ impl World {
     /// What holds at any moment.
     pub(crate) fn check(&mut self) {
         self.check_nobody_is_forgotten();
+        self.check_wills();
         for device in &self.devices {
             let mut epochs = BTreeSet::new();
             for shard in &self.shards {
@@ -67,6 +68,40 @@ impl World {
         }
     }
 
+    /// A will is published once, not before its delay has passed, and not if its client came back by then.
+    fn check_wills(&mut self) {
+        // Links and bridges that are lost take the answer with them that a will was stored, and it is sent again; it has no packet id to know it by.
+        let is_exact = !self.faults.bridge_dies && !self.faults.links_flap && !self.has_forgotten;
+        let is_timely = is_exact && !self.faults.store_fails;
+        let now_ms = self.now_ms();
+        for stored in &self.bridge.sink[self.sink_seen..] {
+            let Some(word) = self.last_words.get_mut(&stored.client) else { continue };
+            let client = &stored.client;
+            word.published += 1;
+            assert!(!is_exact || word.published == 1 || word.may_be_doubled, "{client} has two wills");
+            assert!(
+                !is_timely || !word.is_cancelled || word.may_be_doubled,
+                "{client} came back and has a will all the same"
+            );
+            if let Some(died_ms) = word.died_ms {
+                let is_late = now_ms >= died_ms + word.delay_ms;
+                assert!(!is_timely || is_late || word.may_be_doubled, "the will of {client} is early");
+            }
+        }
+        self.sink_seen = self.bridge.sink.len();
+    }
+
+    /// A will that was owed to the world and has not been published.
+    pub(crate) fn unspoken(&self) -> Option<String> {
+        let is_exact = !self.faults.bridge_dies && !self.faults.links_flap && !self.has_forgotten;
+        let mut words = self.last_words.iter();
+        let (client, word) = words.find(|(_, word)| {
+            let is_owed = word.died_ms.is_some() && !word.may_be_lost && !word.is_cancelled;
+            is_exact && is_owed && word.published == 0
+        })?;
+        Some(format!("the will of {client} was not published: {word:?}"))
+    }
+
     /// Once everything is settled there is no reason to leave bytes unread, so whoever had to wait must have been woken. Asking is what made it wait,
     /// so asking again changes nothing.
     fn check_nobody_is_forgotten(&mut self) {
@@ -76,7 +111,7 @@ impl World {
         for device in &self.devices {
             let Some(socket) = device.socket.as_ref().filter(|socket| socket.is_ready()) else { continue };
             let shard = &mut self.shards[socket.shard];
-            let is_settled = shard.from_bridge.is_empty() && !shard.has_questions();
+            let is_settled = !shard.is_still() && shard.from_bridge.is_empty() && !shard.has_questions();
             assert!(!is_settled || !shard.engine.may_read(socket.id), "{} waits to be read", device.client);
         }
     }
@@ -150,7 +185,13 @@ impl World {
             .filter(|view| view.inflight + view.pending + view.owed > 0)
             .collect();
         let bridge = self.bridge.is_idle();
-        format!("devices {devices:?}, views {views:?}, bridge idle {bridge}, {:?}", self.missing())
+        let still: Vec<_> =
+            self.shards.iter().map(|shard| (shard.is_still(), shard.engine.connections())).collect();
+        let unspoken = self.unspoken();
+        format!(
+            "devices {devices:?}, views {views:?}, bridge idle {bridge}, shards {still:?}, {unspoken:?}, {:?}",
+            self.missing()
+        )
     }
 }
 

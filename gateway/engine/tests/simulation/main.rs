@@ -1,9 +1,10 @@
 //! A fleet of engines on a virtual clock: devices that come and go, that do not read, that send noise; a bridge that settles late and dies; a store that
-//! answers late, in another order or not at all; nodes that die.
+//! answers late, in another order or not at all, and that loses what it had; nodes that die, or do not run for a while; a bridge that reaps them.
 //!
 //! Everything that happens follows from one seed. After each step the promises are checked, and once the world has come to rest, what every
 //! device was owed. A failing seed prints the line that plays it again:
-//! `SIM_SEED=n cargo test -p holdfast-engine --test simulation`. `SIM_SEEDS=n` plays that many others, `SIM_STEPS=n` so many steps of each.
+//! `SIM_SEED=n cargo test -p holdfast-engine --test simulation`. `SIM_SEEDS=n` plays that many others, `SIM_SECONDS=n` as many as there is time for in each
+//! test, `SIM_STEPS=n` so many steps of each; `SIM_TELL=1` prints what happens. `make soak-sim` plays many, optimised.
 //!
 //! Start with [`world::World`].
 #![expect(
@@ -16,12 +17,18 @@ mod bridge;
 mod device;
 mod hostile;
 mod invariants;
+mod lease;
+mod lifecycle;
+mod mortal;
 mod network;
 mod random;
+mod reaper;
 mod shard;
+mod store;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
 
 use world::{Faults, World};
 
@@ -38,6 +45,10 @@ const EVERYTHING: Faults = Faults {
     slow: true,
     hostile: true,
     store_fails: true,
+    store_forgets: true,
+    nodes_pause: true,
+    clocks_jump: true,
+    reaps: true,
 };
 
 fn play(seed: u64, faults: Faults) -> u64 {
@@ -55,9 +66,11 @@ fn play_steps(seed: u64, faults: Faults, steps: u64) -> u64 {
         world.trace()
     }));
     played.unwrap_or_else(|panic| {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let steps = number("SIM_STEPS").map_or_else(String::new, |steps| format!("SIM_STEPS={steps} "));
         eprintln!(
             "seed {seed} with {faults:?}: play it again with\n\
-             SIM_SEED={seed} cargo test -p holdfast-engine --test simulation -- --nocapture"
+             SIM_SEED={seed} {steps}cargo test -p holdfast-engine --test simulation {test} -- --nocapture"
         );
         resume_unwind(panic)
     })
@@ -68,10 +81,16 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn seeds() -> Box<dyn Iterator<Item = u64>> {
-    match (number("SIM_SEED"), number("SIM_SEEDS")) {
-        (Some(seed), _) => Box::new(std::iter::once(seed)),
-        (None, Some(count)) => Box::new(1_000..1_000 + count),
-        (None, None) => Box::new(0..SEEDS),
+    if let Some(seed) = number("SIM_SEED") {
+        return Box::new(std::iter::once(seed));
+    }
+    if let Some(seconds) = number("SIM_SECONDS") {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        return Box::new((1_000..).take_while(move |_| Instant::now() < until));
+    }
+    match number("SIM_SEEDS") {
+        Some(count) => Box::new(1_000..1_000 + count),
+        None => Box::new(0..SEEDS),
     }
 }
 
@@ -115,6 +134,36 @@ fn some_do_not_read_and_some_send_noise() {
 fn the_store_fails_now_and_then() {
     seeds().for_each(|seed| {
         play(seed, Faults { cuts: true, store_fails: true, ..Faults::default() });
+    });
+}
+
+#[test]
+fn nodes_pause_for_longer_than_their_lease_and_wills_are_published_once() {
+    seeds().for_each(|seed| {
+        play(
+            seed,
+            Faults { cuts: true, nodes_pause: true, clocks_jump: true, reaps: true, ..Faults::default() },
+        );
+    });
+}
+
+#[test]
+fn nodes_die_and_are_reaped() {
+    seeds().for_each(|seed| {
+        play(
+            seed,
+            Faults { cuts: true, nodes_die: true, nodes_pause: true, reaps: true, ..Faults::default() },
+        );
+    });
+}
+
+#[test]
+fn the_store_loses_its_last_writes_or_everything() {
+    seeds().for_each(|seed| {
+        play(
+            seed,
+            Faults { cuts: true, store_forgets: true, store_fails: true, reaps: true, ..Faults::default() },
+        );
     });
 }
 

@@ -1,17 +1,17 @@
 //! One engine, with what its shell would hold: questions to the store on their way, closes to carry out.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
 
 use holdfast_engine::{
     Action, CloseReason, ConnectionId, Engine, EngineConfig, LinkIndex, Now, RequestId, SocketEnd,
 };
-use holdfast_store::{MemoryStore, Store};
 use holdfast_wire::ids::{BridgeId, ClientId, Owner};
 use holdfast_wire::link::{ToGateway, Welcome, next_record};
-use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::store::{Request, StoreError};
 
+use crate::lease::Lease;
 use crate::random::Random;
+use crate::store::Store;
 
 pub(crate) const LINK: LinkIndex = LinkIndex(0);
 
@@ -32,8 +32,14 @@ pub(crate) struct Shard {
     /// Records from the bridge that have not arrived.
     pub(crate) from_bridge: VecDeque<Vec<u8>>,
     pub(crate) link_up: bool,
-    /// It wants to hear of its node's lease.
-    pub(crate) asks_lease: bool,
+    pub(crate) lease: Lease,
+    /// The process does not run until then.
+    pub(crate) paused_until_ms: Option<u64>,
+    /// How far its system clock is ahead of the world's, in ms.
+    pub(crate) clock_ahead_ms: u64,
+    /// Its link was lost while it did not run.
+    pub(crate) missed_link_loss: bool,
+    has_new_questions: bool,
 }
 
 impl Shard {
@@ -44,7 +50,11 @@ impl Shard {
             questions: VecDeque::new(),
             from_bridge: VecDeque::new(),
             link_up: false,
-            asks_lease: false,
+            lease: Lease::default(),
+            paused_until_ms: None,
+            clock_ahead_ms: 0,
+            missed_link_loss: false,
+            has_new_questions: false,
         }
     }
 
@@ -65,6 +75,7 @@ impl Shard {
     /// Drains what the engine wants done.
     pub(crate) fn drain(&mut self, now: Now) -> Effects {
         let mut effects = Effects::default();
+        let asked = self.questions.len();
         loop {
             while self.engine.has_work() {
                 self.engine.handle_work(now);
@@ -76,7 +87,7 @@ impl Shard {
                 match action {
                     Action::Close { id, reason, .. } => closes.push((id, reason)),
                     Action::ResumeRead(id) => effects.resumed.push(id),
-                    Action::AskLease => self.asks_lease = true,
+                    Action::AskLease => self.lease.ask(now.monotonic_ms),
                     Action::Store { request, body } => self.questions.push_back((request, body)),
                 }
             }
@@ -86,9 +97,27 @@ impl Shard {
                 effects.closed.push((id, reason));
             }
             if idle {
+                self.has_new_questions = self.questions.len() > asked;
                 return effects;
             }
         }
+    }
+
+    /// Whether it handles nothing: it does not run, or does not know yet whether its node lives.
+    pub(crate) fn is_still(&self) -> bool {
+        self.paused_until_ms.is_some() || self.lease.holds()
+    }
+
+    /// Whether it asked anything since it was last drained.
+    pub(crate) fn has_new_questions(&self) -> bool {
+        self.has_new_questions
+    }
+
+    /// Whether the store is still to close this client's session.
+    pub(crate) fn is_closing(&self, client: &str) -> bool {
+        self.questions
+            .iter()
+            .any(|(_, body)| matches!(body, Request::Close { client: closing, .. } if **closing == *client))
     }
 
     pub(crate) fn has_questions(&self) -> bool {
@@ -99,7 +128,7 @@ impl Shard {
     /// to write.
     pub(crate) fn answer_one(
         &mut self,
-        store: &MemoryStore,
+        store: &mut Store,
         fails: bool,
         random: &mut Random,
         now: Now,
@@ -115,9 +144,9 @@ impl Shard {
         let is_write = client_of(&body).is_some();
         let failure = || Err(StoreError::Unavailable("it fails".to_owned()));
         let answer = match (fails, random.one_in(2)) {
-            (false, _) => ask(store, body),
+            (false, _) => store.ask(body),
             (true, true) => failure(),
-            (true, false) => ask(store, body).and_then(|_| failure()),
+            (true, false) => store.ask(body).and_then(|_| failure()),
         };
         self.engine.handle_store_reply(request, answer, now);
         fails && is_write
@@ -139,16 +168,8 @@ fn client_of(request: &Request) -> Option<&ClientId> {
         | Request::Unsubscribe { client, .. }
         | Request::Save { client, .. }
         | Request::Close { client, .. }
+        | Request::Restore { client, .. }
         | Request::Lookup { client } => Some(client),
         _ => None,
     }
-}
-
-/// Asks the store, which answers at once.
-pub(crate) fn ask(store: &MemoryStore, request: Request) -> Result<Reply, StoreError> {
-    let answer = Arc::new(Mutex::new(None));
-    let slot = Arc::clone(&answer);
-    store.submit(request, Box::new(move |reply| *slot.lock().expect("unpoisoned") = Some(reply)));
-    let answer = answer.lock().expect("unpoisoned").take();
-    answer.expect("the memory store answers inline")
 }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_engine::{CloseReason, ConnectionId, EngineConfig, Limits, Listener, Now, SocketEnd};
-use holdfast_store::{Bounds, MemoryStore};
 use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
 
 use crate::bridge::Bridge;
 use crate::device::Device;
 use crate::hostile::{HOSTILE, Hostile};
+use crate::mortal::{LastWord, Mortal};
 use crate::random::Random;
+use crate::reaper::Reaper;
 use crate::shard::Shard;
+use crate::store::Store;
 
 /// What may go wrong besides bytes being late.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,11 +32,19 @@ pub(crate) struct Faults {
     pub(crate) hostile: bool,
     /// Some questions to the store are answered with an error, whether it carried them out or not.
     pub(crate) store_fails: bool,
+    /// The store fails over to one that has not heard of its last writes, or loses everything.
+    pub(crate) store_forgets: bool,
+    /// Nodes do not run for a while, often for longer than their lease.
+    pub(crate) nodes_pause: bool,
+    /// System clocks of nodes are set forward.
+    pub(crate) clocks_jump: bool,
+    /// A bridge reaps dead nodes, and clients with wills come and go. Time passes faster.
+    pub(crate) reaps: bool,
 }
 
 /// How often devices ping.
 const PING_MS: u64 = 1_000;
-const SHARDS: usize = 3;
+pub(crate) const SHARDS: usize = 3;
 const DEVICES: usize = 8;
 const FRAMES: u32 = 40;
 /// Steps within which a world without faults must come to rest.
@@ -53,7 +63,15 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) faults: Faults,
     pub(crate) clock: Arc<AtomicU64>,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: Store,
+    pub(crate) reaper: Reaper,
+    pub(crate) mortals: Vec<Mortal>,
+    /// Those that have vanished, as far as their gateway has not noticed: client, shard and connection.
+    pub(crate) unnoticed: Vec<(String, usize, ConnectionId)>,
+    pub(crate) born: u64,
+    pub(crate) last_words: BTreeMap<String, LastWord>,
+    /// Entries of the sink that were looked at for wills.
+    pub(crate) sink_seen: usize,
     pub(crate) shards: Vec<Shard>,
     pub(crate) bridge: Bridge,
     pub(crate) devices: Vec<Device>,
@@ -68,19 +86,28 @@ pub(crate) struct World {
     pub(crate) has_died: bool,
     /// A link was lost, with what was on it.
     pub(crate) has_flapped: bool,
+    /// The store has lost writes.
+    pub(crate) has_forgotten: bool,
+    /// Time passes fast, so that leases run out within a play.
+    hurries: bool,
     pub(crate) tells: bool,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, faults: Faults) -> Self {
         let clock = Arc::new(AtomicU64::new(1_000_000));
-        let reading = Arc::clone(&clock);
-        let store = MemoryStore::new(Arc::new(move || reading.load(Ordering::Relaxed)), Bounds::default());
+        let store = Store::new(Arc::clone(&clock));
         let mut world = Self {
             random: Random::new(seed),
             faults,
             clock,
             store,
+            reaper: Reaper::default(),
+            mortals: Vec::new(),
+            unnoticed: Vec::new(),
+            born: 0,
+            last_words: BTreeMap::new(),
+            sink_seen: 0,
             shards: Vec::new(),
             bridge: Bridge::new(1),
             devices: Vec::new(),
@@ -92,6 +119,8 @@ impl World {
             trace: rustc_hash::FxHasher::default(),
             has_died: false,
             has_flapped: false,
+            has_forgotten: false,
+            hurries: faults.reaps,
             tells: std::env::var_os("SIM_TELL").is_some(),
         };
         for _ in 0..SHARDS {
@@ -131,9 +160,18 @@ impl World {
         shard
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// The present by the world's clock.
     fn now(&self) -> Now {
-        let ms = self.clock.load(Ordering::Relaxed);
-        Now { monotonic_ms: ms, unix_ms: ms }
+        Now { monotonic_ms: self.now_ms(), unix_ms: self.now_ms() }
+    }
+
+    /// The present as a shard's node sees it.
+    pub(crate) fn now_at(&self, shard: usize) -> Now {
+        Now { monotonic_ms: self.now_ms(), unix_ms: self.now_ms() + self.shards[shard].clock_ahead_ms }
     }
 
     /// Something happens.
@@ -142,7 +180,11 @@ impl World {
             0 if self.faults.cuts => self.cut(),
             1 if self.faults.bridge_dies && self.random.one_in(8) => self.bridge_dies_or_returns(),
             1 if self.faults.links_flap && self.random.one_in(2) => self.link_goes_or_returns(),
-            2 if self.faults.nodes_die && self.random.one_in(15) => self.node_dies(),
+            2 if self.faults.nodes_die && self.random.one_in(15) => self.a_node_dies(),
+            2 if self.faults.nodes_pause && self.random.one_in(5) => self.a_node_pauses(),
+            2 if self.faults.store_forgets && self.random.one_in(20) => self.store_forgets(),
+            2 if self.faults.clocks_jump && self.random.one_in(5) => self.a_clock_jumps(),
+            13..=16 if self.faults.reaps => self.live_and_die(true),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
             8..=12 if self.faults.hostile => self.be_hostile(),
@@ -158,9 +200,11 @@ impl World {
             10..=29 if publishing => self.publish(),
             10..=49 => self.move_up(),
             50..=64 => self.read_bridge(),
-            65..=74 => self.bridge.settle_one(&mut self.random, &self.store, &mut self.shards),
+            65..=74 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
             75..=84 => self.answer_store(),
-            85..=94 => self.move_down(),
+            85..=92 => self.move_down(),
+            93..=94 if self.faults.reaps => self.reap(),
+            93..=94 => self.move_down(),
             _ => self.let_time_pass(),
         }
     }
@@ -171,11 +215,18 @@ impl World {
             self.bridge_dies_or_returns();
         }
         for shard in 0..SHARDS {
-            if !self.shards[shard].link_up {
+            if self.shards[shard].paused_until_ms.is_some() {
+                self.wake(shard);
+            }
+            if !self.shards[shard].link_up && !self.shards[shard].missed_link_loss {
                 self.switch_link(shard);
             }
         }
         self.faults.store_fails = false;
+        self.hurries = false;
+        while !self.mortals.is_empty() {
+            self.live_and_die(false);
+        }
         for number in 0..DEVICES {
             self.read_again(number);
         }
@@ -206,7 +257,7 @@ impl World {
             }
             match self.random.below(5) {
                 0 => self.read_bridge(),
-                1 => self.bridge.settle_one(&mut self.random, &self.store, &mut self.shards),
+                1 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
                 2 => self.answer_store(),
                 3 => self.move_down(),
                 _ => self.let_time_pass(),
@@ -230,7 +281,9 @@ impl World {
                 view.is_some_and(|view| view.inflight == 0 && view.pending == 0 && view.owed == 0)
             })
             && self.devices.iter().all(|device| self.owners(device) == 1)
+            && self.shards.iter().all(|shard| !shard.is_still())
             && self.missing().is_none()
+            && self.unspoken().is_none()
     }
 
     /// Shards that hold a connection of this device. One that it has left without a word stays until its keep alive has run out.
@@ -245,7 +298,10 @@ impl World {
             return;
         }
         let shard = self.random.below(SHARDS);
-        let now = self.now();
+        if self.shards[shard].is_still() {
+            return;
+        }
+        let now = self.now_at(shard);
         if let Ok(id) = self.shards[shard].engine.handle_accept(Listener::Mqtt, now) {
             self.tell(|| format!("device-{number} dials shard {shard}"));
             self.devices[number].dial(shard, id);
@@ -272,7 +328,6 @@ impl World {
     /// Some bytes of a device arrive.
     fn move_up(&mut self) {
         let number = self.random.below(DEVICES);
-        let now = self.now();
         let Some(socket) = &mut self.devices[number].socket else { return };
         let shard = socket.shard;
         if socket.under_way() == 0 {
@@ -280,16 +335,18 @@ impl World {
         }
         let count = 1 + self.random.below(socket.under_way());
         socket.arrive(count);
-        self.read(number, now);
+        self.read(number);
         self.drain(shard);
         self.note(&[3, number as u64, count as u64]);
     }
 
     /// A socket is ready, or wanted again.
-    fn read(&mut self, number: usize, now: Now) {
-        let Some(socket) = &mut self.devices[number].socket else { return };
+    pub(crate) fn read(&mut self, number: usize) {
+        let Some(socket) = &self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
-        if self.shards[shard].engine.may_read(id) {
+        let now = self.now_at(shard);
+        let Some(socket) = &mut self.devices[number].socket else { return };
+        if !self.shards[shard].is_still() && self.shards[shard].engine.may_read(id) {
             let mut bytes = socket.read();
             if !bytes.is_empty() {
                 self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
@@ -309,13 +366,13 @@ impl World {
 
     /// A device reads everything that waits for it.
     fn read_again(&mut self, number: usize) {
-        let now = self.now();
         let Some(socket) = &mut self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
         socket.reads = true;
         let was_blocked = std::mem::replace(&mut socket.blocked, false);
         self.receive(number);
         if was_blocked {
+            let now = self.now_at(shard);
             self.shards[shard].engine.handle_unblocked(id, now);
             self.drain(shard);
         }
@@ -329,11 +386,14 @@ impl World {
 
     /// A hostile peer comes, says something, or goes.
     fn be_hostile(&mut self) {
-        let now = self.now();
         if self.hostile.len() < HOSTILE {
             let shard = self.random.below(SHARDS);
             let listener = Hostile::listener(&mut self.random);
             let number = self.random.below(HOSTILE);
+            if self.shards[shard].is_still() {
+                return;
+            }
+            let now = self.now_at(shard);
             if let Ok(id) = self.shards[shard].engine.handle_accept(listener, now) {
                 self.hostile.push(Hostile::new(shard, id, number));
             }
@@ -341,6 +401,10 @@ impl World {
         }
         let chosen = self.random.below(HOSTILE);
         let Hostile { shard, id, .. } = self.hostile[chosen];
+        if self.shards[shard].is_still() {
+            return;
+        }
+        let now = self.now_at(shard);
         if self.random.one_in(10) {
             return self.end_hostile(chosen);
         }
@@ -358,8 +422,8 @@ impl World {
     }
 
     fn end_hostile(&mut self, chosen: usize) {
-        let now = self.now();
         let Hostile { shard, id, .. } = self.hostile.swap_remove(chosen);
+        let now = self.now_at(shard);
         self.shards[shard].engine.handle_closed(id, SocketEnd::Reset, now);
         self.drain(shard);
     }
@@ -371,9 +435,18 @@ impl World {
 
     fn answer_store(&mut self) {
         let shard = self.random.below(SHARDS);
-        let now = self.now();
+        if self.shards[shard].paused_until_ms.is_some() {
+            return;
+        }
+        if self.random.one_in(2) || self.shards[shard].lease.holds() {
+            self.answer_renewal(shard);
+        }
+        if self.shards[shard].is_still() {
+            return;
+        }
+        let now = self.now_at(shard);
         let fails = self.faults.store_fails && self.random.one_in(20);
-        if self.shards[shard].answer_one(&self.store, fails, &mut self.random, now) {
+        if self.shards[shard].answer_one(&mut self.store, fails, &mut self.random, now) {
             // What a session knew may be lost with the write.
             self.has_died = true;
         }
@@ -382,19 +455,33 @@ impl World {
 
     fn move_down(&mut self) {
         let shard = self.random.below(SHARDS);
-        let now = self.now();
+        if self.shards[shard].is_still() {
+            return;
+        }
+        let now = self.now_at(shard);
         self.shards[shard].hear_one(now);
         self.drain(shard);
     }
 
     fn let_time_pass(&mut self) {
-        let ms = 1 + self.random.below(4) as u64;
+        let ms = 1 + self.random.below(if self.hurries { 100 } else { 4 }) as u64;
         let before = self.clock.fetch_add(ms, Ordering::Relaxed);
         let now = self.now();
         if before / PING_MS != now.monotonic_ms / PING_MS {
             self.devices.iter_mut().for_each(Device::ping);
         }
         for shard in 0..SHARDS {
+            if self.shards[shard].paused_until_ms.is_some_and(|until_ms| until_ms <= now.monotonic_ms) {
+                self.wake(shard);
+            }
+            if self.shards[shard].paused_until_ms.is_some() {
+                continue;
+            }
+            let now = self.now_at(shard);
+            self.shards[shard].lease.pass(now.monotonic_ms);
+            if self.shards[shard].is_still() {
+                continue;
+            }
             self.shards[shard].engine.handle_timers(now);
             self.drain(shard);
         }
@@ -403,19 +490,19 @@ impl World {
     fn push(&mut self) {
         let client = self.devices[self.random.below(DEVICES)].client.clone();
         if self.bridge.up {
-            self.bridge.push(&client, &self.store, &mut self.shards);
+            self.bridge.push(&client, &mut self.store, &mut self.shards);
         }
     }
 
     fn cut(&mut self) {
         let number = self.random.below(DEVICES);
-        let now = self.now();
         let Some(socket) = &self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
+        let now = self.now_at(shard);
         self.tell(|| format!("device-{number} is cut"));
         self.devices[number].lose();
         // The gateway may notice at once, or only when the device comes again.
-        if self.random.one_in(2) {
+        if self.random.one_in(2) && !self.shards[shard].is_still() {
             self.shards[shard].engine.handle_closed(id, SocketEnd::Reset, now);
             self.drain(shard);
         }
@@ -423,17 +510,25 @@ impl World {
     }
 
     fn bridge_dies_or_returns(&mut self) {
-        let now = self.now();
         if self.bridge.up {
             self.bridge.die();
             self.has_died = true;
             for shard in 0..SHARDS {
+                if self.shards[shard].is_still() {
+                    self.shards[shard].missed_link_loss = true;
+                    continue;
+                }
+                let now = self.now_at(shard);
                 self.shards[shard].unlink(now);
                 self.drain(shard);
             }
         } else {
             self.bridge.up = true;
             for shard in 0..SHARDS {
+                if self.shards[shard].is_still() {
+                    continue;
+                }
+                let now = self.now_at(shard);
                 self.shards[shard].link(self.bridge.id, now);
                 self.drain(shard);
             }
@@ -444,12 +539,14 @@ impl World {
     fn link_goes_or_returns(&mut self) {
         if self.bridge.up {
             let shard = self.random.below(SHARDS);
-            self.switch_link(shard);
+            if !self.shards[shard].is_still() {
+                self.switch_link(shard);
+            }
         }
     }
 
     fn switch_link(&mut self, shard: usize) {
-        let now = self.now();
+        let now = self.now_at(shard);
         self.tell(|| format!("the link of shard {shard} is switched"));
         self.has_flapped = true;
         if self.shards[shard].link_up {
@@ -462,14 +559,21 @@ impl World {
         self.note(&[7, shard as u64]);
     }
 
-    fn node_dies(&mut self) {
+    fn a_node_dies(&mut self) {
         let dead = self.random.below(SHARDS);
+        self.node_ends(dead);
+    }
+
+    /// A node is gone, and another one takes its place.
+    pub(crate) fn node_ends(&mut self, dead: usize) {
+        self.tell(|| format!("node {dead} ends"));
         self.has_died = true;
         for device in &mut self.devices {
             if device.socket.as_ref().is_some_and(|socket| socket.shard == dead) {
                 device.lose();
             }
         }
+        self.lose_mortals(dead);
         self.hostile.retain(|hostile| hostile.shard != dead);
         self.bridge.forget_shard(dead);
         self.shards[dead] = self.new_shard();
@@ -478,11 +582,12 @@ impl World {
     }
 
     /// Carries what a shard did to devices and bridge.
-    fn drain(&mut self, shard: usize) {
-        let now = self.now();
+    pub(crate) fn drain(&mut self, shard: usize) {
+        let now = self.now_at(shard);
         loop {
             let effects = self.shards[shard].drain(now);
             for (id, bytes) in effects.sent {
+                self.greet_mortal(shard, id, &bytes);
                 let Some(number) = self.device_at(shard, id) else { continue };
                 self.trace.write(&bytes);
                 let Some(socket) = &mut self.devices[number].socket else { continue };
@@ -503,10 +608,11 @@ impl World {
                     self.devices[number].lose();
                 }
                 self.hostile.retain(|hostile| (hostile.shard, hostile.id) != (shard, id));
+                self.close_mortal(shard, id);
             }
             for id in &effects.resumed {
                 if let Some(number) = self.device_at(shard, *id) {
-                    self.read(number, now);
+                    self.read(number);
                 }
             }
             if effects.resumed.is_empty() {
@@ -533,7 +639,7 @@ impl World {
         }
     }
 
-    fn note(&mut self, numbers: &[u64]) {
+    pub(crate) fn note(&mut self, numbers: &[u64]) {
         for number in numbers {
             self.trace.write_u64(*number);
         }

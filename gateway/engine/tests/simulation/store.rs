@@ -1,0 +1,101 @@
+//! The store as nodes see one: it may fail, lose its last writes with a failover, or lose everything. Its epochs grow all the while.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use holdfast_store::{Bounds, MemoryStore, Store as _};
+use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
+use holdfast_wire::store::{Progress, Reply, Request, StoreError};
+
+pub(crate) struct Store {
+    memory: MemoryStore,
+    /// The time at which it is asked.
+    clock: Arc<AtomicU64>,
+    world: Arc<AtomicU64>,
+    /// Everything it was asked since it was empty, and when.
+    log: Vec<(u64, Request)>,
+    last_epoch: Epoch,
+    /// Nodes that were buried, whatever the store remembers of it.
+    pub(crate) buried: BTreeSet<NodeId>,
+}
+
+impl Store {
+    pub(crate) fn new(world: Arc<AtomicU64>) -> Self {
+        let clock = Arc::new(AtomicU64::new(0));
+        Self {
+            memory: memory(&clock),
+            clock,
+            world,
+            log: Vec::new(),
+            last_epoch: Epoch(0),
+            buried: BTreeSet::new(),
+        }
+    }
+
+    /// Asks; the answer comes at once.
+    pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, StoreError> {
+        let now_ms = self.world.load(Ordering::Relaxed);
+        self.log.push((now_ms, request.clone()));
+        let burial = if let Request::Bury { node } = &request { Some(*node) } else { None };
+        let answer = self.carry_out(now_ms, request);
+        if answer.is_ok() {
+            self.buried.extend(burial);
+        }
+        answer
+    }
+
+    /// Another one takes its place, which has not heard of its last writes.
+    pub(crate) fn fail_over(&mut self, lost: usize) {
+        self.log.truncate(self.log.len() - lost.min(self.log.len()));
+        let log = std::mem::take(&mut self.log);
+        let last = self.last_epoch;
+        self.memory = memory(&self.clock);
+        for (at_ms, request) in &log {
+            let _ = self.carry_out(*at_ms, request.clone());
+        }
+        self.log = log;
+        self.grow_beyond(last);
+    }
+
+    /// Nothing is in it any more.
+    pub(crate) fn lose_everything(&mut self) {
+        self.log.clear();
+        let last = self.last_epoch;
+        self.memory = memory(&self.clock);
+        self.grow_beyond(last);
+    }
+
+    fn carry_out(&mut self, now_ms: u64, request: Request) -> Result<Reply, StoreError> {
+        self.clock.store(now_ms, Ordering::Relaxed);
+        let answer = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&answer);
+        self.memory.submit(request, Box::new(move |reply| *slot.lock().expect("unpoisoned") = Some(reply)));
+        let answer = answer.lock().expect("unpoisoned").take().expect("the memory store answers inline");
+        if let Ok(Reply::Opened(opened)) = &answer {
+            self.last_epoch = self.last_epoch.max(opened.epoch);
+        }
+        answer
+    }
+
+    fn grow_beyond(&mut self, last: Epoch) {
+        let client = ClientId::new("epochs");
+        let owner = Owner { node: NodeId(u64::MAX), shard: ShardId(0) };
+        loop {
+            let open =
+                Request::Open { client: client.clone(), owner, clean_start: true, expiry_s: 0, will: None };
+            let Ok(Reply::Opened(opened)) = self.ask(open) else { panic!("a store opens sessions") };
+            let (client, epoch) = (client.clone(), opened.epoch);
+            let close = Request::Close { client, epoch, expiry_s: 0, progress: Progress::default() };
+            self.ask(close).expect("it was opened");
+            if epoch > last {
+                return;
+            }
+        }
+    }
+}
+
+fn memory(clock: &Arc<AtomicU64>) -> MemoryStore {
+    let clock = Arc::clone(clock);
+    MemoryStore::new(Arc::new(move || clock.load(Ordering::Relaxed)), Bounds::default())
+}

@@ -222,3 +222,68 @@ fn a_request_that_makes_no_sense_is_told_why() {
         assert!(response.json()["title"].is_string(), "{body}");
     }
 }
+
+#[test]
+fn a_newer_push_takes_the_place_of_one_that_waits() {
+    let gateway = Gateway::start();
+    let connect = Connect::new(Version::V5, "d").persistent();
+    device(&gateway, &connect, "d").leave();
+    for (payload, key) in [("1:0", "score"), ("rain", "weather"), ("2:0", "score"), ("2:1", "score")] {
+        let body = json!({"device": "d", "payload": payload, "collapse_key": key});
+        assert_outcome(&push(&gateway, &body), "queued", None);
+    }
+    let (mut client, _) = Client::connect(gateway.mqtt(), &connect);
+    for payload in ["rain", "2:1"] {
+        let heard = client.receive_publish();
+        assert_eq!(heard.payload, payload.as_bytes());
+        client.send(&acknowledge(kind::PUBACK, heard.id));
+    }
+    client.ping();
+}
+
+#[test]
+fn a_group_outlives_a_kill_and_each_of_its_members_gets_a_push() {
+    let mut gateway = Gateway::start();
+    let lines = [("content-type", "text/plain")];
+    let added = gateway.http("PUT", "/v1/groups/fans/members", &lines, b"here\naway\nnobody\n");
+    assert_eq!((added.status, added.json()["added"].as_u64()), (200, Some(3)));
+    let connect = Connect::new(Version::V5, "away").persistent();
+    device(&gateway, &connect, "away").leave();
+    gateway.kill();
+    gateway.restart();
+    let mut here = device(&gateway, &Connect::new(Version::V311, "here"), "here");
+    let body = json!({"group": "fans", "payload": "2:1", "id": "goal-3"});
+    let (response, ()) = push_while(&gateway, &body, || {
+        let heard = here.receive_publish();
+        assert_eq!(heard.payload, b"2:1");
+        here.send(&acknowledge(kind::PUBACK, heard.id));
+    });
+    assert_eq!(response.status, 200);
+    assert_outcome(&response, "done", None);
+    let outcomes = json!({"delivered": 1, "queued": 1, "expired": 0, "refused": 1});
+    assert_eq!(response.json()["outcomes"], outcomes);
+    let (mut away, _) = Client::connect(gateway.mqtt(), &connect);
+    assert_eq!(away.receive_publish().payload, b"2:1");
+}
+
+#[test]
+fn a_batch_brings_each_of_its_lines_to_its_device() {
+    let gateway = Gateway::start();
+    let mut client = device(&gateway, &Connect::new(Version::V5, "d"), "d");
+    let lines: String =
+        (0..20).map(|number| format!("{{\"device\":\"d\",\"payload\":{number}}}\n")).collect();
+    let kind_of_body = [("content-type", "application/x-ndjson")];
+    let response = thread::scope(|scope| {
+        let pushing = scope.spawn(|| gateway.http("POST", "/v1/push/batch", &kind_of_body, lines.as_bytes()));
+        for _ in 0..20 {
+            let heard = client.receive_publish();
+            client.send(&acknowledge(kind::PUBACK, heard.id));
+        }
+        pushing.join().expect("an answer")
+    });
+    let text = String::from_utf8(response.body.clone()).expect("lines of JSON");
+    let results: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert_eq!(results.len(), 21);
+    assert_eq!(results[20]["outcomes"]["delivered"], 20, "{}", results[20]);
+}

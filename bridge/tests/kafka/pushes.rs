@@ -10,7 +10,7 @@ use holdfast_bridge::config::{EventsConfig, PushConfig, PushTopicConfig};
 use holdfast_bridge::kafka::{KafkaConfig, KafkaPushes, keep_events};
 use holdfast_bridge::push::{PushRequest, PushTarget};
 use holdfast_store::{ReplyTo, Store};
-use holdfast_wire::ids::Epoch;
+use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Event, EventKind, Outcome, ToBridge};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
@@ -345,6 +345,36 @@ fn of_two_bridges_the_one_that_stays_reads_what_the_other_leaves() {
         .map(|payload| payload.parse().unwrap())
         .collect();
     assert!(kept.into_iter().eq(0..2 * PUSHES));
+}
+
+#[test]
+fn a_push_by_kafka_to_a_group_leaves_one_receipt_with_the_counts() {
+    let way = Way::start();
+    let mut shard = way.rig.shard(1);
+    way.rig.session("here", owner(1), &[]);
+    let epoch = way.rig.session("away", owner(1), &["devices/away/push"]);
+    way.rig.rest("away", epoch);
+    let add = ["here", "away", "nobody"].map(ClientId::new).to_vec();
+    way.rig.ask(Request::ChangeGroup { group: "fans".into(), add, remove: Vec::new() }).unwrap();
+    way.ask(&[
+        json!({ "group": "fans", "payload": "1", "collapse_key": "k", "id": "goal" }),
+        json!({ "group": "a b", "payload": "1" }),
+        json!({ "device": "away", "payload": "2", "collapse_key": "k" }),
+    ]);
+    let (number, target, _) = delivery(&mut shard);
+    assert_eq!(target, "here");
+    shard.report(number, Outcome::Delivered);
+    let receipts = way.receipts(3);
+    assert_eq!(
+        (&receipts[0]["group"], &receipts[0]["outcome"], &receipts[0]["members"]),
+        (&json!("fans"), &json!("done"), &json!(3))
+    );
+    let outcomes = json!({ "delivered": 1, "queued": 1, "expired": 0, "refused": 1 });
+    assert_eq!((&receipts[0]["outcomes"], &receipts[0]["id"]), (&outcomes, &json!("goal")));
+    assert_eq!((&receipts[1]["reason"], &receipts[1]["group"]), (&json!("invalid"), &json!("a b")));
+    way.until_committed(3);
+    let kept = way.rig.stream(StreamKey::Device("away".into()));
+    assert!(kept == ["1"] || kept == ["2"], "one takes the place of the other: {kept:?}");
 }
 
 #[test]

@@ -56,7 +56,8 @@ struct Changed {
 
 /// A page of a group's members, in no particular order.
 #[derive(Debug, Serialize, JsonSchema)]
-struct Members {
+#[schemars(rename = "Members")]
+struct Page {
     group: String,
     /// Client ids.
     members: Vec<String>,
@@ -93,7 +94,7 @@ pub(super) async fn list(
         Ok(Reply::Members { clients, next }) => {
             let members = clients.iter().map(ToString::to_string).collect();
             let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
-            Ok(Json(Members { group, members, next }).into_response())
+            Ok(Json(Page { group, members, next }).into_response())
         }
         Ok(_) => Err(Problem::new(Kind::StoreUnreadable, "the store answered another question")),
         Err(error) => Err(Problem::from(&error)),
@@ -303,7 +304,7 @@ pub(super) fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
     let list = Operation::new("get", MEMBERS, "listMembers", "List a group's members", list)
         .query::<u32>(schemas, "limit", "Members on the page, 1 to 1000; 100 if not given.")
         .query::<String>(schemas, "page", "The former answer's `next`.")
-        .answers::<Members>(schemas, 200, "a page")
+        .answers::<Page>(schemas, 200, "a page")
         .problems(schemas, &store);
     let end = Operation::new(
         "delete",

@@ -124,9 +124,9 @@ mod tests {
 
     use super::*;
 
-    fn form(content_type: &'static str) -> Result<Form, Problem> {
+    fn form(content_type: &str) -> Result<Form, Problem> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(content_type.as_bytes()).unwrap());
         super::form(&headers, &[Form::Json, Form::JsonLines])
     }
 

@@ -216,7 +216,7 @@ impl Stranger<'_> {
             Err(error) => return Err(self.refused(&error)),
         };
         let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        // Valkey tells here which Redis it can stand for.
+        // Valkey tells here which Redis it can stand for, and has another name for its mode.
         let version = field("redis_version:").unwrap_or("");
         if let Some(major) = version.split('.').next().and_then(|major| major.parse::<u32>().ok())
             && major < MAJOR_MIN
@@ -224,7 +224,7 @@ impl Stranger<'_> {
             return Err(OpenError::RedisTooOld { server: self.shown(), version: version.to_owned() });
         }
         let wants_cluster = matches!(self.dialler.url.form, Form::Cluster { .. });
-        let why = match field("redis_mode:") {
+        let why = match field("redis_mode:").or_else(|| field("server_mode:")) {
             Some("cluster") if !wants_cluster => "it is part of a cluster: name it as redis+cluster://",
             Some("standalone") if wants_cluster => "it is not part of a cluster: name it as redis://",
             Some("sentinel") => "it is a sentinel: name it as redis+sentinel://",

@@ -10,7 +10,7 @@ use crate::load::Load;
 use crate::redis_server::{RedisServer, free_port};
 
 /// What docs/operating.md gives the user.
-const USER: &str = "user holdfast on >secret ~hf* resetchannels -@all +@read +@write +@connection +@scripting +info +role +wait +time";
+const USER: &str = "user holdfast on >secret ~hf* resetchannels -@all +@read +@write +@connection +@scripting +info +role +wait +time +cluster|slots +cluster|info";
 
 /// Makes an authority and certificates by it: `ca.pem`, and `server` and `client` with their keys.
 fn make_certificates(directory: &Path) {

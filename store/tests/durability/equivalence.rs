@@ -203,7 +203,9 @@ impl Side {
             }
             (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
             (Ok(Reply::Sessions { sessions, .. }), _) => {
-                sessions.iter_mut().for_each(|session| session.epoch = Epoch(0));
+                for session in sessions {
+                    session.epoch = Epoch(0);
+                }
             }
             _ => {}
         }

@@ -102,6 +102,34 @@ fn a_data_directory_that_is_a_file_is_refused() {
 }
 
 #[test]
+fn what_a_bridge_cannot_have_on_its_own_machine_is_refused_before_any_server_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody listens there.
+    let servers = ["--store", "redis://127.0.0.1:1", "--link", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let bridge = |sink: &[&str]| {
+        let own = ["bridge", "--data-dir", "data"];
+        refusal(folder.path(), &[&own[..], &servers, sink].concat(), &[])
+    };
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    for (file, sink) in [("spool", ["--kafka", "127.0.0.1:1"]), ("log", ["--sink", "log"])] {
+        std::fs::write(folder.path().join("data").join(file), "").unwrap();
+        let line = bridge(&sink);
+        assert!(line.starts_with("holdfast: data_dir = data: ") && line.contains(file), "{line}");
+    }
+    let line = bridge(&["--kafka", "foo bar"]);
+    assert_eq!(
+        line,
+        "holdfast: kafka.brokers = foo bar: must be HOST:PORT,… of brokers (--kafka) (from --kafka)"
+    );
+    std::fs::remove_file(folder.path().join("data/spool")).unwrap();
+    let line = bridge(&["--kafka", "127.0.0.1:1"]);
+    assert!(
+        line.starts_with("holdfast: store.url = redis://127.0.0.1:1: "),
+        "before anything is made: {line}"
+    );
+}
+
+#[test]
 fn a_ready_file_that_cannot_be_written_is_refused_before_anything_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let line = refusal(folder.path(), &["dev", "--ready-file", "nowhere/ready.json"], &[]);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::admin::{self, Admin};
+use holdfast_bridge::log::Log;
 use holdfast_bridge::sink::{LogSink, Sink};
+use holdfast_bridge::spool::Spool;
 use holdfast_bridge::{Bridge, BridgeHandle, ReservedAddress, devices, push};
 use holdfast_gateway::DrainTrigger;
 use holdfast_store::Store;
@@ -14,7 +16,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::StartError;
 use super::late_pushes::{Beside, LatePushes};
-use super::parts::{KafkaParts, make_data_dir, open_kafka, open_log, open_store};
+use super::parts::{KafkaParts, make_data_dir, open_kafka, open_log, open_spool, open_store};
 use crate::config::{BridgeListen, Settings, SinkKind};
 
 /// A running bridge. Stopped in the order of its fields.
@@ -57,11 +59,16 @@ impl BridgeAssembly {
         };
 
         make_data_dir(&data_dir)?;
+        // What this machine has to give comes before any server is asked, and what only reads before what makes topics.
+        let own = match sink_kind {
+            SinkKind::Log => Own::Log(open_log(&data_dir, sink)?),
+            SinkKind::Kafka => Own::Spool(open_spool(&data_dir, &outage)?),
+        };
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
-        let (sink, is_awaited): (Arc<dyn Sink>, bool) = match sink_kind {
-            SinkKind::Log => (Arc::new(LogSink::new(open_log(&data_dir, sink)?)), false),
-            SinkKind::Kafka => {
-                let KafkaParts { sink, is_awaited } = open_kafka(&data_dir, kafka.clone(), &outage)?;
+        let (sink, is_awaited): (Arc<dyn Sink>, bool) = match own {
+            Own::Log(log) => (Arc::new(LogSink::new(log)), false),
+            Own::Spool(spool) => {
+                let KafkaParts { sink, is_awaited } = open_kafka(&data_dir, kafka.clone(), spool)?;
                 (sink, is_awaited)
             }
         };
@@ -121,6 +128,12 @@ impl BridgeAssembly {
         drop(self.store);
         settled
     }
+}
+
+/// What a sink has on this machine.
+enum Own {
+    Log(Arc<Log>),
+    Spool(Spool),
 }
 
 /// An address with the key that names it.

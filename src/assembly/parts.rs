@@ -120,6 +120,11 @@ pub(super) fn open_log(data_dir: &Path, log: LogConfig) -> Result<Arc<Log>, Star
     Ok(Arc::new(log))
 }
 
+/// Opens the spool in the data directory, in which an earlier run may have left frames.
+pub(super) fn open_spool(data_dir: &Path, outage: &OutageConfig) -> Result<Spool, StartError> {
+    Spool::open(outage).map_err(|error| StartError::Spool { directory: data_dir.to_owned(), error })
+}
+
 /// Kafka as the sink, with the spool before it.
 pub(super) struct KafkaParts {
     pub(super) sink: Arc<dyn Sink>,
@@ -132,15 +137,14 @@ pub(super) struct KafkaParts {
 pub(super) fn open_kafka(
     data_dir: &Path,
     kafka: KafkaConfig,
-    outage: &OutageConfig,
+    spool: Spool,
 ) -> Result<KafkaParts, StartError> {
-    let refused = |error| StartError::Spool { directory: data_dir.to_owned(), error };
-    let spool = Spool::open(outage).map_err(refused)?;
     let kafka = match spool.records() {
         0 => KafkaSink::start(kafka)?,
         _ => KafkaSink::start_or_await(kafka)?,
     };
     let is_awaited = !kafka.has_begun();
-    let sink = Arc::new(OutageSink::start_with(Arc::new(kafka), spool).map_err(refused)?);
-    Ok(KafkaParts { sink, is_awaited })
+    let sink = OutageSink::start_with(Arc::new(kafka), spool)
+        .map_err(|error| StartError::Spool { directory: data_dir.to_owned(), error })?;
+    Ok(KafkaParts { sink: Arc::new(sink), is_awaited })
 }

@@ -7,7 +7,6 @@ use holdfast_bridge::config::{DedupeConfig, PushConfig};
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::{BridgeConfig, SinkName, TopicMapError, TopicRule};
 use holdfast_gateway::config::{ConfigError, secret_needed};
-use holdfast_wire::topic::{parse_shared, validate_filter};
 use serde::{Deserialize, Serialize};
 
 use super::role::Role;
@@ -97,38 +96,59 @@ impl SinkKeys {
 pub(crate) struct TopicRuleKeys {
     /// An MQTT topic filter.
     pub(crate) filter: String,
-    /// `log` for the sink's own place, `none` for traffic that is only between devices, or `kafka:TOPIC`, in which `{2}` stands for the second
-    /// level of the frame's topic.
+    /// `default` for the place of frames that no rule speaks of, `none` for traffic that is only between devices, or `kafka:TOPIC`, in which
+    /// `{2}` stands for the second level of the frame's topic. Where frames go to the log, `log` says the same as `default`.
     pub(crate) sink: String,
 }
 
-pub(super) fn check_topic_map(rules: &[TopicRuleKeys]) -> Result<Vec<TopicRule>, ConfigError> {
-    rules.iter().map(check_topic_rule).collect()
+/// For a process of this role, whose frames go there.
+pub(super) fn check_topic_map(
+    rules: &[TopicRuleKeys],
+    role: Role,
+    kind: SinkKind,
+) -> Result<Vec<TopicRule>, ConfigError> {
+    let check = |keys: &TopicRuleKeys| {
+        let rule = check_topic_rule(keys)?;
+        // A file may serve `dev` as well, which has its log for everything.
+        if role == Role::Bridge {
+            check_place(keys, &rule, kind)?
+        }
+        Ok(rule)
+    };
+    rules.iter().map(check).collect()
 }
 
-fn check_topic_rule(rule: &TopicRuleKeys) -> Result<TopicRule, ConfigError> {
-    if let Err(error) = validate_filter(&rule.filter) {
-        return Err(refuse(
-            "topic_map.filter",
-            &rule.filter,
-            format!("must be an MQTT topic filter ({error})"),
-        ));
-    }
-    if parse_shared(&rule.filter).is_some() {
-        return Err(refuse(
-            "topic_map.filter",
-            &rule.filter,
-            "must not be shared: write what follows the group",
-        ));
-    }
-    let sink = rule.sink.parse::<SinkName>().map_err(|error| {
-        let allowed = match error {
-            TopicMapError::Template { error, .. } => error.to_string(),
-            _ => "must be \"log\", \"none\" or \"kafka:TOPIC\"".to_owned(),
-        };
-        refuse("topic_map.sink", &rule.sink, allowed)
-    })?;
-    Ok(TopicRule { filter: rule.filter.clone(), sink })
+fn check_topic_rule(keys: &TopicRuleKeys) -> Result<TopicRule, ConfigError> {
+    let TopicRuleKeys { filter, sink } = keys;
+    let refused = |error| match error {
+        TopicMapError::Filter { error, .. } => {
+            refuse("topic_map.filter", filter, format!("must be an MQTT topic filter ({error})"))
+        }
+        TopicMapError::Shared(_) => {
+            refuse("topic_map.filter", filter, "must not be shared: write what follows the group")
+        }
+        TopicMapError::Template { error, .. } => refuse("topic_map.sink", sink, error.to_string()),
+        TopicMapError::Sink(_) => {
+            refuse("topic_map.sink", sink, "must be \"default\", \"none\" or \"kafka:TOPIC\"")
+        }
+    };
+    let rule = TopicRule { filter: filter.clone(), sink: sink.parse().map_err(refused)? };
+    rule.check().map_err(refused)?;
+    Ok(rule)
+}
+
+/// Whether frames can go where a rule of a bridge sends them.
+fn check_place(keys: &TopicRuleKeys, rule: &TopicRule, kind: SinkKind) -> Result<(), ConfigError> {
+    let allowed = match (kind, &rule.sink) {
+        (SinkKind::Kafka, SinkName::Default) if keys.sink == "log" => {
+            "frames go to Kafka here: write \"default\" for kafka.topic, or \"kafka:TOPIC\""
+        }
+        (SinkKind::Log, SinkName::Kafka(_)) => {
+            "frames go to the log here: write \"default\", or name brokers of Kafka (--kafka) and not sink.kind = \"log\""
+        }
+        _ => return Ok(()),
+    };
+    Err(refuse("topic_map.sink", &keys.sink, allowed))
 }
 
 /// `[bridge]`
@@ -338,13 +358,37 @@ mod tests {
 
     #[test]
     fn a_rule_that_cannot_be_is_refused_by_key_value_and_what_is_allowed() {
-        let line = |filter, sink| check_topic_map(&[rule(filter, sink)]).unwrap_err().to_string();
+        let line = |filter, sink| {
+            check_topic_map(&[rule(filter, sink)], Role::Dev, SinkKind::Log).unwrap_err().to_string()
+        };
         assert!(line("a/#/b", "log").starts_with("topic_map.filter = a/#/b: must be an MQTT topic filter"));
         assert!(line("$share/g/a", "log").starts_with("topic_map.filter = $share/g/a: must not be shared"));
         assert_eq!(
             line("a/#", "kafka"),
-            "topic_map.sink = kafka: must be \"log\", \"none\" or \"kafka:TOPIC\""
+            "topic_map.sink = kafka: must be \"default\", \"none\" or \"kafka:TOPIC\""
         );
+        let line = line("a/+", "kafka:x.{9}");
+        assert!(line.starts_with("topic_map.sink = kafka:x.{9}: {9} may be missing"), "{line}");
+    }
+
+    #[test]
+    fn a_bridge_is_not_told_to_put_frames_where_it_puts_none() {
+        let check = |sink, role, kind| {
+            check_topic_map(&[rule("a/#", sink)], role, kind).map_err(|error| error.to_string())
+        };
+        let line = check("log", Role::Bridge, SinkKind::Kafka).unwrap_err();
+        assert!(line.starts_with("topic_map.sink = log: frames go to Kafka here"), "{line}");
+        let line = check("kafka:x", Role::Bridge, SinkKind::Log).unwrap_err();
+        assert!(line.starts_with("topic_map.sink = kafka:x: frames go to the log here"), "{line}");
+        for sink in ["default", "none"] {
+            check(sink, Role::Bridge, SinkKind::Kafka).unwrap();
+            check(sink, Role::Bridge, SinkKind::Log).unwrap();
+        }
+        // The same file may serve the others.
+        for sink in ["log", "kafka:x"] {
+            check(sink, Role::Dev, SinkKind::Log).unwrap();
+            check(sink, Role::Gateway, SinkKind::Log).unwrap();
+        }
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_bridge::TopicRule;
-use holdfast_bridge::kafka::KafkaConfig;
+use holdfast_bridge::kafka::{KafkaConfig, KafkaStartError};
 use holdfast_bridge::spool::{OnOutage, OutageConfig};
 use holdfast_gateway::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
-use super::values::{refuse, within};
+use super::bridge::SinkKind;
+use super::layers::shown;
+use super::values::{TOPIC_NAME, check_topic_name, refuse, within};
 
 /// `[kafka]`: the defaults are the bridge's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,8 @@ impl KafkaKeys {
         if self.topic.is_empty() {
             return Err(refuse("kafka.topic", "\"\"", "must name a topic"));
         }
+        check_topic_name("kafka.topic", &self.topic)?;
+        check_topic_name("kafka.dead_letter", &self.dead_letter)?;
         if !COMPRESSIONS.contains(&&*self.compression) {
             let allowed = format!("must be one of {}", COMPRESSIONS.join(", "));
             return Err(refuse("kafka.compression", &self.compression, allowed));
@@ -82,7 +86,7 @@ impl KafkaKeys {
         if self.replication != -1 {
             within("kafka.replication", self.replication, 1..=100)?;
         }
-        Ok(KafkaConfig {
+        let config = KafkaConfig {
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
             topic_map,
@@ -100,7 +104,44 @@ impl KafkaKeys {
                 within("kafka.start_within_s", self.start_within_s, 1..=600)?.into(),
             ),
             settings: self.settings.clone(),
-        })
+        };
+        config.check_settings().map_err(|error| refused(&config, error))?;
+        Ok(config)
+    }
+}
+
+/// What a bridge asks of it besides, whose frames go to `sink`, and for which the key `beside` asks for Kafka as well. Asks nobody.
+pub(super) fn check_as_a_bridge(
+    config: &KafkaConfig,
+    sink: SinkKind,
+    beside: Option<&'static str>,
+) -> Result<(), ConfigError> {
+    match beside {
+        Some(key) if config.brokers.trim().is_empty() => {
+            let allowed = format!("must name brokers for {key}: HOST:PORT,… (--kafka)");
+            Err(refuse("kafka.brokers", "\"\"", allowed))
+        }
+        None if sink == SinkKind::Log => Ok(()),
+        _ => config.check().map_err(|error| refused(config, error)),
+    }
+}
+
+/// The bridge's refusal, by key and value.
+fn refused(config: &KafkaConfig, error: KafkaStartError) -> ConfigError {
+    let setting = |name: &str, allowed: String| {
+        let (key, value) = (format!("kafka.settings.{name}"), config.settings.get(name));
+        let value = value.map(|value| shown(&key, &value.clone().into())).unwrap_or_default();
+        refuse(key, value, allowed)
+    };
+    match error {
+        KafkaStartError::Reserved { name, reason } => setting(&name, format!("cannot be set: {reason}")),
+        KafkaStartError::NotASetting { name, reason } => setting(&name, reason),
+        KafkaStartError::Setting(reason) => refuse("kafka.settings", "{…}", reason),
+        KafkaStartError::Broker(_) => {
+            refuse("kafka.brokers", &config.brokers, "must be HOST:PORT,… of brokers (--kafka)")
+        }
+        KafkaStartError::TopicName { key, name } => refuse(key, name, TOPIC_NAME),
+        other => refuse("kafka.brokers", &config.brokers, other.to_string()),
     }
 }
 
@@ -159,6 +200,12 @@ mod tests {
         let keys = KafkaKeys { compression: "brotli".into(), ..KafkaKeys::default() };
         let line = keys.check(Vec::new()).unwrap_err().to_string();
         assert_eq!(line, "kafka.compression = brotli: must be one of none, gzip, snappy, lz4, zstd");
+        for (topic, dead_letter) in [("a b", ""), ("a", "b/c")] {
+            let keys =
+                KafkaKeys { topic: topic.into(), dead_letter: dead_letter.into(), ..KafkaKeys::default() };
+            let line = keys.check(Vec::new()).unwrap_err().to_string();
+            assert!(line.contains(": must be the name of a Kafka topic"), "{line}");
+        }
         let line =
             check_outage("drop", 2_000, &SpoolKeys::default(), Path::new("data")).unwrap_err().to_string();
         assert_eq!(line, "on_outage = drop: must be \"spool\" or \"hold\"");

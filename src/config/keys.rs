@@ -78,10 +78,8 @@ pub(super) fn hint(known: &Flat, key: &str) -> String {
     if is_table(known, key) {
         return format!(": it is a table; it holds {}", names_in(known, key));
     }
-    let similarity = |other: &String| strsim::jaro_winkler(key, other);
-    let nearest = known.keys().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
-    if let Some(nearest) = nearest.filter(|nearest| similarity(nearest) >= SIMILAR_MIN) {
-        return format!("; did you mean {nearest}?");
+    if let Some(similar) = similar(key, known.keys().map(String::as_str)) {
+        return format!("; did you mean {similar}?");
     }
     let table = key.rsplit_once('.').map_or("", |(table, _)| table);
     if is_table(known, table) {
@@ -89,6 +87,21 @@ pub(super) fn hint(known: &Flat, key: &str) -> String {
     } else {
         format!("; there are {}", names_in(known, ""))
     }
+}
+
+/// The same for a name beside few others.
+pub(super) fn nearest<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> String {
+    let others: Vec<&str> = others.collect();
+    match similar(name, others.iter().copied()) {
+        Some(similar) => format!("; did you mean {similar}?"),
+        None => format!("; there are {}", others.join(", ")),
+    }
+}
+
+fn similar<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let similarity = |other: &str| strsim::jaro_winkler(name, other);
+    let nearest = others.max_by(|a, b| similarity(a).total_cmp(&similarity(b)))?;
+    (similarity(nearest) >= SIMILAR_MIN).then_some(nearest)
 }
 
 /// The names directly below `table`, each once.

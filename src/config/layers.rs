@@ -84,10 +84,10 @@ impl Loaded {
     pub(crate) fn validate(&self, role: Role) -> Result<Settings, ConfigError> {
         let config = keys::build(&self.values).expect("each value was checked as it was laid on");
         config.validate(role).map_err(|error| {
-            let key = if error.key.starts_with("topic_map.") { "topic_map" } else { error.key };
+            let key = if error.key.starts_with("topic_map.") { "topic_map" } else { &*error.key };
             match self.sources.get(key) {
                 Some(source) => ConfigError::Value {
-                    key: error.key.to_owned(),
+                    key: error.key.into_owned(),
                     value: error.value,
                     allowed: error.allowed,
                     source_of_it: source.clone(),
@@ -155,9 +155,13 @@ impl Loaded {
         let value = match self.known.get(key) {
             Some(Value::Integer(_)) => text.trim().replace('_', "").parse().map(Value::Integer).ok(),
             Some(Value::Boolean(_)) => text.trim().parse().map(Value::Boolean).ok(),
-            Some(Value::Array(_)) => toml::from_str::<Table>(&format!("value = {text}"))
-                .ok()
-                .and_then(|mut table| table.remove("value")),
+            Some(Value::Array(_)) => match list(text) {
+                Ok(value) => Some(value),
+                Err(allowed) => {
+                    let (key, value) = (key.to_owned(), one_line(text));
+                    return Err(ConfigError::Value { key, value, allowed, source_of_it: source });
+                }
+            },
             _ => Some(Value::from(text)),
         };
         // What cannot be read stays text, and is refused for its type.
@@ -248,9 +252,35 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// Reads a list as it stands in TOML; the error says what is allowed, and where the text is something else.
+fn list(text: &str) -> Result<Value, String> {
+    const BEFORE: &str = "value = ";
+    let error = match toml::from_str::<Table>(&format!("{BEFORE}{text}")) {
+        Ok(mut table) => return table.remove("value").ok_or_else(|| "must be a list".to_owned()),
+        Err(error) => error,
+    };
+    // A single word is no attempt at TOML.
+    if !text.trim_start().starts_with('[') {
+        return Err("must be a list in TOML, such as [\"a\", \"b\"]".to_owned());
+    }
+    let at = error.span().map_or(0, |span| span.start.saturating_sub(BEFORE.len()));
+    let rest: String = text.get(at..).unwrap_or_default().chars().take(SHOWN_CHARS_MAX).collect();
+    let place = if rest.trim().is_empty() { "its end".to_owned() } else { format!("`{}`", one_line(&rest)) };
+    Err(format!("must be a list in TOML; at {place}: {}", one_line(error.message())))
+}
+
+/// So much of a text shows where in it something is wrong.
+const SHOWN_CHARS_MAX: usize = 24;
+
 /// Turns what the deserialiser expected into what is allowed.
 fn must_be(message: &str) -> String {
     let message = one_line(message);
+    if let Some(names) = message.strip_prefix("unknown field ") {
+        // The unknown name, then those that there are, each in backticks.
+        let mut names = names.split('`').skip(1).step_by(2);
+        let unknown = names.next().unwrap_or_default();
+        return format!("{unknown}: no such key{}", keys::nearest(unknown, names));
+    }
     let expected = message.rsplit_once("expected ").map(|(_, expected)| expected.trim());
     match expected {
         Some("u8") => "must be a whole number, not negative and at most 255".to_owned(),
@@ -367,6 +397,23 @@ mod tests {
             ("log.format=xml", "log.format = \"xml\": must be `text` or `json`"),
             ("sink.queue_bytes_max=1", "sink.queue_bytes_max = 1: must be between 1048576 and 1073741824"),
             ("topic_map=[{ filter = \"a\", sink = \"kafka\" }]", "topic_map.sink = kafka: must be"),
+            (
+                "topic_map=[{ filtre = \"a\", sink = \"none\" }]",
+                "topic_map = [{ filtre = \"a\", sink = \"none\" }]: filtre: no such key; did you mean filter?",
+            ),
+            (
+                "topic_map=[{ xyz = \"a\", sink = \"none\" }]",
+                "topic_map = [{ sink = \"none\", xyz = \"a\" }]: xyz: no such key; there are filter, sink",
+            ),
+            (
+                "topic_map=[{ filter = \"a\" sink = \"none\" }]",
+                "topic_map = [{ filter = \"a\" sink = \"none\" }]: must be a list in TOML; at `",
+            ),
+            (
+                "topic_map=[{ filter = \"a\", sink",
+                "topic_map = [{ filter = \"a\", sink: must be a list in TOML; at ",
+            ),
+            ("link.bridges=bridge:1", "link.bridges = bridge:1: must be a list in TOML, such as"),
             ("topic_map=[{ filter = \"a\" }]", "topic_map = [{ filter = \"a\" }]: missing field `sink`"),
             ("data_dir=", "data_dir = \"\": must name a directory"),
         ] {

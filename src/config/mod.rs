@@ -159,19 +159,26 @@ impl Config {
         let bridge_listen = self.bridge.listen(&self.push, has_secret)?;
         let dedupe: DedupeConfig = self.dedupe.check()?;
         let push: PushConfig = self.push.check()?;
-        let topic_map = bridge::check_topic_map(&self.topic_map)?;
+        let sink_kind = self.sink.kind(role, &self.kafka.brokers)?;
+        let topic_map = bridge::check_topic_map(&self.topic_map, role, sink_kind)?;
+        let (pushes, events) = (self.pushes.check()?, self.events.check()?);
+        let kafka = self.kafka.check(topic_map.clone())?;
+        if role == Role::Bridge {
+            let beside = pushes::needs_brokers(&pushes, &push, &events);
+            kafka::check_as_a_bridge(&kafka, sink_kind, beside)?;
+        }
         Ok(Settings {
-            kafka: self.kafka.check(topic_map.clone())?,
+            kafka,
             outage: check_outage(&self.on_outage, self.outage_after_ms, &self.spool, &self.data_dir)?,
             data_dir: self.data_dir,
             ready_file: Some(self.ready_file).filter(|file| !file.as_os_str().is_empty()),
             log: self.gateway.log,
-            sink_kind: self.sink.kind(role, &self.kafka.brokers)?,
+            sink_kind,
             sink: self.sink.check()?,
             bridge_listen,
             bridge: self.bridge.check(gateway.link_secret.clone(), topic_map, dedupe, push)?,
-            pushes: self.pushes.check()?,
-            events: self.events.check()?,
+            pushes,
+            events,
             store_url: self.store.url(role)?,
             store: self.store.check()?,
             gateway,

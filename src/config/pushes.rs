@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use holdfast_bridge::config::{EventsConfig, PushTopicConfig};
+use holdfast_bridge::config::{EventsConfig, PushConfig, PushTopicConfig};
 use holdfast_gateway::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
-use super::values::{refuse, within};
+use super::values::{check_topic_name, refuse, within};
 
 /// `[pushes]`: the defaults are the bridge's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ impl PushesKeys {
         if self.group.is_empty() {
             return Err(refuse("pushes.group", "\"\"", "must name a consumer group"));
         }
+        check_topic_name("pushes.topic", &self.topic)?;
+        check_topic_name("pushes.receipts_topic", &self.receipts_topic)?;
         if !self.topic.is_empty() && self.topic == self.receipts_topic {
             let allowed = "must not be pushes.topic: receipts would be read as pushes";
             return Err(refuse("pushes.receipts_topic", &self.receipts_topic, allowed));
@@ -85,11 +87,27 @@ impl Default for EventsKeys {
 
 impl EventsKeys {
     pub(super) fn check(&self) -> Result<EventsConfig, ConfigError> {
+        check_topic_name("events.topic", &self.topic)?;
         Ok(EventsConfig {
             topic: self.topic.clone(),
             queue_records_max: within("events.queue_records_max", self.queue_records_max, 1..=10_000_000)?,
         })
     }
+}
+
+/// A key that makes a bridge read from Kafka or write to it beside frames, if there is one.
+pub(super) fn needs_brokers(
+    pushes: &PushTopicConfig,
+    push: &PushConfig,
+    events: &EventsConfig,
+) -> Option<&'static str> {
+    [
+        ("pushes.topic", !pushes.topic.is_empty()),
+        ("push.receipts", push.receipts && !pushes.receipts.is_empty()),
+        ("events.topic", !events.topic.is_empty()),
+    ]
+    .into_iter()
+    .find_map(|(key, needs)| needs.then_some(key))
 }
 
 #[cfg(test)]

@@ -67,6 +67,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_bridge_would_refuse_by_its_keys_alone_is_found_without_a_server() {
+        let line = |pairs: &[&str]| {
+            let bridge = ["store.url=redis://127.0.0.1", "kafka.brokers=127.0.0.1:9092"];
+            refusal(Role::Bridge, &[&bridge[..], pairs].concat()).unwrap_or_default()
+        };
+        assert_eq!(line(&[]), "");
+        for (pair, expected) in [
+            ("kafka.settings.acks=1", "kafka.settings.acks = \"1\": cannot be set: a frame is acknowledged"),
+            ("kafka.settings.nonsense=1", "kafka.settings.nonsense = \"1\": "),
+            ("kafka.settings.ssl.ca.location=/nowhere/ca.pem", ""),
+            ("kafka.brokers=foo bar", "kafka.brokers = foo bar: must be HOST:PORT"),
+            ("kafka.topic=a/b", "kafka.topic = a/b: must be the name of a Kafka topic"),
+            ("events.topic=a b", "events.topic = a b: must be the name of a Kafka topic"),
+            ("pushes.topic=a b", "pushes.topic = a b: must be the name of a Kafka topic"),
+            (
+                "topic_map=[{ filter = 'a/#', sink = 'kafka:x.{9}' }]",
+                "topic_map.sink = kafka:x.{9}: {9} may be",
+            ),
+            ("topic_map=[{ filter = 'a', sink = 'log' }]", "topic_map.sink = log: frames go to Kafka here"),
+        ] {
+            let line = line(&[pair]);
+            assert!(line.starts_with(expected), "{line}");
+            assert!(expected.is_empty() || line.ends_with("(from --set)"), "{line}");
+        }
+        let tls = ["kafka.settings.security.protocol=ssl", "kafka.settings.ssl.ca.location=/nowhere/ca.pem"];
+        assert!(line(&tls).starts_with("kafka.settings = {…}: "), "{}", line(&tls));
+        let line = line(&["kafka.settings.sasl.password=hunter2", "kafka.settings.sasl.mechanism=hunter"]);
+        assert!(!line.contains("hunter2"), "{line}");
+        let log = ["store.url=redis://127.0.0.1", "sink.kind=log", "events.topic=e"];
+        let line = refusal(Role::Bridge, &log).unwrap();
+        assert!(line.starts_with("kafka.brokers = \"\": must name brokers for events.topic"), "{line}");
+    }
+
+    #[test]
     fn a_bridge_has_to_be_told_where_frames_go() {
         let store = "store.url=redis://127.0.0.1";
         assert!(refusal(Role::Bridge, &[store]).unwrap().starts_with("sink.kind = "));

@@ -1,15 +1,31 @@
 //! Refusing values, in the gateway's form: key, value, what is allowed.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
+use holdfast_bridge::TopicTemplate;
 use holdfast_gateway::config::ConfigError;
 
 /// Refuses `value`; `allowed` completes the line.
-pub(super) fn refuse(key: &'static str, value: impl Display, allowed: impl Into<String>) -> ConfigError {
-    ConfigError { key, value: value.to_string(), allowed: allowed.into() }
+pub(super) fn refuse(
+    key: impl Into<Cow<'static, str>>,
+    value: impl Display,
+    allowed: impl Into<String>,
+) -> ConfigError {
+    ConfigError { key: key.into(), value: value.to_string(), allowed: allowed.into() }
 }
+
+/// Passes over an empty `name`, which stands for no topic.
+pub(super) fn check_topic_name(key: &'static str, name: &str) -> Result<(), ConfigError> {
+    let is_name = |name: &str| name.parse::<TopicTemplate>().is_ok_and(|topic| topic.fixed() == Some(name));
+    if name.is_empty() || is_name(name) { Ok(()) } else { Err(refuse(key, name, TOPIC_NAME)) }
+}
+
+/// What the name of a Kafka topic must be.
+pub(super) const TOPIC_NAME: &str =
+    "must be the name of a Kafka topic: 1 to 249 letters, digits, '.', '_' and '-'";
 
 /// Passes `value` on if it lies within `range`.
 pub(super) fn within<T: PartialOrd + Display + Copy>(

@@ -102,8 +102,19 @@ pub enum KafkaStartError {
         reason: &'static str,
     },
     /// librdkafka does not know a setting, or not this value.
+    #[error("kafka.settings.{name}: {reason}")]
+    NotASetting {
+        /// Its name.
+        name: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// The settings do not go together, or name what is not there.
     #[error("kafka.settings: {0}")]
     Setting(String),
+    /// An address that is none.
+    #[error("kafka.brokers: {0:?} is no broker: give HOST:PORT, and commas between several")]
+    Broker(String),
     /// No broker was named.
     #[error("kafka.brokers names no broker: set it to host:port")]
     NoBrokers,

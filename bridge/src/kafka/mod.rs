@@ -15,6 +15,7 @@
 //! Start with [`KafkaSink::start`], then `lane` (the way in) and `delivery` (the way back). May not know links or devices.
 
 mod book;
+mod check;
 mod config;
 mod consumer;
 mod delivery;

@@ -69,17 +69,7 @@ pub(super) fn check_topics(
 impl Brokers {
     /// Those of a configuration, in which nothing is wrong that one can see without them.
     pub(super) fn of(config: &KafkaConfig) -> Result<Self, KafkaStartError> {
-        map(config)?;
-        if config.brokers.trim().is_empty() {
-            return Err(KafkaStartError::NoBrokers);
-        }
-        for (key, name) in
-            [("kafka.topic", Some(&config.topic)), ("kafka.dead_letter", config.dead_letter.as_ref())]
-        {
-            if let Some(name) = name.filter(|name| !is_topic_name(name)) {
-                return Err(KafkaStartError::TopicName { key, name: name.clone() });
-            }
-        }
+        config.check()?;
         Self::ask(config)
     }
 

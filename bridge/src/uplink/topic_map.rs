@@ -12,6 +12,24 @@ pub struct TopicRule {
     pub sink: SinkName,
 }
 
+impl TopicRule {
+    /// Says what is wrong with it, if anything is.
+    pub fn check(&self) -> Result<(), TopicMapError> {
+        let Self { filter, sink } = self;
+        validate_filter(filter).map_err(|error| TopicMapError::Filter { filter: filter.clone(), error })?;
+        if parse_shared(filter).is_some() {
+            return Err(TopicMapError::Shared(filter.clone()));
+        }
+        match sink {
+            SinkName::Kafka(template) => template.check_against(filter).map_err(|error| {
+                let template = template.to_string();
+                TopicMapError::Template { template, error }
+            }),
+            SinkName::Default | SinkName::None => Ok(()),
+        }
+    }
+}
+
 /// Where a rule sends frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkName {
@@ -76,19 +94,7 @@ pub(crate) struct TopicMap {
 
 impl TopicMap {
     pub(crate) fn new(rules: Vec<TopicRule>) -> Result<Self, TopicMapError> {
-        for TopicRule { filter, sink } in &rules {
-            validate_filter(filter)
-                .map_err(|error| TopicMapError::Filter { filter: filter.clone(), error })?;
-            if parse_shared(filter).is_some() {
-                return Err(TopicMapError::Shared(filter.clone()));
-            }
-            if let SinkName::Kafka(template) = sink {
-                template.check_against(filter).map_err(|error| {
-                    let template = template.to_string();
-                    TopicMapError::Template { template, error }
-                })?;
-            }
-        }
+        rules.iter().try_for_each(TopicRule::check)?;
         Ok(Self { rules })
     }
 

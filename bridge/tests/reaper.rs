@@ -1,0 +1,127 @@
+//! A gateway that dies: its sessions come to rest and its clients' last words are published, once, and not for those who came back.
+
+mod shard;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_bridge::BridgeConfig;
+use holdfast_store::Store;
+use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError, WillRecord};
+use shard::*;
+
+const LEASE_MS: u32 = 1_000;
+
+fn renew(rig: &Rig, node: NodeId) -> Result<Reply, StoreError> {
+    rig.ask(Request::RenewLease { node, for_ms: LEASE_MS })
+}
+
+fn will(client: &str, delay_s: u32) -> WillRecord {
+    let topic = format!("gone/{client}");
+    let message = SharedMessage::new(&Message {
+        id: 0,
+        topic: &topic,
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        publisher: client,
+        published_at_ms: 1,
+        expires_at_ms: 0,
+        properties: &[],
+        payload: client.as_bytes(),
+    });
+    WillRecord { message, delay_s, expiry_s: 3_600 }
+}
+
+fn connect(rig: &Rig, client: &str, owner: Owner, expiry_s: u32, will: Option<WillRecord>) -> Epoch {
+    let open = Request::Open { client: ClientId::new(client), owner, clean_start: false, expiry_s, will };
+    let Ok(Reply::Opened(opened)) = rig.ask(open) else { panic!("the session opens") };
+    opened.epoch
+}
+
+fn find(rig: &Rig, client: &str) -> Option<SessionInfo> {
+    match rig.ask(Request::Lookup { client: ClientId::new(client) }) {
+        Ok(Reply::Session(session)) => session,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn retained(rig: &Rig) -> Vec<SharedMessage> {
+    match rig.ask(Request::ReadRetained { filter: "gone/#".into(), after: None, messages_max: 100 }) {
+        Ok(Reply::Retained(messages)) => messages,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits for a state, while the living node keeps its lease.
+fn until(rig: &Rig, living: NodeId, reached: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !reached() {
+        assert!(started.elapsed() < DEADLINE, "still not so");
+        renew(rig, living).expect("the other node lives");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn sessions_of_a_dead_node_come_to_rest_and_their_wills_are_published() {
+    let rig = Rig::start();
+    let (dead, living) = (owner(1), owner(2));
+    renew(&rig, dead.node).unwrap();
+    renew(&rig, living.node).unwrap();
+    connect(&rig, "kept", dead, 3_600, Some(will("kept", 0)));
+    connect(&rig, "clean", dead, 0, Some(will("clean", 0)));
+    connect(&rig, "elsewhere", living, 3_600, Some(will("elsewhere", 0)));
+    let epoch = connect(&rig, "late", dead, 3_600, Some(will("late", 3_600)));
+
+    until(&rig, living.node, || retained(&rig).len() == 2);
+    let kept = find(&rig, "kept").expect("a persistent session is kept");
+    assert_eq!(kept.owner, None);
+    assert_eq!(find(&rig, "clean"), None, "it ended with its connection");
+    until(&rig, living.node, || find(&rig, "late").is_some_and(|session| session.owner.is_none()));
+    assert!(find(&rig, "late").unwrap().epoch > epoch, "the dead node cannot write");
+    assert_eq!(find(&rig, "elsewhere").unwrap().owner, Some(living));
+
+    let mut logged = rig.logged();
+    logged.sort_unstable();
+    assert_eq!(logged, ["clean", "kept"], "a will is a frame like any other");
+    for message in retained(&rig) {
+        let message = message.view();
+        assert_eq!(message.expires_at_ms, message.published_at_ms + 3_600_000);
+        assert_ne!(message.id, 0);
+    }
+    assert_eq!(renew(&rig, dead.node), Err(StoreError::Fenced), "it was buried");
+}
+
+#[test]
+fn a_client_that_came_back_has_no_last_word() {
+    let rig = Rig::start();
+    let (dead, living) = (owner(1), owner(2));
+    renew(&rig, dead.node).unwrap();
+    connect(&rig, "returns", dead, 3_600, Some(will("returns", 2)));
+    connect(&rig, "stays away", dead, 3_600, Some(will("stays away", 2)));
+    until(&rig, living.node, || find(&rig, "returns").is_some_and(|session| session.owner.is_none()));
+    connect(&rig, "returns", living, 3_600, None);
+    until(&rig, living.node, || !retained(&rig).is_empty());
+    assert_eq!(rig.logged(), ["stays away"]);
+}
+
+#[test]
+fn one_bridge_of_several_publishes_each_will_once() {
+    let store: Arc<dyn Store> = memory_store();
+    let first = Rig::start_with(BridgeConfig::default(), Arc::clone(&store));
+    let second = Rig::start_with(BridgeConfig::default(), store);
+    let (dead, living) = (owner(1), owner(2));
+    renew(&first, dead.node).unwrap();
+    let clients: Vec<_> = (0..300).map(|number| format!("device-{number:03}")).collect();
+    for client in &clients {
+        connect(&first, client, dead, 3_600, Some(will(client, 0)));
+    }
+    let all = || [first.logged(), second.logged()].concat();
+    until(&first, living.node, || all().len() >= clients.len());
+    let mut logged = all();
+    logged.sort_unstable();
+    assert_eq!(logged, clients);
+}

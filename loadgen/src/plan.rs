@@ -48,6 +48,8 @@ pub struct FleetPlan {
     pub push_requests_max: u32,
     /// Connects on their way at once, 1 to 100,000; the other devices wait their turn.
     pub connects_max: u32,
+    /// Devices that come back after a loss do not wait for one of these places: all of them dial at once, as devices do that know nothing of each other.
+    pub returns_unbounded: bool,
     /// Stretches with another rate, at most 64.
     pub bursts: Vec<Burst>,
     /// Seconds after the ramp at which every connection is cut at once, at most 64.
@@ -152,6 +154,7 @@ impl Default for FleetPlan {
             pushes_per_s: 50.0,
             push_requests_max: 256,
             connects_max: 500,
+            returns_unbounded: false,
             bursts: Vec::new(),
             storms_at_s: Vec::new(),
             home_gateways: 0,

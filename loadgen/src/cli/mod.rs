@@ -31,6 +31,8 @@ pub struct LoadgenArgs {
 enum LoadgenCommand {
     /// Run a scenario against a gateway and compare the devices' ledger with the log
     Run(RunArgs),
+    /// Judge a run later, by the ledger that it wrote
+    Verify(VerifyArgs),
     /// Check a scenario file and print it with all defaults
     Check {
         /// Scenario in TOML
@@ -82,6 +84,23 @@ struct RunArgs {
     /// Seconds of load, instead of the scenario's
     #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
+    /// Write what the devices know to FILE, for `verify`; without a source of records nothing is judged yet
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["records_command", "records", "kafka"])]
+    ledger: Option<PathBuf>,
+    #[command(flatten)]
+    records: RecordsArgs,
+    #[command(flatten)]
+    topic: KafkaArgs,
+    /// Print the verdict as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+struct VerifyArgs {
+    /// What `run --ledger` wrote; the parts of one fleet in the order of their devices
+    #[arg(required = true)]
+    ledgers: Vec<PathBuf>,
     #[command(flatten)]
     records: RecordsArgs,
     #[command(flatten)]
@@ -93,7 +112,7 @@ struct RunArgs {
 
 /// Where the contents of the log come from once the devices are done.
 #[derive(Debug, Clone, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct RecordsArgs {
     /// Command that writes the log as JSON lines, such as `holdfast log cat DIR --json`
     #[arg(long)]
@@ -195,6 +214,7 @@ fn default_brokers() -> Vec<Broker> {
 pub fn run(args: LoadgenArgs, reexec: &Reexec) -> ExitCode {
     let done = match args.command {
         LoadgenCommand::Run(args) => run_scenario(&args),
+        LoadgenCommand::Verify(args) => verify(&args),
         LoadgenCommand::Check { scenario } => check(&scenario),
         LoadgenCommand::Compare(args) => Ok(compare(&args, reexec)),
         LoadgenCommand::Bench(args) => Ok(bench(&args)),
@@ -229,10 +249,32 @@ fn run_scenario(args: &RunArgs) -> Done {
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let mut result =
         runtime.block_on(fleet::run(plan, targets, Progress::Auto)).map_err(|error| error.to_string())?;
+    if let Some(file) = &args.ledger {
+        result.write(file).map_err(|error| format!("--ledger {}: {error}", file.display()))?;
+        if !args.records.is_given() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     observe(&args.records, &args.topic, &mut result)?;
+    Ok(conclude(&result, args.json))
+}
+
+fn verify(args: &VerifyArgs) -> Done {
+    let read =
+        |file: &PathBuf| FleetResult::read(file).map_err(|error| format!("{}: {error}", file.display()));
+    let mut parts = args.ledgers.iter();
+    let mut result = parts.next().map(read).ok_or("a ledger is needed")??;
+    for file in parts {
+        result.join(read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    observe(&args.records, &args.topic, &mut result)?;
+    Ok(conclude(&result, args.json))
+}
+
+fn conclude(result: &FleetResult, as_json: bool) -> ExitCode {
     let verdict = result.verdict();
-    print(&if args.json { verdict.to_json() } else { verdict.to_string() });
-    Ok(ExitCode::from(verdict.exit_status()))
+    print(&if as_json { verdict.to_json() } else { verdict.to_string() });
+    ExitCode::from(verdict.exit_status())
 }
 
 fn targets(args: &RunArgs) -> Result<Targets, String> {
@@ -259,7 +301,8 @@ fn observe(args: &RecordsArgs, topic: &KafkaArgs, result: &mut FleetResult) -> R
         let opened = std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
         return read(&mut BufReader::new(opened)).map(|_| ());
     }
-    let line = args.records_command.as_deref().unwrap_or_default();
+    let needed = "one of --kafka, --records and --records-command is needed: what the devices know is compared with it";
+    let line = args.records_command.as_deref().ok_or(needed)?;
     let mut child = Command::new("sh")
         .args(["-c", line])
         .stdout(Stdio::piped())
@@ -346,6 +389,12 @@ fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
     served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
 }
 
+impl RecordsArgs {
+    fn is_given(&self) -> bool {
+        self.records_command.is_some() || self.records.is_some() || self.kafka.is_some()
+    }
+}
+
 impl KafkaArgs {
     fn source(&self, brokers: &str) -> Result<KafkaSource, String> {
         let patience = Duration::try_from_secs_f64(self.patience_s)
@@ -406,8 +455,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_needs_exactly_one_source_of_records() {
+    fn a_run_has_at_most_one_source_of_records_and_without_any_writes_a_ledger() {
         assert!(parse("run").is_err());
+        assert!(parse("run --ledger a").is_ok());
+        assert!(parse("run --ledger a --records b").is_ok());
         assert!(parse("run --records a --records-command b").is_err());
         assert!(parse("run --records a --kafka b").is_err());
         assert!(parse("run smoke.toml --records a --devices 5").is_ok());
@@ -439,6 +490,27 @@ mod tests {
         assert!(parse("compare --only nothing").is_err());
         assert!(parse("compare --markdown --only push-qos1").is_ok());
         assert!(parse("compare --markdown --json").is_err());
+    }
+
+    #[test]
+    fn a_ledger_is_judged_later_and_only_against_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, records) = (folder.path().join("ledger"), folder.path().join("records"));
+        std::fs::write(&records, "").unwrap();
+        let mut device = crate::ledger::DeviceRecord { connects: 1, ..Default::default() };
+        device.frames.sent(0);
+        device.frames.acked(0);
+        let ledger = crate::ledger::Ledger::new(1, "device-", vec![device]);
+        FleetResult::new(ledger, crate::verdict::Latencies::default(), true).write(&file).unwrap();
+        let verify = |more: &str| match parse(&format!("verify {} {more}", file.display())) {
+            Ok(LoadgenCommand::Verify(args)) => verify(&args),
+            other => panic!("{other:?}"),
+        };
+        let error = verify("").unwrap_err();
+        assert!(error.contains("--kafka"), "{error}");
+        // The frame is not there, so it is lost.
+        let judged = verify(&format!("--records {}", records.display())).unwrap();
+        assert_eq!(format!("{judged:?}"), format!("{:?}", ExitCode::from(1)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use self::backoff::Backoff;
 use self::session::{Answer, Session, SessionOptions};
 use self::speech::{Heard, Speech, Unintelligible};
-use self::transport::{Transport, Turn};
+use self::transport::{Source, Transport, Turn};
 use crate::fleet::{Gateway, Shared};
 use crate::ledger::{DeviceRecord, client_id};
 use crate::plan::{Dialect, FleetPlan};
@@ -54,6 +54,7 @@ pub(crate) struct Device {
     speech: Speech,
     session: Session,
     backoff: Backoff,
+    source: Source,
     /// Place of the gateway that is dialled next.
     gateway: usize,
     /// Empty: the next in turn.
@@ -66,6 +67,7 @@ pub(crate) struct Device {
     subscribe: bool,
     /// The session is kept over reconnects.
     keeps_session: bool,
+    returns_unbounded: bool,
     /// Whether the present session has the subscription: known once its SUBACK came.
     subscribed: bool,
     settled: bool,
@@ -109,6 +111,7 @@ impl Device {
             speech: Speech::new(dialect, client_id(&plan.client_id_prefix, index), plan),
             session: Session::new(options, schedule),
             backoff: Backoff::new(random.clone()),
+            source: Source::of(index),
             gateway: index as usize % homes,
             return_weights: return_weights(&plan.return_weights, gateways),
             random,
@@ -117,6 +120,7 @@ impl Device {
             control,
             subscribe: plan.subscribe,
             keeps_session: plan.keep_session,
+            returns_unbounded: plan.returns_unbounded,
             subscribed: false,
             settled: false,
         }
@@ -211,9 +215,10 @@ impl Device {
         self.shared.counters.connects_failed.add(1);
     }
 
-    /// Waits for a place among the connects on their way and dials; `None`: nobody is there.
+    /// Waits for a place among the connects on their way, if it must, and dials; `None`: nobody is there.
     async fn open<'a>(&self, gateway: Gateway, shared: &'a Shared) -> Option<Connection<'a>> {
-        let permit = Some(shared.connects.acquire().await.ok()?);
+        let waits = !(self.returns_unbounded && self.coming_back_since.is_some());
+        let permit = if waits { Some(shared.connects.acquire().await.ok()?) } else { None };
         let deadline = Instant::now() + ADMISSION;
         let transport = timeout_at(deadline, self.dial(gateway)).await.ok()?.ok()?;
         Some(Connection { transport, inbound: Vec::new(), admitted: false, deadline, permit })
@@ -221,12 +226,12 @@ impl Device {
 
     async fn dial(&self, gateway: Gateway) -> io::Result<Transport> {
         match self.speech.dialect {
-            Dialect::Mqtt311 | Dialect::Mqtt5 => Transport::tcp(gateway.mqtt).await,
+            Dialect::Mqtt311 | Dialect::Mqtt5 => Transport::tcp(gateway.mqtt, self.source).await,
             Dialect::MqttWebSocket => {
-                Transport::web_socket(gateway.ws, &self.speech.path(), "mqtt", false).await
+                Transport::web_socket(gateway.ws, self.source, &self.speech.path(), "mqtt", false).await
             }
             Dialect::Json => {
-                Transport::web_socket(gateway.ws, &self.speech.path(), "holdfast.v1", true).await
+                Transport::web_socket(gateway.ws, self.source, &self.speech.path(), "holdfast.v1", true).await
             }
         }
     }

@@ -61,6 +61,10 @@ impl Parts {
         })
     }
 
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.parts.iter().map(|part| part.child.id()).collect()
+    }
+
     /// How one ended that should not have.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.parts.iter_mut().find_map(|part| part.child.try_wait().ok().flatten())?;

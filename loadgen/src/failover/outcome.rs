@@ -19,12 +19,20 @@ pub struct Outcome {
     pub orphans: u64,
     /// From its death until all were connected again, in ms; seen within 100 ms.
     pub all_back_ms: u64,
+    /// CPU that everyone spent meanwhile, in ms.
+    pub cpu_ms: Vec<(&'static str, u64)>,
     /// Each frame and push.
     pub verdict: Verdict,
 }
 
 impl Outcome {
-    pub(super) fn new(verdict: Verdict, orphans: u64, all_back: Duration, within: Duration) -> Self {
+    pub(super) fn new(
+        verdict: Verdict,
+        orphans: u64,
+        all_back: Duration,
+        cpu_ms: Vec<(&'static str, u64)>,
+        within: Duration,
+    ) -> Self {
         let devices = &verdict.devices;
         let back = verdict.back_latency_us;
         let missing = orphans.saturating_sub(devices.resumed);
@@ -39,7 +47,7 @@ impl Outcome {
             faults.push(format!("p99 of the way back is {:.2} s", back.p99 as f64 / 1e6));
         }
         let passed = faults.is_empty() && verdict.passed;
-        Self { passed, faults, orphans, all_back_ms: all_back.as_millis() as u64, verdict }
+        Self { passed, faults, orphans, all_back_ms: all_back.as_millis() as u64, cpu_ms, verdict }
     }
 
     /// 0 passed, 1 not.
@@ -86,6 +94,9 @@ impl fmt::Display for Outcome {
             self.orphans,
             self.all_back_ms as f64 / 1e3
         )?;
+        let parts: Vec<String> =
+            self.cpu_ms.iter().map(|(name, ms)| format!("{name} {:.2}", *ms as f64 / 1e3)).collect();
+        writeln!(f, "  CPU s    {} until then", parts.join(", "))?;
         for fault in &self.faults {
             writeln!(f, "  FAULT    {fault}")?;
         }
@@ -104,7 +115,7 @@ mod tests {
         let mut latencies = Latencies::default();
         latencies.back.saturating_record(back_us);
         let verdict = Verdict::of(&Ledger::new(1, "d-", vec![device]), &latencies, false);
-        Outcome::new(verdict, 1, Duration::from_millis(1_500), Duration::from_secs(5))
+        Outcome::new(verdict, 1, Duration::from_millis(1_500), vec![("bridges", 70)], Duration::from_secs(5))
     }
 
     #[test]
@@ -112,6 +123,7 @@ mod tests {
         let outcome = outcome(1, 0, 900_000);
         assert!(outcome.passed, "{outcome}");
         assert!(outcome.to_markdown().contains("1 of 1 sessions resumed"), "{}", outcome.to_markdown());
+        assert!(outcome.to_string().contains("CPU s    bridges 0.07 until then"), "{outcome}");
         assert_eq!(outcome.exit_status(), 0);
     }
 

@@ -58,9 +58,11 @@ impl Shard {
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.sleep(events)?;
+        let holds = self.stats.holds;
         let now = self.wake();
         self.stats.turns += 1;
-        self.pace.note_turn(events.iter().count(), self.engine.stats(), now.monotonic_ms);
+        let reported = events.iter().count();
+        self.pace.note_turn(reported, self.engine.stats(), now.monotonic_ms);
         self.unsettled = false;
         for event in &*events {
             self.handle_event(event, now);
@@ -72,7 +74,9 @@ impl Shard {
         if self.engine.has_work() {
             self.engine.handle_work(now);
         }
-        self.handle_due(now);
+        // While the shard held, more may have come than the poll before that told of.
+        let more = reported == EVENTS_PER_TURN || self.stats.holds > holds;
+        self.handle_due(more, now);
         // What was read before a sleep in the midst of this turn is not to be answered after it.
         let settled_at = self.wake();
         self.settle(settled_at);
@@ -200,9 +204,12 @@ impl Shard {
         self.unsettled |= self.links_up() != up;
     }
 
-    fn handle_due(&mut self, now: Now) {
-        self.engine.handle_timers(now);
-        self.handle_links_due(now);
+    fn handle_due(&mut self, more: bool, now: Now) {
+        if self.judging.may_judge(more, now.monotonic_ms) {
+            self.engine.handle_timers(now);
+            self.handle_links_due(now);
+        }
+        self.unsettled |= more;
         for listener in &mut self.listeners {
             listener.handle_due(now.monotonic_ms);
         }

@@ -9,6 +9,7 @@ mod bridges;
 pub(crate) mod clock;
 mod event_loop;
 mod holding;
+mod judging;
 mod letter;
 mod pace;
 mod reading;
@@ -38,6 +39,7 @@ use crate::metrics::{ShardMetrics, ShellStats};
 use crate::store_client::StoreClient;
 use clock::Clock;
 use holding::Awake;
+use judging::Judging;
 use pace::Pace;
 use token::Source;
 
@@ -57,6 +59,7 @@ pub(crate) struct Shard {
     lease: Arc<Lease>,
     /// When this thread was last known to run.
     awake: Awake,
+    judging: Judging,
     listeners: Vec<Listener>,
     /// One for each index that the engine knows.
     links: Vec<Link>,
@@ -169,6 +172,7 @@ impl Shard {
             clock,
             lease,
             awake: Awake::starting(clock.now()),
+            judging: Judging::default(),
             store: StoreClient::new(store, mailbox.clone()),
             mailbox,
             letters: VecDeque::new(),

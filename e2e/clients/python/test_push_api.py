@@ -14,6 +14,8 @@ from referencing.jsonschema import DRAFT202012
 from device import PATIENCE
 
 FILE = pathlib.Path(__file__).parents[3] / "docs" / "push-api.openapi.json"
+# Its name for the validator.
+DOCUMENT = "urn:push-api"
 
 # Only `dev` and a bridge have it; another broker is judged without.
 pytestmark = pytest.mark.skipif("E2E_ADMIN" not in os.environ, reason="E2E_ADMIN=host:port names the push API")
@@ -38,11 +40,11 @@ class Api:
         status, _, text = ask("GET", "/v1/openapi.json")
         assert status == 200
         self.document = json.loads(text)
-        self.registry = Registry().with_resource("", DRAFT202012.create_resource(self.document))
+        self.registry = Registry().with_resource(DOCUMENT, DRAFT202012.create_resource(self.document))
 
     def validator(self, *pointer):
         steps = "/".join(step.replace("~", "~0").replace("/", "~1") for step in pointer)
-        return Draft202012Validator({"$ref": f"#/{steps}"}, registry=self.registry)
+        return Draft202012Validator({"$ref": f"{DOCUMENT}#/{steps}"}, registry=self.registry)
 
     def ask(self, method, path, route=None, body=None, content_type="application/json"):
         """Gives status and content of an answer, or of each of its lines; all of it must be as the document says."""

@@ -239,8 +239,9 @@ impl Engine {
 
     /// A store that was away does not know a session: others may be lost too. That is seen to once for each time it was away.
     fn note_loss(&mut self, now: Now) {
-        let ownership = &mut self.shared.ownership;
-        if ownership.failed_ms.is_some() && ownership.mended_ms != ownership.failed_ms {
+        let ownership = &self.shared.ownership;
+        let is_seen_to = ownership.walk.next_ms.is_some() || ownership.mended_ms == ownership.failed_ms;
+        if !is_seen_to {
             self.begin_walk(now);
         }
     }

@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
-# A Redis 7 on a free loopback port, from Debian's package. What it answered survives its death: it keeps an append-only file and syncs it.
+# Redis 7 on free loopback ports, from Debian's package: one server, a primary with sentinels, or a cluster. What a server answered survives its
+# death: it keeps an append-only file and syncs it.
 #
 #   redis.sh install      installs redis-server if it is absent, without a service that runs by itself
 #   redis.sh start DIR    starts one that keeps everything in DIR; once it answers, prints a line to eval: REDIS_URL=redis://127.0.0.1:PORT
 #                         In a DIR that was started before, starts it again on the same port if it does not run.
-#   redis.sh stop DIR     stops it; what it stored stays in DIR
+#   redis.sh sentinel DIR the same with a primary, two replicas and three sentinels, in DIR/server-N and DIR/sentinel-N; the URL names the sentinels
+#   redis.sh cluster DIR  the same with a cluster of three primaries and a replica of each, in DIR/node-N; the URL names its nodes
+#   redis.sh stop DIR     stops whatever was started in DIR; what it stored stays there
 #
-# DIR/pid is its process, DIR/log what it says.
+# DIR/pid is a server's process, DIR/log what it says, DIR/port its port.
 set -euo pipefail
 
 main() {
   case ${1-} in
     install) [ $# = 1 ] || usage; install ;;
     start) [ $# = 2 ] || usage; install; start "$2" ;;
-    stop) [ $# = 2 ] || usage; stop "$2" ;;
+    sentinel) [ $# = 2 ] || usage; install; sentinel "$2" ;;
+    cluster) [ $# = 2 ] || usage; install; cluster "$2" ;;
+    stop) [ $# = 2 ] || usage; stop_all "$2" ;;
     *) usage ;;
   esac
 }
 
 usage() {
-  sed -n '4,9s/^# \{0,1\}//p' "$0" >&2
+  sed -n '5,12s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 
@@ -37,24 +42,121 @@ install() {
 }
 
 start() {
+  serve "$1"
+  echo "REDIS_URL=redis://127.0.0.1:$(cat "$1/port")"
+}
+
+# Two replicas, so that one is left to be waited for (?replicas=1) after a failover.
+sentinel() {
+  local dir number replica=() urls=()
   mkdir -p "$1"
-  local dir port
   dir=$(cd "$1" && pwd)
-  [ -e "$dir/port" ] || free_port >"$dir/port"
-  port=$(cat "$dir/port")
-  if ! is_running "$dir"; then
-    redis-server --bind 127.0.0.1 --port "$port" --dir "$dir" --save '' --appendonly yes --appendfsync always \
-      --maxmemory-policy noeviction --daemonize yes --pidfile "$dir/pid" --logfile "$dir/log" >/dev/null
+  for number in 1 2 3; do
+    # Who was started before knows from its own file, which a failover rewrites, whom it follows.
+    [ -e "$dir/server-$number/conf" ] || { mkdir -p "$dir/server-$number" && printf '%s' "${replica[*]}" >"$dir/server-$number/conf"; }
+    serve "$dir/server-$number"
+    [ "$number" != 1 ] || replica=(replicaof 127.0.0.1 "$(cat "$dir/server-1/port")")
+  done
+  until_true "the replicas do not follow" followed_by_two "$(cat "$dir/server-1/port")"
+  for number in 1 2 3; do
+    local own=$dir/sentinel-$number
+    mkdir -p "$own"
+    [ -e "$own/port" ] || free_port >"$own/port"
+    [ -e "$own/conf" ] || cat >"$own/conf" <<EOF
+sentinel monitor main 127.0.0.1 $(cat "$dir/server-1/port") 2
+sentinel down-after-milliseconds main 1000
+sentinel failover-timeout main 5000
+EOF
+    run "$own" --sentinel
+    urls+=("127.0.0.1:$(cat "$own/port")")
+  done
+  for number in 1 2 3; do
+    until_true "the sentinels do not know each other" sees_all "$(cat "$dir/sentinel-$number/port")"
+  done
+  echo "REDIS_URL=redis+sentinel://$(IFS=,; echo "${urls[*]}")/main"
+}
+
+cluster() {
+  local dir number nodes=()
+  mkdir -p "$1"
+  dir=$(cd "$1" && pwd)
+  for number in 1 2 3 4 5 6; do
+    local own=$dir/node-$number
+    mkdir -p "$own"
+    [ -e "$own/bus" ] || free_port >"$own/bus"
+    serve "$own" --cluster-enabled yes --cluster-port "$(cat "$own/bus")" --cluster-node-timeout 2000
+    nodes+=("127.0.0.1:$(cat "$own/port")")
+  done
+  if [ ! -e "$dir/formed" ]; then
+    redis-cli --cluster create "${nodes[@]}" --cluster-replicas 1 --cluster-yes >"$dir/log" || {
+      echo "redis.sh: the cluster does not form; see $dir/log" >&2
+      exit 1
+    }
+    touch "$dir/formed"
   fi
-  for _ in $(seq 200); do
-    if [ "$(redis-cli -p "$port" ping 2>/dev/null)" = PONG ]; then
-      echo "REDIS_URL=redis://127.0.0.1:$port"
-      return
-    fi
+  until_true "the cluster does not serve all slots" serves_all "$(cat "$dir/node-1/port")"
+  echo "REDIS_URL=redis+cluster://$(IFS=,; echo "${nodes[*]}")"
+}
+
+# A server that keeps everything in a directory.
+serve() {
+  mkdir -p "$1"
+  local dir=$1
+  shift
+  dir=$(cd "$dir" && pwd)
+  [ -e "$dir/port" ] || free_port >"$dir/port"
+  run "$dir" --save '' --appendonly yes --appendfsync always --maxmemory-policy noeviction --repl-diskless-sync-delay 0 "$@"
+}
+
+# Runs a process in a directory, with the configuration there if there is one, and waits until it answers.
+run() {
+  local dir=$1 port conf=()
+  shift
+  port=$(cat "$dir/port")
+  [ ! -e "$dir/conf" ] || conf=("$dir/conf")
+  if ! is_running "$dir"; then
+    redis-server "${conf[@]}" --bind 127.0.0.1 --port "$port" --dir "$dir" --daemonize yes --pidfile "$dir/pid" --logfile "$dir/log" "$@" >/dev/null
+  fi
+  until_true "redis-server does not answer on port $port; see $dir/log" answers "$port"
+}
+
+answers() {
+  [ "$(redis-cli -p "$1" ping 2>/dev/null)" = PONG ]
+}
+
+followed_by_two() {
+  local said
+  said=$(redis-cli -p "$1" info replication)
+  # Since a failover it follows another one itself.
+  [[ $said == *role:slave* ]] || [ "$(grep -c state=online <<<"$said")" = 2 ]
+}
+
+sees_all() {
+  [ "$(redis-cli -p "$1" sentinel master main | grep -A1 -x 'num-slaves\|num-other-sentinels' | grep -c -x 2)" = 2 ]
+}
+
+serves_all() {
+  redis-cli -p "$1" cluster info | grep -q '^cluster_state:ok'
+}
+
+# Waits for a state: what to say if it does not come, then the command that asks for it.
+until_true() {
+  local what=$1
+  shift
+  for _ in $(seq 600); do
+    "$@" 2>/dev/null && return
     sleep 0.05
   done
-  echo "redis.sh: redis-server does not answer on port $port; see $dir/log" >&2
+  echo "redis.sh: $what" >&2
   exit 1
+}
+
+# Sentinels first, so that none of them promotes anyone.
+stop_all() {
+  local dir
+  for dir in "$1"/sentinel-* "$1"/server-* "$1"/node-* "$1"; do
+    [ ! -d "$dir" ] || stop "$dir"
+  done
 }
 
 stop() {

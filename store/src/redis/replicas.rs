@@ -11,6 +11,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use super::link::{Failure, Wire};
 
@@ -48,11 +49,13 @@ impl Replicas {
             if waiting.is_empty() {
                 return wire.replicas().is_asking.set(false);
             }
-            let outcome: Outcome = match wire.send(&command).await {
-                Ok(Value::Int(have)) => Ok(u64::try_from(have).unwrap_or(0)),
-                Ok(_) => Err("the server answered WAIT without a number".into()),
-                Err(Failure::Refused(error)) => Err(error.to_string().into()),
-                Err(Failure::Away(why) | Failure::Lost(why) | Failure::Bounced(why)) => Err(why),
+            // A connection may be lost without a word, and those who wait have deadlines, but this has none.
+            let outcome: Outcome = match timeout(within * 4, wire.send(&command)).await {
+                Ok(Ok(Value::Int(have))) => Ok(u64::try_from(have).unwrap_or(0)),
+                Ok(Ok(_)) => Err("the server answered WAIT without a number".into()),
+                Ok(Err(Failure::Refused(error))) => Err(error.to_string().into()),
+                Ok(Err(Failure::Away(why) | Failure::Lost(why) | Failure::Bounced(why))) => Err(why),
+                Err(_) => Err("the server did not answer WAIT".into()),
             };
             for said in waiting {
                 // Who asked may have given up.

@@ -36,6 +36,8 @@ const GATE_WAITS: (Duration, Duration) = (Duration::from_millis(5), Duration::fr
 const SENTINELS_EVERY: Duration = Duration::from_secs(1);
 /// A cluster's nodes are asked so often for the map of its slots, if nothing else gives reason to.
 const MAP_EVERY: Duration = Duration::from_secs(3);
+/// So often while one of them is away.
+const MAP_EVERY_AWAY: Duration = Duration::from_millis(200);
 /// And at most so often.
 const MAP_AT_MOST_EVERY: Duration = Duration::from_millis(50);
 
@@ -302,9 +304,11 @@ impl Routes {
         match &self.finder {
             Finder::Server(_) => false,
             Finder::Sentinels(_) => since >= SENTINELS_EVERY,
-            Finder::Cluster(_) => {
-                since >= MAP_EVERY || (self.is_outdated.get() && since >= MAP_AT_MOST_EVERY)
+            Finder::Cluster(_) if self.is_outdated.get() => since >= MAP_AT_MOST_EVERY,
+            Finder::Cluster(_) if self.links.borrow().iter().any(|link| !link.is_up()) => {
+                since >= MAP_EVERY_AWAY
             }
+            Finder::Cluster(_) => since >= MAP_EVERY,
         }
     }
 

@@ -139,7 +139,7 @@ impl Pending {
     fn report_run(&self, place: u32, frames: Range<u32>, verdict: Verdict) {
         let Some(batch) = self.batches().at(place) else { return };
         let mut batch = lock(&batch);
-        batch.left -= frames.len() as i64;
+        batch.left -= i64::from(frames.end - frames.start);
         let Some(settled) = &mut batch.settled else {
             batch.early.push((frames, verdict));
             return;

@@ -186,7 +186,8 @@ impl Running {
             // Takes one event, which has the reports of one request.
             self.producer.poll(Duration::ZERO);
             let so_far = self.delivery().reports();
-            if std::mem::replace(&mut reports, so_far) == so_far {
+            // What lies behind a record that came back is to be purged before librdkafka sends it again.
+            if std::mem::replace(&mut reports, so_far) == so_far || self.is_over() {
                 break;
             }
         }
@@ -206,7 +207,7 @@ impl Running {
             Ok(()) => {}
             Err((Meaning::Full, _)) => return false,
             Err((Meaning::Refused(_), _)) => {
-                self.delivery().refused(letter.ticket, letter.refusal, &topic.name)
+                self.delivery().refused(letter.ticket, letter.refusal, &topic.name);
             }
             Err((Meaning::Withdrawn, _)) => self.delivery().withdrawn(letter.ticket),
         }

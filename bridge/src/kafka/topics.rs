@@ -287,12 +287,13 @@ impl Keeper {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             let (topic, exists) = (known.topics.get(&name).cloned(), known.existing.contains(&*name));
             drop(known);
-            if self.config.create_topics && !exists {
-                if let Err(error) = self.brokers.create(&name, &self.config) {
-                    tracing::error!(topic = &*name, %error, "a topic of the topic map cannot be made");
-                    self.known.write().unwrap_or_else(PoisonError::into_inner).forget(&name);
-                    continue;
-                }
+            if self.config.create_topics
+                && !exists
+                && let Err(error) = self.brokers.create(&name, &self.config)
+            {
+                tracing::error!(topic = &*name, %error, "a topic of the topic map cannot be made");
+                self.known.write().unwrap_or_else(PoisonError::into_inner).forget(&name);
+                continue;
             }
             if let Some(topic) = topic {
                 // Where they do not tell, the first batch that is refused does.

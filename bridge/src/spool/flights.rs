@@ -474,7 +474,7 @@ mod tests {
         let heard = Arc::clone(&told);
         let settled: OnSettled = Box::new(move |run, verdict| heard.lock().unwrap().push((run, verdict)));
         let flight = Flight::new(batch, 8, None, settled);
-        flight.state().withdrawn = vec![2..6];
+        flight.state().withdrawn = vec![2..3, 3..6];
         flight.turn_back();
         flight.sift(|frame| (frame.message.id == 3).then_some(0x97));
         assert_eq!(*told.lock().unwrap(), [(3..4, Verdict::Refused(0x97))]);

@@ -66,7 +66,7 @@ fn small_frames_that_are_refused_for_their_batch_come_back_and_leave_in_smaller_
     let mut way = Way::into(&sink);
     let push = |way: &mut Way| {
         (0..200).for_each(|_| way.push(&frame("d", "n", &[b'x'; 1_000]), false));
-        way.push(&frame("d", "n", &[b'x'; 30_000]), false);
+        way.push(&frame("d", "n", &vec![b'x'; 30_000]), false);
         way.send();
     };
     push(&mut way);
@@ -75,7 +75,7 @@ fn small_frames_that_are_refused_for_their_batch_come_back_and_leave_in_smaller_
     sink.withdraw();
     // What the topic takes is known now.
     let mut lane = sink.lane();
-    assert_eq!(lane.refuses(&frame("d", "n", &[b'x'; 30_000])), Some(0x97));
+    assert_eq!(lane.refuses(&frame("d", "n", &vec![b'x'; 30_000])), Some(0x97));
     assert_eq!(lane.refuses(&frame("d", "n", &[b'x'; 1_000])), None);
     push(&mut way);
     let verdicts = &way.verdicts()[201..];

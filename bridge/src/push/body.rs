@@ -91,9 +91,18 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError
 /// Text that is not JSON is told from JSON that is not what is asked for.
 pub(super) fn not_read(error: &serde_json::Error) -> PushError {
     match error.classify() {
-        Category::Data => PushError::Invalid(error.to_string()),
+        Category::Data => PushError::Invalid(said_plainly(&error.to_string())),
         Category::Syntax | Category::Eof | Category::Io => PushError::Malformed(error.to_string()),
     }
+}
+
+/// What the library says of a number in terms of its own types.
+fn said_plainly(error: &str) -> String {
+    [("expected u32", 0, u64::from(u32::MAX)), ("expected u64", 0, u64::MAX), ("expected u8", 0, u8::MAX.into())]
+        .iter()
+        .fold(error.to_owned(), |error, (word, least, most)| {
+            error.replace(word, &format!("expected a whole number from {least} to {most}"))
+        })
 }
 
 fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {

@@ -1,9 +1,13 @@
 //! Whatever is no outcome is a problem with a type that stays.
 
+use std::net::TcpListener;
+
+use holdfast_bridge::admin::{self, Admin};
 use holdfast_bridge::config::PushConfig;
+use holdfast_bridge::push;
 use serde_json::json;
 
-use crate::api::{Api, bounded, post};
+use crate::api::{Api, bounded, post, request};
 use crate::shard::Rig;
 
 #[test]
@@ -62,6 +66,7 @@ fn whoever_asks_for_something_else_is_told_in_the_same_words() {
         ("POST /v1/push?results=all", "{}", "", 400, "invalid"),
         ("POST /v1/push?results=stream", r#"{"device":"d","payload":1}"#, "", 400, "invalid"),
         ("POST /v1/push/batch?results=all", "{}", "", 400, "invalid"),
+        ("POST /v1/push/batch", "{}", "Idempotency-Key: x\r\n", 400, "invalid"),
         ("GET /v1/groups/g/members?limit=0", "", "", 400, "invalid"),
         ("GET /v1/groups/g/members?page=%2F", "", "", 400, "invalid"),
         ("GET /v1/groups/a%20b/members", "", "", 400, "invalid"),
@@ -74,6 +79,26 @@ fn whoever_asks_for_something_else_is_told_in_the_same_words() {
         let (answered, answer) = api.request(line, body, headers);
         let expected = (status, &json!(format!("/v1/problems/{problem}")));
         assert_eq!((answered, &answer["type"]), expected, "{line} {body}: {answer}");
+    }
+}
+
+#[test]
+fn a_server_of_the_bridge_has_no_other_words_for_what_it_does_not_know() {
+    let rig = Rig::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let admin = Admin { metrics: Box::new(String::new), drain: Box::new(|| ()) };
+    let routes = admin::router(rig.bridge.clone(), admin).merge(push::router(rig.bridge.clone()));
+    rig.bridge.serve(listener, routes).unwrap();
+    for (line, status, problem) in [
+        ("GET /v1/pushes", 404, "not-found"),
+        ("GET /", 404, "not-found"),
+        ("PUT /v1/push", 405, "method-not-allowed"),
+        ("POST /metrics", 405, "method-not-allowed"),
+    ] {
+        let (answered, answer) = request(address, line, "", "");
+        let expected = (status, &json!(format!("/v1/problems/{problem}")));
+        assert_eq!((answered, &answer["type"]), expected, "{line}");
     }
 }
 

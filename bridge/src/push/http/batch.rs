@@ -67,6 +67,9 @@ pub(super) async fn handle(
 ) -> Result<Response, Problem> {
     let Query(wish) = query.map_err(|rejected| wrong_query(&rejected))?;
     form(&headers, &[Form::JsonLines])?;
+    if headers.contains_key("idempotency-key") {
+        return Err(Problem::new(Kind::Invalid, "Idempotency-Key: each line has an id of its own"));
+    }
     let core = Arc::clone(bridge.core());
     let place = Arc::clone(&core.pushes.batches)
         .try_acquire_owned()

@@ -86,9 +86,9 @@ pub(super) async fn list(
         let why = format!("limit: {members_max} is not 1 to {LIMIT_MAX}");
         return Err(Problem::new(Kind::Invalid, why));
     }
-    let page = page.map(|page| BASE64_URL_SAFE_NO_PAD.decode(page)).transpose();
-    let page =
-        page.map_err(|_| Problem::new(Kind::Invalid, "page: give it as the former answer's `next`"))?;
+    let no_page = || Problem::new(Kind::Invalid, "page: give it as the former answer's `next`");
+    let page = page.map(|page| BASE64_URL_SAFE_NO_PAD.decode(page)).transpose().map_err(|_| no_page())?;
+    let is_first = page.is_none();
     let question = Question::GroupMembers { group: (*group).into(), page: page.map(Into::into), members_max };
     match ask(&*bridge.core().store, question).await {
         Ok(Reply::Members { clients, next }) => {
@@ -96,6 +96,7 @@ pub(super) async fn list(
             let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
             Ok(Json(Page { group, members, next }).into_response())
         }
+        Err(StoreError::Unreadable(_)) if !is_first => Err(no_page()),
         Ok(_) => Err(Problem::new(Kind::StoreUnreadable, "the store answered another question")),
         Err(error) => Err(Problem::from(&error)),
     }

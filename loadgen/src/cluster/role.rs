@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::StartError;
 
 /// From start to the ready file. A bridge waits for Kafka meanwhile.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// From SIGTERM to SIGKILL.
 const STOP: Duration = Duration::from_secs(45);

@@ -19,7 +19,7 @@ use crate::plan::FleetPlan;
 /// All parts. They end with this value.
 pub(super) struct Parts {
     parts: Vec<Part>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 struct Part {
@@ -40,10 +40,10 @@ impl Parts {
         let gateways = cluster.gateways.iter().filter_map(|gateway| Some((gateway.mqtt()?, gateway.ws()?)));
         let gateways: Vec<_> = gateways.collect();
         let http: Vec<_> = cluster.bridges.iter().filter_map(crate::cluster::Role::push).collect();
-        let mut parts = Self { parts: Vec::new(), _folder: folder };
+        let mut parts = Self { parts: Vec::new(), folder };
         for (index, plan) in plans.iter().enumerate() {
-            let ledger = parts._folder.path().join(format!("ledger-{index}"));
-            let file = parts._folder.path().join(format!("order-{index}"));
+            let ledger = parts.folder.path().join(format!("ledger-{index}"));
+            let file = parts.folder.path().join(format!("order-{index}"));
             let order = Order { plan: plan.clone(), gateways: gateways.clone(), http: http.clone(), ledger };
             let text = serde_json::to_vec(&order).expect("plain fields always serialise");
             std::fs::write(&file, text).map_err(io("order of a part"))?;

@@ -290,8 +290,8 @@ fn await_all(
 
 /// Nobody but the one that is killed may end.
 fn check(parts: &mut Parts, cluster: &mut Cluster) -> Result<(), FailoverError> {
-    let roles = cluster.gateways.iter_mut().chain(&mut cluster.bridges);
-    let ended = roles.filter_map(crate::cluster::Role::ended).next().or_else(|| parts.ended());
+    let mut roles = cluster.gateways.iter_mut().chain(&mut cluster.bridges);
+    let ended = roles.find_map(crate::cluster::Role::ended).or_else(|| parts.ended());
     ended.map_or(Ok(()), |how| Err(FailoverError::Stuck(how)))
 }
 

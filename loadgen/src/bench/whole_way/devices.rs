@@ -45,7 +45,7 @@ fn at_rate(
     // When each unacknowledged frame of a connection was due; acknowledgements come in their order [MQTT-4.6.0-2].
     let mut owed: Vec<VecDeque<Instant>> = vec![VecDeque::new(); connections];
     let (mut sent, mut acked) = (0_u64, 0_u64);
-    let mut latencies = latencies_us();
+    let (mut latencies, mut late) = (latencies_us(), latencies_us());
     let start = Instant::now();
     let mut measured = None;
     let mut settling = false;
@@ -55,6 +55,7 @@ fn at_rate(
         if measured.is_none() && elapsed >= plan.warm_up {
             measured = Some((Meter::start(processes)?, Instant::now(), acked));
             latencies.reset();
+            late.reset();
         }
         settling = elapsed >= plan.warm_up + plan.duration;
         if settling {
@@ -66,7 +67,9 @@ fn at_rate(
             let index = sent as usize % connections;
             let round = sent / connections as u64;
             packets::set_packet_id(&mut frames[index], (round % 60_000 + 1) as u16);
-            owed[index].push_back(due(start, sent, rate));
+            let due = due(start, sent, rate);
+            late.saturating_record(now.saturating_duration_since(due).as_micros() as u64);
+            owed[index].push_back(due);
             swarm.send(index, &frames[index])?;
             sent += 1;
         }
@@ -85,6 +88,7 @@ fn at_rate(
         seconds: since.elapsed().as_secs_f64(),
         cpu_us: meter.stop()?,
         latencies_us: latencies,
+        late_us: late,
     })
 }
 
@@ -130,6 +134,7 @@ fn flat_out(
         seconds: since.elapsed().as_secs_f64(),
         cpu_us: meter.stop()?,
         latencies_us: latencies_us(),
+        late_us: latencies_us(),
     };
     // What is on its way is owed an answer; a gateway that forgets one has no figure.
     let owed = acked + plan.unsettled_max();

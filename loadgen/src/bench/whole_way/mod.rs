@@ -111,6 +111,8 @@ struct Phase {
     cpu_us: Vec<(&'static str, u64)>,
     /// From the moment a frame was due; empty flat out.
     latencies_us: Histogram<u64>,
+    /// From that moment to the one at which the driver came to it; empty flat out.
+    late_us: Histogram<u64>,
 }
 
 /// Both ways at one rate; `None`: flat out.
@@ -167,6 +169,7 @@ impl Phase {
         }
         // Both have the same bounds.
         let _ = self.latencies_us.add(&other.latencies_us);
+        let _ = self.late_us.add(&other.late_us);
     }
 
     fn per_s(&self) -> f64 {
@@ -214,7 +217,8 @@ mod tests {
     fn rounds_of_one_rate_add_up() {
         let mut latencies_us = latencies_us();
         latencies_us.saturating_record(1_000);
-        let one = Phase { frames: 100, seconds: 1.0, cpu_us: vec![(BRIDGE, 500)], latencies_us };
+        let late_us = latencies_us.clone();
+        let one = Phase { frames: 100, seconds: 1.0, cpu_us: vec![(BRIDGE, 500)], latencies_us, late_us };
         let mut sum = one.clone();
         sum.add(&Phase { frames: 300, cpu_us: vec![(BRIDGE, 700)], ..one });
         assert!((sum.per_s() - 200.0).abs() < 1e-9);

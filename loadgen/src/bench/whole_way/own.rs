@@ -27,11 +27,12 @@ pub(super) fn run(plan: &WayPlan, target: &WayTarget, rate: Option<u32>) -> Resu
     processes.push((OWN, Processes::new(vec![std::process::id()])));
 
     let start = Instant::now();
-    let (mut sent, mut measured) = (0_u64, None);
+    let (mut sent, mut measured, mut late_us) = (0_u64, None, latencies_us());
     while start.elapsed() < plan.warm_up + plan.duration {
         if measured.is_none() && start.elapsed() >= plan.warm_up {
             measured = Some((Meter::start(&processes)?, Instant::now(), producer.settled()?));
             let _ = producer.take_latencies();
+            late_us.reset();
         }
         let allowed = match rate {
             // One more than are due by now is not yet due.
@@ -41,11 +42,14 @@ pub(super) fn run(plan: &WayPlan, target: &WayTarget, rate: Option<u32>) -> Resu
         if sent >= allowed {
             sleep(TICK);
         }
-        let now = Now::read();
+        let (now, looked_at) = (Now::read(), Instant::now());
         while sent < allowed {
             let due = rate.map_or_else(Instant::now, |rate| {
                 start + Duration::from_secs_f64(sent as f64 / f64::from(rate))
             });
+            if rate.is_some() {
+                late_us.saturating_record(looked_at.saturating_duration_since(due).as_micros() as u64);
+            }
             if !producer.send(&devices[sent as usize % connections], &payload, &now, due)? {
                 sleep(FULL);
                 break;
@@ -70,6 +74,7 @@ pub(super) fn run(plan: &WayPlan, target: &WayTarget, rate: Option<u32>) -> Resu
         seconds: since.elapsed().as_secs_f64(),
         cpu_us: meter.stop()?,
         latencies_us: if rate.is_some() { producer.take_latencies() } else { latencies_us() },
+        late_us,
     })
 }
 

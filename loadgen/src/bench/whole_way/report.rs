@@ -12,6 +12,8 @@ const RATIO_GOAL: f64 = 0.4;
 /// Above librdkafka's own latency, at most, in ms.
 const P50_GOAL_MS: f64 = 1.0;
 const P99_GOAL_MS: f64 = 5.0;
+/// Lateness of the load itself (99th percentile) beyond which latencies are not to be trusted. It looks once in a millisecond.
+const LATE_MS_MAX: f64 = 5.0;
 /// CPU per frame in the bridge against librdkafka's own producer, at most.
 const CPU_GOAL: f64 = 1.5;
 
@@ -41,6 +43,9 @@ impl WayReport {
         for Row { measure, figure, goal, reached } in self.rows() {
             let _ = writeln!(out, "{measure}\n    {figure}   goal {goal}: {}", answer(reached));
         }
+        for remark in self.remarks() {
+            let _ = writeln!(out, "note: {remark}");
+        }
         for pair in &self.pairs {
             let _ = writeln!(out, "CPU us per frame, {}", pair.name());
             for (side, phase) in [("own producer", &pair.own), ("whole way", &pair.way)] {
@@ -61,6 +66,9 @@ impl WayReport {
         for pair in &self.pairs {
             let _ = writeln!(out, "- CPU us per frame, {}: {}.", pair.name(), cpu(&pair.way));
         }
+        for remark in self.remarks() {
+            let _ = writeln!(out, "- {remark}.");
+        }
         out
     }
 
@@ -76,6 +84,7 @@ impl WayReport {
                 "p50_ms": phase.ms(0.5),
                 "p99_ms": phase.ms(0.99),
                 "p99_9_ms": phase.ms(0.999),
+                "late_p99_ms": late_ms(phase),
             })
         };
         let pairs: Vec<_> = self
@@ -84,6 +93,21 @@ impl WayReport {
             .map(|pair| json!({ "rate": pair.rate, "own": phase(&pair.own), "way": phase(&pair.way) }))
             .collect();
         format!("{:#}", json!(pairs))
+    }
+
+    /// What the reader must know before he trusts a latency.
+    fn remarks(&self) -> Vec<String> {
+        let late = self.pairs.iter().filter(|pair| late_ms(&pair.own).max(late_ms(&pair.way)) > LATE_MS_MAX);
+        late.map(|pair| {
+            format!(
+                "at {} the load itself was late (p99 {:.1} ms for the producer, {:.1} ms for the devices): this machine has other work, do not trust \
+                 the latencies",
+                pair.name(),
+                late_ms(&pair.own),
+                late_ms(&pair.way)
+            )
+        })
+        .collect()
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -135,6 +159,10 @@ fn bridge_cpu(pair: &Pair) -> Option<Row> {
     })
 }
 
+fn late_ms(phase: &Phase) -> f64 {
+    phase.late_us.value_at_quantile(0.99) as f64 / 1e3
+}
+
 fn cpu(phase: &Phase) -> String {
     let parts: Vec<String> = phase
         .cpu_us
@@ -168,12 +196,22 @@ mod tests {
     fn phase(frames: u64, cpu: (&'static str, u64), latency_us: u64) -> Phase {
         let mut latencies = latencies_us();
         latencies.saturating_record(latency_us);
-        Phase { frames, seconds: 1.0, cpu_us: vec![cpu], latencies_us: latencies }
+        let late_us = latencies_us();
+        Phase { frames, seconds: 1.0, cpu_us: vec![cpu], latencies_us: latencies, late_us }
     }
 
     fn pair(rate: Option<u32>, frames: u64, cpu_us: u64, latency_us: u64) -> Pair {
         let own = phase(100_000, (OWN, 200_000), 1_000);
         Pair { rate, own, way: phase(frames, (BRIDGE, cpu_us), latency_us) }
+    }
+
+    #[test]
+    fn a_load_that_was_late_itself_says_so() {
+        let mut late = pair(Some(10_000), 100_000, 290_000, 1_900);
+        late.way.late_us.saturating_record(9_000);
+        let text = WayReport::new(vec![late, pair(None, 39_000, 290_000, 0)]).to_markdown();
+        let line = text.lines().find(|line| line.contains("do not trust")).unwrap_or_default();
+        assert!(line.starts_with("- at 10,000/s the load itself was late (p99 0.0 ms"), "{text}");
     }
 
     #[test]

@@ -64,7 +64,8 @@ chaos: services ## Each process killed, stopped for 20 s, cut off; a long outage
 
 soak-sim: ## The engine's simulation over many seeds: SEEDS=200 of each test, or as many as play in SECONDS=n.
 	$(if $(filter command line environment,$(origin SECONDS)),SIM_SECONDS=$(SECONDS),SIM_SEEDS=$(SEEDS)) \
-		cargo test --locked --release -p holdfast-engine --test simulation
+		cargo test --locked --release --config 'profile.release.lto=false' --config 'profile.release.codegen-units=16' \
+		--config 'profile.release.debug-assertions=true' --config 'profile.release.overflow-checks=true' -p holdfast-engine --test simulation
 
 lint: licences ## Formatting, clippy and documentation with warnings denied, licences.
 	cargo fmt --all --check

@@ -345,11 +345,11 @@ impl Link {
 
     fn lose_on_error(&mut self, result: Result<(), LinkLoss>, engine: &mut Engine, now: Now) {
         let Err(loss) = result else { return };
-        let address = self.address();
+        let address = self.address().map(tracing::field::display);
         if self.is_up() || self.dialer.is_first_failure() {
-            tracing::warn!(link = self.index.0, ?address, reason = %loss, "link is down");
+            tracing::warn!(link = self.index.0, address, reason = %loss, "link is down");
         } else {
-            tracing::debug!(link = self.index.0, ?address, reason = %loss, "link stays down");
+            tracing::debug!(link = self.index.0, address, reason = %loss, "link stays down");
         }
         let was_up = self.is_up();
         self.clear();

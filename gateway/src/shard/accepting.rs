@@ -40,6 +40,7 @@ impl Shard {
                     Accepted::Paused(reason) => {
                         self.stats.accept_pauses += 1;
                         if let Some(suppressed) = self.accept_log.admit(now.monotonic_ms) {
+                            let suppressed = Some(suppressed).filter(|lines| *lines > 0);
                             tracing::warn!(
                                 %reason,
                                 suppressed,

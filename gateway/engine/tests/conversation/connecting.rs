@@ -1,6 +1,6 @@
 //! CONNECT, CONNACK, and every way to be refused.
 
-use holdfast_engine::{AcceptRefused, CloseReason, EngineConfig, Limits, Listener, MqttConfig};
+use holdfast_engine::{AcceptRefused, CloseReason, EngineConfig, LeaseWord, Limits, Listener, MqttConfig};
 use holdfast_wire::mqtt::{
     ConnAck, ConnAckProperties, Connect, ConnectProperties, Packet, ProtocolVersion, PubAck, QoS, ReasonCode,
     Will,
@@ -9,7 +9,8 @@ use holdfast_wire::store::Request;
 
 use crate::client::Sayable;
 use crate::packets::{
-    accepted, accepted_311, connect, connect_311, expiring, goodbye, id, qos1, refused, will,
+    AT_LEAST_ONCE, accepted, accepted_311, connect, connect_311, expiring, goodbye, id, message, qos1,
+    refused, resume, resume_311, resumed, will,
 };
 use crate::stage::Shard;
 
@@ -209,6 +210,36 @@ fn without_a_store_a_client_hears_that_the_server_is_unavailable() {
     assert_eq!(shard.stats().store_errors, 2);
     shard.store_answers();
     shard.connects(&connect("c"));
+}
+
+#[test]
+fn while_the_store_is_away_who_resumes_is_turned_back_and_who_is_connected_notices_nothing() {
+    let shard = Shard::new();
+    let connected = shard.connects(&resume("connected"));
+    connected.subscribes("down", AT_LEAST_ONCE);
+    shard.bridge(0).forgets();
+    shard.store_goes_away();
+    refuses(&shard, &resume("c"), CloseReason::StoreUnavailable);
+    refuses(&shard, &resume_311("c"), CloseReason::StoreUnavailable);
+    // For longer than any lease lasts, with something to save all the while.
+    for number in 1..=10 {
+        connected.sends(qos1(number, "up", "x"));
+        shard.bridge(0).settles(u64::from(number)..=u64::from(number));
+        connected.hears(PubAck::success(id(number)));
+        shard.bridge(0).publishes(&message("down", "y"));
+        connected.hears(qos1(number, "down", "y"));
+        connected.acknowledges(number);
+        shard.clock_advances_ms(1_000);
+        shard.lease_says(LeaseWord::Unanswered);
+    }
+    shard.store_answers();
+    shard.lease_says(LeaseWord::Recovered);
+    shard.clock_advances_ms(2_000);
+    connected.vanishes();
+    let connected = shard.client();
+    connected.sends(resume("connected"));
+    connected.hears(resumed());
+    connected.hears_nothing();
 }
 
 #[test]

@@ -74,7 +74,8 @@ pub enum OpenError {
     },
     /// Sentinels do not say which server serves.
     #[error(
-        "no sentinel names a primary for {server}: {why}; start them, or mend their addresses and the name"
+        "no sentinel names a primary for {server}: {}; start them, or mend their addresses and the name",
+        one_line(why)
     )]
     RedisSentinels {
         /// The primary's name, and the sentinels.
@@ -83,7 +84,7 @@ pub enum OpenError {
         why: String,
     },
     /// No Redis server answers there.
-    #[error("Redis at {server} cannot be reached: {why}; start it, or mend the address")]
+    #[error("Redis at {server} cannot be reached: {}; start it, or mend the address", one_line(why))]
     RedisUnreachable {
         /// Its address and database.
         server: String,
@@ -127,7 +128,7 @@ pub enum OpenError {
         known: u64,
     },
     /// The server answers, but not as it must.
-    #[error("Redis at {server} cannot serve as a store: {why}")]
+    #[error("Redis at {server} cannot serve as a store: {}", one_line(why))]
     RedisRefused {
         /// Its address and database.
         server: String,
@@ -140,4 +141,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What a library says may have several.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

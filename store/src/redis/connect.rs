@@ -165,6 +165,10 @@ impl Dialler {
                 OpenError::RedisTooOld { server, version: "without functions".to_owned() }
             }
             (ErrorKind::Io, _) => self.unreachable(address, error.to_string()),
+            (ErrorKind::Parse, _) => {
+                let why = format!("what answers there is no Redis, or wants TLS, rediss:// ({error})");
+                OpenError::RedisRefused { server, why }
+            }
             _ => OpenError::RedisRefused { server, why: error.to_string() },
         }
     }

@@ -71,6 +71,21 @@ fn a_server_that_is_too_old_says_which_version_it_is() {
 }
 
 #[test]
+fn a_server_of_another_kind_is_refused_in_one_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n<p>\nwhat?\n</p>\r\n");
+            // Until the client is gone.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    let refusal = refusal(&url);
+    assert!(refusal.contains("what answers there is no Redis"), "{refusal}");
+}
+
+#[test]
 fn a_server_that_accepts_and_never_answers_is_refused_within_the_deadline() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let deadline = Duration::from_millis(300);

@@ -198,3 +198,122 @@ impl Drop for Place<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use redis::{Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const MOVED: &str = "-MOVED 1 127.0.0.1:1";
+    const DONE: &str = "+OK";
+
+    /// A server that gives these answers, one to each command, and what it was asked.
+    async fn server(answers: &'static [&'static str]) -> (Rc<Wire>, Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = ConnectionAddr::Tcp("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+        let (heard, asked) = channel();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut writer = stream.try_clone().unwrap();
+            // Behind the array's length, and the command's name with its own, and one more length.
+            let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+            for answer in answers {
+                let Some(number) = lines.nth(4) else { break };
+                // The test may have heard enough.
+                let _ = heard.send(number);
+                writeln!(writer, "{answer}\r").unwrap();
+            }
+            lines.for_each(drop);
+        });
+        let settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let info = address.into_connection_info().unwrap().set_redis_settings(settings);
+        let connection = Client::open(info).unwrap().get_multiplexed_async_connection().await.unwrap();
+        (Rc::new(Wire::new(connection)), asked)
+    }
+
+    fn command(number: u64) -> Cmd {
+        let mut command = redis::cmd("PING");
+        command.arg(number);
+        command
+    }
+
+    fn run(story: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, story);
+    }
+
+    #[test]
+    fn what_was_bounced_leaves_before_what_came_behind_it() {
+        run(async {
+            let (former, _) = server(&[MOVED, MOVED]).await;
+            let (latter, asked) = server(&[DONE; 4]).await;
+            let gate = Rc::new(Gate::new(Partition(0)));
+            let sent = (0..2).map(|number| {
+                let (gate, former) = (Rc::clone(&gate), Rc::clone(&former));
+                async move { gate.send(number, former, &command(number)).await.0 }
+            });
+            for outcome in join_all(sent).await {
+                assert!(matches!(outcome, Err(Failure::Bounced(_))), "{outcome:?}");
+            }
+            assert!(gate.close());
+            // Held in any order.
+            let held = [3, 1, 0, 2].map(|number| {
+                let gate = Rc::clone(&gate);
+                async move { gate.hold(number, command(number)).await.unwrap().await.0 }
+            });
+            let mut held = Box::pin(join_all(held));
+            assert!((&mut held).now_or_never().is_none());
+            gate.until_landed().await;
+            gate.open(&latter);
+            assert!(held.await.iter().all(Result::is_ok));
+            assert_eq!(asked.iter().take(4).collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        });
+    }
+
+    #[test]
+    fn one_that_was_overtaken_is_refused() {
+        run(async {
+            let (wire, _) = server(&[MOVED, DONE]).await;
+            let gate = Rc::new(Gate::new(Partition(0)));
+            assert!(matches!(gate.send(0, Rc::clone(&wire), &command(0)).await.0, Err(Failure::Bounced(_))));
+            assert!(gate.send(1, wire, &command(1)).await.0.is_ok(), "its slot has come back");
+            assert!(matches!(gate.hold(0, command(0)).await, Err(Failure::Away(_))));
+        });
+    }
+
+    #[test]
+    fn who_is_held_when_nothing_leads_there_is_refused() {
+        run(async {
+            let gate = Gate::new(Partition(0));
+            assert!(matches!(gate.way(), Err(Failure::Away(_))), "it has no link");
+            gate.close();
+            let mut held = Box::pin(gate.hold(0, command(0)));
+            assert!((&mut held).now_or_never().is_none());
+            gate.refuse(&"gone".into());
+            assert!(matches!(held.await, Err(Failure::Away(why)) if &*why == "gone"));
+        });
+    }
+
+    #[test]
+    fn who_gives_up_while_it_is_held_is_not_sent() {
+        run(async {
+            let (wire, asked) = server(&[DONE]).await;
+            let gate = Rc::new(Gate::new(Partition(0)));
+            gate.close();
+            assert!(gate.hold(0, command(0)).now_or_never().is_none());
+            let mut stays = Box::pin(gate.hold(1, command(1)));
+            assert!((&mut stays).now_or_never().is_none());
+            gate.open(&wire);
+            assert!(stays.await.unwrap().await.0.is_ok());
+            assert_eq!(asked.recv().unwrap(), "1");
+        });
+    }
+}

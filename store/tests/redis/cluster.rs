@@ -61,6 +61,20 @@ fn slots_move_under_load_and_no_request_overtakes_another() {
 }
 
 #[test]
+fn the_others_serve_on_while_a_dead_one_has_no_successor() {
+    let servers = Cluster::start(&[], "--cluster-require-full-coverage no");
+    let store = connect(&servers.url());
+    let load = Load::new(&store);
+    servers.nodes[2].signal("KILL");
+    until("each request is answered, and those for the dead one at once", || {
+        let answers = load.lookup_each();
+        let served = answers.iter().filter(|(is_there, _)| *is_there).count();
+        let at_once = answers.iter().all(|(_, took)| *took < Duration::from_millis(500));
+        (1..answers.len()).contains(&served) && at_once
+    });
+}
+
+#[test]
 fn a_cluster_is_told_from_a_single_server() {
     let servers = Cluster::start(&[], "");
     let options = || RedisOptions { deadline: Duration::from_secs(5), ..RedisOptions::default() };

@@ -198,6 +198,19 @@ impl<'a> Load<'a> {
         assert!(more.iter().all(|number| self.refused.contains(number)), "nobody asked for {more:?}");
     }
 
+    /// For each device whether its session was found, or the store unavailable, and how long that took.
+    pub(crate) fn lookup_each(&self) -> Vec<(bool, Duration)> {
+        let lookup = |client: &String| {
+            let asked = Instant::now();
+            match ask(self.store, Request::Lookup { client: ClientId::new(client) }) {
+                Ok(Reply::Session(session)) => (session.is_some(), asked.elapsed()),
+                Err(StoreError::Unavailable(_)) => (false, asked.elapsed()),
+                other => panic!("{other:?}"),
+            }
+        };
+        self.epochs.keys().map(lookup).collect()
+    }
+
     /// Each session is there, and is opened with an epoch that is larger than the former one.
     pub(crate) fn check_epochs(&self) {
         for (client, former) in &self.epochs {

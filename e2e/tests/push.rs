@@ -270,8 +270,9 @@ fn a_group_outlives_a_kill_and_each_of_its_members_gets_a_push() {
 fn a_batch_brings_each_of_its_lines_to_its_device() {
     let gateway = Gateway::start();
     let mut client = device(&gateway, &Connect::new(Version::V5, "d"), "d");
-    let lines: String =
+    let lines: Vec<_> =
         (0..20).map(|number| format!("{{\"device\":\"d\",\"payload\":{number}}}\n")).collect();
+    let lines = lines.concat();
     let kind_of_body = [("content-type", "application/x-ndjson")];
     let response = thread::scope(|scope| {
         let pushing = scope.spawn(|| gateway.http("POST", "/v1/push/batch", &kind_of_body, lines.as_bytes()));

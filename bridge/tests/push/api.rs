@@ -1,5 +1,6 @@
 //! The push API on a port of its own, and a client that may do as it likes.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -139,6 +140,12 @@ pub(crate) fn request(address: SocketAddr, line: &str, body: &str, headers: &str
         assert_eq!(status == 405, head.contains("\r\nallow:"), "{answer}");
     }
     (status, body)
+}
+
+/// One line each.
+pub(crate) fn as_lines(items: impl IntoIterator<Item = impl Display>) -> String {
+    let lines: Vec<_> = items.into_iter().map(|item| format!("{item}\n")).collect();
+    lines.concat()
 }
 
 /// Number, topic and payload of a delivery.

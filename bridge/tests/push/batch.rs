@@ -8,14 +8,10 @@ use holdfast_wire::link::Outcome;
 use holdfast_wire::session_record::StreamKey;
 use serde_json::{Value, json};
 
-use crate::api::{Api, bounded, deliver, numbered};
+use crate::api::{Api, as_lines, bounded, deliver, numbered};
 use crate::shard::{DEADLINE, Rig, owner};
 
 const BATCH: &str = "POST /v1/push/batch";
-
-fn text(pushes: &[Value]) -> String {
-    pushes.iter().map(|push| format!("{push}\n")).collect()
-}
 
 /// Until a line that must come has come.
 fn by_line(lines: &[Value], number: u64) -> &Value {
@@ -29,7 +25,7 @@ fn each_line_has_a_result_and_the_last_one_counts_them() {
     rig.session("here", owner(1), &[]);
     let epoch = rig.session("away", owner(1), &["devices/away/push"]);
     rig.rest("away", epoch);
-    let body = text(&[
+    let body = as_lines([
         json!({ "device": "here", "payload": "1", "id": "first" }),
         json!({ "device": "away", "payload": "1" }),
         json!({ "device": "nobody", "payload": "1" }),
@@ -59,13 +55,13 @@ fn a_push_in_a_batch_is_a_push_like_any_other() {
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let push = json!({ "device": "d", "payload": "1", "id": "same" });
-    let answer = api.lines(BATCH, &text(&[push.clone(), push.clone()]));
+    let answer = api.lines(BATCH, &as_lines([&push, &push]));
     deliver(&mut shard, 1);
     let lines = answer.rest();
     assert_eq!((&lines[0]["outcome"], &lines[1]["outcome"]), (&json!("delivered"), &json!("delivered")));
     assert_eq!(api.post(&push).1["outcome"], "delivered", "it is remembered");
     let other = json!({ "device": "d", "payload": "2", "id": "same" });
-    let lines = api.lines(BATCH, &text(&[other])).rest();
+    let lines = api.lines(BATCH, &as_lines([other])).rest();
     assert_eq!(lines[0]["problem"]["type"], "/v1/problems/id-reused");
 
     let epoch = rig.session("away", owner(1), &["devices/away/push"]);
@@ -73,7 +69,7 @@ fn a_push_in_a_batch_is_a_push_like_any_other() {
     for payload in ["1", "2"] {
         let push =
             json!({ "device": "away", "payload": payload, "collapse_key": "k", "ttl_s": 60, "qos": 2 });
-        assert_eq!(api.lines(BATCH, &text(&[push])).rest()[0]["outcome"], "queued");
+        assert_eq!(api.lines(BATCH, &as_lines([push])).rest()[0]["outcome"], "queued");
     }
     assert_eq!(rig.stream(StreamKey::Device("away".into())), ["2"]);
 }
@@ -84,7 +80,7 @@ fn results_come_as_they_are_known() {
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let pushes = [json!({ "device": "d", "payload": "slow" }), json!({ "device": "d", "payload": "fast" })];
-    let mut answer = api.lines(BATCH, &text(&pushes));
+    let mut answer = api.lines(BATCH, &as_lines(&pushes));
     let mut numbers = [0; 2];
     for _ in 0..2 {
         let (delivery, _, payload) = numbered(shard.hear());
@@ -104,7 +100,7 @@ fn no_more_lines_are_read_than_the_window_has_room_for() {
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let pushes: Vec<_> = (0..5).map(|number| json!({ "device": "d", "payload": number })).collect();
-    let mut answer = api.lines(BATCH, &text(&pushes));
+    let mut answer = api.lines(BATCH, &as_lines(&pushes));
     let mut open = vec![numbered(shard.hear()).0, numbered(shard.hear()).0];
     for left in (0..5).rev() {
         // Each result lets one more line in.
@@ -136,7 +132,7 @@ fn whoever_hangs_up_ends_what_has_not_begun() {
     let (api, mut shard) = (Api::of(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let pushes: Vec<_> = (0..5).map(|number| json!({ "device": "d", "payload": number })).collect();
-    let answer = api.lines(BATCH, &text(&pushes));
+    let answer = api.lines(BATCH, &as_lines(&pushes));
     let (delivery, _, payload) = numbered(shard.hear());
     assert_eq!(payload, "0");
     drop(answer);

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
-use holdfast_store::{ReplyTo, Store};
+use holdfast_store::{Bounds, MemoryStore, ReplyTo, Store, clock};
 use holdfast_wire::link::Outcome;
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Request, StoreError};
 use serde_json::{Value, json};
 
-use crate::api::{Api, bounded, deliver, numbered};
+use crate::api::{Api, as_lines, bounded, deliver, numbered};
 use crate::shard::{Heard, Rig, memory_store, owner};
 
 const MEMBERS: &str = "/v1/groups/fans/members";
@@ -63,10 +63,10 @@ fn members_come_and_go() {
 fn members_come_as_lines_of_any_number() {
     let rig = Rig::start();
     let api = Api::of(&rig);
-    let text: String = (0..2_500).map(|number| format!("device {number}\n")).collect();
+    let text = as_lines((0..2_500).map(|number| format!("device {number}")));
     let (_, answer) = api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: text/plain\r\n");
     assert_eq!(answer, json!({ "group": "fans", "given": 2_500, "added": 2_500 }));
-    let json: String = (0..1_001).map(|number| format!("\"device {number}\"\n")).collect();
+    let json = as_lines((0..1_001).map(|number| format!("\"device {number}\"")));
     let (_, answer) =
         api.request(&format!("DELETE {MEMBERS}"), &json, "Content-Type: application/x-ndjson\r\n");
     assert_eq!(answer["removed"], 1_001);
@@ -77,7 +77,7 @@ fn members_come_as_lines_of_any_number() {
 fn a_wrong_line_says_where_it_is_and_what_was_done_before() {
     let rig = Rig::start();
     let api = Api::of(&rig);
-    let text: String = (0..1_500).map(|number| format!("\"{number}\"\n")).collect();
+    let text = as_lines((0..1_500).map(|number| format!("\"{number}\"")));
     let text = format!("{text}\n7\n");
     let (status, problem) =
         api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: application/x-ndjson\r\n");
@@ -88,6 +88,18 @@ fn a_wrong_line_says_where_it_is_and_what_was_done_before() {
     let text = text.replace("\n7\n", "\n\"7\"\n");
     let (_, answer) = api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: application/x-ndjson\r\n");
     assert_eq!((&answer["given"], &answer["added"]), (&json!(1_501), &json!(500)));
+}
+
+#[test]
+fn a_group_that_would_grow_too_large_is_refused() {
+    let bounds = Bounds { group_members_max: 3, ..Bounds::default() };
+    let store = Arc::new(MemoryStore::new(clock::system(), bounds));
+    let rig = Rig::start_with(BridgeConfig::default(), store);
+    let api = Api::of(&rig);
+    put(&api, &json!(["a", "b"]));
+    let (status, problem) = api.request(&format!("PUT {MEMBERS}"), r#"["b","c","d"]"#, "");
+    assert_eq!((status, &problem["type"]), (507, &json!("/v1/problems/store-full")), "{problem}");
+    assert_eq!(members(&api, 10).len(), 2, "its page was not taken in");
 }
 
 #[test]
@@ -162,7 +174,7 @@ fn a_large_group_is_walked_through_a_small_window() {
     const MEMBERS_COUNT: usize = 20_000;
     let rig = bounded(PushConfig { stream_in_flight_max: 50, ..PushConfig::default() });
     let api = Api::of(&rig);
-    let text: String = (0..MEMBERS_COUNT).map(|number| format!("device-{number}\n")).collect();
+    let text = as_lines((0..MEMBERS_COUNT).map(|number| format!("device-{number}")));
     assert_eq!(api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: text/plain\r\n").0, 200);
     let lines = api.lines("POST /v1/push?results=stream", r#"{"group":"fans","payload":1}"#).rest();
     let devices: BTreeSet<_> = lines.iter().filter_map(|line| line["device"].as_str()).collect();

@@ -5,6 +5,8 @@
 mod crash;
 mod equivalence;
 mod opening;
+#[path = "../contract/random_steps.rs"]
+mod random_steps;
 #[path = "../contract/redis_forms.rs"]
 #[allow(dead_code, reason = "only the stores of this machine are tested here")]
 mod redis_forms;

@@ -6,10 +6,13 @@
 mod absence;
 mod checks;
 mod cluster;
+mod equivalence;
 mod failover;
 mod lives;
 mod load;
 mod proxy;
+#[path = "../contract/random_steps.rs"]
+mod random_steps;
 #[path = "../contract/redis_forms.rs"]
 mod redis_forms;
 #[path = "../contract/redis_server.rs"]

@@ -55,7 +55,8 @@ end
 -- Leaves a session without an owner, to be resumed or to expire.
 local function rest(partition, client, row, expiry, now)
   release_owner(partition, row[OWNER])
-  row[OWNER], row[EXPIRY], row[SINCE] = '', expiry, now
+  if row[OWNER] ~= '' then row[SINCE] = now end
+  row[OWNER], row[EXPIRY] = '', expiry
   if expiry == 4294967295 then
     row[UNTIL] = FOREVER
     redis.call('ZREM', due_key(partition), 's' .. client)
@@ -264,13 +265,19 @@ export('restore', function(keys, args)
   local epoch, expiry = tonumber(args[4]), tonumber(args[5])
   local now, leaves = clock(args[1]), {}
   local row = load_session(partition, client)
-  if is_buried(partition, owner) or (row and row[EPOCH] > epoch) then return { 'fenced' } end
+  local is_alive = row and not is_over(row, now)
+  local is_there = is_alive and row[EPOCH] == epoch
+  local is_later = is_alive and (row[EPOCH] > epoch or (is_there and row[OWNER] ~= owner))
+  if is_later or is_buried(partition, owner) then return { 'fenced' } end
   if not row and args[8] == '0' then return { 'full' } end
-  local is_there = row and row[EPOCH] == epoch and not is_over(row, now)
-  local is_older = row and not is_there and row[EXPIRY] > 0 and expiry > 0 and not is_over(row, now)
+  local is_older = is_alive and not is_there and row[EXPIRY] > 0 and expiry > 0
   local held = (is_there or is_older) and row[SUBSCRIPTIONS] or {}
   local index = index_subscriptions(held)
-  if is_there then return { 'ok', all_readers(held), leaves, session_count(partition), row[DEVICE], 1 } end
+  if is_there then
+    local is_kept = row[EXPIRY] > 0
+    local reads, device = is_kept and all_readers(held) or {}, is_kept and row[DEVICE] or NONE
+    return { 'ok', reads, leaves, session_count(partition), device, 1 }
+  end
   local from = expiry > 0 and 9 or #args + 1
   local join = hand_out_readers(partition, index, held, args, from, now)
   if join then return join end
@@ -289,6 +296,7 @@ export('restore', function(keys, args)
     end
     index = index_subscriptions(held)
   elseif row then
+    settle_will(partition, client, row, now, true)
     let_go(partition, client, row, now, leaves)
   else
     add_session(partition, client)

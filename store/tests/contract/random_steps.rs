@@ -1,0 +1,348 @@
+//! Random requests, and what a store answers to them, comparable with what another one does.
+
+use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::SessionRecord;
+use proptest::prelude::*;
+
+use crate::world::{ALICE, BOB, Bench, at, close, device, filter, subscription};
+
+const CLIENTS: [&str; 3] = ["x", "y", "z"];
+const FILTERS: [&str; 4] = ["a", "b/+", "#", "$share/g/a"];
+const GROUPS: [&str; 2] = ["g", "g2"];
+const TOPICS: [&str; 3] = ["a", "b/1", "b/2"];
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Open {
+        client: usize,
+        by_bob: bool,
+        clean_start: bool,
+        expiry_s: u32,
+        will: bool,
+    },
+    Subscribe {
+        client: usize,
+        stale: bool,
+        filters: Vec<(usize, u8)>,
+    },
+    Unsubscribe {
+        client: usize,
+        filters: Vec<usize>,
+    },
+    Save {
+        client: usize,
+        stale: bool,
+        cursors: Vec<(usize, u64)>,
+    },
+    Close {
+        client: usize,
+        stale: bool,
+        expiry_s: u32,
+        cursors: Vec<(usize, u64)>,
+    },
+    Lookup {
+        client: usize,
+    },
+    Reap {
+        client: usize,
+        stale: bool,
+    },
+    WriteBack {
+        client: usize,
+        by_bob: bool,
+        ahead: u64,
+        expiry_s: u32,
+        filters: Vec<(usize, u8)>,
+        will: bool,
+    },
+    PublishDue {
+        wills_max: u32,
+    },
+    List {
+        by_bob: bool,
+        sessions_max: u32,
+    },
+    Members {
+        group: usize,
+        add: Vec<usize>,
+        remove: Vec<usize>,
+    },
+    DropGroup {
+        group: usize,
+    },
+    ReadMembers {
+        group: usize,
+        members_max: u32,
+    },
+    Append {
+        filters: Vec<usize>,
+        devices: Vec<usize>,
+        bytes: usize,
+        collapse_key: Option<u8>,
+    },
+    Read {
+        stream: usize,
+        after: u64,
+        messages_max: u32,
+    },
+    Retain {
+        topic: usize,
+        bytes: usize,
+        lives_s: u64,
+    },
+    ReadRetained {
+        filter: usize,
+    },
+    DurableFilters,
+    Pass {
+        seconds: u64,
+    },
+    Reopen,
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let client = || 0..CLIENTS.len();
+    let stale = || prop::bool::weighted(0.1);
+    let expiry = || prop::sample::select(vec![0_u32, 5, 60, u32::MAX]);
+    let cursors = || prop::collection::vec((0..FILTERS.len() + CLIENTS.len(), 0..12_u64), 0..3);
+    prop_oneof![
+        4 => (client(), any::<bool>(), prop::bool::weighted(0.2), expiry(), any::<bool>()).prop_map(
+            |(client, by_bob, clean_start, expiry_s, will)| Step::Open { client, by_bob, clean_start, expiry_s, will }
+        ),
+        4 => (client(), stale(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3))
+            .prop_map(|(client, stale, filters)| Step::Subscribe { client, stale, filters }),
+        1 => (client(), prop::collection::vec(0..FILTERS.len(), 0..3))
+            .prop_map(|(client, filters)| Step::Unsubscribe { client, filters }),
+        3 => (client(), stale(), cursors())
+            .prop_map(|(client, stale, cursors)| Step::Save { client, stale, cursors }),
+        2 => (client(), stale(), expiry(), cursors())
+            .prop_map(|(client, stale, expiry_s, cursors)| Step::Close { client, stale, expiry_s, cursors }),
+        1 => client().prop_map(|client| Step::Lookup { client }),
+        2 => (client(), stale()).prop_map(|(client, stale)| Step::Reap { client, stale }),
+        1 => (client(), any::<bool>(), 0..3_u64, expiry(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3), any::<bool>())
+            .prop_map(|(client, by_bob, ahead, expiry_s, filters, will)| {
+                Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will }
+            }),
+        2 => (0..3_u32).prop_map(|wills_max| Step::PublishDue { wills_max }),
+        1 => (any::<bool>(), 1..3_u32).prop_map(|(by_bob, sessions_max)| Step::List { by_bob, sessions_max }),
+        1 => (0..2_usize, prop::collection::vec(client(), 0..3), prop::collection::vec(client(), 0..3))
+            .prop_map(|(group, add, remove)| Step::Members { group, add, remove }),
+        1 => (0..2_usize, 1..3_u32)
+            .prop_map(|(group, members_max)| Step::ReadMembers { group, members_max }),
+        1 => (0..2_usize).prop_map(|group| Step::DropGroup { group }),
+        8 => (
+            prop::collection::vec(0..FILTERS.len(), 0..4),
+            prop::collection::vec(client(), 0..2),
+            0..1_500_usize,
+            prop::option::of(0..3_u8),
+        )
+            .prop_map(|(filters, devices, bytes, collapse_key)| {
+                Step::Append { filters, devices, bytes, collapse_key }
+            }),
+        3 => (0..FILTERS.len() + CLIENTS.len(), 0..12_u64, 0..20_u32)
+            .prop_map(|(stream, after, messages_max)| Step::Read { stream, after, messages_max }),
+        1 => (0..TOPICS.len(), 0..300_usize, 0..3_u64)
+            .prop_map(|(topic, bytes, lives)| Step::Retain { topic, bytes, lives_s: lives * 10 }),
+        1 => (0..FILTERS.len() - 1).prop_map(|filter| Step::ReadRetained { filter }),
+        1 => Just(Step::DurableFilters),
+        2 => prop::sample::select(vec![1_u64, 5, 30, 600]).prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// One store and the epochs it issued, which differ between stores.
+pub(crate) struct Side {
+    bench: Bench,
+    epochs: [Vec<Epoch>; CLIENTS.len()],
+}
+
+impl Side {
+    pub(crate) fn new(bench: Bench) -> Self {
+        Self { bench, epochs: Default::default() }
+    }
+
+    fn epoch(&self, client: usize, stale: bool) -> Epoch {
+        let back = if stale { 2 } else { 1 };
+        let epochs = &self.epochs[client];
+        epochs.len().checked_sub(back).map_or(Epoch(0), |at| epochs[at])
+    }
+
+    /// Takes a step; what it answers has its epochs taken out.
+    pub(crate) fn take(&mut self, step: &Step) -> Option<Result<Reply, StoreError>> {
+        let request = match step {
+            Step::Pass { seconds } => {
+                self.bench.pass_s(*seconds);
+                return None;
+            }
+            Step::Reopen => {
+                // A store in memory cannot lose its owners, so they leave before the other one does.
+                for name in CLIENTS {
+                    if let Some(session) = self.bench.lookup(name).filter(|session| session.owner.is_some()) {
+                        self.bench.done(close(name, session.epoch, 60));
+                    }
+                }
+                self.bench.reopen();
+                return None;
+            }
+            Step::PublishDue { wills_max } => return Some(self.publish_due(*wills_max)),
+            other => self.request(other),
+        };
+        if let Request::Restore { epoch, .. } = &request
+            && let Step::WriteBack { client, .. } = step
+        {
+            self.epochs[*client].push(*epoch);
+        }
+        let mut answer = self.bench.ask(request);
+        if let (Err(_), Step::WriteBack { client, .. }) = (&answer, step) {
+            self.epochs[*client].pop();
+        }
+        match (&mut answer, step) {
+            (Ok(Reply::Opened(opened)), Step::Open { client, .. }) => {
+                self.epochs[*client].push(opened.epoch);
+                opened.epoch = Epoch(0);
+            }
+            (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
+            (Ok(Reply::Sessions { sessions, .. }), _) => {
+                for session in sessions {
+                    session.epoch = Epoch(0);
+                }
+            }
+            _ => {}
+        }
+        Some(answer)
+    }
+
+    /// Asks for wills and says that they are published; the answer has their numbers taken out. One that was given and not
+    /// published would be given again at once after a restart, and later without.
+    fn publish_due(&self, wills_max: u32) -> Result<Reply, StoreError> {
+        let mut answer = self.bench.ask(Request::DueWills { wills_max });
+        if let Ok(Reply::Wills(wills)) = &mut answer {
+            for will in wills {
+                let (client, number) = (will.client.clone(), std::mem::take(&mut will.number));
+                self.bench.done(Request::WillPublished { client, number });
+            }
+        }
+        answer
+    }
+
+    fn request(&self, step: &Step) -> Request {
+        let name = |client: &usize| ClientId::new(CLIENTS[*client]);
+        match step {
+            Step::Open { client, by_bob, clean_start, expiry_s, will } => Request::Open {
+                client: name(client),
+                owner: if *by_bob { BOB } else { ALICE },
+                clean_start: *clean_start,
+                expiry_s: *expiry_s,
+                will: will.then(|| WillRecord {
+                    message: self.bench.message("w", "gone"),
+                    delay_s: 20,
+                    expiry_s: u32::MAX,
+                }),
+            },
+            Step::Subscribe { client, stale, filters } => Request::Subscribe {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                subscriptions: filters
+                    .iter()
+                    .map(|(filter, qos)| subscription(FILTERS[*filter], QoS::try_from(*qos).unwrap()))
+                    .collect(),
+            },
+            Step::Unsubscribe { client, filters } => Request::Unsubscribe {
+                client: name(client),
+                epoch: self.epoch(*client, false),
+                filters: filters.iter().map(|filter| FILTERS[*filter].into()).collect(),
+            },
+            Step::Save { client, stale, cursors } => Request::Save {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                progress: progress(cursors),
+            },
+            Step::Close { client, stale, expiry_s, cursors } => Request::Close {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                expiry_s: *expiry_s,
+                progress: progress(cursors),
+            },
+            Step::Lookup { client } => Request::Lookup { client: name(client) },
+            Step::Reap { client, stale } => {
+                Request::Reap { client: name(client), epoch: self.epoch(*client, *stale) }
+            }
+            Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will } => Request::Restore {
+                client: name(client),
+                owner: if *by_bob { BOB } else { ALICE },
+                // Beside the one that the store knows: how the two stand to each other is alike in both stores.
+                epoch: Epoch(
+                    ahead
+                        + self
+                            .bench
+                            .lookup(CLIENTS[*client])
+                            .map_or(self.epoch(*client, false), |session| session.epoch)
+                            .0,
+                ),
+                expiry_s: *expiry_s,
+                will: will.then(|| self.bench.will("written back", 20)),
+                session: SessionRecord {
+                    subscriptions: filters
+                        .iter()
+                        .map(|(filter, qos)| subscription(FILTERS[*filter], QoS::try_from(*qos).unwrap()))
+                        .collect(),
+                    ..SessionRecord::default()
+                },
+            },
+            Step::Members { group, add, remove } => Request::ChangeGroup {
+                group: GROUPS[*group].into(),
+                add: add.iter().map(name).collect(),
+                remove: remove.iter().map(name).collect(),
+            },
+            Step::List { by_bob, sessions_max } => Request::Sessions {
+                owner: by_bob.then_some(BOB.node),
+                page: None,
+                sessions_max: *sessions_max,
+            },
+            Step::DropGroup { group } => Request::DropGroup { group: GROUPS[*group].into() },
+            Step::ReadMembers { group, members_max } => {
+                Request::GroupMembers { group: GROUPS[*group].into(), page: None, members_max: *members_max }
+            }
+            Step::Append { filters, devices, bytes, collapse_key } => Request::Append {
+                streams: filters
+                    .iter()
+                    .map(|at| filter(FILTERS[*at]))
+                    .chain(devices.iter().map(|at| device(CLIENTS[*at])))
+                    .collect(),
+                message: self.bench.message("a", &"m".repeat(*bytes)),
+                collapse_key: collapse_key.map(|key| key.to_string().into()),
+            },
+            Step::Read { stream, after, messages_max } => Request::Read {
+                stream: stream_at(*stream),
+                after: *after,
+                messages_max: *messages_max,
+                bytes_max: 3_000,
+            },
+            Step::Retain { topic, bytes, lives_s } => {
+                let until = if *lives_s == 0 { 0 } else { self.bench.now_ms() + lives_s * 1_000 };
+                Request::Retain {
+                    message: self.bench.message_until(TOPICS[*topic], &"r".repeat(*bytes), until),
+                }
+            }
+            Step::ReadRetained { filter } => {
+                Request::ReadRetained { filter: FILTERS[*filter].into(), after: None, messages_max: 10 }
+            }
+            Step::DurableFilters | Step::Pass { .. } | Step::PublishDue { .. } | Step::Reopen => {
+                Request::DurableFilters
+            }
+        }
+    }
+}
+
+fn stream_at(at: usize) -> holdfast_wire::session_record::StreamKey {
+    FILTERS.get(at).map_or_else(|| device(CLIENTS[at - FILTERS.len()]), |text| filter(text))
+}
+
+fn progress(cursors: &[(usize, u64)]) -> Progress {
+    Progress {
+        cursors: cursors.iter().map(|(stream, acked)| at(stream_at(*stream), *acked)).collect(),
+        ..Progress::default()
+    }
+}

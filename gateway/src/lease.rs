@@ -155,7 +155,7 @@ impl Lease {
         };
         let lease = Arc::clone(self);
         let confirm = move |result| {
-            let word = lease.handle_answer(number, asked_at_ms, result);
+            let word = lease.handle_answer(number, asked_at_ms, &result);
             if let Some(asker) = asker {
                 asker.post(Letter::Lease(word));
             }
@@ -164,14 +164,14 @@ impl Lease {
     }
 
     /// The store answered a renewal. Returns what whoever asked is to hear.
-    fn handle_answer(&self, number: u64, asked_at_ms: u64, result: Result<Reply, StoreError>) -> LeaseWord {
+    fn handle_answer(&self, number: u64, asked_at_ms: u64, result: &Result<Reply, StoreError>) -> LeaseWord {
         let mut state = self.state();
         state.open.remove(&number);
         let word = match result {
             Ok(Reply::Renewed { known }) => {
                 let was_renewed = self.renewed_at_ms.fetch_max(asked_at_ms, Ordering::Relaxed) > 0;
                 let was_interrupted = std::mem::take(&mut state.is_interrupted);
-                if was_renewed && !known {
+                if was_renewed && !*known {
                     tracing::warn!(
                         "the session store has lost its data; the sessions of connected devices are written back"
                     );
@@ -196,7 +196,7 @@ impl Lease {
                 LeaseWord::Buried
             }
             Ok(_) | Err(_) => {
-                if let Err(error) = &result {
+                if let Err(error) = result {
                     tracing::debug!(%error, "the lease was not renewed");
                 }
                 state.is_interrupted = true;
@@ -265,12 +265,9 @@ mod tests {
         Scene { lease, store, shard, _poll: poll }
     }
 
-    fn renewed(known: bool) -> Result<Reply, StoreError> {
-        Ok(Reply::Renewed { known })
-    }
-
-    fn away() -> Result<Reply, StoreError> {
-        Err(StoreError::Unavailable("away".to_owned()))
+    /// Renewed, with what was known of it; or no answer in time.
+    fn answer(known: Option<bool>) -> Result<Reply, StoreError> {
+        known.map(|known| Reply::Renewed { known }).ok_or_else(|| StoreError::Unavailable("away".to_owned()))
     }
 
     impl Scene {
@@ -291,22 +288,23 @@ mod tests {
     fn a_store_that_does_not_know_a_renewed_lease_has_lost_its_data() {
         let scene = scene();
         scene.lease.renew(None);
-        scene.store.answers(renewed(false));
+        scene.store.answers(answer(Some(false)));
         assert_eq!(scene.heard(), [], "the first one cannot be known");
         scene.lease.renew(None);
-        scene.store.answers(renewed(true));
+        scene.store.answers(answer(Some(true)));
         assert_eq!(scene.heard(), []);
         scene.lease.renew(None);
-        scene.store.answers(renewed(false));
+        scene.store.answers(answer(Some(false)));
         assert_eq!(scene.heard(), [LeaseWord::Forgotten]);
     }
 
     #[test]
     fn a_store_that_answers_again_is_told_of_once() {
         let scene = scene();
-        for answer in [renewed(false), away(), away(), renewed(true), renewed(true)] {
+        for given in [answer(Some(false)), answer(None), answer(None), answer(Some(true)), answer(Some(true))]
+        {
             scene.lease.renew(None);
-            scene.store.answers(answer);
+            scene.store.answers(given);
         }
         assert_eq!(scene.heard(), [LeaseWord::Recovered]);
     }
@@ -315,14 +313,14 @@ mod tests {
     fn who_asks_is_answered_unless_an_earlier_renewal_may_say_more() {
         let scene = scene();
         scene.lease.ask(scene.shard.clone());
-        scene.store.answers(renewed(false));
+        scene.store.answers(answer(Some(false)));
         assert_eq!(scene.heard(), [LeaseWord::Renewed]);
         scene.lease.renew(None);
         scene.lease.ask(scene.shard.clone());
         let earlier = scene.store.0.lock().unwrap().pop_front().unwrap();
-        scene.store.answers(renewed(true));
+        scene.store.answers(answer(Some(true)));
         assert_eq!(scene.heard(), [LeaseWord::Unanswered]);
-        earlier(renewed(false));
+        earlier(answer(Some(false)));
         assert_eq!(scene.heard(), [LeaseWord::Forgotten]);
     }
 
@@ -330,7 +328,7 @@ mod tests {
     fn a_burial_is_told_once_and_holds() {
         let scene = scene();
         scene.lease.renew(None);
-        scene.store.answers(renewed(false));
+        scene.store.answers(answer(Some(false)));
         for _ in 0..2 {
             scene.lease.renew(None);
             scene.store.answers(Err(StoreError::Fenced));
@@ -360,10 +358,10 @@ mod tests {
         while scene.lease.now_ms() < since_ms {
             std::thread::yield_now();
         }
-        scene.store.answers(renewed(true));
+        scene.store.answers(answer(Some(true)));
         assert_eq!(scene.lease.await_word(since_ms, Duration::ZERO), Standing::Unknown);
         // It has asked by itself.
-        scene.store.answers(renewed(true));
+        scene.store.answers(answer(Some(true)));
         assert_eq!(scene.lease.await_word(since_ms, Duration::ZERO), Standing::Renewed);
     }
 }

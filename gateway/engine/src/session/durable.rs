@@ -186,7 +186,9 @@ impl Durable {
             let stream = &mut self.streams[index];
             (stream.delivered, stream.seen) = (0, 0);
         }
-        cursors.into_iter().for_each(|cursor| self.open_stream(cursor));
+        for cursor in cursors {
+            self.open_stream(cursor);
+        }
         // If it had not forgotten them after all, what is queued is not to be read once more.
         let queued = sending.iter().flat_map(|sending| sending.messages()).map(|message| message.view().id);
         self.read_ids.extend(queued);

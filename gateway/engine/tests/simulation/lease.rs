@@ -54,7 +54,11 @@ impl Lease {
     }
 
     /// It was answered. Returns what the engine is told, in this order.
-    pub(crate) fn handle_answer(&mut self, number: u64, answer: Result<Reply, StoreError>) -> Vec<LeaseWord> {
+    pub(crate) fn handle_answer(
+        &mut self,
+        number: u64,
+        answer: &Result<Reply, StoreError>,
+    ) -> Vec<LeaseWord> {
         let (asked_at_ms, asker) = self.open.remove(&number).expect("it is open");
         let mut words = Vec::new();
         let word = match answer {
@@ -64,7 +68,7 @@ impl Lease {
                 }
                 let was_renewed = std::mem::replace(&mut self.was_renewed, true);
                 let was_interrupted = std::mem::take(&mut self.is_interrupted);
-                if was_renewed && !known {
+                if was_renewed && !*known {
                     words.push(LeaseWord::Forgotten);
                 } else if was_interrupted {
                     words.push(LeaseWord::Recovered);

@@ -48,7 +48,7 @@ impl World {
             (true, false) => self.store.ask(request).and_then(|_| failure()),
         };
         let held = self.shards[shard].lease.holds();
-        for word in self.shards[shard].lease.handle_answer(number, answer) {
+        for word in self.shards[shard].lease.handle_answer(number, &answer) {
             self.tell(|| format!("node {shard} hears of its lease: {word:?}"));
             let now = self.now_at(shard);
             self.shards[shard].engine.handle_lease(word, now);

@@ -53,7 +53,7 @@ impl Reaper {
         let answer = store.ask(request.clone());
         match (request, answer) {
             (Request::Bury { node }, Ok(_)) => {
-                self.next.push_back(Request::Sessions { owner: Some(node), page: None, sessions_max: 2 })
+                self.next.push_back(Request::Sessions { owner: Some(node), page: None, sessions_max: 2 });
             }
             (Request::Sessions { owner, .. }, Ok(Reply::Sessions { sessions, next })) => {
                 for session in sessions {

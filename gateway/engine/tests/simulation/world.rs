@@ -202,9 +202,8 @@ impl World {
             50..=64 => self.read_bridge(),
             65..=74 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
             75..=84 => self.answer_store(),
-            85..=92 => self.move_down(),
             93..=94 if self.faults.reaps => self.reap(),
-            93..=94 => self.move_down(),
+            85..=94 => self.move_down(),
             _ => self.let_time_pass(),
         }
     }

@@ -43,38 +43,23 @@ macro_rules! every_store {
         mod redis {
             $(mod $theme { $(
                 #[test]
-                fn $story() {
-                    if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
-                        crate::$theme::$story(&crate::world::Bench::redis());
-                    }
-                }
+                fn $story() { crate::$theme::$story(&crate::world::Bench::redis()); }
             )* })*
         }
         mod sentinel {
             $(mod $theme { $(
                 #[test]
-                fn $story() {
-                    if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
-                        crate::$theme::$story(&crate::world::Bench::sentinel());
-                    }
-                }
+                fn $story() { crate::$theme::$story(&crate::world::Bench::sentinel()); }
             )* })*
         }
         mod cluster {
             $(mod $theme { $(
                 #[test]
-                fn $story() {
-                    if !crate::NOT_YET_IN_REDIS.contains(&stringify!($story)) {
-                        crate::$theme::$story(&crate::world::Bench::cluster());
-                    }
-                }
+                fn $story() { crate::$theme::$story(&crate::world::Bench::cluster()); }
             )* })*
         }
     };
 }
-
-/// What the store in Redis does not carry out yet.
-const NOT_YET_IN_REDIS: &[&str] = &["a_session_is_written_back_as_its_owner_knows_it"];
 
 every_store! {
     fencing:

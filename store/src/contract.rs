@@ -73,7 +73,12 @@ pub enum WhenFull {
 
 impl Default for StreamBounds {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, age_ms_max: 7 * 24 * 3_600_000, when_full: WhenFull::DropOldest }
+        Self {
+            messages_max: 100_000,
+            bytes_max: 64 << 20,
+            age_ms_max: 7 * 24 * 3_600_000,
+            when_full: WhenFull::DropOldest,
+        }
     }
 }
 
@@ -94,6 +99,11 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { stream: StreamBounds::default(), message_bytes_max: 1 << 30, sessions_max: 4_000_000, group_members_max: 1_000_000 }
+        Self {
+            stream: StreamBounds::default(),
+            message_bytes_max: 1 << 30,
+            sessions_max: 4_000_000,
+            group_members_max: 1_000_000,
+        }
     }
 }

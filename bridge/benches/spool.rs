@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, Verdict};
+use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, SinkHealth, Verdict};
 use holdfast_bridge::spool::{OutageConfig, OutageSink};
 use holdfast_wire::ids::{Epoch, NodeId};
 use holdfast_wire::message::Message;
@@ -65,6 +65,10 @@ struct NullLane {
 impl Sink for NullSink {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(NullLane { sink: self.clone(), frames: 0 })
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: true, spool: None }
     }
 
     fn withdraw(&self) {

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /livez` | 200 while the bridge's runtime runs |
-//! | `GET /readyz` | 200 while it takes links; an outage of the sink does not change that, since restarting it would not help: `trouble` names it |
+//! | `GET /readyz` | 200 while it takes links and pushes; an outage of the sink does not change that, since frames are taken all the same: `sink` tells |
 //! | `POST /drain` | asks the process to drain and end |
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::bridge::BridgeHandle;
+use crate::sink::SinkHealth;
 
 /// What the process gives the admin routes.
 pub struct Admin {
@@ -50,20 +51,45 @@ async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
     let core = context.bridge.core();
     let draining = *core.draining.borrow();
     let knows_filters = *core.ready.borrow();
+    let answers = core.store_pulse.is_fresh();
+    let store = knows_filters && answers && !core.store.is_refusing();
     let reason = if draining {
         "the bridge drains"
+    } else if !answers {
+        "the session store does not answer: pushes are refused, and frames that it is to keep for sessions wait"
     } else if !knows_filters {
         "the session store has not said yet which filters persistent sessions hold"
+    } else if !store {
+        "the session store cannot store: pushes to devices that are away are refused"
     } else {
         ""
     };
-    let status = if reason.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let ready = reason.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let SinkHealth { kind, stores, spool } = core.sink.health();
+    let reason = match &spool {
+        _ if !ready || stores => reason,
+        Some(spool) if spool.stores && spool.state != "held" => {
+            "ready, but Kafka stores nothing: frames are kept in the spool until it does"
+        }
+        _ => "ready, but nothing can be stored: devices are held back until it can",
+    };
     let body = json!({
-        "ready": reason.is_empty(),
+        "ready": ready,
         "reason": reason,
         "bridge": context.bridge.id().to_string(),
         "draining": draining,
-        "store": knows_filters,
+        "store": store,
+        "sink": {
+            "kind": kind,
+            "stores": stores,
+            "spool": spool.map(|spool| json!({
+                "state": spool.state,
+                "records": spool.records,
+                "bytes": spool.bytes,
+                "stores": spool.stores,
+            })),
+        },
         "trouble": core.sink.trouble(),
         "links": core.peers.count(),
     });

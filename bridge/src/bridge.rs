@@ -19,6 +19,7 @@ use crate::link::{LinkStream, accept_links, converse};
 use crate::push::{PushAnswer, PushError, PushRequest, answer_within, refuse_method, refuse_path};
 use crate::reaper::keep_reaping;
 use crate::sink::Sink;
+use crate::store_pulse::keep_asking;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
 use runtime::Runtime;
@@ -51,6 +52,7 @@ impl Bridge {
         let core = Arc::new(Core::new(config, store, sink, links_open)?);
         runtime.handle().spawn(know_durable_filters(Arc::clone(&core)));
         runtime.handle().spawn(keep_reaping(Arc::clone(&core)));
+        runtime.handle().spawn(keep_asking(Arc::clone(&core)));
         Ok(BridgeHandle(Arc::new(Running {
             core,
             runtime,

@@ -16,6 +16,7 @@ use crate::link::{Complaints, Peers};
 use crate::metrics::Counters;
 use crate::push::Pushes;
 use crate::sink::Sink;
+use crate::store_pulse::StorePulse;
 use crate::uplink::Waiter;
 use crate::uplink::dedupe::Dedupe;
 use crate::uplink::topic_map::{TopicMap, TopicMapError};
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) config: BridgeConfig,
     pub(crate) bridge: BridgeId,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_pulse: StorePulse,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) topic_map: TopicMap,
     pub(crate) peers: Peers,
@@ -58,6 +60,7 @@ impl Core {
             topic_map: TopicMap::new(config.topic_map.clone())?,
             bridge: BridgeId(random()),
             store,
+            store_pulse: StorePulse::begin(),
             sink,
             peers: Peers::default(),
             pushes: Pushes::new(config.push.clone()),

@@ -23,6 +23,7 @@ mod reaper;
 mod reserved;
 pub mod sink;
 pub mod spool;
+mod store_pulse;
 mod store_requests;
 mod uplink;
 

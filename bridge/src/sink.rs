@@ -49,10 +49,37 @@ pub struct Receipt {
 #[error("the sink is closed")]
 pub struct SinkClosed;
 
+/// How a sink does, for whoever asks after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkHealth {
+    /// `kafka` or `log`.
+    pub kind: &'static str,
+    /// As far as is known, it stores what it is given.
+    pub stores: bool,
+    /// The spool before it; none without one.
+    pub spool: Option<SpoolHealth>,
+}
+
+/// How a spool does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolHealth {
+    /// `direct`, `withdrawing`, `spooling`, `draining` or `held`: what becomes of frames.
+    pub state: &'static str,
+    /// Records in it that the sink has not stored.
+    pub records: u64,
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// False while it takes nothing: it is full, or its disk refuses.
+    pub stores: bool,
+}
+
 /// A place that keeps frames.
 pub trait Sink: Send + Sync + 'static {
     /// A way into it for one link.
     fn lane(&self) -> Box<dyn Lane>;
+
+    /// How it does.
+    fn health(&self) -> SinkHealth;
 
     /// What keeps it from storing that waiting alone may not mend, in one line that says what would; none if nothing is known.
     fn trouble(&self) -> Option<String> {
@@ -107,6 +134,10 @@ impl Sink for LogSink {
             name: Arc::clone(&self.name),
             receipts: Vec::new(),
         })
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: !self.log.is_stalled(), spool: None }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_bridge::log::LogRecord;
 use holdfast_bridge::metrics as names;
-use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, Verdict};
+use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, SinkHealth, Verdict};
 use holdfast_bridge::spool::{OutageConfig, OutageSink};
 use holdfast_wire::ids::{Epoch, NodeId};
 use holdfast_wire::message::Message;
@@ -75,6 +75,10 @@ struct MoodyLane(MoodySink, u32);
 impl Sink for MoodySink {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(MoodyLane(self.clone(), 0))
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: true, spool: None }
     }
 
     fn withdraw(&self) {

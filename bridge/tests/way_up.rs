@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::{Lane, OnSettled, Receipt, Sent, Sink, Verdict};
+use holdfast_bridge::sink::{Lane, OnSettled, Receipt, Sent, Sink, SinkHealth, Verdict};
 use holdfast_bridge::{Bridge, BridgeConfig, SinkName, TopicRule};
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::ids::Epoch;
@@ -280,6 +280,10 @@ impl Sink for Manual {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(ManualLane { sink: self.clone(), ..ManualLane::default() })
     }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: true, spool: None }
+    }
 }
 
 impl Lane for ManualLane {
@@ -308,6 +312,10 @@ struct NarrowLane {
 impl Sink for Narrow {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(NarrowLane { lane: self.0.lane(), is_full: false })
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: true, spool: None }
     }
 }
 

@@ -39,7 +39,7 @@ pub use consumer::KafkaPushes;
 pub use error::KafkaStartError;
 pub use events::keep_events;
 
-use crate::sink::{Lane, Sink};
+use crate::sink::{Lane, Sink, SinkHealth};
 use late::{Late, LateLane, Parts};
 use start::Brokers;
 
@@ -83,6 +83,10 @@ impl Sink for KafkaSink {
             Some(parts) => Box::new(parts.lane()),
             None => Box::new(LateLane::new(Arc::clone(&self.0))),
         }
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "kafka", stores: self.trouble().is_none(), spool: None }
     }
 
     fn trouble(&self) -> Option<String> {

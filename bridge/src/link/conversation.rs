@@ -114,7 +114,9 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<S
         Err(ending) => {
             metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
             if let Some(suppressed) = core.complaints.admit(ending.reason(), Instant::now()) {
-                tracing::warn!(?from, reason = %ending, suppressed, "a link was not opened");
+                let from = from.map(tracing::field::display);
+                let suppressed = Some(suppressed).filter(|lines| *lines > 0);
+                tracing::warn!(from, reason = %ending, suppressed, "a link was not opened");
             }
         }
     }
@@ -386,7 +388,7 @@ mod tests {
     use crate::BridgeConfig;
     use crate::link::peer::OUT_BYTES_MAX;
     use crate::log::LogRecord;
-    use crate::sink::{Lane, OnSettled, Sent, Sink};
+    use crate::sink::{Lane, OnSettled, Sent, Sink, SinkHealth};
 
     /// A sink for tests in which no frame may come that far.
     struct NoSink;
@@ -394,6 +396,10 @@ mod tests {
     impl Sink for NoSink {
         fn lane(&self) -> Box<dyn Lane> {
             Box::new(Self)
+        }
+
+        fn health(&self) -> SinkHealth {
+            SinkHealth { kind: "log", stores: true, spool: None }
         }
     }
 

@@ -35,6 +35,7 @@ pub(crate) async fn accept_links(core: Arc<Core>, listener: TcpListener) {
             Ok((stream, from)) => take(&core, &places, stream, from),
             Err(error) => {
                 if let Some(suppressed) = core.complaints.admit("accept", Instant::now()) {
+                    let suppressed = Some(suppressed).filter(|lines| *lines > 0);
                     tracing::warn!(%error, suppressed, "no link can be accepted now");
                 }
                 tokio::time::sleep(REST).await;
@@ -47,6 +48,7 @@ fn take(core: &Arc<Core>, places: &Arc<Semaphore>, stream: TcpStream, from: Sock
     let Ok(place) = Arc::clone(places).try_acquire_owned() else {
         metrics::counter!(names::LINKS_CLOSED, "reason" => "full").increment(1);
         if let Some(suppressed) = core.complaints.admit("full", Instant::now()) {
+            let suppressed = Some(suppressed).filter(|lines| *lines > 0);
             tracing::warn!(%from, suppressed, "there are {LINKS_MAX} links already; a further one is refused");
         }
         return;

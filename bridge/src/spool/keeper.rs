@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::drain::{Spooled, drain};
-use super::state::{Action, Outage, Seen, State};
+use super::state::{Action, OnOutage, Outage, Seen, State};
 use super::{OutageConfig, Shared, Way};
 use crate::metrics as names;
 
@@ -204,14 +204,8 @@ impl Keeper {
     fn publish(&mut self) {
         let now = Instant::now();
         let state = self.outage.state();
-        let value = match state {
-            State::Direct => 0.0,
-            State::Suspect => 1.0,
-            State::Spooling => 2.0,
-            State::Draining | State::Returning => 3.0,
-            State::Held => 4.0,
-        };
-        metrics::gauge!(names::SPOOL_STATE).set(value);
+        self.shared.set_state(state);
+        metrics::gauge!(names::SPOOL_STATE).set(f64::from(state.name_and_number().1));
         let behind = self.shared.behind();
         if let Some(log) = &self.shared.log {
             metrics::gauge!(names::SPOOL_RECORDS).set(behind as f64);
@@ -221,7 +215,7 @@ impl Keeper {
         match (away, self.told.seconds) {
             (Some(away), None) => {
                 metrics::counter!(names::OUTAGES).increment(1);
-                tracing::warn!(becomes = ?state, "the sink makes no progress");
+                self.say_away();
                 self.told.seconds = Some(0);
                 metrics::counter!(names::OUTAGE_SECONDS).increment(away.as_secs());
             }
@@ -230,7 +224,7 @@ impl Keeper {
                 self.told.seconds = Some(away.as_secs().max(told));
             }
             (None, Some(_)) => {
-                tracing::info!(records = behind, "the sink answers again");
+                tracing::info!(records = behind, "Kafka stores again");
                 self.told.seconds = None;
             }
             (None, None) => {}
@@ -239,7 +233,23 @@ impl Keeper {
         if state == State::Direct
             && before.is_some_and(|before| before != State::Direct && before != State::Held)
         {
-            tracing::info!("nothing is behind any more; frames go to the sink again");
+            tracing::info!("the spool is empty; frames go to Kafka again");
+        }
+    }
+
+    /// What becomes of frames and their devices. A spool stands before nothing but Kafka.
+    fn say_away(&self) {
+        let seconds = self.outage_after.as_secs_f64();
+        match &self.shared.log {
+            Some(log) if self.outage.wish() == OnOutage::Spool => tracing::warn!(
+                seconds,
+                spool = %log.directory().display(),
+                "Kafka stores nothing: frames go to the spool and are acknowledged from there, until it does"
+            ),
+            _ => tracing::warn!(
+                seconds,
+                "Kafka stores nothing: devices are held back and not acknowledged (on_outage = \"hold\"), until it does"
+            ),
         }
     }
 }

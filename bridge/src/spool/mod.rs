@@ -25,11 +25,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::log::{Log, LogConfig, LogError, Mark, SpareBuffers};
-use crate::sink::{Lane, Sink};
+use crate::sink::{Lane, Sink, SinkHealth, SpoolHealth};
 use drain::{Drained, Spooled};
 use flights::{Ledger, News};
 use keeper::Keeper;
 pub use state::OnOutage;
+use state::State;
 
 /// What an operator can set about outages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +163,7 @@ impl OutageSink {
             spare,
             parked: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            state: RwLock::new(State::Direct),
         });
         shared.drain.begin_at(read_to);
         let keeper = Keeper::new(Arc::clone(&shared), &config, behind, is_away);
@@ -190,6 +192,18 @@ fn open(config: &OutageConfig) -> Result<Option<(Log, Spooled)>, SpoolError> {
 impl Sink for OutageSink {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(lane::OutageLane::new(Arc::clone(&self.shared)))
+    }
+
+    fn health(&self) -> SinkHealth {
+        let SinkHealth { kind, stores, .. } = self.shared.primary.health();
+        let state = self.shared.state();
+        let spool = self.shared.log.as_ref().map(|log| SpoolHealth {
+            state: state.name(),
+            records: self.shared.behind(),
+            bytes: log.bytes(),
+            stores: !log.is_stalled(),
+        });
+        SinkHealth { kind, stores: stores && !state.is_away(), spool }
     }
 
     fn trouble(&self) -> Option<String> {
@@ -237,9 +251,19 @@ struct Shared {
     /// The keeper sleeps until a frame is owed.
     parked: AtomicBool,
     stopping: AtomicBool,
+    /// As the keeper saw it last; for those who ask.
+    state: RwLock<State>,
 }
 
 impl Shared {
+    fn state(&self) -> State {
+        *self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
     fn way(&self) -> RwLockReadGuard<'_, Way> {
         self.way.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -47,6 +47,28 @@ pub(super) enum State {
     Returning,
 }
 
+impl State {
+    /// Its name, and the number that stands for it in metrics.
+    pub(super) fn name_and_number(self) -> (&'static str, u8) {
+        match self {
+            Self::Direct => ("direct", 0),
+            Self::Suspect => ("withdrawing", 1),
+            Self::Spooling => ("spooling", 2),
+            Self::Draining | Self::Returning => ("draining", 3),
+            Self::Held => ("held", 4),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        self.name_and_number().0
+    }
+
+    /// Whether the sink stores nothing.
+    pub(super) fn is_away(self) -> bool {
+        matches!(self, Self::Held | Self::Suspect | Self::Spooling)
+    }
+}
+
 /// What is seen of the sink and the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -120,6 +142,10 @@ impl Outage {
     pub(super) fn begun(wish: OnOutage, patience: Duration, now: Instant) -> Self {
         let state = State::Spooling;
         Self { state, away_since: Some(now), drains_since: None, ..Self::new(wish, patience, 0, now) }
+    }
+
+    pub(super) fn wish(&self) -> OnOutage {
+        self.wish
     }
 
     pub(super) fn state(&self) -> State {

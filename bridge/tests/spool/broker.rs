@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, Verdict};
+use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, SinkHealth, Verdict};
 use tokio::sync::Notify;
 
 pub(crate) const PARTITIONS: u64 = 3;
@@ -239,6 +239,10 @@ fn settle(verdicts: impl IntoIterator<Item = (Pending, Verdict)>) {
 impl Sink for Broker {
     fn lane(&self) -> Box<dyn Lane> {
         Box::new(BrokerLane { broker: self.clone(), gathered: Vec::new() })
+    }
+
+    fn health(&self) -> SinkHealth {
+        SinkHealth { kind: "log", stores: true, spool: None }
     }
 
     fn withdraw(&self) {

@@ -185,10 +185,11 @@ fn whole(client: &str, session: &SessionInfo) -> Value {
         // A rest without an end has none to show.
         "rests_until_ms": session.rests_until_ms.filter(|until| *until != u64::MAX),
         "pending": session.pending,
-        "subscriptions": session.subscriptions.iter().map(|held| json!({
+        // What ends with its connection only the node that holds it knows.
+        "subscriptions": session.persistent.then(|| session.subscriptions.iter().map(|held| json!({
             "filter": &*held.filter,
             "qos": u8::from(held.qos),
-        })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>()),
     })
 }
 

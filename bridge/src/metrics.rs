@@ -100,3 +100,72 @@ impl Counters {
         }
     }
 }
+
+/// What each means, in a few words.
+const DESCRIPTIONS: &[(&str, &str)] = &[
+    (UPLINKS, "Frames taken from shards"),
+    (LINK_BYTES, "Bytes over the links, by direction"),
+    (SETTLED, "Frames answered, by result"),
+    (DEDUPE_HITS, "Frames recognised as sent again, by state"),
+    (LINKS, "Links of shards that are open"),
+    (LINKS_CLOSED, "Links closed, by reason"),
+    (DELIVERIES, "Deliveries handed to shards, by target"),
+    (GROUP_DROPPED, "Messages for a shared group that found no member and no queue"),
+    (PUSHES, "Pushes, by outcome"),
+    (STORE_RETRIES, "Requests to the session store that were tried again"),
+    (REAPED_SESSIONS, "Sessions taken from gateways that died"),
+    (REAPED_WILLS, "Wills published in the place of gateways that died"),
+    (LOG_FSYNC_SECONDS, "How long one sync of the log, or of the spool, took"),
+    (LOG_RECORDS, "Frames stored in the log, or in the spool"),
+    (LOG_BYTES, "Bytes stored in the log, or in the spool"),
+    (LOG_STALLED, "1 while the log cannot store"),
+    (
+        SPOOL_STATE,
+        "What frames do: 0 go to Kafka, 1 are asked back, 2 go to the spool, 3 the spool drains, 4 wait for Kafka",
+    ),
+    (SPOOL_RECORDS, "Records in the spool that Kafka has not stored"),
+    (SPOOL_BYTES, "Bytes of the spool on disk"),
+    (SPOOL_STALLED, "1 while the spool takes nothing"),
+    (SPOOL_DROPPED, "Frames with QoS 0 dropped because the spool was full"),
+    (SINK_TROUBLE, "1 while something keeps frames from Kafka that an operator has to mend"),
+    (OUTAGES, "Outages of Kafka"),
+    (OUTAGE_SECONDS, "Seconds that outages of Kafka have lasted"),
+    (FRAMES_LOST, "Acknowledged frames that are lost, by reason; must stay 0"),
+    (KAFKA_RECORDS, "Records given to Kafka, by result"),
+    (KAFKA_SECONDS, "From the first frame of a batch to its last delivery report"),
+    (KAFKA_DEAD_LETTERS, "Records that went to the dead letter topic"),
+    (KAFKA_QUEUE_FULL, "Times that a link waited because the queue of the producer was full"),
+    (KAFKA_PRODUCERS, "Producers that took the place of one whose records were withdrawn"),
+    (PUSH_RECORDS, "Records of the push topic, by result"),
+    (PUSH_RECORDS_IN_FLIGHT, "Records of the push topic whose outcome is awaited"),
+    (RECEIPTS, "Receipts of pushes, by result"),
+    (EVENTS, "Events of connections, by result"),
+];
+
+/// Tells the recorder that is installed what the names mean.
+pub fn describe() {
+    for &(name, description) in DESCRIPTIONS {
+        if name.ends_with("_total") {
+            metrics::describe_counter!(name, description);
+        } else if name.ends_with("_seconds") {
+            metrics::describe_histogram!(name, description);
+        } else {
+            metrics::describe_gauge!(name, description);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described_once() {
+        let source = include_str!("metrics.rs");
+        let named = source.lines().filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"));
+        let mut named: Vec<&str> = named.collect();
+        let mut described: Vec<&str> = DESCRIPTIONS.iter().map(|(name, _)| *name).collect();
+        (named.sort_unstable(), described.sort_unstable());
+        assert_eq!(described, named);
+    }
+}

@@ -98,6 +98,7 @@ impl Book {
 
     fn complain(&self, reason: &str) {
         if let Some(suppressed) = self.complaints.admit("line", Instant::now()) {
+            let suppressed = Some(suppressed).filter(|lines| *lines > 0);
             tracing::warn!(topic = self.topic, reason, suppressed, "Kafka does not take a line of ours");
         }
     }

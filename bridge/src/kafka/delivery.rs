@@ -17,7 +17,7 @@ use super::error::{Meaning, Refusal, one_line};
 use super::pending::{Pending, Ticket};
 use super::plight::Plight;
 use super::record::{bare_bytes, header_bytes};
-use super::topics::Topics;
+use super::topics::{Topics, fate};
 use crate::metrics as names;
 use crate::sink::{Receipt, Verdict};
 
@@ -184,8 +184,14 @@ impl Delivery {
         match self.meaning(error, message, ticket) {
             Meaning::Refused(refusal) => {
                 let topic = message.topic();
-                tracing::warn!(topic, reason = refusal.name(), %error, dead_letter = ticket.dead_letter, "Kafka refuses a record");
-                if self.buries && !ticket.dead_letter {
+                let buries = self.buries && !ticket.dead_letter;
+                let fate = match (buries, ticket.acknowledged) {
+                    (true, _) => fate::BURIED,
+                    (false, true) => fate::ACKNOWLEDGED,
+                    (false, false) => fate::TOLD,
+                };
+                self.topics.complain(refusal, topic, bare_bytes(message), fate, Some(error));
+                if buries {
                     let letter = Letter::of(message, ticket, refusal);
                     self.letters.lock().unwrap_or_else(PoisonError::into_inner).push(letter);
                 } else {

@@ -13,6 +13,8 @@ pub(super) enum Refusal {
     NoSuchTopic,
     TooManyTopics,
     NotAuthorized,
+    /// The levels of the frame's topic make no name that a Kafka topic could have.
+    InvalidName,
     Invalid,
 }
 
@@ -21,7 +23,7 @@ impl Refusal {
     pub(super) fn reason_code(self) -> u8 {
         let code = match self {
             Self::TooLarge | Self::TooManyTopics => ReasonCode::QuotaExceeded,
-            Self::NoSuchTopic => ReasonCode::TopicNameInvalid,
+            Self::NoSuchTopic | Self::InvalidName => ReasonCode::TopicNameInvalid,
             Self::NotAuthorized => ReasonCode::NotAuthorized,
             Self::Invalid => ReasonCode::ImplementationSpecificError,
         };
@@ -35,7 +37,22 @@ impl Refusal {
             Self::NoSuchTopic => "no such topic",
             Self::TooManyTopics => "too many topics",
             Self::NotAuthorized => "not authorized",
+            Self::InvalidName => "invalid topic name",
             Self::Invalid => "invalid",
+        }
+    }
+
+    /// What an operator may do about it.
+    pub(super) fn remedy(self) -> &'static str {
+        match self {
+            Self::TooLarge => "raise the topic's max.message.bytes, or lower mqtt.maximum_packet_size",
+            Self::NoSuchTopic => "create it, or set kafka.create_topics = true",
+            Self::TooManyTopics => "raise kafka.topics_max",
+            Self::NotAuthorized => "allow our user to Describe and Write it",
+            Self::InvalidName => {
+                "a Kafka topic has letters, digits, '.', '_' and '-' alone: let topic_map name another one for such frames"
+            }
+            Self::Invalid => "see what the topic asks of its records (timestamps, format)",
         }
     }
 }
@@ -46,7 +63,7 @@ impl Refusal {
         match self {
             Self::NoSuchTopic => Some(KafkaStartError::NoSuchTopic(topic.to_owned())),
             Self::NotAuthorized => Some(KafkaStartError::NotAuthorized(topic.to_owned())),
-            Self::TooLarge | Self::TooManyTopics | Self::Invalid => None,
+            Self::TooLarge | Self::TooManyTopics | Self::InvalidName | Self::Invalid => None,
         }
     }
 }
@@ -128,7 +145,8 @@ pub enum KafkaStartError {
     },
     /// No broker answered in time.
     #[error(
-        "no Kafka broker answers at {brokers} ({reason}): check kafka.brokers and that a broker runs there"
+        "no Kafka broker answers at {brokers} ({reason}): check kafka.brokers and that a broker runs there{}",
+        protocol_hint(reason)
     )]
     Unreachable {
         /// Where we looked.
@@ -184,6 +202,17 @@ impl From<KafkaError> for KafkaStartError {
     }
 }
 
+/// A broker that wants TLS or SASL, or does not, hangs up on whoever begins otherwise.
+fn protocol_hint(reason: &str) -> &'static str {
+    let hangs_up =
+        ["Disconnected", "ApiVersion", "SSL", "SASL", "security.protocol", "Connection reset", "not SSL"];
+    if hangs_up.iter().any(|sign| reason.contains(sign)) {
+        "; a broker that hangs up may want TLS or SASL, or neither: set kafka.settings.security.protocol (plaintext, ssl, sasl_plaintext, sasl_ssl)"
+    } else {
+        ""
+    }
+}
+
 pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -215,8 +244,23 @@ mod tests {
             Refusal::NoSuchTopic,
             Refusal::TooManyTopics,
             Refusal::NotAuthorized,
+            Refusal::InvalidName,
             Refusal::Invalid,
         ];
-        assert_eq!(all.map(Refusal::reason_code), [0x97, 0x90, 0x97, 0x87, 0x83]);
+        assert_eq!(all.map(Refusal::reason_code), [0x97, 0x90, 0x97, 0x87, 0x90, 0x83]);
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_may_want_another_protocol() {
+        let line = |reason: &str| {
+            let (brokers, reason) = ("kafka:9093".to_owned(), reason.to_owned());
+            KafkaStartError::Unreachable { brokers, reason }.to_string()
+        };
+        let hangs_up =
+            "Disconnected while requesting ApiVersion: might be caused by incorrect security.protocol";
+        assert!(line(hangs_up).contains("kafka.settings.security.protocol"));
+        assert!(
+            !line("Connect to ipv4#127.0.0.1:1 failed: Connection refused").contains("security.protocol")
+        );
     }
 }

@@ -11,7 +11,7 @@ use super::pending::Ticket;
 use super::producer::{Producers, Running};
 use super::record::{Envelope, RecordWriter, fitting};
 use super::room::Place;
-use super::topics::{Routes, Topic, Topics};
+use super::topics::{Routes, Topic, Topics, fate};
 use crate::core::now_ms;
 use crate::log::LogRecord;
 use crate::metrics as names;
@@ -126,9 +126,12 @@ impl KafkaLane {
         let Some(topic) =
             topic.filter(|topic| !ticket.dead_letter && envelope.bytes <= topic.record_bytes_max())
         else {
+            let fate = if ticket.acknowledged { fate::ACKNOWLEDGED } else { fate::TOLD };
+            self.routes.topics().complain(refusal, refused_by, envelope.bytes, fate, None);
             running.delivery().refused(ticket, refusal, refused_by);
             return None;
         };
+        self.routes.topics().complain(refusal, refused_by, envelope.bytes, fate::BURIED, None);
         envelope.headers = mark_refused(envelope.headers, refusal, refused_by);
         envelope.timestamp =
             fitting(envelope.timestamp.cast_unsigned(), topic.before_ms_max(), now_ms()).cast_signed();
@@ -216,7 +219,11 @@ impl Lane for KafkaLane {
         };
         let letter_bytes = bytes + mark_refused_bytes(refusal, refused_by);
         let buried = self.routes.dead_letter().is_some_and(|topic| letter_bytes <= topic.record_bytes_max());
-        (!buried).then(|| refusal.reason_code())
+        if buried {
+            return None;
+        }
+        self.routes.topics().complain(refusal, refused_by, bytes, fate::TOLD, None);
+        Some(refusal.reason_code())
     }
 
     fn send(&mut self, settled: OnSettled) -> Sent<'_> {

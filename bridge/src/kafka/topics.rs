@@ -7,11 +7,14 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::error::KafkaError;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tracing::field::display;
 
 use super::config::KafkaConfig;
 use super::error::{KafkaStartError, Refusal};
 use super::start::{Brokers, Found};
+use crate::link::Complaints;
 use crate::uplink::topic_map::{SinkName, TopicMap};
 
 /// Names that may wait for the thread; one that finds it full is asked for again with its next frame.
@@ -113,6 +116,14 @@ pub(super) struct Topics {
     /// Those that are named in the configuration, and as many as may come into being by templates.
     count_max: usize,
     asks: Option<SyncSender<Arc<str>>>,
+    complaints: Complaints,
+}
+
+/// What becomes of a frame that its topic refuses.
+pub(super) mod fate {
+    pub(in super::super) const BURIED: &str = "it goes to kafka.dead_letter";
+    pub(in super::super) const TOLD: &str = "its device hears so";
+    pub(in super::super) const ACKNOWLEDGED: &str = "it was acknowledged before";
 }
 
 #[derive(Default)]
@@ -171,6 +182,7 @@ impl Topics {
             may_create,
             count_max,
             asks,
+            complaints: Complaints::default(),
         })
     }
 
@@ -195,6 +207,33 @@ impl Topics {
 
     pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
         self.dead_letter.as_ref()
+    }
+
+    /// Says that a frame of so many bytes is refused, by this topic as far as it has a name, and what would mend it: one line a minute for each
+    /// reason.
+    pub(super) fn complain(
+        &self,
+        refusal: Refusal,
+        topic: &str,
+        bytes: usize,
+        fate: &str,
+        error: Option<&KafkaError>,
+    ) {
+        let Some(suppressed) = self.complaints.admit(refusal.name(), Instant::now()) else { return };
+        let suppressed = Some(suppressed).filter(|lines| *lines > 0);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes_max = known.topics.get(topic).map(|topic| topic.record_bytes_max());
+        drop(known);
+        let (reason, remedy, error) = (refusal.name(), refusal.remedy(), error.map(display));
+        tracing::warn!(
+            topic,
+            reason,
+            bytes,
+            bytes_max,
+            error,
+            suppressed,
+            "Kafka does not take a frame, {fate}: {remedy}"
+        );
     }
 
     /// The topic of this name, and whether it may be remembered.
@@ -241,6 +280,10 @@ impl Routes {
         Self { topics, known: FxHashMap::default(), generation: 0, name: String::new() }
     }
 
+    pub(super) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
     pub(super) fn dead_letter(&self) -> Option<&Arc<Topic>> {
         self.topics.dead_letter()
     }
@@ -256,7 +299,11 @@ impl Routes {
             return Ok(Arc::clone(&self.topics.default));
         };
         if !template.fill(topic, &mut self.name) {
-            return Err(Refusal::NoSuchTopic);
+            if self.name.is_empty() {
+                // Whoever reads of it sees at least where it would have come from.
+                self.name.push_str(&template.to_string());
+            }
+            return Err(Refusal::InvalidName);
         }
         let generation = self.topics.generation.load(Ordering::Acquire);
         if std::mem::replace(&mut self.generation, generation) != generation {
@@ -336,6 +383,7 @@ mod tests {
             may_create: true,
             count_max: 10,
             asks: Some(asks),
+            complaints: Complaints::default(),
         };
         (Arc::new(topics), asked)
     }
@@ -352,6 +400,16 @@ mod tests {
             assert_eq!(&*routes.find("site/7").unwrap().name, NAME);
         }
         assert_eq!(asked.try_iter().map(|name| name.to_string()).collect::<Vec<_>>(), [NAME]);
+    }
+
+    #[test]
+    fn a_level_that_no_topic_may_have_in_its_name_is_told_from_a_topic_that_is_missing() {
+        let (topics, _asked) = topics();
+        let mut routes = Routes::new(topics);
+        for (topic, name) in [("site/a b", "site-a b"), ("site/\u{e4}", "site-\u{e4}")] {
+            assert_eq!(routes.find(topic).unwrap_err(), Refusal::InvalidName);
+            assert_eq!(routes.last_name(), name);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use holdfast_wire::mqtt::QoS;
 use schemars::{JsonSchema, Schema};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
@@ -26,7 +27,7 @@ const ID_BYTES_MAX: usize = 256;
         "oneOf" = [{ "required": ["payload"] }, { "required": ["payload_base64"] }],
         "not" = { "required": ["device", "group"] },
     ),
-    transform = without_default_payload
+    transform = without_defaults
 )]
 pub(crate) struct Body {
     /// Client id of the device that it is for.
@@ -48,7 +49,8 @@ pub(crate) struct Body {
     #[schemars(range(max = 2))]
     qos: Option<u8>,
     /// Seconds after which it is of no use; not given: never.
-    #[schemars(range(min = 1))]
+    #[serde(default, deserialize_with = "seconds")]
+    #[schemars(range(min = 1), with = "Option<u32>")]
     ttl_s: Option<u32>,
     /// MQTT 5 content type.
     #[schemars(length(max = 65535))]
@@ -66,16 +68,30 @@ pub(crate) struct Body {
     wait_ms: Option<u64>,
 }
 
-/// `null` is a payload, and none is a mistake.
-fn without_default_payload(schema: &mut Schema) {
-    if let Some(payload) = schema.pointer_mut("/properties/payload").and_then(Value::as_object_mut) {
-        payload.remove("default");
+/// `null` is a payload, and none is a mistake; and no other field has a default that it would be given as.
+fn without_defaults(schema: &mut Schema) {
+    for field in ["/properties/payload", "/properties/ttl_s"] {
+        if let Some(field) = schema.pointer_mut(field).and_then(Value::as_object_mut) {
+            field.remove("default");
+        }
     }
 }
 
 /// Tells `null` from a field that is not there.
 fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(from).map(Some)
+}
+
+/// As a number of seconds; the error names the field, which the library's own does not.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let given = Value::deserialize(from)?;
+    if given.is_null() {
+        return Ok(None);
+    }
+    let seconds = given.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+    let refused =
+        || D::Error::custom(format!("ttl_s = {given}: must be a whole number of seconds, 1 to {}", u32::MAX));
+    seconds.map(Some).ok_or_else(refused)
 }
 
 /// Understands a push; without `wait_ms` it waits for its outcome for `wait`. The error says what is wrong with it.
@@ -91,18 +107,9 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError
 /// Text that is not JSON is told from JSON that is not what is asked for.
 pub(super) fn not_read(error: &serde_json::Error) -> PushError {
     match error.classify() {
-        Category::Data => PushError::Invalid(said_plainly(&error.to_string())),
+        Category::Data => PushError::Invalid(error.to_string()),
         Category::Syntax | Category::Eof | Category::Io => PushError::Malformed(error.to_string()),
     }
-}
-
-/// What the library says of a number in terms of its own types.
-fn said_plainly(error: &str) -> String {
-    [("expected u32", 0, u64::from(u32::MAX)), ("expected u64", 0, u64::MAX), ("expected u8", 0, u8::MAX.into())]
-        .iter()
-        .fold(error.to_owned(), |error, (word, least, most)| {
-            error.replace(word, &format!("expected a whole number from {least} to {most}"))
-        })
 }
 
 fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {
@@ -173,6 +180,17 @@ mod tests {
         assert_eq!(read(r#" {"device":"d","payload":null}"#).unwrap().payload, b"");
         assert_eq!(read(r#"{"device":"d","payload":"null"}"#).unwrap().payload, b"null");
         assert!(read(r#"{"device":"d"}"#).unwrap_err().to_string().starts_with("give a payload"));
+    }
+
+    #[test]
+    fn a_time_to_live_that_cannot_be_is_named_with_what_is_allowed() {
+        for ttl_s in ["-1", "1.5", "\"10\"", "4294967296"] {
+            let error = read(&format!(r#"{{"device":"d","payload":null,"ttl_s":{ttl_s}}}"#)).unwrap_err();
+            let allowed = format!("ttl_s = {ttl_s}: must be a whole number of seconds, 1 to 4294967295");
+            assert!(error.to_string().starts_with(&allowed), "{error}");
+        }
+        assert_eq!(read(r#"{"device":"d","payload":null,"ttl_s":null}"#).unwrap().ttl_s, None);
+        assert_eq!(read(r#"{"device":"d","payload":null,"ttl_s":7}"#).unwrap().ttl_s, Some(7));
     }
 
     #[test]

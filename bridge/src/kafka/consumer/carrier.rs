@@ -80,6 +80,9 @@ impl Carrier {
             let detail =
                 format!("{} bytes; a push has at most {bytes_max} (push.body_bytes_max)", json.len());
             Err(NoPush { reason: Refusal::TooLarge, detail, names: Names::default() })
+        } else if json.is_empty() {
+            let detail = "a record without a value (a tombstone) is no push; nothing is taken back by it";
+            Err(NoPush { reason: Refusal::Invalid, detail: detail.to_owned(), names: Names::default() })
         } else {
             body::read(json, Duration::ZERO).map_err(|error| {
                 let names: Names = serde_json::from_slice(json).unwrap_or_default();
@@ -165,6 +168,7 @@ impl Carrier {
     /// One line a minute.
     pub(super) fn complain(&self, what: &str) {
         if let Some(suppressed) = self.core.complaints.admit("pushes from Kafka", Instant::now()) {
+            let suppressed = Some(suppressed).filter(|lines| *lines > 0);
             tracing::warn!(topic = self.topic, suppressed, "{what}");
         }
     }

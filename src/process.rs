@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use holdfast_gateway::config::LogConfig;
 use holdfast_gateway::{DrainTrigger, Drained, logging, metrics};
 use metrics_exporter_prometheus::PrometheusHandle;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
-use crate::config::{Flags, Loaded, Role, Settings, load};
+use crate::config::{Flags, Loaded, Role, Settings, changed, load};
 use crate::failure::Failure;
 use crate::open_files;
 use crate::ready_file::{Ready, ReadyFile};
@@ -28,21 +27,16 @@ pub(crate) struct Process {
 impl Process {
     /// Before any part starts. Nothing that a wrong configuration could do has been done by then. With `end_with` the process ends
     /// when that one, which started it, does.
-    pub(crate) fn begin(
-        role: Role,
-        log: &LogConfig,
-        ready_file: Option<PathBuf>,
-        end_with: Option<i32>,
-    ) -> Result<Self, Failure> {
-        logging::init(log);
+    pub(crate) fn begin(role: Role, settings: &Settings, end_with: Option<i32>) -> Result<Self, Failure> {
+        logging::init(&settings.log);
         if let Some(parent) = end_with {
             end_together(parent)?;
         }
         let files = open_files::raise_limit();
         let recorder = metrics::install_recorder().map_err(Failure::failed)?;
-        series::begin(role);
+        series::begin(role, settings.sink_kind);
         let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
-        let ready_file = ready_file.map(prepare_ready_file).transpose()?;
+        let ready_file = settings.ready_file.clone().map(prepare_ready_file).transpose()?;
         Ok(Self { recorder, files, ready_file, _upkeep: upkeep })
     }
 
@@ -94,19 +88,33 @@ pub(crate) fn end_in_order(drain: &DrainTrigger) -> Result<(), Failure> {
     drain_on_signal(drain.clone()).map_err(Failure::failed)
 }
 
-/// SIGHUP reads the configuration again, from where it came, and gives it to `apply`; one that is wrong changes nothing.
+/// SIGHUP reads the configuration again, from where it came, and gives it to `apply`; one that is wrong changes nothing. Says which keys it takes up, and
+/// which of those that the process began with (`begun`) have changed and wait for its next start.
 pub(crate) fn reload_on_signal<F: Flags + Clone + Send + 'static>(
     flags: &F,
     role: Role,
+    begun: &Loaded,
     apply: impl Fn(&Settings) + Send + 'static,
 ) -> Result<(), Failure> {
     let flags = flags.clone();
+    let begun = begun.values().clone();
+    let mut current = begun.clone();
     on_reload_signal(move || {
-        let loaded = load(&flags, std::env::vars_os()).and_then(|loaded| loaded.validate(role));
-        match loaded {
-            Ok(settings) => {
+        let loaded = load(&flags, std::env::vars_os());
+        let checked = loaded.and_then(|loaded| loaded.validate(role).map(|settings| (loaded, settings)));
+        match checked {
+            Ok((loaded, settings)) => {
                 apply(&settings);
-                tracing::info!("the configuration was read again");
+                let taken_up = changed(&current, loaded.values(), |key| role.takes_up(key));
+                let waiting = changed(&begun, loaded.values(), |key| role.heeds(key) && !role.takes_up(key));
+                current.clone_from(loaded.values());
+                tracing::info!(taken_up, "the configuration was read again");
+                if let Some(keys) = waiting {
+                    tracing::warn!(
+                        keys,
+                        "these keys have other values than at the start, and wait for the next one"
+                    );
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration was read again and is wrong; nothing changed");

@@ -4,10 +4,10 @@
 use holdfast_bridge::metrics as names;
 use metrics::{counter, gauge};
 
-use crate::config::Role;
+use crate::config::{Role, SinkKind};
 
 /// Counters without labels.
-const COUNTERS: &[&str] = &[names::GROUP_DROPPED, names::STORE_RETRIES, names::LOG_RECORDS, names::LOG_BYTES];
+const COUNTERS: &[&str] = &[names::GROUP_DROPPED, names::STORE_RETRIES];
 
 /// Counters with one label, and its values.
 const LABELLED: &[(&str, &str, &[&str])] = &[
@@ -21,10 +21,10 @@ const LABELLED: &[(&str, &str, &[&str])] = &[
     (names::PUSHES, "outcome", &["delivered", "queued", "expired", "refused", "accepted"]),
 ];
 
-/// Gauges that are 0 while all is well.
-const GAUGES: &[&str] = &[names::LINKS, names::LOG_STALLED];
+/// What only those have whose frames go to the log.
+const LOG_COUNTERS: &[&str] = &[names::LOG_RECORDS, names::LOG_BYTES];
 
-/// What only a bridge of its own can have.
+/// What only those have whose frames go to Kafka.
 const OUTAGE_COUNTERS: &[&str] = &[
     names::SPOOL_DROPPED,
     names::OUTAGES,
@@ -34,11 +34,12 @@ const OUTAGE_COUNTERS: &[&str] = &[
     names::KAFKA_PRODUCERS,
 ];
 
-/// Begins those of a role, in the recorder that is installed. Call it once, before any part starts.
-pub(crate) fn begin(role: Role) {
+/// Begins those of a role whose frames go to `sink`, in the recorder that is installed. Call it once, before any part starts.
+pub(crate) fn begin(role: Role, sink: SinkKind) {
     if role == Role::Gateway {
         return;
     }
+    names::describe();
     for name in COUNTERS {
         counter!(*name).increment(0);
     }
@@ -47,17 +48,19 @@ pub(crate) fn begin(role: Role) {
             counter!(*name, *label => *value).increment(0);
         }
     }
-    for name in GAUGES {
-        gauge!(*name).set(0.0);
+    gauge!(names::LINKS).set(0.0);
+    let (counters, stalled) = match sink {
+        SinkKind::Log => (LOG_COUNTERS, names::LOG_STALLED),
+        SinkKind::Kafka => (OUTAGE_COUNTERS, names::SPOOL_STALLED),
+    };
+    for name in counters {
+        counter!(*name).increment(0);
     }
-    if role == Role::Bridge {
-        for name in OUTAGE_COUNTERS {
-            counter!(*name).increment(0);
-        }
+    gauge!(stalled).set(0.0);
+    if sink == SinkKind::Kafka {
         for reason in ["refused", "damaged"] {
             counter!(names::FRAMES_LOST, "reason" => reason).increment(0);
         }
-        gauge!(names::SPOOL_STALLED).set(0.0);
         gauge!(names::SINK_TROUBLE).set(0.0);
     }
 }
@@ -70,15 +73,21 @@ mod tests {
 
     #[test]
     fn what_has_not_happened_yet_stands_at_0() {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        metrics::with_local_recorder(&recorder, || begin(Role::Dev));
-        let text = recorder.handle().render();
+        let text = |role, sink| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            metrics::with_local_recorder(&recorder, || begin(role, sink));
+            recorder.handle().render()
+        };
+        let kafka = text(Role::Bridge, SinkKind::Kafka);
+        assert!(kafka.contains("holdfast_outages_total 0") && !kafka.contains("holdfast_log_"), "{kafka}");
+        let text = text(Role::Dev, SinkKind::Log);
         for line in [
             "holdfast_log_stalled 0",
             "holdfast_bridge_dedupe_hits_total{state=\"settled\"} 0",
             "holdfast_bridge_group_dropped_total 0",
             "holdfast_bridge_links_closed_total{reason=\"garbage\"} 0",
             "holdfast_bridge_store_retries_total 0",
+            "# HELP holdfast_bridge_links Links of shards that are open",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is missing in {text}");
         }

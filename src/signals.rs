@@ -27,7 +27,7 @@ pub(crate) fn drain_on_signal(trigger: DrainTrigger) -> io::Result<()> {
 }
 
 /// Calls `reload` for each SIGHUP, for the rest of the process's life.
-pub(crate) fn on_reload_signal(reload: impl Fn() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_reload_signal(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     thread::Builder::new().name("reload".to_owned()).spawn(move || {
         for _ in signals.forever() {

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -119,6 +120,7 @@ impl Node {
             threads: Vec::new(),
             ends,
             listeners: Some(listeners),
+            admits: Arc::default(),
             resolver: None,
             control: None,
         };
@@ -159,6 +161,7 @@ impl Node {
             shards: Shards::new(mailboxes),
             store,
             lease: Arc::clone(&lease),
+            admits: Arc::clone(&handle.admits),
             drain: handle.drain.clone(),
             metrics,
             sink_stores,
@@ -192,6 +195,7 @@ pub struct NodeHandle {
     ends: Receiver<io::Result<ShardEnd>>,
     /// Bound and not open yet.
     listeners: Option<Listeners>,
+    admits: Arc<AtomicBool>,
     resolver: Option<Resolver>,
     control: Option<Control>,
 }
@@ -250,6 +254,7 @@ impl NodeHandle {
         for (mailbox, listeners) in self.mailboxes.iter().zip(per_shard) {
             mailbox.post(Letter::Admit(listeners));
         }
+        self.admits.store(true, Ordering::Release);
         Ok(())
     }
 

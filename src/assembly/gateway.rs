@@ -70,6 +70,11 @@ impl GatewayAssembly {
         Ok(true)
     }
 
+    /// Whether every shard has a link to a bridge.
+    pub(crate) fn has_links(&self) -> bool {
+        self.node.has_links()
+    }
+
     /// How many connections the limit of open files leaves to devices.
     pub(crate) fn connections_max(&self) -> usize {
         self.node.connections_max()

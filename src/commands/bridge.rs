@@ -25,14 +25,13 @@ pub(crate) struct BridgeArgs {
 pub(crate) fn run(arguments: &BridgeArgs) -> Result<ExitCode, Failure> {
     let loaded = load(&arguments.config, std::env::vars_os()).map_err(Failure::refused)?;
     let settings = loaded.validate(Role::Bridge).map_err(Failure::refused)?;
-    let mut process =
-        Process::begin(Role::Bridge, &settings.log, settings.ready_file.clone(), arguments.end_with)?;
+    let mut process = Process::begin(Role::Bridge, &settings, arguments.end_with)?;
 
     let assembly = BridgeAssembly::start(settings, process.recorder()).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     end_in_order(&drain)?;
     // A bridge has nothing that it could change while it runs, and must not end for being asked.
-    reload_on_signal(&arguments.config, Role::Bridge, |_| ())?;
+    reload_on_signal(&arguments.config, Role::Bridge, &loaded, |_| ())?;
     let BridgeListen { link, admin, push } = assembly.addresses();
     announce(&assembly);
     process.publish(&Ready {

@@ -26,15 +26,16 @@ pub(crate) struct DevArgs {
 pub(crate) fn run(arguments: &DevArgs) -> Result<ExitCode, Failure> {
     let loaded = load(&arguments.config, std::env::vars_os()).map_err(Failure::refused)?;
     let settings = loaded.validate(Role::Dev).map_err(Failure::refused)?;
-    let mut process =
-        Process::begin(Role::Dev, &settings.log, settings.ready_file.clone(), arguments.end_with)?;
+    let mut process = Process::begin(Role::Dev, &settings, arguments.end_with)?;
     let (gateway, push_topic) = (settings.gateway.clone(), settings.bridge.push.topic.clone());
 
     let assembly = DevAssembly::start(settings, &process).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     end_in_order(&drain)?;
     let reloader = assembly.reloader();
-    reload_on_signal(&arguments.config, Role::Dev, move |settings| reloader.reload(&settings.gateway))?;
+    reload_on_signal(&arguments.config, Role::Dev, &loaded, move |settings| {
+        reloader.reload(&settings.gateway);
+    })?;
     process.say_open_files(&loaded, &gateway, assembly.connections_max());
     announce(&assembly, &push_topic);
     process.publish(&ready(&assembly))?;

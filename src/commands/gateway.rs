@@ -26,18 +26,23 @@ pub(crate) struct GatewayArgs {
 pub(crate) fn run(arguments: &GatewayArgs) -> Result<ExitCode, Failure> {
     let loaded = load(&arguments.config, std::env::vars_os()).map_err(Failure::refused)?;
     let settings = loaded.validate(Role::Gateway).map_err(Failure::refused)?;
-    let mut process =
-        Process::begin(Role::Gateway, &settings.log, settings.ready_file.clone(), arguments.end_with)?;
+    let mut process = Process::begin(Role::Gateway, &settings, arguments.end_with)?;
     let gateway = settings.gateway.clone();
 
     let mut assembly = GatewayAssembly::start(settings, &process).map_err(Failure::refused)?;
     let drain = assembly.drain_trigger();
     end_in_order(&drain)?;
     let reloader = assembly.reloader();
-    reload_on_signal(&arguments.config, Role::Gateway, move |settings| reloader.reload(&settings.gateway))?;
+    reload_on_signal(&arguments.config, Role::Gateway, &loaded, move |settings| {
+        reloader.reload(&settings.gateway);
+    })?;
     process.say_open_files(&loaded, &gateway, assembly.connections_max());
     announce(&assembly);
+    let waits = !assembly.has_links();
     if assembly.admit().map_err(Failure::failed)? {
+        if waits {
+            tracing::info!("every shard has a link to a bridge; devices are admitted");
+        }
         process.publish(&ready(&assembly))?;
     }
 
@@ -60,6 +65,12 @@ fn announce(assembly: &GatewayAssembly) {
 fn write_announcement(out: &mut dyn io::Write, assembly: &GatewayAssembly) -> io::Result<()> {
     let Addresses { mqtt, ws, admin } = assembly.addresses();
     writeln!(out, "holdfast {} gateway, node {}", env!("CARGO_PKG_VERSION"), assembly.node())?;
+    if !assembly.has_links() {
+        writeln!(
+            out,
+            "  devices are admitted once every shard has a link to a bridge; until then only the admin address is open"
+        )?;
+    }
     if let Some(mqtt) = mqtt {
         writeln!(out, "  MQTT                 {mqtt}")?;
     }

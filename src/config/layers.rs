@@ -3,7 +3,7 @@
 //! Every setting is checked on its own as it is laid on, so the error names exactly one key, its value, and who gave it. Values
 //! of the environment and of `--set` are text; the type of the key's default says how to read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
@@ -96,6 +96,11 @@ impl Loaded {
                 None => ConfigError::Default(error),
             }
         })
+    }
+
+    /// Every key with its value.
+    pub(crate) fn values(&self) -> &Flat {
+        &self.values
     }
 
     /// Whether someone gave this key a value.
@@ -211,6 +216,13 @@ impl Loaded {
         self.sources.insert(key.to_owned(), source);
         Ok(())
     }
+}
+
+/// The names of the keys that differ, of those that are of interest; none if none does.
+pub(crate) fn changed(before: &Flat, now: &Flat, is_of_interest: impl Fn(&str) -> bool) -> Option<String> {
+    let differs = |key: &&String| before.get(*key) != now.get(*key) && is_of_interest(key);
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).filter(differs).collect();
+    (!keys.is_empty()).then(|| keys.into_iter().map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
 /// A value as an error may show it: what is secret is not shown.
@@ -442,6 +454,24 @@ mod tests {
             refusal(&set(&["mqtt.receive_maximum"]), &[]),
             "--set mqtt.receive_maximum: must be KEY=VALUE"
         );
+    }
+
+    #[test]
+    fn keys_that_a_role_takes_up_are_told_from_those_that_wait() {
+        let before =
+            load(&set(&["limits.inflight_max=5", "kafka.settings.socket.timeout.ms=1000"]), []).unwrap();
+        let now = ["limits.inflight_max=6", "tcp.batch_us=1", "kafka.topic=other", "link.secret=hunter2"];
+        let now = load(&set(&now), []).unwrap();
+        let (before, now) = (before.values(), now.values());
+        let waiting = |role: Role| changed(before, now, |key| role.heeds(key) && !role.takes_up(key));
+        let taken_up = |role: Role| changed(before, now, |key| role.takes_up(key));
+        assert_eq!(taken_up(Role::Gateway).as_deref(), Some("limits.inflight_max"));
+        assert_eq!(waiting(Role::Gateway).as_deref(), Some("link.secret, tcp.batch_us"));
+        assert_eq!(taken_up(Role::Bridge), None);
+        let bridge = "kafka.settings.socket.timeout.ms, kafka.topic, link.secret";
+        assert_eq!(waiting(Role::Bridge).as_deref(), Some(bridge));
+        assert_eq!(waiting(Role::Dev).as_deref(), Some("link.secret, tcp.batch_us"));
+        assert_eq!(changed(before, before, |_| true), None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) use error::ConfigError;
 #[cfg(test)]
 pub(crate) use flags::LayerFlags;
 pub(crate) use flags::{BridgeFlags, DevFlags, Flags, GatewayFlags};
-pub(crate) use layers::{Loaded, load};
+pub(crate) use layers::{Loaded, changed, load};
 pub(crate) use role::Role;
 pub(crate) use values::without_password;
 

@@ -17,6 +17,27 @@ pub(crate) enum Role {
     Bridge,
 }
 
+impl Role {
+    /// Whether a process of this role asks for the key at all; one file may serve several.
+    pub(crate) fn heeds(self, key: &str) -> bool {
+        const GATEWAY: [&str; 6] = ["listeners", "mqtt", "json", "limits", "tcp", "shards"];
+        const BRIDGE: [&str; 7] = ["sink", "dedupe", "push", "topic_map", "data_dir", "bridge", "pushes"];
+        const BRIDGE_OF_ITS_OWN: [&str; 5] = ["kafka", "spool", "on_outage", "outage_after_ms", "events"];
+        let table = key.split('.').next().unwrap_or(key);
+        match self {
+            Self::Gateway => !BRIDGE.contains(&table) && !BRIDGE_OF_ITS_OWN.contains(&table),
+            Self::Bridge => !GATEWAY.contains(&table),
+            Self::Dev => !BRIDGE_OF_ITS_OWN.contains(&table) && table != "pushes",
+        }
+    }
+
+    /// Whether it goes on with another value of the key when it is told to read its configuration again.
+    pub(crate) fn takes_up(self, key: &str) -> bool {
+        let table = key.split('.').next().unwrap_or(key);
+        self != Self::Bridge && ["mqtt", "json", "limits"].contains(&table)
+    }
+}
+
 /// A gateway has bridges, and reaches them safely. `given` is how they were written.
 pub(super) fn check_bridges(
     bridges: &[BridgeAddress],

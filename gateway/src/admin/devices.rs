@@ -108,9 +108,32 @@ fn elsewhere(client: &str, session: &SessionInfo) -> Value {
         "shard": session.owner.map(|owner| owner.shard.0),
         "epoch": session.epoch.0,
         "persistent": session.persistent,
-        "subscriptions": session.subscriptions.iter().map(|held| json!({
+        // What ends with its connection only the node that holds it knows.
+        "subscriptions": session.persistent.then(|| session.subscriptions.iter().map(|held| json!({
             "filter": &*held.filter,
             "qos": u8::from(held.qos),
-        })).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::ids::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn subscriptions_that_the_store_does_not_hold_are_not_said_to_be_none() {
+        let session = |persistent| SessionInfo {
+            owner: None,
+            epoch: Epoch(1),
+            persistent,
+            subscriptions: Vec::new(),
+            since_ms: 0,
+            rests_until_ms: None,
+            pending: 0,
+        };
+        assert_eq!(elsewhere("d", &session(false))["subscriptions"], Value::Null);
+        assert_eq!(elsewhere("d", &session(true))["subscriptions"], json!([]));
+    }
 }

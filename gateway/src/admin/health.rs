@@ -1,6 +1,7 @@
 //! Liveness and readiness.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -46,6 +47,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         "the node drains"
     } else if !stuck.is_empty() {
         "shards do not answer"
+    } else if !admin.admits.load(Ordering::Acquire) {
+        "devices are not admitted yet: every shard needs a link to a bridge first"
     } else if !links {
         "shards have no link to any bridge: devices are kept and not read"
     } else if !store_answers {

@@ -21,6 +21,7 @@ mod shards;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::extract::State;
@@ -46,6 +47,8 @@ pub(crate) struct Admin {
     pub(crate) store: Arc<dyn Store>,
     /// Whether the store answers.
     pub(crate) lease: Arc<Lease>,
+    /// Whether devices' listeners have been opened.
+    pub(crate) admits: Arc<AtomicBool>,
     /// Whether a drain was asked for.
     pub(crate) drain: DrainTrigger,
     /// What `/metrics` shows; none if the process installed no recorder.

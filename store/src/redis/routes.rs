@@ -214,9 +214,12 @@ impl Routes {
 
     /// Connects a link, and begins with all partitions that it leads to.
     async fn dial(&self, link: &Rc<Link>, first: bool) -> Result<(), OpenError> {
+        let mut said = None;
         let address = match &self.finder {
             Finder::Server(address) => address.clone(),
-            Finder::Sentinels(sentinels) => sentinels.primary(&self.dialler).await?,
+            Finder::Sentinels(sentinels) => {
+                said.insert(sentinels.primary(&self.dialler).await?).primary.clone()
+            }
             Finder::Cluster(_) => link.address().unwrap_or_else(|| unreachable!("a node has an address")),
         };
         let former = link.peer();
@@ -239,6 +242,9 @@ impl Routes {
                     return Err(OpenError::RedisUnreachable { server: server(), why: why.to_string() });
                 }
             }
+        }
+        if let (Finder::Sentinels(sentinels), Some(said)) = (&self.finder, &said) {
+            sentinels.believe(said);
         }
         link.rise(address, peer, wire);
         Ok(())
@@ -337,7 +343,7 @@ impl Routes {
     async fn mistrust(&self, sentinels: &Sentinels) {
         let Some(link) = self.links.borrow().first().cloned() else { return };
         let Ok(wire) = link.wire() else { return };
-        if let Ok(primary) = sentinels.primary(&self.dialler).await
+        if let Some(primary) = sentinels.successor(&self.dialler).await
             && !link.is_at(&primary)
         {
             self.lose(&wire, &format!("the sentinels name {primary} now"));

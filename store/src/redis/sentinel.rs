@@ -3,7 +3,7 @@
 //! All of them are asked each time, and the one that knows the latest failover is believed: one that was cut off still
 //! names the former primary.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -24,6 +24,8 @@ pub(super) struct Sentinels {
     name: String,
     login: Login,
     all: Vec<Sentinel>,
+    /// The number of the latest failover that anyone told of when the present primary was found.
+    latest: Cell<u64>,
 }
 
 struct Sentinel {
@@ -34,8 +36,8 @@ struct Sentinel {
 
 /// What a sentinel says.
 #[derive(Debug, PartialEq, Eq)]
-struct Said {
-    primary: Address,
+pub(super) struct Said {
+    pub(super) primary: Address,
     /// The number of the failover that made it one.
     epoch: u64,
 }
@@ -48,11 +50,24 @@ impl Sentinels {
             name: name.to_owned(),
             login: login.clone(),
             all: sentinels.iter().map(sentinel).collect(),
+            latest: Cell::new(0),
         }
     }
 
-    /// The address of the primary.
-    pub(super) async fn primary(&self, dialler: &Dialler) -> Result<Address, OpenError> {
+    /// What they say was right: the primary serves.
+    pub(super) fn believe(&self, said: &Said) {
+        self.latest.set(said.epoch);
+    }
+
+    /// The address of a primary that took the place of the one that is believed in. Some hear of a failover after it was done,
+    /// and name the former one until then.
+    pub(super) async fn successor(&self, dialler: &Dialler) -> Option<Address> {
+        let said = self.primary(dialler).await.ok()?;
+        (said.epoch > self.latest.get()).then_some(said.primary)
+    }
+
+    /// The primary, as the one says that knows the latest failover.
+    pub(super) async fn primary(&self, dialler: &Dialler) -> Result<Said, OpenError> {
         let mut until = Instant::now() + dialler.deadline / 2;
         let asked = self.all.iter().map(|sentinel| self.ask(sentinel, dialler));
         let mut asked: FuturesUnordered<_> = asked.collect();
@@ -70,7 +85,7 @@ impl Sentinels {
             }
         }
         let server = dialler.url.shown();
-        latest.map(|said| said.primary).ok_or(OpenError::RedisSentinels { server, why })
+        latest.ok_or(OpenError::RedisSentinels { server, why })
     }
 
     async fn ask(&self, sentinel: &Sentinel, dialler: &Dialler) -> Result<Said, String> {

@@ -69,7 +69,8 @@ fetch() {
     flock 9
     cmp -s "$here/pom.xml" "$jars/pom.xml" && exit
     rm -f "$jars"/*.jar
-    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars" >&2
+    # To a terminal Maven writes escape codes even so.
+    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars" 2>&1 | cat >&2
     cp "$here/pom.xml" "$jars/pom.xml"
   ) 9>"$jars/lock"
 }

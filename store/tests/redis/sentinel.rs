@@ -8,7 +8,7 @@ use holdfast_store::{RedisOptions, RedisStore};
 
 use crate::load::{Load, PATIENCE, ask_until_done, connect, message, read};
 use crate::redis_forms::{NAME, SentinelTrio};
-use crate::redis_server::{RedisServer, until};
+use crate::redis_server::{RedisServer, free_port, until};
 use crate::world::device;
 
 /// With replicas that are waited for.
@@ -111,6 +111,32 @@ fn sentinels_that_do_not_know_the_name_are_told_from_those_that_are_not_there() 
     let server = format!("redis+sentinel://127.0.0.1:{}/{NAME}", trio.servers[0].port());
     let refusal = RedisStore::connect(&server, options()).err().unwrap().to_string();
     assert!(refusal.contains("no sentinel names a primary"), "{refusal}");
+}
+
+#[test]
+fn sentinels_may_want_a_password_of_their_own() {
+    let server = RedisServer::start("--requirepass secret");
+    let configuration = format!(
+        "requirepass guarded\nsentinel monitor {NAME} 127.0.0.1 {} 1\nsentinel auth-pass {NAME} secret\n",
+        server.port()
+    );
+    let sentinel = RedisServer::configured(free_port(), "--sentinel", &configuration);
+    let url = |password: &str, of_sentinel: &str| {
+        let port = sentinel.port();
+        format!("redis+sentinel://:{password}@127.0.0.1:{port}/{NAME}?sentinel_password={of_sentinel}")
+    };
+    let store = connect(&url("secret", "guarded"));
+    let mut load = Load::new(&store);
+    load.run(2);
+    load.check();
+    for (url, why) in [
+        (url("secret", "guarded-not"), "no sentinel names a primary for main"),
+        (url("secret-not", "guarded"), "does not accept the user and password"),
+    ] {
+        let refusal = RedisStore::connect(&url, RedisOptions::default()).err().unwrap().to_string();
+        assert!(refusal.contains(why) && !refusal.contains('\n'), "{refusal}");
+        assert!(!refusal.contains("guarded") && !refusal.contains("secret"), "{refusal}");
+    }
 }
 
 #[test]

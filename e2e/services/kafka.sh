@@ -69,8 +69,9 @@ fetch() {
     flock 9
     cmp -s "$here/pom.xml" "$jars/pom.xml" && exit
     rm -f "$jars"/*.jar
-    # To a terminal Maven writes escape codes even so.
-    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars" 2>&1 | cat >&2
+    # Maven resets colours all the same, whoever listens.
+    mvn -q -B -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars" 2>&1 |
+      sed 's/\x1b\[[0-9;]*m//g' >&2
     cp "$here/pom.xml" "$jars/pom.xml"
   ) 9>"$jars/lock"
 }

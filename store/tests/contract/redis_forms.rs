@@ -1,6 +1,7 @@
 //! Servers that stand together: a primary with its replicas and three sentinels, and a cluster.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::redis_server::{RedisServer, free_port, until};
 
@@ -15,17 +16,18 @@ pub(crate) struct SentinelTrio {
 }
 
 impl SentinelTrio {
-    /// Waits until the replicas follow and the sentinels know them and each other.
-    pub(crate) fn start(replicas: usize, arguments: &str) -> Self {
-        let primary = RedisServer::start(arguments);
-        let follow = format!("--replicaof 127.0.0.1 {} {FAST} {arguments}", primary.port());
+    /// Waits until the replicas follow and the sentinels know them and each other. A primary that is silent for so long is dead.
+    pub(crate) fn start(replicas: usize, down_after: Duration) -> Self {
+        let primary = RedisServer::start("");
+        let follow = format!("--replicaof 127.0.0.1 {} {FAST}", primary.port());
         let mut servers = vec![primary];
         servers.extend((0..replicas).map(|_| RedisServer::start(&follow)));
         until("the replicas follow", || followers(&servers[0]) == replicas);
         let configuration = format!(
-            "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} 1000\n\
+            "sentinel monitor {NAME} 127.0.0.1 {} 2\nsentinel down-after-milliseconds {NAME} {}\n\
              sentinel failover-timeout {NAME} 3000\n",
-            servers[0].port()
+            servers[0].port(),
+            down_after.as_millis()
         );
         let start = |_| RedisServer::configured(free_port(), "--sentinel", &configuration);
         let sentinels: Vec<_> = (0..3).map(start).collect();
@@ -156,14 +158,14 @@ pub(crate) fn is_ok(node: &RedisServer) -> bool {
     info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384")
 }
 
-/// The sentinels that the tests of this process share, with their primary.
+/// The sentinels that the tests of this process share, with their primary. However busy the machine is, nobody is taken for dead.
 pub(crate) fn shared_trio() -> &'static SentinelTrio {
     static TRIO: OnceLock<SentinelTrio> = OnceLock::new();
-    TRIO.get_or_init(|| SentinelTrio::start(1, ""))
+    TRIO.get_or_init(|| SentinelTrio::start(1, Duration::from_mins(10)))
 }
 
-/// The cluster that the tests of this process share.
+/// The cluster that the tests of this process share, likewise.
 pub(crate) fn shared_cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| Cluster::start(&[], ""))
+    CLUSTER.get_or_init(|| Cluster::start(&[], "--cluster-node-timeout 60000"))
 }

@@ -11,6 +11,8 @@ use crate::redis_forms::{NAME, SentinelTrio};
 use crate::redis_server::{RedisServer, free_port, until};
 use crate::world::device;
 
+const DOWN_AFTER: Duration = Duration::from_secs(1);
+
 /// With replicas that are waited for.
 fn url(trio: &SentinelTrio) -> String {
     format!("{}?replicas=1", trio.url())
@@ -32,7 +34,7 @@ fn watch<'scope, 'env>(
 
 #[test]
 fn a_primary_that_dies_under_load_loses_nothing_that_was_acknowledged() {
-    let trio = SentinelTrio::start(2, "");
+    let trio = SentinelTrio::start(2, DOWN_AFTER);
     let store = connect(&url(&trio));
     let mut load = Load::new(&store);
     load.run(20);
@@ -49,14 +51,13 @@ fn a_primary_that_dies_under_load_loses_nothing_that_was_acknowledged() {
             load.refused(),
         );
     });
-    assert!(load.longest_silence() < Duration::from_mins(1));
     load.check();
     load.check_epochs();
 }
 
 #[test]
 fn a_primary_that_gives_way_by_word_is_left_at_once() {
-    let trio = SentinelTrio::start(1, "");
+    let trio = SentinelTrio::start(1, DOWN_AFTER);
     let store = connect(&url(&trio));
     let mut load = Load::new(&store);
     load.run(10);
@@ -70,7 +71,7 @@ fn a_primary_that_gives_way_by_word_is_left_at_once() {
 
 #[test]
 fn a_primary_that_was_stopped_and_does_not_know_that_it_is_none_serves_nobody() {
-    let trio = SentinelTrio::start(1, "");
+    let trio = SentinelTrio::start(1, DOWN_AFTER);
     let store = connect(&trio.url());
     let mut load = Load::new(&store);
     load.run(10);
@@ -95,7 +96,7 @@ fn a_primary_that_was_stopped_and_does_not_know_that_it_is_none_serves_nobody() 
 
 #[test]
 fn sentinels_that_do_not_know_the_name_are_told_from_those_that_are_not_there() {
-    let trio = SentinelTrio::start(0, "");
+    let trio = SentinelTrio::start(0, DOWN_AFTER);
     let wrong = trio.url().replace(NAME, "other");
     let options = || RedisOptions { deadline: Duration::from_secs(5), ..RedisOptions::default() };
     let refusal = RedisStore::connect(&wrong, options()).err().unwrap().to_string();
@@ -141,7 +142,7 @@ fn sentinels_may_want_a_password_of_their_own() {
 
 #[test]
 fn too_few_replicas_are_an_unavailable_store_and_not_an_acknowledgement() {
-    let trio = SentinelTrio::start(0, "");
+    let trio = SentinelTrio::start(0, DOWN_AFTER);
     let store = connect(&url(&trio));
     let streams = vec![device("device-0")];
     let request = Request::Append { streams, message: message("1"), collapse_key: None };

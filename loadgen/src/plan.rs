@@ -50,6 +50,8 @@ pub struct FleetPlan {
     pub connects_max: u32,
     /// Devices that come back after a loss do not wait for one of these places: all of them dial at once, as devices do that know nothing of each other.
     pub returns_unbounded: bool,
+    /// Longest wait in seconds before a device tries again that found no connection; waits double from 50 ms on, with jitter over the whole.
+    pub backoff_s_max: f64,
     /// Stretches with another rate, at most 64.
     pub bursts: Vec<Burst>,
     /// Seconds after the ramp at which every connection is cut at once, at most 64.
@@ -155,6 +157,7 @@ impl Default for FleetPlan {
             push_requests_max: 256,
             connects_max: 500,
             returns_unbounded: false,
+            backoff_s_max: 3.0,
             bursts: Vec::new(),
             storms_at_s: Vec::new(),
             home_gateways: 0,
@@ -215,7 +218,7 @@ impl FleetPlan {
         let storms_fit = self.storms_at_s.len() <= 64 && self.storms_at_s.iter().all(|at| seconds(*at));
         let pushes_fit =
             (0.0..=100_000.0).contains(&self.pushes_per_s) && (self.subscribe || self.pushes_per_s == 0.0);
-        let rules: [(bool, &'static str, String, &'static str); 18] = [
+        let rules: [(bool, &'static str, String, &'static str); 19] = [
             (
                 (1..=1_000_000).contains(&self.devices),
                 "devices",
@@ -277,6 +280,12 @@ impl FleetPlan {
                 format!("{:?}", self.bursts),
                 "at most 64, each with seconds and a factor of 0 to 1000",
             ),
+            (
+                seconds(self.backoff_s_max),
+                "backoff_s_max",
+                self.backoff_s_max.to_string(),
+                "seconds, at most a year",
+            ),
             (storms_fit, "storms_at_s", format!("{:?}", self.storms_at_s), "at most 64 times in seconds"),
             (
                 self.return_weights.len() <= 64,
@@ -321,6 +330,11 @@ impl FleetPlan {
     /// How long devices wait at the end for what is still owed.
     pub fn drain(&self) -> Duration {
         Duration::from_nanos(ns(self.drain_s))
+    }
+
+    /// Longest wait before another attempt.
+    pub fn backoff_max(&self) -> Duration {
+        Duration::from_nanos(ns(self.backoff_s_max))
     }
 
     /// When the storms cut all connections, ascending, ns from the start of the run.

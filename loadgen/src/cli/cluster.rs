@@ -171,10 +171,6 @@ pub(super) enum Sink {
     Log,
 }
 
-/// Keys of a fleet's plan that are options here.
-const FAILOVER_OPTIONS: [(&str, &str); 3] =
-    [("devices", "--devices"), ("frames_per_s", "--frame-every-s"), ("pushes_per_s", "--pushes-per-s")];
-
 /// Batches of both producers: the bridge's default.
 const BATCH_BYTES_MAX: u32 = 512 << 10;
 
@@ -250,9 +246,15 @@ pub(super) fn hold(args: &HoldArgs) -> Done {
 }
 
 pub(super) fn failover(args: &FailoverArgs, reexec: &Reexec) -> Done {
-    let is_rate = |rate: f64| rate.is_finite() && rate > 0.0;
-    if !is_rate(args.connects_per_s) || !is_rate(args.frame_every_s) {
-        return Err("--connects-per-s and --frame-every-s: must be more than 0".to_owned());
+    for (option, value, allowed) in [
+        ("--connects-per-s", args.connects_per_s, 0.1..=1e6),
+        ("--frame-every-s", args.frame_every_s, 0.001..=86_400.0),
+        ("--pushes-per-s", args.pushes_per_s, 0.0..=100_000.0),
+    ] {
+        if !allowed.contains(&value) {
+            let (least, most) = (allowed.start(), allowed.end());
+            return Err(format!("{option} {value}: must be {least} to {most}"));
+        }
     }
     let plan = FailoverPlan {
         devices: args.devices,
@@ -269,7 +271,7 @@ pub(super) fn failover(args: &FailoverArgs, reexec: &Reexec) -> Done {
     // How many gateways is in the other plan.
     let cluster = args.cluster.to_plan(reexec, sink, 0, args.bridges as usize);
     let outcome = failover::run(&plan, &cluster, reexec, say).map_err(|error| match error {
-        FailoverError::Plan(error) => error.to_line(&FAILOVER_OPTIONS),
+        FailoverError::Plan(error) => error.to_line(&[("devices", "--devices")]),
         error => error.to_string(),
     })?;
     if args.markdown {

@@ -110,7 +110,7 @@ impl Device {
         Self {
             speech: Speech::new(dialect, client_id(&plan.client_id_prefix, index), plan),
             session: Session::new(options, schedule),
-            backoff: Backoff::new(random.clone()),
+            backoff: Backoff::new(random.clone(), plan.backoff_max()),
             source: Source::of(index),
             gateway: index as usize % homes,
             return_weights: return_weights(&plan.return_weights, gateways),

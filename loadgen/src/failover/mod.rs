@@ -35,6 +35,10 @@ const DEVICES_PER_PART: u32 = 15_000;
 /// Connects on their way at once in one of them at the beginning.
 const CONNECTS_PER_PART: u32 = 200;
 
+/// Longest wait before another attempt. With a few seconds, as they suit a small fleet, 15,000 devices that are refused for a while would ask
+/// thousands of times a second.
+const BACKOFF_S_MAX: f64 = 30.0;
+
 /// Connections that one gateway is to have at most, when the devices of a dead one are shared out.
 const CONNECTIONS_PER_GATEWAY: u32 = 18_000;
 
@@ -140,6 +144,7 @@ impl FailoverPlan {
                     // A machine that is slow makes the ramp longer, not a storm.
                     connects_max: CONNECTS_PER_PART,
                     returns_unbounded: true,
+                    backoff_s_max: BACKOFF_S_MAX,
                     home_gateways: self.homes,
                     return_weights: self.return_weights(),
                     ..FleetPlan::default()

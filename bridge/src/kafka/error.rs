@@ -204,9 +204,18 @@ impl From<KafkaError> for KafkaStartError {
 
 /// A broker that wants TLS or SASL, or does not, hangs up on whoever begins otherwise.
 fn protocol_hint(reason: &str) -> &'static str {
-    let hangs_up =
-        ["Disconnected", "ApiVersion", "SSL", "SASL", "security.protocol", "Connection reset", "not SSL"];
-    if hangs_up.iter().any(|sign| reason.contains(sign)) {
+    const SIGNS: [&str; 9] = [
+        "Disconnected",
+        "ApiVersion",
+        "SSL",
+        "SASL",
+        "security.protocol",
+        "Connection reset",
+        "Broken pipe",
+        "in state UP",
+        "in state AUTH",
+    ];
+    if SIGNS.iter().any(|sign| reason.contains(sign)) {
         "; a broker that hangs up may want TLS or SASL, or neither: set kafka.settings.security.protocol (plaintext, ssl, sasl_plaintext, sasl_ssl)"
     } else {
         ""
@@ -258,7 +267,9 @@ mod tests {
         };
         let hangs_up =
             "Disconnected while requesting ApiVersion: might be caused by incorrect security.protocol";
-        assert!(line(hangs_up).contains("kafka.settings.security.protocol"));
+        for reason in [hangs_up, "Send failed: Broken pipe (after 0ms in state UP)"] {
+            assert!(line(reason).contains("kafka.settings.security.protocol"), "{reason}");
+        }
         assert!(
             !line("Connect to ipv4#127.0.0.1:1 failed: Connection refused").contains("security.protocol")
         );

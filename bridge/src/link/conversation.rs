@@ -113,10 +113,13 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<S
         }
         Err(ending) => {
             metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
+            let Some(from) = from else {
+                // A start that is refused after this has a line of its own.
+                return tracing::debug!(reason = %ending, "a link within the process was not opened");
+            };
             if let Some(suppressed) = core.complaints.admit(ending.reason(), Instant::now()) {
-                let from = from.map(tracing::field::display);
                 let suppressed = Some(suppressed).filter(|lines| *lines > 0);
-                tracing::warn!(from, reason = %ending, suppressed, "a link was not opened");
+                tracing::warn!(%from, reason = %ending, suppressed, "a link was not opened");
             }
         }
     }

@@ -82,6 +82,8 @@ impl Engine {
             websocket.waiting = Vec::new();
         }
         self.half_open -= u32::from(connection.is_half_open());
+        // Judged by now if another owner is the reason.
+        let is_doubted = connection.doubted && reason != CloseReason::Fenced;
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
@@ -89,7 +91,7 @@ impl Engine {
                     self.leave_unclaimed(id, *opening);
                 }
             }
-            Phase::Established(session) => self.give_up(&session, id, reason, leaving, now),
+            Phase::Established(session) => self.give_up(&session, id, reason, leaving, is_doubted, now),
             Phase::Free | Phase::Upgrading | Phase::Greeting | Phase::Closing => {}
         }
     }
@@ -100,6 +102,7 @@ impl Engine {
         id: ConnectionId,
         reason: CloseReason,
         leaving: Leaving,
+        is_doubted: bool,
         now: Now,
     ) {
         self.leave_client(&session.client, id.slot);
@@ -133,7 +136,7 @@ impl Engine {
             && reason.publishes_will()
         {
             let delay_s = will.delay_s.min(session.expiry_s);
-            if delay_s == 0 {
+            if delay_s == 0 && !is_doubted {
                 will::publish(&mut self.shared, will, session.epoch, now);
             } else {
                 let delayed = DelayedWill {
@@ -141,6 +144,7 @@ impl Engine {
                     epoch: session.epoch,
                     will: (**will).clone(),
                 };
+                // Of a session in doubt the store is asked even without a delay: if it was reaped, its will is the reaper's business.
                 let due_ms = now.monotonic_ms + u64::from(delay_s) * 1_000;
                 let number = self.shared.number();
                 self.shared.delayed_wills.insert((due_ms, number), delayed);

@@ -212,6 +212,20 @@ fn bridges_hear_again_what_persistent_sessions_hold() {
 }
 
 #[test]
+fn the_will_of_a_session_in_doubt_is_left_to_whoever_has_taken_it() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") });
+    let elsewhere = shard.opened_elsewhere("c", 3_600);
+    client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
+    shard.bridge(0).forgets();
+    assert!(shard.lease_was_asked() && elsewhere.epoch > shard.epoch_of("c"));
+    client.vanishes();
+    shard.clock_advances_ms(1_000);
+    assert_eq!(shard.stats().wills, 0);
+}
+
+#[test]
 fn a_buried_node_says_goodbye_and_nothing_else() {
     let shard = Shard::new();
     let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") });

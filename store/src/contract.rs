@@ -3,7 +3,7 @@
 //! 1. **Order.** Requests that one caller submits for one client take effect in the order of submission. Their
 //!    answers may come in another order: a question is answered at once, a durable change later.
 //! 2. **Fencing.** A write with an epoch other than the session's current one changes nothing and answers [`StoreError::Fenced`]; one of a session
-//!    that is not there, [`StoreError::Gone`] (promise P5). Epochs only grow, across restarts, failovers and the loss of all data. A node that
+//!    that is not there, [`StoreError::Gone`] (promise P5). A client's epochs only grow, across restarts, failovers and the loss of all data. A node that
 //!    was buried opens nothing and renews nothing, for at least a day after its burial.
 //! 3. **Durability.** [`Reply`] comes after the change would survive the death of the process, for sessions with an
 //!    expiry, their streams and retained messages. Sessions without an expiry need not survive.

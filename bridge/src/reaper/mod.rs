@@ -17,6 +17,7 @@ use futures_util::stream;
 use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::link::{Event, EventKind};
 use holdfast_wire::store::{Reply, Request, SessionEntry, StoreError};
+use tokio::sync::watch;
 
 use self::suspects::Suspects;
 use crate::core::{Core, now_ms};
@@ -35,41 +36,61 @@ const PAGE_SESSIONS: u32 = 256;
 /// Sessions that are reaped at once.
 const AT_ONCE: usize = 64;
 
-/// Looks for dead nodes for as long as the bridge runs.
+/// Looks for dead nodes for as long as the bridge runs. One that drains leaves it to another.
 pub(crate) async fn keep_reaping(core: Arc<Core>) {
+    let mut draining = core.draining.subscribe();
+    let (leads, led) = watch::channel(false);
+    tokio::select! {
+        () = keep_looking(&core, &leads) => {}
+        () = wills::keep_publishing(&core, led) => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+}
+
+async fn keep_looking(core: &Arc<Core>, leads: &watch::Sender<bool>) {
     let mut suspects = Suspects::default();
     let mut complained = false;
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut draining = core.draining.subscribe();
     loop {
-        tokio::select! {
-            _ = looks.tick() => {}
-            // A bridge that goes leaves it to another.
-            _ = draining.wait_for(|draining| *draining) => return,
-        }
-        match look(&core, &mut suspects).await {
-            Ok(()) => complained = false,
-            Err(error) => {
-                suspects.clear();
-                if !std::mem::replace(&mut complained, true) {
-                    tracing::info!(%error, "dead gateways cannot be looked for now");
-                }
+        looks.tick().await;
+        let looked = look(core, &mut suspects, leads).await;
+        if let Err(error) = &looked {
+            suspects.clear();
+            leads.send_replace(false);
+            if !complained {
+                tracing::info!(%error, "dead gateways cannot be looked for now");
             }
         }
+        complained = looked.is_err();
     }
 }
 
-async fn look(core: &Arc<Core>, suspects: &mut Suspects) -> Result<(), StoreError> {
-    if !take_lock(core).await? {
+async fn look(
+    core: &Arc<Core>,
+    suspects: &mut Suspects,
+    leads: &watch::Sender<bool>,
+) -> Result<(), StoreError> {
+    let is_led = take_lock(core).await?;
+    leads.send_replace(is_led);
+    if !is_led {
         suspects.clear();
         return Ok(());
     }
     let Reply::Nodes(dead) = ask(&*core.store, Request::DeadNodes).await? else { return Ok(()) };
     for node in suspects.look(&dead, Instant::now()) {
-        reap_node(core, node).await?;
+        match reap_node(core, node).await {
+            Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+            // One that cannot be reaped keeps no other from it.
+            Err(error) => {
+                if core.complaints.admit("reaping", Instant::now()).is_some() {
+                    tracing::warn!(%node, %error, "a dead gateway's sessions cannot all be reaped");
+                }
+            }
+            Ok(()) => {}
+        }
     }
-    wills::publish_due(core).await
+    Ok(())
 }
 
 async fn take_lock(core: &Core) -> Result<bool, StoreError> {
@@ -84,20 +105,23 @@ async fn reap_node(core: &Arc<Core>, node: NodeId) -> Result<(), StoreError> {
         Err(StoreError::Fenced) => return Ok(()),
         answer => answer?,
     };
-    let (mut reaped, mut page, mut locked_at) = (0_u64, None, Instant::now());
+    let (mut reaped, mut failed) = (0_u64, None);
+    let (mut page, mut locked_at) = (None, Instant::now());
     loop {
         let request = Request::Sessions { owner: Some(node), page, sessions_max: PAGE_SESSIONS };
         let Reply::Sessions { sessions, next } = ask(&*core.store, request).await? else { return Ok(()) };
         let reaping = sessions.into_iter().map(|session| reap(core, session));
         let mut reaping = stream::iter(reaping).buffer_unordered(AT_ONCE);
         while let Some(done) = reaping.next().await {
-            reaped += u64::from(done?);
+            match done {
+                Ok(done) => reaped += u64::from(done),
+                Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+                Err(error) => failed = Some(error),
+            }
         }
         let Some(next) = next else { break };
         page = Some(next);
         if locked_at.elapsed() >= LOCK_AGAIN {
-            // Wills that are due already do not wait for the last of many sessions.
-            wills::publish_due(core).await?;
             if !take_lock(core).await? {
                 return Ok(());
             }
@@ -107,7 +131,7 @@ async fn reap_node(core: &Arc<Core>, node: NodeId) -> Result<(), StoreError> {
     if reaped > 0 {
         tracing::warn!(%node, sessions = reaped, "a gateway died; its sessions rest until their devices come back");
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Takes one session from its dead owner. False if somebody else had it by then.

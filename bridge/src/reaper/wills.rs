@@ -1,54 +1,71 @@
 //! Wills of sessions whose owner died, on the way that all frames take: into the sink, into streams, to those who listen.
 
+use std::hash::Hasher;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_wire::ids::{Epoch, NodeId};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::store::{DueWill, Reply, Request, StoreError};
-use tokio::sync::mpsc;
+use rustc_hash::FxHasher;
+use tokio::sync::{mpsc, watch};
 
 use crate::core::{Core, now_ms};
 use crate::fanout::publish;
 use crate::log::LogRecord;
 use crate::metrics as names;
 use crate::sink::Verdict;
-use crate::store_requests::ask;
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask};
 
+/// How often the store is asked for wills that have fallen due.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Wills that are on their way at once.
 const WILLS_MAX: u32 = 256;
 
-/// Publishes what has fallen due. What cannot be stored now the store gives again later.
-pub(super) async fn publish_due(core: &Arc<Core>) -> Result<(), StoreError> {
+/// Publishes what falls due while this bridge is the one that reaps. A sink that takes nothing holds up this task and nothing else.
+pub(super) async fn keep_publishing(core: &Arc<Core>, leads: watch::Receiver<bool>) {
+    let mut rounds = tokio::time::interval(ASK_EVERY);
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let Reply::Wills(wills) = ask(&*core.store, Request::DueWills { wills_max: WILLS_MAX }).await? else {
-            return Ok(());
-        };
-        let is_last = wills.len() < WILLS_MAX as usize;
-        let messages: Vec<_> = wills.iter().map(|due| message(core, due)).collect();
-        let stored = store(core, &wills, &messages).await;
-        for ((due, message), stored) in wills.iter().zip(&messages).zip(stored) {
-            if stored {
-                publish(core, message).await?;
-                let done = Request::WillPublished { client: due.client.clone(), number: due.number };
-                ask(&*core.store, done).await?;
-                metrics::counter!(names::REAPED_WILLS).increment(1);
-            }
-        }
-        if is_last {
-            return Ok(());
-        }
+        rounds.tick().await;
+        while *leads.borrow() && publish_due(core).await {}
     }
 }
 
-/// The will as it is published now: its expiry runs from here.
-fn message(core: &Core, due: &DueWill) -> SharedMessage {
+/// Publishes some; whether there may be more.
+async fn publish_due(core: &Arc<Core>) -> bool {
+    let wills = match ask(&*core.store, Request::DueWills { wills_max: WILLS_MAX }).await {
+        Ok(Reply::Wills(wills)) => wills,
+        Ok(_) => return false,
+        Err(error) => {
+            tracing::debug!(%error, "wills that fell due cannot be read");
+            return false;
+        }
+    };
+    let messages: Vec<_> = wills.iter().map(message).collect();
+    let stored = store(core, &wills, &messages).await;
+    for ((due, message), stored) in wills.iter().zip(&messages).zip(stored) {
+        // What the sink could not store now, the store gives again later.
+        if stored {
+            tell(core, due, message).await;
+        }
+    }
+    wills.len() == WILLS_MAX as usize
+}
+
+/// The will as it is published now: its expiry runs from here. However often it is given out, and by whichever bridge, it has the same id, by which
+/// sessions and readers of the sink know it.
+fn message(due: &DueWill) -> SharedMessage {
     let now_ms = now_ms();
     let expires_at_ms = match due.will.expiry_s {
         u32::MAX => 0,
         expiry_s => now_ms + u64::from(expiry_s) * 1_000,
     };
+    let mut id = FxHasher::default();
+    id.write(due.client.as_bytes());
+    id.write_u64(due.number);
     SharedMessage::new(&Message {
-        id: core.next_message_id(now_ms),
+        id: id.finish(),
         published_at_ms: now_ms,
         expires_at_ms,
         ..due.will.message.view()
@@ -104,4 +121,32 @@ async fn store(core: &Core, wills: &[DueWill], messages: &[SharedMessage]) -> Ve
         }
     }
     done
+}
+
+/// Brings one that is stored to streams and listeners, and strikes it out. It waits for the store as long as that takes: let go now, it would be stored
+/// again.
+async fn tell(core: &Arc<Core>, due: &DueWill, message: &SharedMessage) {
+    let mut retry_after = RETRY_MIN;
+    loop {
+        match published(core, due, message).await {
+            Ok(()) => return metrics::counter!(names::REAPED_WILLS).increment(1),
+            Err(StoreError::Unavailable(_)) => {
+                tokio::time::sleep(retry_after).await;
+                retry_after = (retry_after * 2).min(RETRY_MAX);
+            }
+            Err(error) => {
+                return tracing::warn!(client = %due.client, %error, "a will is stored, but not heard by all");
+            }
+        }
+    }
+}
+
+async fn published(core: &Arc<Core>, due: &DueWill, message: &SharedMessage) -> Result<(), StoreError> {
+    let heard = match publish(core, message).await {
+        Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+        heard => heard.map(drop),
+    };
+    // Where the store has no room it will have none for the next attempt either.
+    ask(&*core.store, Request::WillPublished { client: due.client.clone(), number: due.number }).await?;
+    heard
 }

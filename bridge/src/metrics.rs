@@ -165,7 +165,8 @@ mod tests {
         let named = source.lines().filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"));
         let mut named: Vec<&str> = named.collect();
         let mut described: Vec<&str> = DESCRIPTIONS.iter().map(|(name, _)| *name).collect();
-        (named.sort_unstable(), described.sort_unstable());
+        named.sort_unstable();
+        described.sort_unstable();
         assert_eq!(described, named);
     }
 }

@@ -62,13 +62,13 @@ impl BridgeAssembly {
         // What this machine has to give comes before any server is asked, and what only reads before what makes topics.
         let own = match sink_kind {
             SinkKind::Log => Own::Log(open_log(&data_dir, sink)?),
-            SinkKind::Kafka => Own::Spool(open_spool(&data_dir, &outage)?),
+            SinkKind::Kafka => Own::Spool(Box::new(open_spool(&data_dir, &outage)?)),
         };
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
         let (sink, is_awaited): (Arc<dyn Sink>, bool) = match own {
             Own::Log(log) => (Arc::new(LogSink::new(log)), false),
             Own::Spool(spool) => {
-                let KafkaParts { sink, is_awaited } = open_kafka(&data_dir, kafka.clone(), spool)?;
+                let KafkaParts { sink, is_awaited } = open_kafka(&data_dir, kafka.clone(), *spool)?;
                 (sink, is_awaited)
             }
         };
@@ -133,25 +133,25 @@ impl BridgeAssembly {
 /// What a sink has on this machine.
 enum Own {
     Log(Arc<Log>),
-    Spool(Spool),
+    Spool(Box<Spool>),
 }
 
 /// An address with the key that names it.
 struct Reserved {
     key: &'static str,
     address: SocketAddr,
-    reserved: ReservedAddress,
+    place: ReservedAddress,
 }
 
 impl Reserved {
     fn take(key: &'static str, address: SocketAddr) -> Result<Self, StartError> {
-        let reserved =
+        let place =
             ReservedAddress::take(address).map_err(|error| StartError::Listen { key, address, error })?;
-        Ok(Self { key, address: reserved.address(), reserved })
+        Ok(Self { key, address: place.address(), place })
     }
 
     fn serve(self) -> Result<TcpListener, StartError> {
-        let Self { key, address, reserved } = self;
-        reserved.serve().map_err(|error| StartError::Listen { key, address, error })
+        let Self { key, address, place } = self;
+        place.serve().map_err(|error| StartError::Listen { key, address, error })
     }
 }

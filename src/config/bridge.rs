@@ -111,7 +111,7 @@ pub(super) fn check_topic_map(
         let rule = check_topic_rule(keys)?;
         // A file may serve `dev` as well, which has its log for everything.
         if role == Role::Bridge {
-            check_place(keys, &rule, kind)?
+            check_place(keys, &rule, kind)?;
         }
         Ok(rule)
     };

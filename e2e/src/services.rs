@@ -227,6 +227,14 @@ impl Redis {
         send(self.child.0.id(), Signal::CONT);
     }
 
+    /// After [`Redis::kill`]: takes away what it had stored.
+    ///
+    /// # Panics
+    /// When its directory cannot be changed.
+    pub fn forget(&self) {
+        fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("a directory of our own");
+    }
+
     /// Starts it again after [`Redis::kill`]: same directory, same port.
     ///
     /// # Panics

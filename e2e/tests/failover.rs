@@ -1,0 +1,228 @@
+//! Gateways that die or stop, and a store that loses its data: what becomes of sessions, wills and pushes.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish, session_expiry_s};
+use holdfast_e2e::wait::{PATIENCE, until, until_true};
+use holdfast_e2e::{Client, Redis, Role, RoleSetup, log, request};
+use serde_json::{Value, json};
+
+/// A death is noticed once the lease has run out and the doubt is over: 5 s and 3 s.
+const NOTICED: Duration = Duration::from_secs(8);
+
+/// Two gateways and a bridge with a log, and a Redis between them.
+struct Fleet {
+    gateways: [Role; 2],
+    bridge: Role,
+    redis: Redis,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let redis = Redis::start();
+        let bridge = RoleSetup::bridge().argument("--sink", "log").argument("--store", redis.url()).start();
+        let gateway = || {
+            let setup = RoleSetup::gateway().argument("--store", redis.url()).argument("--shards", 2);
+            setup.argument("--bridge", bridge.address("link")).start()
+        };
+        Self { gateways: [gateway(), gateway()], bridge, redis }
+    }
+
+    fn connect(&self, gateway: usize, connect: &Connect) -> (Client, bool) {
+        let (client, answer) = Client::connect(self.gateways[gateway].address("mqtt"), connect);
+        (client, answer.session_present())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let headers = [("content-type", "application/json")];
+        let answer = request(self.bridge.address("push"), method, path, &headers, body.as_bytes());
+        let answer = answer.expect("an answer");
+        (answer.status, if answer.body.is_empty() { Value::Null } else { answer.json() })
+    }
+
+    fn push(&self, device: &str, payload: &str) -> Value {
+        self.ask("POST", "/v1/push", &json!({"device": device, "payload": payload}).to_string()).1
+    }
+
+    fn device(&self, client_id: &str) -> Value {
+        self.ask("GET", &format!("/v1/devices/{client_id}"), "").1
+    }
+
+    fn reaped(&self) -> u64 {
+        self.bridge.metrics().sum("holdfast_bridge_reaped_sessions_total", &[])
+    }
+}
+
+fn persistent(client_id: &str) -> Connect {
+    Connect::new(Version::V5, client_id).persistent()
+}
+
+fn heard(client: &mut Client) -> String {
+    let heard = client.receive_publish();
+    client.send(&acknowledge(kind::PUBACK, heard.id));
+    String::from_utf8(heard.payload).expect("text")
+}
+
+#[test]
+fn a_killed_gateway_leaves_wills_that_are_published_and_sessions_that_resume_elsewhere() {
+    let mut fleet = Fleet::start();
+    let (mut listener, _) = fleet.connect(1, &persistent("listener"));
+    assert_eq!(listener.subscribe("gone/#", 1), 1);
+    let (mut returns, _) = fleet.connect(0, &persistent("returns").will("gone/returns", b"returns", &[]));
+    assert_eq!(returns.subscribe("devices/returns/push", 1), 1);
+    let (mut away, _) = fleet.connect(0, &persistent("away").will("gone/away", b"away", &[]));
+    assert_eq!(away.subscribe("devices/away/push", 1), 1);
+    let clean = Connect::new(Version::V5, "clean").will("gone/clean", b"clean", &[]);
+    let (_clean, _) = fleet.connect(0, &clean);
+    let (_silent, _) = fleet.connect(0, &persistent("silent"));
+    assert_eq!(fleet.device("away")["connected"], true);
+
+    let killed_at = Instant::now();
+    fleet.gateways[0].kill();
+    // One does not wait until anybody notices, and is where its pushes find it.
+    let (mut returns, session_present) = fleet.connect(1, &persistent("returns"));
+    assert!(session_present);
+    thread::scope(|scope| {
+        let pushing = scope.spawn(|| fleet.push("returns", "here"));
+        assert_eq!(heard(&mut returns), "here");
+        assert_eq!(pushing.join().expect("an answer")["outcome"], "delivered");
+    });
+
+    let mut wills = [heard(&mut listener), heard(&mut listener)];
+    wills.sort();
+    assert_eq!(wills, ["away", "clean"], "and none of the one that came back");
+    assert!(killed_at.elapsed() >= NOTICED - Duration::from_secs(2), "nobody is buried in haste");
+    until_true("all to be reaped", PATIENCE, || fleet.reaped() == 3);
+    assert_eq!(fleet.device("away")["connected"], false);
+    assert_eq!(fleet.ask("GET", "/v1/devices/clean", "").0, 404);
+
+    assert_eq!(fleet.push("away", "queued")["outcome"], "queued");
+    let (mut away, session_present) = fleet.connect(1, &persistent("away"));
+    assert!(session_present);
+    assert_eq!(heard(&mut away), "queued");
+    let mut stored: Vec<_> =
+        log::read(&fleet.bridge.data_dir().join("log")).into_iter().map(|frame| frame.topic).collect();
+    stored.sort();
+    assert_eq!(stored, ["gone/away", "gone/clean"], "a will is a frame like any other");
+}
+
+#[test]
+fn a_gateway_that_was_stopped_for_longer_than_its_lease_finds_itself_buried_and_acknowledges_nothing() {
+    let mut fleet = Fleet::start();
+    let (mut device, _) = fleet.connect(0, &persistent("device"));
+    let (mut clean, _) = fleet.connect(0, &Connect::new(Version::V5, "clean"));
+    fleet.gateways[0].pause();
+    // What a device says to a gateway that does not run waits in the kernel.
+    clean.send(&publish(Version::V5, 1, "numbers", 1, b"unheard"));
+    device.send(&publish(Version::V5, 1, "numbers", 1, b"unheard"));
+    until_true("its sessions to be reaped", NOTICED + PATIENCE, || fleet.reaped() == 2);
+    let (mut back, session_present) = fleet.connect(1, &persistent("device"));
+    assert!(session_present);
+    fleet.gateways[0].resume();
+
+    for client in [device, clean] {
+        let mut client = client;
+        let last_words = client.receive_to_end();
+        assert!(last_words.iter().all(|packet| packet.kind() != kind::PUBACK), "{last_words:?}");
+    }
+    let status = fleet.gateways[0].await_exit(PATIENCE);
+    assert!(!status.success(), "its supervisor starts it anew");
+    let said = fleet.gateways[0].stderr();
+    assert!(said.contains("lease"), "{said}");
+    back.send(&publish(Version::V5, 1, "numbers", 1, b"heard"));
+    back.receive_kind(kind::PUBACK);
+    assert_eq!(fleet.gateways[1].readiness(), Some(200), "and the other one notices nothing");
+}
+
+#[test]
+fn live_sessions_are_written_back_after_redis_lost_its_data() {
+    let mut fleet = Fleet::start();
+    let (mut device, _) = fleet.connect(0, &persistent("device"));
+    assert_eq!(device.subscribe("devices/device/push", 1), 1);
+    assert_eq!(device.subscribe("news/#", 1), 1);
+    fleet.redis.kill();
+    fleet.redis.forget();
+    fleet.redis.restart();
+    until_true("the session to be written back", PATIENCE, || fleet.device("device")["connected"] == true);
+    device.ping();
+
+    // Connected: a push is delivered. Away: it is kept, in the session that was never closed.
+    thread::scope(|scope| {
+        let pushing = scope.spawn(|| {
+            until("a push to be delivered", PATIENCE, || {
+                let answer = fleet.push("device", "live");
+                (answer["outcome"] == "delivered").then_some(())
+            });
+        });
+        assert_eq!(heard(&mut device), "live");
+        pushing.join().expect("an answer");
+    });
+    device.leave();
+    until_true("it to be away", PATIENCE, || fleet.device("device")["connected"] == false);
+    assert_eq!(fleet.push("device", "kept")["outcome"], "queued");
+    let (mut publisher, _) = fleet.connect(1, &Connect::new(Version::V5, "publisher"));
+    publisher.send(&publish(Version::V5, 1, "news/today", 1, b"news"));
+    publisher.receive_kind(kind::PUBACK);
+    let (mut device, session_present) = fleet.connect(1, &persistent("device"));
+    assert!(session_present);
+    let mut kept = [heard(&mut device), heard(&mut device)];
+    kept.sort();
+    assert_eq!(kept, ["kept", "news"]);
+}
+
+#[test]
+fn a_fleet_is_listed_page_by_page_and_any_bridge_ends_a_connection() {
+    let fleet = Fleet::start();
+    let names: Vec<_> = (0..25).map(|number| format!("device-{number:02}")).collect();
+    let mut clients: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| fleet.connect(number % 2, &persistent(name)).0)
+        .collect();
+    let list = |query: &str| {
+        let (mut names, mut page) = (Vec::new(), String::new());
+        loop {
+            let (status, answer) = fleet.ask("GET", &format!("/v1/devices?limit=10{query}{page}"), "");
+            assert_eq!(status, 200, "{answer}");
+            let devices = answer["devices"].as_array().expect("a list");
+            assert!(devices.len() <= 10, "a page has at most what was asked for");
+            names.extend(devices.iter().map(|device| device["client_id"].as_str().unwrap().to_owned()));
+            match answer["next"].as_str() {
+                Some(next) => page = format!("&page={next}"),
+                None => break,
+            }
+        }
+        names.sort();
+        names
+    };
+    assert_eq!(list(""), names);
+    let node = fleet.device("device-00")["node"].as_str().expect("it is connected").to_owned();
+    let every_other: Vec<_> = names.iter().step_by(2).cloned().collect();
+    assert_eq!(list(&format!("&node={node}")), every_other);
+
+    let (status, _) = fleet.ask("DELETE", "/v1/devices/device-01", "");
+    assert_eq!(status, 202);
+    let goodbye = clients[1].receive_kind(kind::DISCONNECT);
+    assert_eq!(goodbye.reason(), 0x98, "administrative action");
+    until_true("it to be away", PATIENCE, || fleet.device("device-01")["connected"] == false);
+    assert_eq!(list("&connected=false"), ["device-01"]);
+    assert_eq!(fleet.ask("DELETE", "/v1/devices/device-01", "").0, 404);
+    assert_eq!(fleet.ask("GET", "/v1/devices?limit=0", "").0, 400);
+    assert_eq!(fleet.ask("GET", "/v1/devices?page=%21", "").0, 400);
+}
+
+#[test]
+fn a_will_waits_for_its_delay_when_its_gateway_died() {
+    let mut fleet = Fleet::start();
+    let (mut listener, _) = fleet.connect(1, &persistent("listener"));
+    assert_eq!(listener.subscribe("gone/#", 1), 1);
+    let delay = |seconds: u32| [&[0x18_u8][..], &seconds.to_be_bytes()].concat();
+    let later = persistent("later").will("gone/later", b"later", &delay(3));
+    let (_later, _) = fleet.connect(0, &later);
+    // A session that ends before the delay takes its will along: it is published then (MQTT-3.1.3-9).
+    let short = Connect::new(Version::V5, "short").property(&session_expiry_s(1));
+    let (_short, _) = fleet.connect(0, &short.will("gone/short", b"short", &delay(3_600)));
+    fleet.gateways[0].kill();
+    assert_eq!([heard(&mut listener), heard(&mut listener)], ["short", "later"]);
+}

@@ -67,6 +67,8 @@ impl Shard {
                 }
             }
             if self.phase == Phase::Stopped {
+                // Nobody waits for the word any more: it ends as if it had been declared dead, which whoever reaps will see to.
+                self.engine.handle_lease(LeaseWord::Buried, now);
                 break;
             }
         }

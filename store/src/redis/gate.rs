@@ -9,7 +9,7 @@
 //!
 //! A server that bounces a command has not carried it out, so it is held and sent again. Those behind it wait, until nothing
 //! is on its way on the former route: so none overtakes another. One that others have overtaken already, as a slot
-//! can come back while it is on its way, is refused.
+//! can come back while it is on its way, is refused; also if that happens while it is held.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -117,8 +117,8 @@ impl Gate {
 
     /// Waits until the command may leave again.
     pub(super) async fn hold(&self, number: u64, command: Cmd) -> Result<Flight, Failure> {
-        if self.carried_out.get().is_some_and(|last| last > number) {
-            return Err(Failure::Away("its slot has moved, and later requests were faster".into()));
+        if self.is_overtaken(number) {
+            return Err(overtaken());
         }
         let (leaves, left) = oneshot::channel();
         self.held.borrow_mut().get_or_insert_default().insert(number, Held { command, leaves });
@@ -133,9 +133,14 @@ impl Gate {
         }
     }
 
-    /// Opens: everything that was held leaves on this connection, in the order of its numbers.
+    /// Opens: everything that was held leaves on this connection, in the order of its numbers; but for what was overtaken while it was
+    /// held, by one that was on its way together with it and was not bounced.
     pub(super) fn open(self: &Rc<Self>, wire: &Rc<Wire>) {
         for (number, held) in self.held.take().unwrap_or_default() {
+            if self.is_overtaken(number) {
+                let _ = held.leaves.send(Err(overtaken()));
+                continue;
+            }
             let (gate, wire) = (Rc::clone(self), Rc::clone(wire));
             // A task that has used up its turn's budget would be told to wait before it has sent anything.
             let mut flight: Flight =
@@ -155,6 +160,15 @@ impl Gate {
             let _ = held.leaves.send(Err(Failure::Away(Rc::clone(why))));
         }
     }
+
+    /// Whether a later one has, or may have, been carried out.
+    fn is_overtaken(&self, number: u64) -> bool {
+        self.carried_out.get().is_some_and(|last| last > number)
+    }
+}
+
+fn overtaken() -> Failure {
+    Failure::Away("its slot has moved, and later requests were faster".into())
 }
 
 /// A command that a server may be carrying out.
@@ -286,6 +300,31 @@ mod tests {
             assert!(matches!(gate.send(0, Rc::clone(&wire), &command(0)).await.0, Err(Failure::Bounced(_))));
             assert!(gate.send(1, wire, &command(1)).await.0.is_ok(), "its slot has come back");
             assert!(matches!(gate.hold(0, command(0)).await, Err(Failure::Away(_))));
+        });
+    }
+
+    #[test]
+    fn one_that_is_overtaken_while_it_is_held_is_refused() {
+        run(async {
+            let (former, _) = server(&[MOVED, DONE]).await;
+            let (latter, asked) = server(&[DONE]).await;
+            let gate = Rc::new(Gate::new(Partition(0)));
+            let (first, second) = (command(0), command(1));
+            let mut bounced = Box::pin(gate.send(0, Rc::clone(&former), &first));
+            let mut faster = Box::pin(gate.send(1, former, &second));
+            assert!((&mut bounced).now_or_never().is_none());
+            assert!((&mut faster).now_or_never().is_none(), "both are on their way");
+            assert!(matches!(bounced.await.0, Err(Failure::Bounced(_))));
+            gate.close();
+            let mut held = Box::pin(gate.hold(0, command(0)));
+            let mut behind = Box::pin(gate.hold(2, command(2)));
+            assert!((&mut held).now_or_never().is_none() && (&mut behind).now_or_never().is_none());
+            assert!(faster.await.0.is_ok());
+            gate.until_landed().await;
+            gate.open(&latter);
+            assert!(matches!(held.await, Err(Failure::Away(_))));
+            assert!(behind.await.unwrap().await.0.is_ok());
+            assert_eq!(asked.recv().unwrap(), "2");
         });
     }
 

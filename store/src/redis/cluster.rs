@@ -1,5 +1,6 @@
 //! Which node of a cluster has which partition, as its nodes know it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
@@ -23,6 +24,27 @@ pub(super) struct Map {
     pub(super) nodes: BTreeSet<Address>,
     /// How much of the cluster's history the node knew that drew it.
     age: (bool, u64),
+}
+
+/// Nodes that may know the map: never more than the URL names and the latest map has, however often the others' addresses change.
+pub(super) struct Known {
+    seeds: BTreeSet<Address>,
+    latest: RefCell<BTreeSet<Address>>,
+}
+
+impl Known {
+    pub(super) fn new(seeds: &[Address]) -> Self {
+        Self { seeds: seeds.iter().cloned().collect(), latest: RefCell::default() }
+    }
+
+    /// Takes the nodes of a map in the place of the former one's.
+    pub(super) fn learn(&self, map: &Map) {
+        self.latest.borrow_mut().clone_from(&map.nodes);
+    }
+
+    pub(super) fn all(&self) -> BTreeSet<Address> {
+        &self.seeds | &*self.latest.borrow()
+    }
 }
 
 /// Asks these connections, and if none answers, these nodes. The one that knows most of the cluster's history is believed.
@@ -169,6 +191,24 @@ mod tests {
             assert_eq!(primary.as_deref(), expected, "{number}");
         }
         assert!(map.primaries.contains(&None));
+    }
+
+    #[test]
+    fn nodes_that_are_gone_from_the_map_are_forgotten_and_those_of_the_url_are_not() {
+        let address = |host: &str| Address { host: host.to_owned(), port: 1 };
+        let map = |host: &str| {
+            let ranges = Value::Array(vec![Value::Array(vec![
+                Value::Int(0),
+                Value::Int(i64::from(SLOTS) - 1),
+                node(host, 1),
+            ])]);
+            read(&address("asked"), &ranges, (true, 1)).unwrap()
+        };
+        let known = Known::new(&[address("seed")]);
+        for number in 0..100 {
+            known.learn(&map(&format!("pod-{number}")));
+        }
+        assert_eq!(known.all(), BTreeSet::from([address("pod-99"), address("seed")]));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! lost: requests of one client would overtake each other, and one might be carried out twice (rule 1 of the contract).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::answer::Answer;
-use super::cluster::{self, Map};
+use super::cluster::{self, Known, Map};
 use super::connect::{Dialler, Peer};
 use super::gate::Gate;
 use super::library::Library;
@@ -45,8 +44,7 @@ const MAP_AT_MOST_EVERY: Duration = Duration::from_millis(50);
 enum Finder {
     Server(Address),
     Sentinels(Sentinels),
-    /// All nodes that are known, and those that the URL names.
-    Cluster(RefCell<BTreeSet<Address>>),
+    Cluster(Known),
 }
 
 /// All connections, and who takes which.
@@ -83,7 +81,7 @@ impl Routes {
             Form::Sentinel { sentinels, name, login } => {
                 Finder::Sentinels(Sentinels::new(sentinels, name, login))
             }
-            Form::Cluster { seeds } => Finder::Cluster(RefCell::new(seeds.iter().cloned().collect())),
+            Form::Cluster { seeds } => Finder::Cluster(Known::new(seeds)),
         };
         let this = Self {
             gates: Partition::all().map(|partition| Rc::new(Gate::new(partition))).collect(),
@@ -101,8 +99,7 @@ impl Routes {
             has_lost: Cell::new(false),
         };
         if let Finder::Cluster(nodes) = &this.finder {
-            let seeds = nodes.borrow().clone();
-            let map = cluster::draw(&this.dialler, vec![], &seeds).await?;
+            let map = cluster::draw(&this.dialler, vec![], &nodes.all()).await?;
             if map.primaries.contains(&None) {
                 let (server, why) = (this.dialler.url.shown(), "nobody serves some of its slots".to_owned());
                 return Err(OpenError::RedisRefused { server, why });
@@ -328,8 +325,8 @@ impl Routes {
                 let links = self.links.borrow().clone();
                 let known =
                     links.iter().filter_map(|link| Some((link.address()?, link.wire().ok()?.connection())));
-                let (known, nodes) = (known.collect(), nodes.borrow().clone());
-                match cluster::draw(&self.dialler, known, &nodes).await {
+                let known = known.collect();
+                match cluster::draw(&self.dialler, known, &nodes.all()).await {
                     Ok(map) => self.follow(&map),
                     Err(_) => self.is_outdated.set(true),
                 }
@@ -353,7 +350,7 @@ impl Routes {
     /// Leads partitions where a map says, and lets go of nodes that have none.
     fn follow(&self, map: &Map) {
         let Finder::Cluster(nodes) = &self.finder else { return };
-        nodes.borrow_mut().extend(map.nodes.iter().cloned());
+        nodes.learn(map);
         let mut links = self.links.borrow_mut();
         for (gate, primary) in self.gates.iter().zip(&map.primaries) {
             // During an election nobody has the slot; it may yet be who had it.

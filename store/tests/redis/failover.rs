@@ -5,7 +5,7 @@ use holdfast_wire::ids::{ClientId, Epoch, Owner, ShardId};
 use holdfast_wire::mqtt::QoS::AtLeastOnce;
 use holdfast_wire::session_record::SessionRecord;
 
-use crate::redis_server::RedisServer;
+use crate::redis_server::{RedisServer, until};
 use crate::world::{ALICE, BOB, BOUNDS, Bench, at, device, filter, open, subscription};
 
 fn text(number: u64) -> Vec<u8> {
@@ -77,6 +77,39 @@ fn a_reaped_session_whose_reaper_died_still_leaves_its_streams() {
     assert_eq!(bench.durable_filters(), [Box::from("a")], "nobody has told the stream");
     bench.pass_s(5);
     assert!(bench.durable_filters().is_empty());
+}
+
+/// The streams' server could die with a leave that it has told nobody of, while the session's has struck it out.
+#[test]
+fn a_leave_is_owed_until_the_replicas_have_it() {
+    let server = RedisServer::start("--repl-diskless-sync-delay 0");
+    let follow = || RedisServer::start(&format!("--replicaof 127.0.0.1 {}", server.port()));
+    let has_replica = || {
+        let info: String = redis::cmd("INFO").arg("replication").query(&mut server.connection()).unwrap();
+        info.contains("state=online")
+    };
+    let bench = Bench::redis_at(&format!("{}?replicas=1", server.url()));
+    let owed = || {
+        let mut connection = server.connection();
+        let due = bench.keys().into_iter().filter(|key| key.ends_with(":due"));
+        let due = due.flat_map(|key| {
+            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query::<Vec<Vec<u8>>>(&mut connection).unwrap()
+        });
+        due.filter(|member| member.starts_with(b"L")).count()
+    };
+    let replica = follow();
+    until("there is a replica", has_replica);
+    let epoch = bench.subscriber("d", "a");
+    bench.close("d", epoch, 60);
+    drop(replica);
+    until("the replica is gone", || !has_replica());
+    bench.pass_s(60);
+    assert!(bench.durable_filters().is_empty(), "the session is over");
+    assert_eq!(owed(), 1, "nobody else knows that the reader has left");
+    let _replica = follow();
+    until("there is a replica again", has_replica);
+    bench.pass_s(5);
+    assert_eq!(owed(), 0);
 }
 
 #[test]

@@ -312,10 +312,12 @@ export('resume', function(keys, args)
   return { 'ok', cursor }
 end, { 'allow-oom' })
 
--- filter, reader: it reads no longer; the last one takes the stream with it.
+-- filter, reader: it reads no longer; the last one takes the stream with it. Something is written even if it has left before: who then
+-- waits for the replicas waits for that leave too, of which they may not have heard.
 export('leave', function(keys, args)
   local partition, filter, reader = keys[1], args[1], args[2]
   local stream = 'f' .. filter
+  redis.call('HINCRBY', count_key(partition), 'b', 0)
   local first = first_and_bytes(partition, stream)
   if not first then return { 'none', stream_bytes(partition) } end
   if is_group(filter) then

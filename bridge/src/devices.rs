@@ -10,7 +10,7 @@
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
+use crate::push::problem::{Kind, Problem};
 use crate::store_requests::ask;
 
 /// Sessions on a page, unless the query says otherwise.
@@ -58,7 +59,7 @@ async fn list(
 ) -> Response {
     let request = match query.map_err(|rejected| rejected.body_text()).and_then(|Query(query)| read(query)) {
         Ok(request) => request,
-        Err(why) => return problem(StatusCode::BAD_REQUEST, &why),
+        Err(why) => return Problem::new(Kind::Invalid, why).into_response(),
     };
     let ListRequest { owner, page, sessions_max, connected } = request;
     match ask(&*bridge.core().store, Request::Sessions { owner, page, sessions_max }).await {
@@ -68,8 +69,10 @@ async fn list(
             let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
             Json(json!({ "devices": devices, "next": next })).into_response()
         }
-        Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, "the store answered another question"),
-        Err(error) => unavailable(&error),
+        Ok(_) => Problem::new(Kind::StoreUnreadable, "the store answered another question").into_response(),
+        // Only a page can be what it does not understand.
+        Err(StoreError::Unreadable(why)) => Problem::new(Kind::Invalid, why).into_response(),
+        Err(error) => Problem::from(&error).into_response(),
     }
 }
 
@@ -112,24 +115,24 @@ type ClientPath = Result<Path<String>, PathRejection>;
 async fn show(State(bridge): State<BridgeHandle>, client: ClientPath) -> Response {
     let client = match client_id(client) {
         Ok(client) => client,
-        Err((status, detail)) => return problem(status, detail),
+        Err((kind, detail)) => return Problem::new(kind, detail).into_response(),
     };
     match lookup(bridge.core(), &client).await {
         Ok(Some(session)) => Json(whole(&client, &session)).into_response(),
-        Ok(None) => problem(StatusCode::NOT_FOUND, "no such session"),
-        Err(error) => unavailable(&error),
+        Ok(None) => Problem::new(Kind::NotFound, "no such session").into_response(),
+        Err(error) => Problem::from(&error).into_response(),
     }
 }
 
 async fn disconnect(State(bridge): State<BridgeHandle>, client: ClientPath) -> Response {
     let client = match client_id(client) {
         Ok(client) => client,
-        Err((status, detail)) => return problem(status, detail),
+        Err((kind, detail)) => return Problem::new(kind, detail).into_response(),
     };
     let owner = match lookup(bridge.core(), &client).await {
         Ok(Some(SessionInfo { owner: Some(owner), .. })) => owner,
-        Ok(_) => return problem(StatusCode::NOT_FOUND, "the device is not connected"),
-        Err(error) => return unavailable(&error),
+        Ok(_) => return Problem::new(Kind::NotFound, "the device is not connected").into_response(),
+        Err(error) => return Problem::from(&error).into_response(),
     };
     let told = match bridge.core().peers.of_shard(owner) {
         Some(peer) => peer.send_record(&ToGateway::Disconnect(&client)).await.is_ok(),
@@ -139,18 +142,16 @@ async fn disconnect(State(bridge): State<BridgeHandle>, client: ClientPath) -> R
         StatusCode::ACCEPTED.into_response()
     } else {
         let detail = format!("node {} has no link to this bridge now; try again", owner.node);
-        problem(StatusCode::SERVICE_UNAVAILABLE, &detail)
+        Problem::new(Kind::Busy, detail).into_response()
     }
 }
 
 /// The client, or the problem with it.
-fn client_id(client: ClientPath) -> Result<ClientId, (StatusCode, &'static str)> {
+fn client_id(client: ClientPath) -> Result<ClientId, (Kind, &'static str)> {
     match client {
-        Ok(Path(client)) if client.len() > ClientId::BYTES_MAX => {
-            Err((StatusCode::NOT_FOUND, "no such session"))
-        }
+        Ok(Path(client)) if client.len() > ClientId::BYTES_MAX => Err((Kind::NotFound, "no such session")),
         Ok(Path(client)) => Ok(ClientId::new(&client)),
-        Err(_) => Err((StatusCode::BAD_REQUEST, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
+        Err(_) => Err((Kind::Invalid, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
     }
 }
 
@@ -195,19 +196,6 @@ fn whole(client: &str, session: &SessionInfo) -> Value {
 
 fn node(owner: Owner) -> String {
     owner.node.to_string()
-}
-
-fn unavailable(error: &StoreError) -> Response {
-    match error {
-        StoreError::Unreadable(why) => problem(StatusCode::BAD_REQUEST, why),
-        error => problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
-    }
-}
-
-fn problem(status: StatusCode, detail: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or("error");
-    let body = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::Positions;
 use holdfast_wire::message::SharedMessage;
@@ -23,33 +24,87 @@ pub(crate) struct Published {
     pub(crate) streams_full: usize,
 }
 
-/// Publishes; an error means that nobody was promised anything and it may be tried again.
+/// A message of our own on its way, over as many tries as it takes: what has answered is not asked again. So no stream has it twice because
+/// another one was away.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    message: SharedMessage,
+    /// Streams that have answered.
+    answered: Vec<StreamKey>,
+    positions: Positions,
+    streams_full: usize,
+    is_retained: bool,
+}
+
+impl Publication {
+    pub(crate) fn new(message: SharedMessage) -> Self {
+        Self {
+            message,
+            answered: Vec::new(),
+            positions: Positions::new(),
+            streams_full: 0,
+            is_retained: false,
+        }
+    }
+
+    pub(crate) fn message(&self) -> &SharedMessage {
+        &self.message
+    }
+
+    /// Publishes, or goes on with it. A temporary error means that nobody was promised anything, and that it may be tried again; what went out
+    /// live is never followed by one.
+    pub(crate) async fn publish(&mut self, core: &Arc<Core>) -> Result<Published, StoreError> {
+        self.append(core).await?;
+        if self.message.view().retain && !self.is_retained {
+            ask(&*core.store, Request::Retain { message: self.message.clone() }).await?;
+            self.is_retained = true;
+        }
+        let reached = fan_out(core, &self.message, &self.positions, None).await;
+        let shards = reached.shards;
+        if reached.kept().await != 0 {
+            // It was asked until it had room, so this is for good.
+            return Err(StoreError::Unreadable("a group's stream did not take the message".to_owned()));
+        }
+        Ok(Published { shards, streams: self.positions.len(), streams_full: self.streams_full })
+    }
+
+    /// Appends it to each stream that has not answered yet, by a request of its own, so that it is known which ones have it.
+    async fn append(&mut self, core: &Core) -> Result<(), StoreError> {
+        let view = self.message.view();
+        let owes = core.owes(view.topic, view.qos);
+        let mut streams = owes.streams;
+        if let Some(client) = owes.device {
+            let lookup = Request::Lookup { client: ClientId::new(&client) };
+            if let Reply::Session(session) = ask(&*core.store, lookup).await? {
+                streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
+            }
+        }
+        streams.retain(|stream| !self.answered.contains(stream));
+        let asked = streams.iter().map(|stream| {
+            let (streams, message) = (vec![stream.clone()], self.message.clone());
+            ask(&*core.store, Request::Append { streams, message, collapse_key: None })
+        });
+        let answers = join_all(asked).await;
+        let mut failed = None;
+        for (stream, answer) in streams.into_iter().zip(answers) {
+            match answer {
+                Ok(reply) => {
+                    if let Reply::Appended { at, full } = reply {
+                        self.positions.extend(at);
+                        self.streams_full += full.len();
+                    }
+                    self.answered.push(stream);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Publishes in one try.
 pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result<Published, StoreError> {
-    let view = message.view();
-    let owes = core.owes(view.topic, view.qos);
-    let mut streams = owes.streams;
-    if let Some(client) = owes.device {
-        let lookup = Request::Lookup { client: ClientId::new(&client) };
-        if let Reply::Session(session) = ask(&*core.store, lookup).await? {
-            streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
-        }
-    }
-    let (mut positions, mut streams_full) = (Positions::new(), 0);
-    if !streams.is_empty() {
-        let append = Request::Append { streams, message: message.clone(), collapse_key: None };
-        if let Reply::Appended { at, full } = ask(&*core.store, append).await? {
-            (positions, streams_full) = (at, full.len());
-        }
-    }
-    if view.retain {
-        ask(&*core.store, Request::Retain { message: message.clone() }).await?;
-    }
-    let reached = fan_out(core, message, &positions, None).await;
-    let shards = reached.shards;
-    if reached.kept().await != 0 {
-        return Err(StoreError::Unavailable("a group's stream did not take the message".to_owned()));
-    }
-    Ok(Published { shards, streams: positions.len(), streams_full })
+    Publication::new(message.clone()).publish(core).await
 }
 
 /// The stream of a device whose persistent session holds, with QoS > 0, a filter that matches and that none of `streams` covers.

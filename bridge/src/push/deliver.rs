@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::outcome::{PushOutcome, Refusal};
 use super::request::PushError;
 use crate::core::{Core, now_ms};
-use crate::fanout::{self, Published};
+use crate::fanout::{Publication, Published};
 use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
@@ -58,13 +58,16 @@ impl Patience {
     }
 }
 
-/// Pushes to all that subscribe to the message's topic.
-pub(super) async fn to_topic(core: &Arc<Core>, message: &SharedMessage) -> Result<PushOutcome, PushError> {
-    if message.view().is_expired(now_ms()) {
+/// Pushes to all that subscribe to the message's topic, or goes on with it.
+pub(super) async fn to_topic(
+    core: &Arc<Core>,
+    publication: &mut Publication,
+) -> Result<PushOutcome, PushError> {
+    if publication.message().view().is_expired(now_ms()) {
         return Ok(PushOutcome::Expired);
     }
-    let published = fanout::publish(core, message).await.map_err(PushError::Store)?;
-    let Published { shards, streams, streams_full } = published;
+    let Published { shards, streams, streams_full } =
+        publication.publish(core).await.map_err(PushError::Store)?;
     Ok(PushOutcome::Accepted { shards, streams, streams_full })
 }
 

@@ -1,6 +1,6 @@
 //! One outcome for each id: remembered for a while, and waited for together while it is not known.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -32,12 +32,14 @@ impl Standing {
 pub(super) struct Outcomes {
     config: PushConfig,
     by_id: HashMap<Box<str>, Known>,
-    /// Ids in the order they came; an id that was forgotten meanwhile does no harm.
-    order: VecDeque<(Instant, Box<str>)>,
+    /// The same ids in the order they came, by their place in it.
+    order: BTreeMap<u64, (Instant, Box<str>)>,
+    next_place: u64,
 }
 
 #[derive(Debug)]
 struct Known {
+    place: u64,
     fingerprint: u64,
     outcome: watch::Receiver<Standing>,
     /// When the outcome came: a walk through a group takes its time, and may be asked after when it is over.
@@ -54,7 +56,7 @@ pub(super) enum Entered {
 
 impl Outcomes {
     pub(super) fn new(config: PushConfig) -> Self {
-        Self { config, by_id: HashMap::new(), order: VecDeque::new() }
+        Self { config, by_id: HashMap::new(), order: BTreeMap::new(), next_place: 0 }
     }
 
     /// A push came with this id.
@@ -67,8 +69,9 @@ impl Outcomes {
             return Ok(Entered::Known(known.outcome.clone()));
         }
         let (tell, outcome) = watch::channel(Standing::InFlight);
-        self.by_id.insert(id.into(), Known { fingerprint, outcome: outcome.clone(), since: None });
-        self.order.push_back((now, id.into()));
+        let place = self.place();
+        self.by_id.insert(id.into(), Known { place, fingerprint, outcome: outcome.clone(), since: None });
+        self.order.insert(place, (now, id.into()));
         Ok(Entered::First(tell, outcome))
     }
 
@@ -79,26 +82,43 @@ impl Outcomes {
         }
     }
 
-    /// Nothing came of it; the id may be used again.
+    /// Nothing came of it; the id may be used again, and crowds nobody out.
     pub(super) fn forget(&mut self, id: &str) {
-        self.by_id.remove(id);
+        if let Some(known) = self.by_id.remove(id) {
+            self.order.remove(&known.place);
+        }
+    }
+
+    /// The one behind all others.
+    fn place(&mut self) -> u64 {
+        self.next_place += 1;
+        self.next_place
     }
 
     fn forget_old(&mut self, now: Instant) {
         for _ in 0..self.order.len() {
-            let Some((since, _)) = self.order.front() else { return };
+            let Some(first) = self.order.first_entry() else { return };
             let age_max = self.config.outcome_age_max;
             let is_aged = |since: Instant| now.saturating_duration_since(since) > age_max;
-            let is_crowded = self.order.len() >= self.config.outcomes_max;
-            if !is_aged(*since) && !is_crowded {
+            let is_crowded = self.by_id.len() >= self.config.outcomes_max;
+            if !is_aged(first.get().0) && !is_crowded {
                 return;
             }
-            let Some((_, id)) = self.order.pop_front() else { return };
-            match self.by_id.get(&id).map(|known| known.since) {
-                Some(None) => self.order.push_back((now, id)),
-                Some(Some(since)) if !is_aged(since) && !is_crowded => self.order.push_back((since, id)),
-                _ => drop(self.by_id.remove(&id)),
+            let (_, id) = first.remove();
+            let stays = match self.by_id.get(&id).map(|known| known.since) {
+                Some(None) => Some(now),
+                Some(Some(since)) if !is_aged(since) && !is_crowded => Some(since),
+                _ => None,
+            };
+            let Some(since) = stays else {
+                self.by_id.remove(&id);
+                continue;
+            };
+            let place = self.place();
+            if let Some(known) = self.by_id.get_mut(&id) {
+                known.place = place;
             }
+            self.order.insert(place, (since, id));
         }
     }
 }
@@ -155,6 +175,20 @@ mod tests {
         assert!(is_known(&mut outcomes, "in flight", later));
         first(&mut outcomes, "9", later);
     }
+
+    #[test]
+    fn tries_that_came_to_nothing_crowd_no_outcome_out() {
+        let (mut outcomes, now) = (outcomes(3), Instant::now());
+        let tell = first(&mut outcomes, "known", now);
+        end(&mut outcomes, "known", &tell, now);
+        for _ in 0..100 {
+            first(&mut outcomes, "tried again and again", now);
+            outcomes.forget("tried again and again");
+        }
+        assert!(is_known(&mut outcomes, "known", now));
+        assert_eq!((outcomes.order.len(), outcomes.by_id.len()), (1, 1));
+    }
+
     #[test]
     fn an_outcome_is_remembered_from_the_moment_it_is_known() {
         let (mut outcomes, now) = (outcomes(10), Instant::now());

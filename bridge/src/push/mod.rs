@@ -1,10 +1,12 @@
 //! Pushes: a notification on its way down to one device, to a topic or to a group, with exactly one outcome (promise P6).
 //!
 //! `request` says what may be asked and `outcome` what is answered, `body` reads it from JSON, `idempotency` sees to one outcome for each id,
-//! `deliver` brings it about, `walk` does so for a group, `http` speaks HTTP; those that come by Kafka or in a batch stay with `until_known`.
+//! `carry` takes it there over as many tries as it takes, `deliver` to a device or a topic, `walk` to a group; `http` speaks HTTP; those that come by
+//! Kafka or in a batch stay with `until_known`.
 //! Knows the store, the fan-out and peers; neither sockets nor sinks.
 
 pub(crate) mod body;
+mod carry;
 mod deliver;
 mod http;
 mod idempotency;
@@ -29,7 +31,7 @@ use crate::config::PushConfig;
 use crate::core::{Core, now_ms};
 use crate::metrics as names;
 use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
-use deliver::Patience;
+use carry::{Carry, Tries};
 use idempotency::{Entered, Outcomes, Standing};
 use walk::Listener;
 
@@ -119,7 +121,8 @@ fn begin_by_request(
     let acknowledged_within = is_group.then_some(core.config.push.acknowledged_within);
     let terms = Terms { asked_ms: now_ms(), acknowledged_within, has_receipt: false, is_remembered: true };
     let permit = || Arc::clone(&core.pushes.in_flight).try_acquire_owned().map_err(|_| PushError::Busy);
-    let standing = begin(core, runtime, &id, request, terms, || permit().map(Some), listener)?;
+    let carry = Carry { request: Arc::new(request), terms, listener, tries: Tries::One };
+    let standing = begin(core, runtime, &id, carry, || permit().map(Some))?;
     Ok((id, standing))
 }
 
@@ -137,15 +140,18 @@ pub(crate) async fn until_known(
     request: PushRequest,
     terms: Terms,
 ) -> Result<PushOutcome, PushError> {
+    let request = Arc::new(request);
     let mut retry_after = RETRY_MIN;
     loop {
-        let runtime = Handle::current();
-        let mut standing = begin(core, &runtime, id, request.clone(), terms, || Ok(None), None)?;
+        let carry =
+            Carry { request: Arc::clone(&request), terms, listener: None, tries: Tries::UntilAnswered };
+        let mut standing = begin(core, &Handle::current(), id, carry, || Ok(None))?;
         let known = match standing.wait_for(Standing::is_known).await {
             Ok(standing) => standing.clone(),
             Err(_) => return Err(PushError::Stopped),
         };
         match known {
+            // Of a request of its own with the same id, which is over with it.
             Standing::Known(Err(PushError::Store(error))) if is_temporary(&error) => {
                 metrics::counter!(names::STORE_RETRIES).increment(1);
                 tokio::time::sleep(retry_after).await;
@@ -162,11 +168,10 @@ fn begin(
     core: &Arc<Core>,
     runtime: &Handle,
     id: &str,
-    request: PushRequest,
-    terms: Terms,
+    carry: Carry,
     permit: impl FnOnce() -> Result<Option<OwnedSemaphorePermit>, PushError>,
-    listener: Option<Listener>,
 ) -> Result<watch::Receiver<Standing>, PushError> {
+    let (terms, request) = (carry.terms, Arc::clone(&carry.request));
     request.check(core)?;
     let (tell, standing) = if terms.is_remembered {
         match core.pushes.outcomes().enter(id, request.fingerprint(), Instant::now())? {
@@ -177,12 +182,12 @@ fn begin(
         watch::channel(Standing::InFlight)
     };
     let permit = permit().inspect_err(|_| core.pushes.outcomes().forget(id))?;
-    let (core, id, request) = (Arc::clone(core), id.to_owned(), Arc::new(request));
+    let (core, id) = (Arc::clone(core), id.to_owned());
     runtime.spawn(async move {
         let held = || {
             tell.send_replace(Standing::Held);
         };
-        let outcome = carry_out(&core, &request, terms, listener, &held).await;
+        let outcome = carry.out(&core, &held).await;
         match &outcome {
             Ok(outcome) => {
                 core.pushes.outcomes().known(&id, Instant::now());
@@ -199,29 +204,4 @@ fn begin(
         drop(permit);
     });
     Ok(standing)
-}
-
-/// Brings a valid push to its outcome.
-async fn carry_out(
-    core: &Arc<Core>,
-    request: &Arc<PushRequest>,
-    terms: Terms,
-    listener: Option<Listener>,
-    held: &(dyn Fn() + Sync),
-) -> Result<PushOutcome, PushError> {
-    let outcome = match &request.target {
-        PushTarget::Device(client) => {
-            let message = request.message(core, &request.topic_for(core, client)?, terms.asked_ms);
-            let until = terms.acknowledged_within.map(|within| Instant::now() + within);
-            let collapse_key = request.collapse_key.as_deref();
-            deliver::to_device(core, client, &message, collapse_key, Patience { until }, held).await?
-        }
-        PushTarget::Topic(topic) => {
-            deliver::to_topic(core, &request.message(core, topic, terms.asked_ms)).await?
-        }
-        // Each member's push is counted by itself.
-        PushTarget::Group(group) => return walk::to_group(core, group, request, terms, listener).await,
-    };
-    metrics::counter!(names::PUSHES, "outcome" => outcome.name()).increment(1);
-    Ok(outcome)
 }

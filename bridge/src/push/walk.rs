@@ -26,8 +26,8 @@ use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_te
 
 /// Members on a page.
 const PAGE_MEMBERS: u32 = 1_000;
-/// Who listens to members' outcomes and takes none for so long is given up; the walk goes on.
-const LISTENER_STUCK_AFTER: Duration = Duration::from_secs(30);
+/// Who listens to outcomes and takes none for so long is given up; a walk goes on, a batch ends.
+pub(super) const LISTENER_STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// Where members' outcomes are told as they come.
 pub(super) type Listener = mpsc::Sender<(ClientId, PushOutcome)>;

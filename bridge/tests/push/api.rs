@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -75,6 +75,13 @@ impl LinesAnswer {
     /// A handle that sends on from another thread.
     pub(crate) fn writer(&self) -> TcpStream {
         self.reader.get_ref().try_clone().unwrap()
+    }
+
+    /// Hangs up, and waits until the server has noticed.
+    pub(crate) fn hang_up(mut self) {
+        self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
+        // It may end with a reset as well.
+        let _ = self.reader.read_to_end(&mut Vec::new());
     }
 
     /// Waits until the answer has begun.

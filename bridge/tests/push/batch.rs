@@ -1,15 +1,20 @@
 //! `POST /v1/push/batch`: a push a line, a result a line.
 
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
-use holdfast_wire::link::Outcome;
+use holdfast_store::{ReplyTo, Store};
+use holdfast_wire::link::{InterestKind, Outcome};
 use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Reply, Request, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::{Api, as_lines, bounded, deliver, numbered};
-use crate::shard::{DEADLINE, Rig, owner};
+use crate::shard::{DEADLINE, Heard, Rig, memory_store, owner};
 
 const BATCH: &str = "POST /v1/push/batch";
 
@@ -135,21 +140,75 @@ fn whoever_hangs_up_ends_what_has_not_begun() {
     let answer = api.lines(BATCH, &as_lines(&pushes));
     let (delivery, _, payload) = numbered(shard.hear());
     assert_eq!(payload, "0");
-    drop(answer);
-    // With 63 others there is a place once this one has ended.
+    answer.hang_up();
+    // With 63 others there is a place once this one is over.
     let others: Vec<_> = (0..63).map(|_| api.open(BATCH, 1).begun()).collect();
+    assert_eq!(api.request(BATCH, "", "").0, 503, "what has begun keeps the place");
+    shard.report(delivery, Outcome::Delivered);
     let deadline = Instant::now() + DEADLINE;
     while api.request(BATCH, "", "").0 == 503 {
         assert!(Instant::now() < deadline, "the batch goes on");
         std::thread::yield_now();
     }
     drop(others);
-    shard.report(delivery, Outcome::Delivered);
     let sender = api.post_later(json!({ "device": "d", "payload": "after" }));
     let (delivery, _, payload) = numbered(shard.hear());
     assert_eq!(payload, "after", "no other line of the batch was pushed");
     shard.report(delivery, Outcome::Delivered);
     assert_eq!(sender.join().unwrap().0, 200);
+}
+
+#[test]
+fn a_push_to_a_topic_is_appended_once_and_sent_once_over_many_tries() {
+    let store = Arc::new(Halting { store: memory_store(), refusals: AtomicUsize::new(4) });
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    rig.session("one", owner(1), &["news/#"]);
+    rig.session("other", owner(1), &["news/+"]);
+    shard.announce(InterestKind::Filter, "news/#", true);
+    shard.announce(InterestKind::Filter, "news/+", true);
+    let push = json!({ "topic": "news/1", "payload": "once", "retain": true, "id": "n" });
+    let lines = api.lines(BATCH, &as_lines([push])).rest();
+    assert_eq!((&lines[0]["outcome"], &lines[0]["streams"]), (&json!("accepted"), &json!(2)), "{lines:?}");
+    assert_eq!(store.refusals.load(Ordering::Acquire), 0, "it was refused");
+    for filter in ["news/#", "news/+"] {
+        assert_eq!(rig.stream(StreamKey::Filter(filter.into())), ["once"], "{filter}");
+    }
+    let Heard::Deliver { positions, payload, .. } = shard.hear() else { panic!("no delivery") };
+    assert_eq!((positions.len(), &*payload), (2, "once"));
+    // Nothing but the first was ever sent.
+    shard.announce(InterestKind::Filter, "x", false);
+}
+
+/// Twice it is away for one of two streams, then twice for what is retained.
+struct Halting {
+    store: Arc<dyn Store>,
+    refusals: AtomicUsize,
+}
+
+impl Store for Halting {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        let is_second = |streams: &[StreamKey]| streams.contains(&StreamKey::Filter("news/+".into()));
+        let left = self.refusals.load(Ordering::Acquire);
+        let refuses = match &request {
+            Request::Append { streams, .. } => is_second(streams) && left > 2,
+            Request::Retain { .. } => left > 0,
+            _ => false,
+        };
+        if !refuses {
+            return self.store.submit(request, reply);
+        }
+        self.refusals.fetch_sub(1, Ordering::AcqRel);
+        let refuse = move |_| reply(Err(StoreError::Unavailable("a part of it is away".to_owned())));
+        match request {
+            // What it was asked beside that, it does.
+            Request::Append { mut streams, message, collapse_key } => {
+                streams.retain(|stream| !is_second(std::slice::from_ref(stream)));
+                self.store.submit(Request::Append { streams, message, collapse_key }, Box::new(refuse));
+            }
+            _ => refuse(Ok(Reply::Done)),
+        }
+    }
 }
 
 #[test]

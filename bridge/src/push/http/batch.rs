@@ -5,7 +5,8 @@
 //!                    └ full: no more is read                                    └ nobody reads: the window stays full
 //! ```
 //!
-//! So a batch of any length costs the memory of its window. Whoever hangs up ends it: what has begun goes on, the rest is not read.
+//! So a batch of any length costs the memory of its window. Whoever hangs up, or reads no results for a while, ends it: what has begun goes on and keeps the
+//! batch's place until it is done, the rest is not read.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,8 +87,8 @@ pub(super) async fn handle(
             results,
             tells_each: wish.results != Some(Results::Counts),
             so_far: Mutex::default(),
+            _place: place,
         }),
-        _place: place,
     };
     bridge.runtime().spawn(batch.run(LineReader::new(body, body_bytes_max)));
     Ok(response)
@@ -100,7 +101,6 @@ struct Batch {
     /// A permit for each byte of them.
     bytes: Arc<Semaphore>,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
 }
 
 struct Shared {
@@ -108,6 +108,8 @@ struct Shared {
     results: Lines,
     tells_each: bool,
     so_far: Mutex<SoFar>,
+    /// Free again with the last push that has begun: so there are never more windows than places.
+    _place: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -119,6 +121,7 @@ struct SoFar {
 impl Batch {
     async fn run(self, mut lines: LineReader) {
         tokio::select! {
+            biased;
             // What has begun goes on in tasks of its own.
             () = self.shared.results.closed() => {}
             () = self.read(&mut lines) => {}
@@ -219,7 +222,7 @@ impl Shared {
 pub(super) fn operation(schemas: &mut SchemaGenerator) -> Operation {
     let about = "One push a line, as in `POST /v1/push`; each waits for its outcome, and `wait_ms` has no meaning. Results come in the order in which \
         they are known, with the number of their line; read them while you send. `results=counts` tells the last line alone. A client that \
-        hangs up ends the batch: what has begun goes on, the rest is not read.";
+        hangs up, or reads nothing for 30 s while results wait, ends the batch: what has begun goes on, the rest is not read.";
     Operation::new("post", "/v1/push/batch", "pushBatch", "Push many, a line each", about)
         .query::<Results>(schemas, "results", "Each result (the default), or their counts.")
         .takes::<Body>(schemas, Form::JsonLines.content_type())

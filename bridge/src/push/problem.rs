@@ -116,7 +116,7 @@ impl Kind {
                 "The session store holds what this release cannot read. See to the store."
             }
             Self::StoreFull => {
-                "The session store has no room for it, or the group would have too many members."
+                "The session store has no room for it, or the group would have too many members. A push to a topic may have been stored in part."
             }
             Self::InDoubt => {
                 "The session store did not confirm that it keeps the push, and may keep it all the same. The bridge goes on trying; ask again with the same id to hear the outcome."
@@ -139,6 +139,16 @@ impl Kind {
 
     pub(crate) fn status(self) -> StatusCode {
         self.row().1
+    }
+}
+
+impl From<&StoreError> for Kind {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Full(_) => Self::StoreFull,
+            StoreError::Unreadable(_) => Self::StoreUnreadable,
+            _ => Self::StoreAway,
+        }
     }
 }
 
@@ -193,8 +203,7 @@ impl From<&PushError> for Problem {
             PushError::Invalid(_) => Kind::Invalid,
             PushError::IdReused(_) => Kind::IdReused,
             PushError::Busy => Kind::Busy,
-            PushError::Store(StoreError::Unreadable(_)) => Kind::StoreUnreadable,
-            PushError::Store(_) => Kind::StoreAway,
+            PushError::Store(error) => Kind::from(error),
             PushError::Held { .. } => Kind::InDoubt,
             PushError::Stopped => Kind::Stopping,
             PushError::StillInFlight { .. } => Kind::InFlight,
@@ -209,12 +218,7 @@ impl From<&PushError> for Problem {
 
 impl From<&StoreError> for Problem {
     fn from(error: &StoreError) -> Self {
-        let kind = match error {
-            StoreError::Full(_) => Kind::StoreFull,
-            StoreError::Unreadable(_) => Kind::StoreUnreadable,
-            _ => Kind::StoreAway,
-        };
-        Self::new(kind, error.to_string())
+        Self::new(Kind::from(error), error.to_string())
     }
 }
 

@@ -193,6 +193,9 @@ fn what_the_store_may_have_kept_is_not_refused() {
     let (status, problem) = api.post(&body);
     assert_eq!((status, &problem["id"]), (503, &json!("in doubt")), "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("its outcome is not known"), "{problem}");
+    rig.shard(1).announce(InterestKind::Filter, "news", true);
+    let (status, problem) = api.post(&json!({ "topic": "news", "payload": "1" }));
+    assert_eq!((status, &problem["type"]), (507, &json!("/v1/problems/store-full")), "{problem}");
     let (status, body_expired) =
         api.post(&json!({ "device": "away", "payload": "2", "ttl_s": 1, "id": "short" }));
     assert_eq!((status, &body_expired["outcome"]), (410, &json!("expired")));

@@ -277,7 +277,7 @@ fn client(text: Vec<u8>, form: Form) -> Result<String, Problem> {
 
 pub(super) fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
     const MEMBERS: &str = "/v1/groups/{group}/members";
-    let store = [Kind::Invalid, Kind::StoreAway, Kind::StoreUnreadable];
+    let store = [Kind::Invalid, Kind::StoreAway, Kind::StoreUnreadable, Kind::StoreFull];
     let list = "In no particular order. One that is there all the while is on one page; one that comes or goes meanwhile may be. A group without \
         members does not exist, and has none.";
     let about = "As a list, of at most `push.body_bytes_max` bytes, or as any number of lines; a request that went wrong may be made again.";
@@ -286,14 +286,8 @@ pub(super) fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
         ("put", "addMembers", "Take clients into a group", "they are in it"),
         ("delete", "removeMembers", "Take clients out of a group", "they are not in it"),
     ] {
-        let problems = [
-            Kind::Malformed,
-            Kind::Timeout,
-            Kind::TooLarge,
-            Kind::UnsupportedMediaType,
-            Kind::StoreFull,
-            Kind::Stopping,
-        ];
+        let problems =
+            [Kind::Malformed, Kind::Timeout, Kind::TooLarge, Kind::UnsupportedMediaType, Kind::Stopping];
         let change = Operation::new(method, MEMBERS, name, title, about)
             .takes::<Clients>(schemas, Form::Json.content_type())
             .takes::<String>(schemas, Form::JsonLines.content_type())

@@ -156,6 +156,7 @@ pub(super) fn operation(schemas: &mut SchemaGenerator) -> Operation {
                 Kind::Busy,
                 Kind::StoreAway,
                 Kind::StoreUnreadable,
+                Kind::StoreFull,
                 Kind::InDoubt,
                 Kind::Stopping,
                 Kind::InFlight,

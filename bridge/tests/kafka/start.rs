@@ -105,5 +105,7 @@ fn a_setting_that_librdkafka_does_not_know_is_named() {
     let line = refusal(KafkaConfig { settings, ..bare(&shared().brokers, "t") });
     assert!(line.starts_with("kafka.settings.no.such.setting: "), "{line}");
     assert_eq!(refusal(bare(" ", "t")), "kafka.brokers names no broker: set it to host:port");
-    assert!(refusal(bare("b:9092", "a b")).starts_with("kafka.topic = \"a b\" is not the name of a Kafka topic"));
+    assert!(
+        refusal(bare("b:9092", "a b")).starts_with("kafka.topic = \"a b\" is not the name of a Kafka topic")
+    );
 }

@@ -32,7 +32,7 @@ impl LatePushes {
     /// Begins now.
     pub(super) fn start(bridge: &BridgeHandle, beside: &Beside) -> Result<Self, StartError> {
         let pushes = Self::default();
-        *pushes.reading() = Some(begin(bridge, beside)?);
+        *pushes.reading() = Some(Beginning::default().go_on(bridge, beside)?);
         Ok(pushes)
     }
 
@@ -42,9 +42,9 @@ impl LatePushes {
         let (bridge, reading) = (bridge.clone(), Arc::clone(&pushes.reading));
         let stopping = Arc::clone(&pushes.stopping);
         let begin_later = move || {
-            let mut said = String::new();
+            let (mut said, mut beginning) = (String::new(), Beginning::default());
             while !stopping.load(Ordering::Acquire) {
-                match begin(&bridge, &beside) {
+                match beginning.go_on(&bridge, &beside) {
                     Ok(begun) => {
                         let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
                         if !stopping.load(Ordering::Acquire) {
@@ -80,7 +80,50 @@ impl LatePushes {
     }
 }
 
-fn begin(bridge: &BridgeHandle, beside: &Beside) -> Result<KafkaPushes, KafkaStartError> {
-    keep_events(bridge, &beside.kafka, &beside.events)?;
-    KafkaPushes::start(bridge, &beside.kafka, &beside.pushes)
+/// What is begun once each, in this order, over as many tries as it takes.
+#[derive(Default)]
+struct Beginning {
+    keeps_events: bool,
+}
+
+impl Beginning {
+    /// Begins, or goes on with it.
+    fn go_on(&mut self, bridge: &BridgeHandle, beside: &Beside) -> Result<KafkaPushes, KafkaStartError> {
+        let Beside { kafka, pushes, events } = beside;
+        self.in_order(|| keep_events(bridge, kafka, events), || KafkaPushes::start(bridge, kafka, pushes))
+    }
+
+    fn in_order<T, E>(
+        &mut self,
+        keep_events: impl FnOnce() -> Result<(), E>,
+        read_pushes: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        if !self.keeps_events {
+            keep_events()?;
+            self.keeps_events = true;
+        }
+        read_pushes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_begun_once_while_pushes_are_tried_again() {
+        let (mut beginning, mut events) = (Beginning::default(), 0);
+        let mut answers = [Err("events"), Ok(()), Ok(())].into_iter();
+        let mut pushes = [Err("pushes"), Err("pushes"), Ok("reading")].into_iter();
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            let keep_events = || {
+                events += 1;
+                answers.next().unwrap()
+            };
+            told.push(beginning.in_order(keep_events, || pushes.next().unwrap()));
+        }
+        assert_eq!(told, [Err("events"), Err("pushes"), Err("pushes"), Ok("reading")]);
+        assert_eq!(events, 2, "one that failed, and one that did not");
+    }
 }

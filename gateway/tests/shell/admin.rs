@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast_gateway::NodeConfig;
+use holdfast_gateway::{LinkTarget, Node, NodeConfig};
 
-use crate::{World, http, wait_until};
+use crate::bridge::Bridge;
+use crate::{World, config, http, memory, wait_until};
 
 #[test]
 fn a_node_that_serves_is_live_and_ready_and_says_what_it_holds() {
@@ -21,6 +22,21 @@ fn a_node_that_serves_is_live_and_ready_and_says_what_it_holds() {
         (&body["links"], &body["store"], &body["draining"]),
         (&true.into(), &true.into(), &false.into())
     );
+}
+
+#[test]
+fn a_node_that_admits_nobody_yet_is_not_ready_and_speaks_of_no_devices() {
+    let settings = config().validate().expect("the configuration is valid");
+    let (_bridge, ends) = Bridge::new(settings.shards);
+    let links = vec![LinkTarget::Pair(ends)];
+    let mut node = Node::start(NodeConfig::new(settings), memory(), links).expect("the node starts");
+    let admin = node.addresses().admin.expect("it listens");
+    let ready = http::get(admin, "/readyz");
+    assert_eq!(ready.status, 503);
+    let reason = ready.json()["reason"].to_string();
+    assert!(reason.starts_with("\"devices are not admitted yet"), "{reason}");
+    node.admit().expect("the listeners open");
+    wait_until("it is ready", || http::get(admin, "/readyz").status == 200);
 }
 
 #[test]

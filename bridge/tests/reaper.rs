@@ -122,10 +122,10 @@ fn a_client_that_came_back_has_no_last_word_and_the_others_have_one() {
     let rests = |client: &str| find(&first, client).is_some_and(|session| session.owner.is_none());
     until(&first, living.node, || ["returns", "stays away", "later"].iter().all(|client| rests(client)));
     connect(&first, "returns", living, 86_400, None);
-    pass(&clock, Duration::from_secs(60));
+    pass(&clock, Duration::from_mins(1));
     until(&first, living.node, || !retained(&first).is_empty());
     // Far beyond the time after which what was not struck out is given again.
-    pass(&clock, Duration::from_secs(3_600));
+    pass(&clock, Duration::from_hours(1));
     until(&first, living.node, || retained(&first).len() == 2);
     let mut logged = [first.logged(), second.logged()].concat();
     logged.sort_unstable();

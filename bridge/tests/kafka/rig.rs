@@ -123,6 +123,14 @@ pub(crate) fn delete(brokers: &str, topic: &str) {
     for gone in gone {
         gone.unwrap();
     }
+    // Before the broker has carried it out it stores records there.
+    let asked = Instant::now();
+    let is_there =
+        || admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap().topics()[0].error().is_none();
+    while is_there() {
+        assert!(asked.elapsed() < DEADLINE, "the topic is gone");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A sink with a topic of its own, which exists.

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use holdfast_wire::ids::Epoch;
+
 use crate::clock::Clock;
 use crate::contract::{Bounds, ReplyTo, Request, Store};
 use crate::state::{NoJournal, State};
@@ -23,6 +25,13 @@ impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Clock, bounds: Bounds) -> Self {
         Self { clock, state: Mutex::new(State::new(bounds, EPOCHS)) }
+    }
+
+    /// Goes on as a server that takes the place of another one, of which it may have forgotten some: epochs up to `former` were given
+    /// out by that one, and sessions opened under them can be written back ([`Request::Restore`]). Those given out from now on are larger.
+    /// For simulations of stores that lose data.
+    pub fn begin_life(&self, former: Epoch) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).begin_life(former.0);
     }
 }
 

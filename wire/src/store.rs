@@ -162,7 +162,8 @@ pub enum Request {
     /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams begin anew at their end;
     /// where an older state of the session is left, it goes on from the cursors in it.
     /// → [`Reply::Subscribed`] with where each stream stands, the device's own among them; also if it is there already with this epoch, which
-    /// changes nothing. [`StoreError::Fenced`] if someone else has opened or reaped it since, or the owner is buried.
+    /// changes nothing. [`StoreError::Fenced`] if someone else has opened or reaped it since, or the owner is buried; also if the store has lost
+    /// nothing since it gave the epoch out, as such a session was not forgotten: it has ended, perhaps under another owner.
     Restore {
         /// Whose session.
         client: ClientId,

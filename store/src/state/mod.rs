@@ -57,6 +57,8 @@ pub(crate) struct State {
     locks: Locks,
     /// Messages that gave way to newer ones because the store was full.
     cut_for_room: u64,
+    /// Smaller ones were given out before, and what was opened under them may be forgotten.
+    first_epoch: u64,
     next_epoch: u64,
     epoch_end: u64,
 }
@@ -75,6 +77,7 @@ impl State {
             groups: ClientGroups::new(bounds.group_members_max),
             locks: Locks::default(),
             cut_for_room: 0,
+            first_epoch: epochs.start,
             next_epoch: epochs.start,
             epoch_end: epochs.end,
         }
@@ -210,6 +213,12 @@ impl State {
         if details.expiry_s > 0 {
             journal.record(|| Change::SessionGone(client.clone()));
         }
+    }
+
+    /// As a server that takes another one's place, which gave out epochs up to `former`.
+    pub(crate) fn begin_life(&mut self, former: u64) {
+        self.next_epoch = self.next_epoch.max(former.saturating_add(1)).min(self.epoch_end);
+        self.first_epoch = self.next_epoch;
     }
 
     /// An epoch that nobody was given before.

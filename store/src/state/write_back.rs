@@ -39,6 +39,8 @@ impl State {
                 }
                 return Ok(Reply::Subscribed(self.stands(found.details.as_deref())));
             }
+            // Nothing of this run is forgotten: it has ended since, wherever its client is.
+            _ if epoch.0 >= self.first_epoch => return Err(StoreError::Fenced),
             None if self.sessions.find(&client).is_some() => self.discard(&client, journal),
             None if self.sessions.len() >= self.bounds.sessions_max as usize => return Err(self.full()),
             Some(_) | None => {}

@@ -182,6 +182,7 @@ every_store! {
         a_session_without_expiry_is_written_back_with_its_owner_alone,
         who_lost_a_session_cannot_write_it_back,
         an_older_state_of_a_session_gives_way_and_keeps_its_cursors,
+        a_session_that_ended_elsewhere_is_not_written_back,
         a_will_is_written_back_too;
     bounds:
         a_stream_keeps_its_newest_messages_and_leaves_a_gap,

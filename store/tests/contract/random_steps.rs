@@ -53,6 +53,7 @@ pub(crate) enum Step {
         client: usize,
         by_bob: bool,
         ahead: u64,
+        lost: bool,
         expiry_s: u32,
         filters: Vec<(usize, u8)>,
         will: bool,
@@ -121,9 +122,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, stale, expiry_s, cursors)| Step::Close { client, stale, expiry_s, cursors }),
         1 => client().prop_map(|client| Step::Lookup { client }),
         2 => (client(), stale()).prop_map(|(client, stale)| Step::Reap { client, stale }),
-        1 => (client(), any::<bool>(), 0..3_u64, expiry(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3), any::<bool>())
-            .prop_map(|(client, by_bob, ahead, expiry_s, filters, will)| {
-                Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will }
+        1 => (client(), any::<bool>(), 0..3_u64, any::<bool>(), expiry(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3), any::<bool>())
+            .prop_map(|(client, by_bob, ahead, lost, expiry_s, filters, will)| {
+                Step::WriteBack { client, by_bob, ahead, lost, expiry_s, filters, will }
             }),
         2 => (0..3_u32).prop_map(|wills_max| Step::PublishDue { wills_max }),
         1 => (any::<bool>(), 1..3_u32).prop_map(|(by_bob, sessions_max)| Step::List { by_bob, sessions_max }),
@@ -269,18 +270,17 @@ impl Side {
             Step::Reap { client, stale } => {
                 Request::Reap { client: name(client), epoch: self.epoch(*client, *stale) }
             }
-            Step::WriteBack { client, by_bob, ahead, expiry_s, filters, will } => Request::Restore {
+            Step::WriteBack { client, by_bob, ahead, lost, expiry_s, filters, will } => Request::Restore {
                 client: name(client),
                 owner: if *by_bob { BOB } else { ALICE },
-                // Beside the one that the store knows: how the two stand to each other is alike in both stores.
-                epoch: Epoch(
-                    ahead
-                        + self
-                            .bench
-                            .lookup(CLIENTS[*client])
-                            .map_or(self.epoch(*client, false), |session| session.epoch)
-                            .0,
-                ),
+                // One that was given out before the store began, or beside the one that it knows: how the two stand to each other is alike
+                // in both stores.
+                epoch: if *lost {
+                    Epoch(1 + ahead)
+                } else {
+                    let known = self.bench.lookup(CLIENTS[*client]).map(|session| session.epoch);
+                    Epoch(ahead + known.unwrap_or(self.epoch(*client, false)).0)
+                },
                 expiry_s: *expiry_s,
                 will: will.then(|| self.bench.will("written back", 20)),
                 session: SessionRecord {

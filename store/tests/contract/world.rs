@@ -41,7 +41,12 @@ pub(crate) struct Bench {
     now: Arc<AtomicU64>,
     directory: Option<tempfile::TempDir>,
     redis: Option<Shared>,
+    /// The same store in memory, and how many lives it has behind it.
+    memory: Option<(Arc<MemoryStore>, u64)>,
 }
+
+/// More than are given out between two openings of a store.
+const EPOCHS_OF_A_LIFE: u64 = 1 << 40;
 
 /// A store in a server that other tests use too, so its keys begin with a prefix of their own.
 struct Shared {
@@ -59,8 +64,10 @@ impl Bench {
 
     fn memory_within(bounds: Bounds) -> Self {
         let (options, now) = options(bounds);
-        let store = Arc::new(MemoryStore::new(options.clock, options.bounds));
-        Self { store, now, directory: None, redis: None }
+        let memory = Arc::new(MemoryStore::new(options.clock, options.bounds));
+        memory.begin_life(Epoch(EPOCHS_OF_A_LIFE));
+        let store = Arc::clone(&memory);
+        Self { store, now, directory: None, redis: None, memory: Some((memory, 1)) }
     }
 
     /// A store of the same kind with bounds of its own; nothing is in it.
@@ -104,7 +111,7 @@ impl Bench {
         let prefix = format!("test-{}-{number}-", std::process::id());
         let redis = Shared::connect(url, servers, prefix, options);
         let store = Arc::clone(&redis.store);
-        Self { store, now, directory: None, redis: Some(redis) }
+        Self { store, now, directory: None, redis: Some(redis), memory: None }
     }
 
     /// Another user of the same server, with the same clock.
@@ -116,11 +123,22 @@ impl Bench {
         let former = self.redis.as_ref().unwrap();
         let redis = Shared::connect(&former.url, former.servers.clone(), former.prefix.clone(), options);
         let store = Arc::clone(&redis.store);
-        Self { store, now, directory: None, redis: Some(redis) }
+        Self { store, now, directory: None, redis: Some(redis), memory: None }
     }
 
     /// Calls one of the server's functions, as a user of it that dies right after it. `of` is whose partition it is about.
     pub(crate) fn call(&self, function: &str, of: &str, arguments: &[&[u8]]) -> Vec<Vec<u8>> {
+        self.call_times(1, function, of, arguments)
+    }
+
+    /// The same again and again; gives the last answer.
+    pub(crate) fn call_times(
+        &self,
+        times: usize,
+        function: &str,
+        of: &str,
+        arguments: &[&[u8]],
+    ) -> Vec<Vec<u8>> {
         let redis = self.redis.as_ref().unwrap();
         let mut connection =
             redis::Client::open(redis.servers[0].as_str()).unwrap().get_connection().unwrap();
@@ -130,7 +148,8 @@ impl Bench {
         for argument in arguments {
             command.arg(*argument);
         }
-        let redis::Value::Array(fields) = command.query(&mut connection).unwrap() else { panic!("an array") };
+        let answer = (0..times).map(|_| command.query(&mut connection).unwrap()).last();
+        let Some(redis::Value::Array(fields)) = answer else { panic!("an array") };
         let text = |field| if let redis::Value::BulkString(bytes) = field { bytes } else { Vec::new() };
         fields.into_iter().map(text).collect()
     }
@@ -155,12 +174,18 @@ impl Bench {
     fn embedded_within(bounds: Bounds) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (options, now) = options(bounds);
+        // Its first life gives out no epoch: there are some that a store may have forgotten.
+        drop(EmbeddedStore::open(directory.path(), options.clone()).unwrap());
         let store = EmbeddedStore::open(directory.path(), options).unwrap();
-        Self { store: Arc::new(store), now, directory: Some(directory), redis: None }
+        Self { store: Arc::new(store), now, directory: Some(directory), redis: None, memory: None }
     }
 
-    /// Lets go of the store and opens it again; one in memory goes on as it is.
+    /// Lets go of the store and opens it again; one in memory goes on with what it has, in another life as well.
     pub(crate) fn reopen(&mut self) {
+        if let Some((memory, lives)) = &mut self.memory {
+            *lives += 1;
+            memory.begin_life(Epoch(*lives * EPOCHS_OF_A_LIFE));
+        }
         let Some(directory) = &self.directory else { return };
         let (options, _) = options(BOUNDS);
         let now = Arc::clone(&self.now);

@@ -97,7 +97,8 @@ pub(crate) fn who_lost_a_session_cannot_write_it_back(bench: &Bench) {
 }
 
 pub(crate) fn an_older_state_of_a_session_gives_way_and_keeps_its_cursors(bench: &Bench) {
-    let epoch = bench.subscriber("d", "a").0;
+    let epoch = 1_000;
+    stands(bench, restore(ALICE, epoch, 60, &["a"]));
     bench.append(&[filter("a")], "1");
     bench.append(&[filter("a")], "2");
     bench.save("d", Epoch(epoch), vec![at(filter("a"), 1)]);
@@ -111,6 +112,28 @@ pub(crate) fn an_older_state_of_a_session_gives_way_and_keeps_its_cursors(bench:
         [at(filter("b"), 0), at(device("d"), 0)]
     );
     assert_eq!(bench.durable_filters(), [Box::from("b")]);
+}
+
+/// Half open on one node, its client comes back on another one and ends the session there.
+pub(crate) fn a_session_that_ended_elsewhere_is_not_written_back(bench: &Bench) {
+    let half_open = bench.open("d", ALICE, 60).epoch.0;
+    let epoch = bench.open("d", BOB, 60).epoch;
+    bench.close("d", epoch, 0);
+    let fenced = |epoch| assert_eq!(bench.ask(restore(ALICE, epoch, 60, &["a"])), Err(StoreError::Fenced));
+    fenced(half_open);
+    fenced(epoch.0);
+    assert_eq!(bench.lookup("d"), None);
+    assert!(bench.durable_filters().is_empty());
+    // Nor over what was written back of a former life of the store.
+    stands(bench, restore(BOB, 1_000, 60, &["a"]));
+    fenced(half_open);
+    assert_eq!(bench.lookup("d").unwrap().owner, Some(BOB));
+    // One that expired has ended too.
+    let epoch = bench.open("d", ALICE, 5).epoch;
+    bench.close("d", epoch, 5);
+    bench.pass_s(5);
+    fenced(epoch.0);
+    assert_eq!(bench.lookup("d"), None);
 }
 
 pub(crate) fn a_will_is_written_back_too(bench: &Bench) {

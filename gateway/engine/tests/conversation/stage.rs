@@ -14,7 +14,7 @@ use holdfast_engine::{
     Now, SocketEnd, Stats,
 };
 use holdfast_store::MemoryStore;
-use holdfast_wire::ids::{BridgeId, NodeId, Owner, ShardId};
+use holdfast_wire::ids::{BridgeId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::link::{ToGateway, Welcome};
 use holdfast_wire::mqtt::{Connect, ProtocolVersion};
 
@@ -182,15 +182,20 @@ impl Shard {
     }
 }
 
+/// More than stories open sessions.
+const FORMER_EPOCHS: Epoch = Epoch(1 << 20);
+
 fn empty_store(clock: &Arc<AtomicU64>) -> MemoryStore {
     let clock = Arc::clone(clock);
     MemoryStore::new(Arc::new(move || clock.load(Ordering::Relaxed)), holdfast_store::Bounds::default())
 }
 
 impl Stage {
-    /// A store on the same clock with nothing in it.
+    /// A store on the same clock with nothing in it, which takes the place of another one.
     pub(crate) fn empty_store(&self) -> MemoryStore {
-        empty_store(&self.clock)
+        let store = empty_store(&self.clock);
+        store.begin_life(FORMER_EPOCHS);
+        store
     }
 
     /// Drains all outputs until nothing more follows from them.

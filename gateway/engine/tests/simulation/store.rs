@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_store::{Bounds, MemoryStore, Store as _};
-use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
-use holdfast_wire::store::{Progress, Reply, Request, StoreError};
+use holdfast_wire::ids::{Epoch, NodeId};
+use holdfast_wire::store::{Reply, Request, StoreError};
 
 pub(crate) struct Store {
     memory: MemoryStore,
@@ -14,10 +14,17 @@ pub(crate) struct Store {
     clock: Arc<AtomicU64>,
     world: Arc<AtomicU64>,
     /// Everything it was asked since it was empty, and when.
-    log: Vec<(u64, Request)>,
+    log: Vec<(u64, Entry)>,
     last_epoch: Epoch,
     /// Nodes that were buried, whatever the store remembers of it.
     pub(crate) buried: BTreeSet<NodeId>,
+}
+
+#[derive(Clone)]
+enum Entry {
+    Asked(Request),
+    /// It took the place of another one, which had given out epochs up to this one.
+    Life(Epoch),
 }
 
 impl Store {
@@ -36,7 +43,7 @@ impl Store {
     /// Asks; the answer comes at once.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, StoreError> {
         let now_ms = self.world.load(Ordering::Relaxed);
-        self.log.push((now_ms, request.clone()));
+        self.log.push((now_ms, Entry::Asked(request.clone())));
         let burial = if let Request::Bury { node } = &request { Some(*node) } else { None };
         let answer = self.carry_out(now_ms, request);
         if answer.is_ok() {
@@ -49,21 +56,22 @@ impl Store {
     pub(crate) fn fail_over(&mut self, lost: usize) {
         self.log.truncate(self.log.len() - lost.min(self.log.len()));
         let log = std::mem::take(&mut self.log);
-        let last = self.last_epoch;
         self.memory = memory(&self.clock);
-        for (at_ms, request) in &log {
-            let _ = self.carry_out(*at_ms, request.clone());
+        for (at_ms, entry) in &log {
+            match entry {
+                Entry::Asked(request) => drop(self.carry_out(*at_ms, request.clone())),
+                Entry::Life(former) => self.memory.begin_life(*former),
+            }
         }
         self.log = log;
-        self.grow_beyond(last);
+        self.begin_life();
     }
 
     /// Nothing is in it any more.
     pub(crate) fn lose_everything(&mut self) {
         self.log.clear();
-        let last = self.last_epoch;
         self.memory = memory(&self.clock);
-        self.grow_beyond(last);
+        self.begin_life();
     }
 
     fn carry_out(&mut self, now_ms: u64, request: Request) -> Result<Reply, StoreError> {
@@ -78,20 +86,10 @@ impl Store {
         answer
     }
 
-    fn grow_beyond(&mut self, last: Epoch) {
-        let client = ClientId::new("epochs");
-        let owner = Owner { node: NodeId(u64::MAX), shard: ShardId(0) };
-        loop {
-            let open =
-                Request::Open { client: client.clone(), owner, clean_start: true, expiry_s: 0, will: None };
-            let Ok(Reply::Opened(opened)) = self.ask(open) else { panic!("a store opens sessions") };
-            let (client, epoch) = (client.clone(), opened.epoch);
-            let close = Request::Close { client, epoch, expiry_s: 0, progress: Progress::default() };
-            self.ask(close).expect("it was opened");
-            if epoch > last {
-                return;
-            }
-        }
+    /// What is opened from now on has a larger epoch than all before, and what was opened before may be forgotten.
+    fn begin_life(&mut self) {
+        self.log.push((self.world.load(Ordering::Relaxed), Entry::Life(self.last_epoch)));
+        self.memory.begin_life(self.last_epoch);
     }
 }
 

@@ -38,11 +38,32 @@ local function leap(last)
   return math.max(clock_us() + LEAP_CLOCK, last + LEAP_LAST)
 end
 
+-- The present life of a partition's server gives out epochs from behind this one on. All up to it may be forgotten, and none behind it.
+local function begin_numbers(partition, epoch)
+  local text = string.format('%d', epoch)
+  redis.call('HSET', count_key(partition), 'e', text, 'h', text)
+end
+
+-- The last epoch that is known to have been given out. A partition that knows none may have lost them all.
+local function last_number(partition)
+  local last = tonumber(redis.call('HGET', count_key(partition), 'e'))
+  if last then return last end
+  last = leap(0)
+  begin_numbers(partition, last)
+  return last
+end
+
+-- Whether an epoch was given out in the present life, which has forgotten nothing.
+local function is_of_this_life(partition, epoch)
+  local behind = tonumber(redis.call('HGET', count_key(partition), 'h'))
+  return behind ~= nil and epoch > behind
+end
+
 -- An epoch: a number that no session of any partition ever had, larger than all before it in this one. Microseconds, but never less
 -- than the last one plus one, wherever the clock goes. Below 2^53 until the year 2255.
 local function next_number(partition)
-  local last = tonumber(redis.call('HGET', count_key(partition), 'e'))
-  local number = last and math.max(clock_us(), last + 1) or leap(0)
+  local last = last_number(partition)
+  local number = math.max(clock_us(), last + 1)
   -- The next one that is this partition's own.
   number = number + (tonumber(partition:match('{(%d+)}$')) - number) % 256
   redis.call('HSET', count_key(partition), 'e', string.format('%d', number))
@@ -51,7 +72,7 @@ end
 
 -- Epochs that are given out from now on are larger than this one, which was given out before the server lost its data.
 local function raise_numbers(partition, number)
-  local last = tonumber(redis.call('HGET', count_key(partition), 'e')) or leap(0)
+  local last = last_number(partition)
   redis.call('HSET', count_key(partition), 'e', string.format('%d', math.max(last, number)))
 end
 

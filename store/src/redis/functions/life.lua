@@ -1,7 +1,8 @@
 -- Which life of a server a partition was last used in. A server that was promoted, or that came back with less than it had,
 -- has forgotten some of the epochs that were given out, so the next ones leap ahead of them. In the counts of a partition:
 --
---   n           i: the life, as the server names its start; o: a mark of the partition's birth, which goes with its data
+--   n           i: the life, as the server names its start; h: the epoch behind which those of this life begin; o: a mark of the
+--               partition's birth, which goes with its data
 
 -- Answers life and mark as they stand, so that nothing is written where nothing has to be.
 export('life', function(keys)
@@ -14,8 +15,8 @@ export('begin', function(keys, args)
   local partition, life = keys[1], args[1]
   local known = redis.call('HMGET', count_key(partition), 'i', 'o', 'e')
   if known[1] ~= life then
-    local epoch = leap(tonumber(known[3] or 0))
-    redis.call('HSET', count_key(partition), 'i', life, 'e', string.format('%d', epoch))
+    redis.call('HSET', count_key(partition), 'i', life)
+    begin_numbers(partition, leap(tonumber(known[3] or 0)))
   end
   if not known[2] then redis.call('HSET', count_key(partition), 'o', args[2]) end
   return { 'ok', known[2] or args[2] }

@@ -259,7 +259,7 @@ end)
 
 -- now, client, owner, epoch, expiry, will, progress, whether there is room for one more, then subscriptions as with `subscribe`:
 -- a session that this server has lost, or knows in an older state only. Answers all that it reads (filter, reader, mark), the mark
--- in the device's stream, and whether it was there already.
+-- in the device's stream, and whether it was there already. One that was opened in this server's present life and is not there has ended.
 export('restore', function(keys, args)
   local partition, client, owner = keys[1], args[2], args[3]
   local epoch, expiry = tonumber(args[4]), tonumber(args[5])
@@ -268,7 +268,8 @@ export('restore', function(keys, args)
   local is_alive = row and not is_over(row, now)
   local is_there = is_alive and row[EPOCH] == epoch
   local is_later = is_alive and (row[EPOCH] > epoch or (is_there and row[OWNER] ~= owner))
-  if is_later or is_buried(partition, owner) then return { 'fenced' } end
+  local has_ended = not is_there and is_of_this_life(partition, epoch)
+  if is_later or has_ended or is_buried(partition, owner) then return { 'fenced' } end
   if not row and args[8] == '0' then return { 'full' } end
   local is_older = is_alive and not is_there and row[EXPIRY] > 0 and expiry > 0
   local held = (is_there or is_older) and row[SUBSCRIPTIONS] or {}

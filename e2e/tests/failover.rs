@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// A death is noticed once the lease has run out and the doubt is over: 5 s and 3 s.
 const NOTICED: Duration = Duration::from_secs(8);
 
+/// Less than that by as much as clocks and looks of one second may make of it.
+const AT_LEAST: Duration = Duration::from_secs(6);
+
 /// Two gateways and a bridge with a log, and a Redis between them.
 struct Fleet {
     gateways: [Role; 2],
@@ -92,7 +95,7 @@ fn a_killed_gateway_leaves_wills_that_are_published_and_sessions_that_resume_els
     let mut wills = [heard(&mut listener), heard(&mut listener)];
     wills.sort();
     assert_eq!(wills, ["away", "clean"], "and none of the one that came back");
-    assert!(killed_at.elapsed() >= NOTICED - Duration::from_secs(2), "nobody is buried in haste");
+    assert!(killed_at.elapsed() >= AT_LEAST, "nobody is buried in haste");
     until_true("all to be reaped", PATIENCE, || fleet.reaped() == 3);
     assert_eq!(fleet.device("away")["connected"], false);
     assert_eq!(fleet.ask("GET", "/v1/devices/clean", "").0, 404);

@@ -118,9 +118,11 @@ impl Flight {
         self.state().left
     }
 
-    /// Leaves only what came back, marked as sent again, and says how many frames these are.
+    /// Leaves only what came back, marked as sent again, and says how many frames these are. Whoever reported of it has no say any more: the sink may
+    /// let go of its callback later than it said the last word.
     pub(super) fn turn_back(&self) -> u32 {
         let mut state = self.state();
+        state.launch += 1;
         let mut withdrawn = std::mem::take(&mut state.withdrawn);
         withdrawn.sort_unstable_by_key(|run| run.start);
         state.batch = state.batch.select(&withdrawn, true);
@@ -460,6 +462,22 @@ mod tests {
         flight.state().withdrawn = vec![4..7, 1..2];
         assert_eq!(flight.turn_back(), 4);
         assert_eq!([0, 1, 2, 3].map(|number| flight.wants_receipt(number)), [true, true, false, true]);
+    }
+
+    #[test]
+    fn a_callback_that_is_let_go_late_takes_nothing_from_what_was_turned_back() {
+        let mut batch = Batch::default();
+        (0..3).for_each(|_| batch.push(&crate::log::tests::frame()));
+        let ledger = Ledger::new(true, Arc::default(), Arc::default());
+        let flight = Flight::acknowledged(batch, Box::new(|_, _| ()));
+        let number = ledger.insert(Arc::clone(&flight), 4);
+        let mut reporter = ledger.reporter(number, &flight);
+        reporter.report(0..3, Verdict::Withdrawn);
+        assert!(ledger.is_quiet());
+        assert_eq!(flight.turn_back(), 3);
+        drop(reporter);
+        assert_eq!((flight.left(), flight.take().records()), (3, 3));
+        assert_eq!(ledger.done_to(), 0, "they are not drained");
     }
 
     #[test]

@@ -164,7 +164,8 @@ is_running() {
 wait_for() {
   local broker=$1 deadline=$((SECONDS + 60))
   until grep -q 'Kafka Server started' "$broker/log"; do
-    if ! is_running "$broker" || [ $SECONDS -ge $deadline ]; then
+    # Not by its command line, which it has only once it runs Java.
+    if ! kill -0 "$(cat "$broker/pid")" 2>/dev/null || [ $SECONDS -ge $deadline ]; then
       echo "kafka.sh: ${broker##*/} does not come up; the end of $broker/log:" >&2
       tail -20 "$broker/log" >&2
       stop "${broker%/*}"

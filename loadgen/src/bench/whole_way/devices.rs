@@ -113,9 +113,13 @@ fn flat_out(
     let mut acked = 0_u64;
     let start = Instant::now();
     let mut measured = None;
-    while start.elapsed() < plan.warm_up + plan.duration {
-        if measured.is_none() && start.elapsed() >= plan.warm_up {
-            measured = Some((Meter::start(processes)?, Instant::now(), acked));
+    while start.elapsed() < plan.warm_up + plan.duration + PATIENCE {
+        match &measured {
+            Some((_, since, before)) if !plan.goes_on(*since, acked - before) => break,
+            None if start.elapsed() >= plan.warm_up && acked > 0 => {
+                measured = Some((Meter::start(processes)?, Instant::now(), acked));
+            }
+            _ => {}
         }
         swarm.turn(Some(Duration::from_millis(10)), |link, kind, packet| {
             if kind == PacketType::PubAck {

@@ -10,12 +10,12 @@ mod report;
 
 use std::net::SocketAddr;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 pub use self::report::WayReport;
-use super::swarm::Swarm;
+use super::swarm::{PATIENCE, Swarm};
 use super::{BenchError, Processes};
 use crate::kafka::{ProducerError, ProducerPlan};
 
@@ -95,6 +95,12 @@ impl WayPlan {
             rounds: 1,
             ..Self::default()
         }
+    }
+
+    /// Whether a measurement that began at `since` goes on: for its time, and on a machine that stood still until there is anything to count.
+    fn goes_on(&self, since: Instant, counted: u64) -> bool {
+        let elapsed = since.elapsed();
+        elapsed < self.duration || counted == 0 && elapsed < self.duration + PATIENCE
     }
 
     fn unsettled_max(&self) -> u64 {

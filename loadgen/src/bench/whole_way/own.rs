@@ -28,11 +28,17 @@ pub(super) fn run(plan: &WayPlan, target: &WayTarget, rate: Option<u32>) -> Resu
 
     let start = Instant::now();
     let (mut sent, mut measured, mut late_us) = (0_u64, None, latencies_us());
-    while start.elapsed() < plan.warm_up + plan.duration {
-        if measured.is_none() && start.elapsed() >= plan.warm_up {
-            measured = Some((Meter::start(&processes)?, Instant::now(), producer.settled()?));
-            let _ = producer.take_latencies();
-            late_us.reset();
+    while start.elapsed() < plan.warm_up + plan.duration + PATIENCE {
+        let settled = producer.settled()?;
+        match &measured {
+            Some((_, since, before)) if !plan.goes_on(*since, settled - before) => break,
+            // Flat out the broker's first answers may be long in coming.
+            None if start.elapsed() >= plan.warm_up && settled > 0 => {
+                measured = Some((Meter::start(&processes)?, Instant::now(), settled));
+                let _ = producer.take_latencies();
+                late_us.reset();
+            }
+            _ => {}
         }
         let allowed = match rate {
             // One more than are due by now is not yet due.

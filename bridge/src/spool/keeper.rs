@@ -155,6 +155,10 @@ impl Keeper {
     /// without them, and devices go on at half the sink's pace until it is.
     fn pace(&mut self) {
         let Some(log) = &self.shared.log else { return };
+        // An attempt to end it that failed has won nothing: the next one goes on from here, or each would let in what it had gained.
+        if self.outage.state() == State::Returning {
+            return;
+        }
         if !self.outage.is_overtaken(Instant::now()) {
             self.paced_from = None;
             return self.shared.set_intake(u64::MAX);

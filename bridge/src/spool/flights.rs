@@ -47,24 +47,22 @@ impl Flight {
         numbers: Option<Vec<Range<u32>>>,
         settled: OnSettled,
     ) -> Arc<Self> {
-        let left = records;
-        let state = Carried {
-            settled,
-            batch,
-            numbers,
-            receipts: Vec::new(),
-            left,
-            withdrawn: Vec::new(),
-            launch: 0,
-            room: None,
-        };
-        Arc::new(Self { state: Mutex::new(state), acknowledged: false })
+        Self::begin(batch, records, numbers, settled, false)
     }
 
     /// Frames whose devices believe them stored.
     pub(super) fn acknowledged(batch: Batch, settled: OnSettled) -> Arc<Self> {
         let left = batch.records();
-        let numbers = None;
+        Self::begin(batch, left, None, settled, true)
+    }
+
+    fn begin(
+        batch: Batch,
+        left: u32,
+        numbers: Option<Vec<Range<u32>>>,
+        settled: OnSettled,
+        acknowledged: bool,
+    ) -> Arc<Self> {
         let state = Carried {
             settled,
             batch,
@@ -75,7 +73,7 @@ impl Flight {
             launch: 0,
             room: None,
         };
-        Arc::new(Self { state: Mutex::new(state), acknowledged: true })
+        Arc::new(Self { state: Mutex::new(state), acknowledged })
     }
 
     /// These of its frames want a receipt, ascending.

@@ -52,6 +52,7 @@ fn main() {
         epoch: epochs[number],
         expiry_s: 3_600,
         progress: Progress::default(),
+        will: None,
     });
     let rested = server.used_memory();
     println!("at rest, above connected (queue of 100,000 included): {:>5.0} bytes", each(common, rested));

@@ -188,5 +188,5 @@ fn open(client: ClientId, expiry_s: u32) -> Request {
 }
 
 fn close(client: ClientId, epoch: Epoch) -> Request {
-    Request::Close { client, epoch, expiry_s: 0, progress: Progress::default() }
+    Request::Close { client, epoch, expiry_s: 0, progress: Progress::default(), will: None }
 }

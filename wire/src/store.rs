@@ -17,8 +17,9 @@ pub const NEVER_EXPIRES_S: u32 = u32::MAX;
 pub enum Request {
     /// A client connected: makes `owner` the owner of its session and raises the epoch. → [`Reply::Opened`];
     /// [`StoreError::Fenced`] if the owner is buried. A session of a buried owner is reaped first ([`Request::Reap`]), so that its will
-    /// is not lost. A will of the session that waits for its delay is struck out with a resume (MQTT-3.1.3-9), and falls due at once
-    /// when the session ends here.
+    /// is not lost. A will that waits for its delay is struck out with a resume (MQTT-3.1.3-9). One that falls due by this opening is
+    /// answered ([`Opened::will`]): that of a connection of another owner, without a delay or with a session that ends here, and one that
+    /// waited for its delay when its session ends here.
     Open {
         /// Whose session.
         client: ClientId,
@@ -58,7 +59,9 @@ pub enum Request {
         /// How far.
         progress: Progress,
     },
-    /// The connection ended. The session rests until it expires; with `expiry_s` 0 it is discarded. → [`Reply::Done`]
+    /// The connection ended. The session rests until it expires; with `expiry_s` 0 it is discarded. → [`Reply::Done`]; one that rests already
+    /// goes on to rest, and its will stays as it is. From a former owner it is [`StoreError::Fenced`], and without a will it strikes out the one that
+    /// [`Request::Open`] took from that owner: the client had said goodbye.
     Close {
         /// Whose session.
         client: ClientId,
@@ -68,6 +71,9 @@ pub enum Request {
         expiry_s: u32,
         /// How far it came.
         progress: Progress,
+        /// What is to be published after its delay, or with the session's end if that is earlier, unless the client comes back before
+        /// ([`Request::DueWills`]). In place of the one that the session was opened with; none: nothing is, or it was published already.
+        will: Option<WillRecord>,
     },
     /// Where is this client's session? → [`Reply::Session`]
     Lookup {
@@ -137,7 +143,8 @@ pub enum Request {
         /// Its epoch under the dead owner.
         epoch: Epoch,
     },
-    /// Wills of reaped sessions that have fallen due. Each is given again after [`WILL_AGAIN_S`], until [`Request::WillPublished`]
+    /// Wills that have fallen due: of sessions that were reaped, or closed with one, or opened by someone who did not strike out what it was
+    /// answered for [`OPENER_WILL_S`]. Each is given again after [`WILL_AGAIN_S`], until [`Request::WillPublished`]
     /// strikes it out; none whose client came back to its session before the time. → [`Reply::Wills`]
     DueWills {
         /// Most wills wanted.
@@ -220,6 +227,9 @@ pub type Page = Box<[u8]>;
 
 /// How long a will that was given out stays away before it is given out again, in seconds.
 pub const WILL_AGAIN_S: u32 = 30;
+
+/// How long a will that was answered to [`Request::Open`] is left to whoever asked, in seconds.
+pub const OPENER_WILL_S: u32 = 5;
 
 /// How far a session has come, apart from its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -317,6 +327,9 @@ pub struct Opened {
     pub session: Option<SessionRecord>,
     /// Who owned it while it was connected, if that was another owner.
     pub former: Option<Owner>,
+    /// A will that fell due by the opening. Whoever asked publishes it before anything else of this client, or knows that the former owner has, and
+    /// strikes it out ([`Request::WillPublished`]). Its number is the former epoch where it is that of another owner that is not buried.
+    pub will: Option<DueWill>,
 }
 
 /// Where a session is.
@@ -358,7 +371,7 @@ pub struct SessionEntry {
 pub struct DueWill {
     /// Whose.
     pub client: ClientId,
-    /// What [`Request::WillPublished`] names: the epoch that its session had since it was reaped.
+    /// What [`Request::WillPublished`] names: the epoch that its session had when the will was left, by its owner's death, close or loss.
     pub number: u64,
     /// What to publish.
     pub will: WillRecord,

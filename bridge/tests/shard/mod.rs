@@ -87,7 +87,8 @@ impl Rig {
     /// The session's connection ends; it rests.
     pub(crate) fn rest(&self, client: &str, epoch: Epoch) {
         let client = ClientId::new(client);
-        let close = Request::Close { client, epoch, expiry_s: 3_600, progress: Progress::default() };
+        let close =
+            Request::Close { client, epoch, expiry_s: 3_600, progress: Progress::default(), will: None };
         self.ask(close).unwrap();
     }
 

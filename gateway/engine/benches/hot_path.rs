@@ -97,7 +97,7 @@ impl Shard {
         while let Some(action) = self.engine.poll_action() {
             if let Action::Store { request, body: Request::Open { .. } } = action {
                 self.epoch += 1;
-                let opened = Opened { epoch: Epoch(self.epoch), session: None, former: None };
+                let opened = Opened { epoch: Epoch(self.epoch), session: None, former: None, will: None };
                 self.reply(request, Reply::Opened(opened));
             }
         }

@@ -137,7 +137,7 @@ impl Worker {
                 self.unsubscribe(&client, epoch, &filters).await
             }
             Request::Save { client, epoch, progress } => self.save(&client, epoch, &progress).await,
-            Request::Close { client, epoch, expiry_s, progress } => {
+            Request::Close { client, epoch, expiry_s, progress, will: _ } => {
                 self.close(&client, epoch, expiry_s, &progress).await
             }
             Request::Lookup { client } => self.lookup(&client).await,

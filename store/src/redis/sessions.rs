@@ -72,7 +72,7 @@ impl Worker {
             0 => None,
             _ => Some(self.read_session(client, epoch, expiry_s > 0, answer).await?),
         };
-        Ok(Reply::Opened(Opened { epoch, session, former }))
+        Ok(Reply::Opened(Opened { epoch, session, former, will: None }))
     }
 
     /// What a session that was there holds; its groups say where they stand.

@@ -135,7 +135,7 @@ impl State {
                 self.unsubscribe(&client, epoch, &filters, now_ms, journal)
             }
             Request::Save { client, epoch, progress } => self.save(&client, epoch, progress, now_ms, journal),
-            Request::Close { client, epoch, expiry_s, progress } => {
+            Request::Close { client, epoch, expiry_s, progress, will: _ } => {
                 self.close(&client, epoch, expiry_s, progress, now_ms, journal)
             }
             Request::Lookup { client } => Ok(Reply::Session(self.lookup(&client, now_ms))),

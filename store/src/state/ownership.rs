@@ -78,7 +78,7 @@ impl State {
             }
         }
         self.sessions.insert(client, Session { epoch, since_s, owner, details });
-        Ok(Reply::Opened(Opened { epoch: Epoch(epoch), session: resumed, former }))
+        Ok(Reply::Opened(Opened { epoch: Epoch(epoch), session: resumed, former, will: None }))
     }
 
     pub(super) fn close(

@@ -34,7 +34,7 @@ pub(crate) fn a_takeover_names_the_former_owner_and_fences_it(bench: &Bench) {
         let progress = Progress::default();
         for late in [
             Request::Save { client: client.clone(), epoch: old, progress: progress.clone() },
-            Request::Close { client: client.clone(), epoch: old, expiry_s: 0, progress },
+            Request::Close { client: client.clone(), epoch: old, expiry_s: 0, progress, will: None },
             reap(&client, old),
             Request::Unsubscribe { client: client.clone(), epoch: old, filters: vec!["a".into()] },
             Request::Subscribe {

@@ -21,7 +21,7 @@ fn save(bench: &Bench, client: &str, epoch: Epoch, settled: Offset) {
 
 fn close(bench: &Bench, client: &str, epoch: Epoch, settled: Offset) {
     let progress = Progress { cursors: vec![at(filter(GROUP), settled)], ..Progress::default() };
-    bench.done(Request::Close { client: ClientId::new(client), epoch, expiry_s: 60, progress });
+    bench.done(Request::Close { client: ClientId::new(client), epoch, expiry_s: 60, progress, will: None });
 }
 
 /// Opens a session that is there, and where it is told that the group stands.

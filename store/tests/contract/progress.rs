@@ -69,6 +69,7 @@ pub(crate) fn a_close_saves_its_progress(bench: &Bench) {
         epoch,
         expiry_s: 60,
         progress: progress.clone(),
+        will: None,
     });
     let session = bench.open("d", BOB, 60).session.unwrap();
     assert_eq!((session.received, session.inflight), (progress.received, progress.inflight));

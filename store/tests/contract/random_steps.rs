@@ -265,6 +265,7 @@ impl Side {
                 epoch: self.epoch(*client, *stale),
                 expiry_s: *expiry_s,
                 progress: progress(cursors),
+                will: None,
             },
             Step::Lookup { client } => Request::Lookup { client: name(client) },
             Step::Reap { client, stale } => {

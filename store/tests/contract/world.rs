@@ -440,7 +440,13 @@ pub(crate) fn reap(client: &str, epoch: Epoch) -> Request {
 }
 
 pub(crate) fn close(client: &str, epoch: Epoch, expiry_s: u32) -> Request {
-    Request::Close { client: ClientId::new(client), epoch, expiry_s, progress: Progress::default() }
+    Request::Close {
+        client: ClientId::new(client),
+        epoch,
+        expiry_s,
+        progress: Progress::default(),
+        will: None,
+    }
 }
 
 pub(crate) fn subscription(filter: &str, qos: QoS) -> SubscriptionRecord {

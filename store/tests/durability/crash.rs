@@ -207,6 +207,7 @@ fn assert_is_there(
         epoch: opened.epoch,
         expiry_s: NEVER_EXPIRES_S,
         progress,
+        will: None,
     };
     assert_eq!(ask(store, close), Ok(Reply::Done));
     assert!(opened.epoch > Epoch(0) && opened.former.is_none_or(|former| former == BOB));

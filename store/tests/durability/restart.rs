@@ -18,7 +18,7 @@ fn sessions_streams_cursors_and_retained_messages_are_there_again() {
     let cursors = vec![at(filter("a"), 1), at(filter("$share/g/a"), 2), at(device("d"), 3)];
     let received = vec![PacketId::new(5).unwrap()];
     let progress = Progress { cursors: cursors.clone(), received: received.clone(), inflight: vec![] };
-    bench.done(Request::Close { client: ClientId::new("d"), epoch, expiry_s: 60, progress });
+    bench.done(Request::Close { client: ClientId::new("d"), epoch, expiry_s: 60, progress, will: None });
 
     bench.reopen();
 

@@ -177,7 +177,7 @@ fn sweeping_notices_a_connection_that_is_lost_without_a_word_and_goes_on_over_th
     proxy.until_accepted(2);
     let Reply::Opened(opened) = until_answered(&store) else { panic!("an open is answered with a session") };
     let (client, progress) = (ClientId::new("d"), Progress::default());
-    ask(&store, Request::Close { client, epoch: opened.epoch, expiry_s: 1, progress }).0.unwrap();
+    ask(&store, Request::Close { client, epoch: opened.epoch, expiry_s: 1, progress, will: None }).0.unwrap();
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let started = Instant::now();
     while !redis::cmd("KEYS").arg("*:s:d").query::<Vec<String>>(&mut connection).unwrap().is_empty() {

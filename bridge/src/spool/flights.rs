@@ -124,14 +124,7 @@ impl Flight {
         let mut withdrawn = std::mem::take(&mut state.withdrawn);
         withdrawn.sort_unstable_by_key(|run| run.start);
         state.batch = state.batch.select(&withdrawn, true);
-        let kept = withdrawn.iter().cloned().flatten();
-        state.receipts = (0..)
-            .zip(kept)
-            .filter(|(_, was)| state.receipts.binary_search(was).is_ok())
-            .map(|(number, _)| number)
-            .collect();
-        state.numbers =
-            Some(withdrawn.iter().flat_map(|run| named(state.numbers.as_deref(), run.clone())).collect());
+        state.renumber(&withdrawn);
         state.left = state.batch.records();
         state.left
     }
@@ -156,13 +149,25 @@ impl Flight {
             return;
         }
         state.batch = state.batch.select(&kept, false);
-        state.numbers =
-            Some(kept.iter().flat_map(|run| named(state.numbers.as_deref(), run.clone())).collect());
+        state.renumber(&kept);
         state.left = state.batch.records();
     }
 
     fn state(&self) -> MutexGuard<'_, Carried> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Carried {
+    /// Only these of its frames are left: they have other numbers now, and their old names.
+    fn renumber(&mut self, kept: &[Range<u32>]) {
+        self.receipts = (0..)
+            .zip(kept.iter().cloned().flatten())
+            .filter(|(_, was)| self.receipts.binary_search(was).is_ok())
+            .map(|(number, _)| number)
+            .collect();
+        self.numbers =
+            Some(kept.iter().flat_map(|run| named(self.numbers.as_deref(), run.clone())).collect());
     }
 }
 
@@ -460,6 +465,20 @@ mod tests {
         flight.state().withdrawn = vec![4..7, 1..2];
         assert_eq!(flight.turn_back(), 4);
         assert_eq!([0, 1, 2, 3].map(|number| flight.wants_receipt(number)), [true, true, false, true]);
+    }
+
+    #[test]
+    fn what_is_left_of_a_sifted_batch_still_wants_its_receipts() {
+        let mut batch = Batch::default();
+        (0..4).for_each(|id| {
+            let mut frame = crate::log::tests::frame();
+            frame.message.id = id;
+            batch.push(&frame);
+        });
+        let flight = Flight::new(batch, 4, None, Box::new(|_, _| {}));
+        flight.want_receipts(vec![0, 2]);
+        flight.sift(|frame| (frame.message.id == 1).then_some(0x97));
+        assert_eq!([0, 1, 2].map(|number| flight.wants_receipt(number)), [true, true, false]);
     }
 
     #[test]

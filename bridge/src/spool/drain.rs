@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::flights::Flight;
+use super::flights::{Flight, Ledger};
 use crate::log::{Entry, Log, LogError, LogReader, LogRecord, Mark, Reclaimed, SpareBuffers};
 use crate::metrics as names;
 use crate::sink::{Lane, SinkClosed, Verdict};
@@ -46,21 +46,26 @@ impl Drained {
         self.read_to.load(Ordering::Acquire)
     }
 
-    pub(super) fn in_memory(&self) -> u64 {
-        self.memory().iter().map(|(_, flight)| u64::from(flight.left())).sum()
+    /// Counts while no flight comes from the queue or leaves for the sink. Given are the records that wait here.
+    pub(super) fn while_none_moves(&self, count: impl FnOnce(u64) -> u64) -> u64 {
+        let memory = self.memory();
+        count(memory.iter().map(|(_, flight)| u64::from(flight.left())).sum())
     }
 
-    /// A flight goes to the sink, behind those that were put here before and the spool's records below `after`.
-    pub(super) fn put(&self, after: u64, flight: Arc<Flight>) {
-        self.memory().push_back((after, flight));
+    /// A flight leaves the queue and goes to the sink, behind those that were put here before and the spool's records below `after`.
+    pub(super) fn put(&self, after: u64, leave: impl FnOnce() -> Option<Arc<Flight>>) {
+        let mut memory = self.memory();
+        memory.extend(leave().map(|flight| (after, flight)));
     }
 
-    /// The next flight from memory, if it is its turn; else up to which offset the spool's records come first.
-    fn turn(&self) -> Result<Arc<Flight>, u64> {
+    /// The next flight from memory, if it is its turn, with its number in the drain; else up to which offset the spool's records come first.
+    fn turn(&self, drain: &Ledger) -> Result<(u64, Arc<Flight>), u64> {
         let mut memory = self.memory();
         let read_to = self.read_to();
-        let next = memory.pop_front_if(|(after, _)| *after <= read_to);
-        next.map(|(_, flight)| flight).ok_or_else(|| memory.front().map_or(u64::MAX, |&(after, _)| after))
+        match memory.pop_front_if(|(after, _)| *after <= read_to) {
+            Some((_, flight)) => Ok((drain.insert(Arc::clone(&flight), 0), flight)),
+            None => Err(memory.front().map_or(u64::MAX, |&(after, _)| after)),
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<Flight>)>> {
@@ -243,11 +248,8 @@ async fn step(
     if shared.drain.came_back() {
         return send_again(shared, lane, retries).await;
     }
-    let limit = match shared.drained.turn() {
-        Ok(flight) => {
-            let number = shared.drain.insert(Arc::clone(&flight), 0);
-            return send(shared, number, &flight, lane.as_mut()).await;
-        }
+    let limit = match shared.drained.turn(&shared.drain) {
+        Ok((number, flight)) => return send(shared, number, &flight, lane.as_mut()).await,
         Err(limit) => limit,
     };
     let (Some(spooled), Some(log)) = (spooled, &shared.log) else {
@@ -300,12 +302,13 @@ async fn reclaim(shared: &Shared, log: &Log) -> bool {
         tracing::debug!(batches = reclaimed.len(), "what waits for the spool goes to the sink past it");
     }
     for Reclaimed { batch, done, room } in reclaimed {
-        if let Some(flight) = shared.queued.remove(batch.ticket) {
+        shared.drained.put(after, || {
+            let flight = shared.queued.remove(batch.ticket)?;
             flight.disown();
             flight.keep(batch);
             flight.occupy(room);
-            shared.drained.put(after, flight);
-        }
+            Some(flight)
+        });
         drop(done);
     }
     some

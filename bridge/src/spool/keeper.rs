@@ -138,7 +138,7 @@ impl Keeper {
                 for (number, flight) in shared.direct.all() {
                     shared.direct.remove(number);
                     flight.turn_back();
-                    shared.drained.put(0, flight);
+                    shared.drained.put(0, || Some(flight));
                 }
             }
             Action::Close => shared.set_way(Way::Nowhere),

@@ -283,13 +283,19 @@ impl Shared {
     }
 
     fn takes_more(&self) -> bool {
+        let queued = self.queued.records();
         let stored = self.log.as_ref().map_or(0, Log::stored);
-        stored.saturating_add(self.queued.records()) < self.intake.load(Ordering::Acquire)
+        stored.saturating_add(queued) < self.intake.load(Ordering::Acquire)
     }
 
     /// Records that were acknowledged, or are to be from the spool, and that the sink has not stored.
     fn behind(&self) -> u64 {
-        let unread = self.log.as_ref().map_or(0, |log| log.stored().saturating_sub(self.drained.read_to()));
-        self.queued.records() + self.drain.records() + self.drained.in_memory() + unread
+        self.drained.while_none_moves(|in_memory| {
+            // In the order in which they go: what moves on meanwhile is counted twice, and never missed.
+            let queued = self.queued.records();
+            let unread =
+                self.log.as_ref().map_or(0, |log| log.stored().saturating_sub(self.drained.read_to()));
+            queued + unread + self.drain.records() + in_memory
+        })
     }
 }

@@ -1,21 +1,23 @@
-//! The load tool's command line, for the binary to mount as `holdfast loadgen`.
+//! The load tool's command line, for the binary to mount as `holdfast loadgen`. Each file has the commands of one kind: `scenario` judges, `cluster`
+//! starts Holdfast's processes itself, `brokers` compares.
 
+mod brokers;
 mod cluster;
+mod scenario;
+#[cfg(test)]
+mod tests;
 
-use std::io::{BufRead, BufReader, Write as _};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
+use self::brokers::{BenchArgs, CompareArgs, Served};
 use self::cluster::{FailoverArgs, HoldArgs, IdleArgs, PartArgs, WayArgs};
-use crate::bench::{self, BenchPlan, Contender, Measure, Processes, Reexec, Target};
-use crate::fleet::{self, FleetResult, Gateway, Progress, Targets};
-use crate::kafka::{self, KafkaSource};
-use crate::plan::FleetPlan;
-use crate::records;
+use self::scenario::{RunArgs, VerifyArgs};
+use crate::bench::Reexec;
 
 /// Exit status for a command that could not be carried out, as opposed to a verdict that failed (1).
 const EXIT_UNUSABLE: u8 = 2;
@@ -65,165 +67,20 @@ enum LoadgenCommand {
     },
 }
 
-#[derive(Debug, Clone, Args)]
-struct RunArgs {
-    /// Scenario in TOML; without it the demo's plan
-    scenario: Option<PathBuf>,
-    /// MQTT addresses of the gateways; devices take the next at each reconnect
-    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:1883")]
-    mqtt: Vec<String>,
-    /// WebSocket addresses of the same gateways
-    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:8083")]
-    ws: Vec<String>,
-    /// Addresses of `POST /v1/push`; without any no pushes are sent
-    #[arg(long, value_delimiter = ',')]
-    push: Vec<String>,
-    /// Simulated devices, instead of the scenario's
-    #[arg(long, allow_negative_numbers = true)]
-    devices: Option<u32>,
-    /// Seconds of load, instead of the scenario's
-    #[arg(long, allow_negative_numbers = true)]
-    seconds: Option<f64>,
-    /// Write what the devices know to FILE, for `verify`; without a source of records nothing is judged yet
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["records_command", "records", "kafka"])]
-    ledger: Option<PathBuf>,
-    #[command(flatten)]
-    records: RecordsArgs,
-    #[command(flatten)]
-    topic: KafkaArgs,
-    /// Print the verdict as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Clone, Args)]
-struct VerifyArgs {
-    /// What `run --ledger` wrote; the parts of one fleet in the order of their devices
-    #[arg(required = true)]
-    ledgers: Vec<PathBuf>,
-    #[command(flatten)]
-    records: RecordsArgs,
-    #[command(flatten)]
-    topic: KafkaArgs,
-    /// Print the verdict as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Where the contents of the log come from once the devices are done.
-#[derive(Debug, Clone, Args)]
-#[group(multiple = false)]
-struct RecordsArgs {
-    /// Command that writes the log as JSON lines, such as `holdfast log cat DIR --json`
-    #[arg(long)]
-    records_command: Option<String>,
-    /// File with the same lines
-    #[arg(long)]
-    records: Option<PathBuf>,
-    /// Kafka brokers, `HOST:PORT,…`, whose topic holds the frames
-    #[arg(long)]
-    kafka: Option<String>,
-}
-
-/// More about `--kafka`.
-#[derive(Debug, Clone, Args)]
-struct KafkaArgs {
-    /// Topic that holds the frames
-    #[arg(long = "kafka-topic", default_value = "holdfast.frames")]
-    topic: String,
-    /// Setting of librdkafka for the reader; may be repeated
-    #[arg(long = "kafka-setting", value_name = "KEY=VALUE", value_parser = parse_setting)]
-    settings: Vec<(String, String)>,
-    /// Seconds to wait for acknowledged frames that still stand in a spool, counted from the last that came
-    #[arg(long = "kafka-wait", value_name = "S", default_value_t = 30.0)]
-    patience_s: f64,
-}
-
-#[derive(Debug, Clone, Args)]
-struct PlanArgs {
-    /// Measures, all by default
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Measure>,
-    /// A tenth of the size: to see that everything runs, not for figures
-    #[arg(long)]
-    quick: bool,
-    /// Connects on their way at once
-    #[arg(long)]
-    connects_in_flight: Option<usize>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Clone, Args)]
-struct CompareArgs {
-    /// Brokers in the order of their columns
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = default_brokers())]
-    brokers: Vec<Broker>,
-    /// Mosquitto's binary
-    #[arg(long, default_value = "mosquitto")]
-    mosquitto: PathBuf,
-    /// Holdfast's binary; this program by default
-    #[arg(long)]
-    holdfast: Option<PathBuf>,
-    /// Print a Markdown table with the goals and whether they are reached; the plain one goes to standard error
-    #[arg(long, conflicts_with = "json")]
-    markdown: bool,
-    #[command(flatten)]
-    plan: PlanArgs,
-}
-
-#[derive(Debug, Clone, Args)]
-struct BenchArgs {
-    /// MQTT address
-    #[arg(long)]
-    mqtt: SocketAddr,
-    /// WebSocket address
-    #[arg(long)]
-    ws: Option<SocketAddr>,
-    /// Whether it speaks Holdfast's JSON protocol
-    #[arg(long)]
-    with_json: bool,
-    /// Processes whose memory and CPU count
-    #[arg(long, value_delimiter = ',', required = true)]
-    pid: Vec<u32>,
-    #[command(flatten)]
-    plan: PlanArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Broker {
-    Floor,
-    Mosquitto,
-    Rumqttd,
-    Holdfast,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Served {
-    Floor,
-    Rumqttd,
-}
-
-fn default_brokers() -> Vec<Broker> {
-    let all = [Broker::Floor, Broker::Mosquitto, Broker::Rumqttd, Broker::Holdfast];
-    all.into_iter().filter(|broker| *broker != Broker::Rumqttd || cfg!(feature = "rumqttd")).collect()
-}
-
 /// Carries the command out. `reexec` says how this program reaches this very command line again.
 pub fn run(args: LoadgenArgs, reexec: &Reexec) -> ExitCode {
     let done = match args.command {
-        LoadgenCommand::Run(args) => run_scenario(&args),
-        LoadgenCommand::Verify(args) => verify(&args),
-        LoadgenCommand::Check { scenario } => check(&scenario),
-        LoadgenCommand::Compare(args) => Ok(compare(&args, reexec)),
-        LoadgenCommand::Bench(args) => Ok(bench(&args)),
+        LoadgenCommand::Run(args) => scenario::run(&args),
+        LoadgenCommand::Verify(args) => scenario::verify(&args),
+        LoadgenCommand::Check { scenario } => scenario::check(&scenario),
+        LoadgenCommand::Compare(args) => Ok(brokers::compare(&args, reexec)),
+        LoadgenCommand::Bench(args) => Ok(brokers::bench(&args)),
         LoadgenCommand::Kafka(args) => cluster::kafka(&args, reexec),
         LoadgenCommand::Idle(args) => cluster::idle(&args, reexec),
         LoadgenCommand::Hold(args) => cluster::hold(&args),
         LoadgenCommand::Failover(args) => cluster::failover(&args, reexec),
         LoadgenCommand::Part(args) => cluster::part(&args),
-        LoadgenCommand::Serve { broker, mqtt, ws } => serve(broker, mqtt, ws),
+        LoadgenCommand::Serve { broker, mqtt, ws } => brokers::serve(broker, mqtt, ws),
     };
     done.unwrap_or_else(|line| {
         say(&line);
@@ -234,196 +91,6 @@ pub fn run(args: LoadgenArgs, reexec: &Reexec) -> ExitCode {
 /// An error is one line for the user.
 type Done = Result<ExitCode, String>;
 
-fn run_scenario(args: &RunArgs) -> Done {
-    let mut plan = args.scenario.as_ref().map_or_else(|| Ok(FleetPlan::default()), read_plan)?;
-    plan.devices = args.devices.unwrap_or(plan.devices);
-    plan.duration_s = args.seconds.unwrap_or(plan.duration_s);
-    let by_option =
-        [args.devices.map(|_| ("devices", "--devices")), args.seconds.map(|_| ("duration_s", "--seconds"))];
-    let by_option: Vec<_> = by_option.into_iter().flatten().collect();
-    plan.check().map_err(|error| error.to_line(&by_option))?;
-    let targets = targets(args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start threads: {error}"))?;
-    let mut result =
-        runtime.block_on(fleet::run(plan, targets, Progress::Auto)).map_err(|error| error.to_string())?;
-    if let Some(file) = &args.ledger {
-        result.write(file).map_err(|error| format!("--ledger {}: {error}", file.display()))?;
-        if !args.records.is_given() {
-            return Ok(ExitCode::SUCCESS);
-        }
-    }
-    observe(&args.records, &args.topic, &mut result)?;
-    Ok(conclude(&result, args.json))
-}
-
-fn verify(args: &VerifyArgs) -> Done {
-    let read =
-        |file: &PathBuf| FleetResult::read(file).map_err(|error| format!("{}: {error}", file.display()));
-    let mut parts = args.ledgers.iter();
-    let mut result = parts.next().map(read).ok_or("a ledger is needed")??;
-    for file in parts {
-        result.join(read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    observe(&args.records, &args.topic, &mut result)?;
-    Ok(conclude(&result, args.json))
-}
-
-fn conclude(result: &FleetResult, as_json: bool) -> ExitCode {
-    let verdict = result.verdict();
-    print(&if as_json { verdict.to_json() } else { verdict.to_string() });
-    ExitCode::from(verdict.exit_status())
-}
-
-fn targets(args: &RunArgs) -> Result<Targets, String> {
-    if args.mqtt.len() != args.ws.len() {
-        return Err(format!("--mqtt names {} gateways, --ws {}", args.mqtt.len(), args.ws.len()));
-    }
-    let gateways = args.mqtt.iter().zip(&args.ws).map(|(mqtt, ws)| {
-        Ok::<_, String>(Gateway { mqtt: resolve("--mqtt", mqtt)?, ws: resolve("--ws", ws)? })
-    });
-    let gateways = gateways.collect::<Result<_, _>>()?;
-    let http = args.push.iter().map(|push| resolve("--push", push)).collect::<Result<_, _>>()?;
-    Ok(Targets { gateways, http })
-}
-
-fn observe(args: &RecordsArgs, topic: &KafkaArgs, result: &mut FleetResult) -> Result<(), String> {
-    if let Some(brokers) = &args.kafka {
-        let source = topic.source(brokers)?;
-        return kafka::read(&source, result).map(|_| ()).map_err(|error| format!("--kafka: {error}"));
-    }
-    let mut read = |lines: &mut dyn BufRead| {
-        records::read(lines, |record| result.observe(record)).map_err(|error| format!("log: {error}"))
-    };
-    if let Some(file) = &args.records {
-        let opened = std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        return read(&mut BufReader::new(opened)).map(|_| ());
-    }
-    let needed = "one of --kafka, --records and --records-command is needed: what the devices know is compared with it";
-    let line = args.records_command.as_deref().ok_or(needed)?;
-    let mut child = Command::new("sh")
-        .args(["-c", line])
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("--records-command {line}: {error}"))?;
-    let stdout = child.stdout.take().ok_or("--records-command has no output")?;
-    read(&mut BufReader::new(stdout))?;
-    let status = child.wait().map_err(|error| error.to_string())?;
-    // What a failed command wrote may be only part of the log, which would look like loss.
-    if status.success() { Ok(()) } else { Err(format!("--records-command {line}: {status}")) }
-}
-
-fn check(scenario: &PathBuf) -> Done {
-    let plan = read_plan(scenario)?;
-    print(&toml::to_string(&plan).map_err(|error| error.to_string())?);
-    Ok(ExitCode::SUCCESS)
-}
-
-fn read_plan(file: &PathBuf) -> Result<FleetPlan, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    FleetPlan::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-fn resolve(option: &str, address: &str) -> Result<SocketAddr, String> {
-    let mut found = address
-        .to_socket_addrs()
-        .map_err(|error| format!("{option} {address}: {error}; HOST:PORT is needed"))?;
-    found.next().ok_or_else(|| format!("{option} {address}: no address found"))
-}
-
-fn compare(args: &CompareArgs, reexec: &Reexec) -> ExitCode {
-    let contenders: Vec<Contender> = args
-        .brokers
-        .iter()
-        .map(|broker| match broker {
-            Broker::Floor => Contender::Floor,
-            Broker::Mosquitto => Contender::Mosquitto { binary: args.mosquitto.clone() },
-            Broker::Rumqttd => Contender::Rumqttd,
-            Broker::Holdfast => Contender::Holdfast {
-                program: args.holdfast.clone().unwrap_or_else(|| reexec.program.clone()),
-                arguments: vec!["dev".into()],
-            },
-        })
-        .collect();
-    let comparison = bench::compare(&args.plan.to_plan(), &contenders, reexec, say);
-    if args.markdown {
-        say(&comparison.to_text());
-        print(&comparison.to_markdown());
-    } else {
-        print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
-    }
-    ExitCode::from(u8::from(!comparison.is_complete()))
-}
-
-fn bench(args: &BenchArgs) -> ExitCode {
-    let processes = Processes::new(args.pid.clone());
-    let processes = if args.with_json {
-        processes.with_gateway_threads(bench::HOLDFAST_GATEWAY_THREADS)
-    } else {
-        processes
-    };
-    let target =
-        Target { name: args.mqtt.to_string(), mqtt: args.mqtt, ws: args.ws, json: args.with_json, processes };
-    let table = bench::run(&args.plan.to_plan(), &target, say);
-    let comparison = bench::compare::Comparison { tables: vec![table], absent: Vec::new() };
-    print(&if args.plan.json { comparison.to_json() } else { comparison.to_text() });
-    ExitCode::from(u8::from(!comparison.is_complete()))
-}
-
-fn serve(broker: Served, mqtt: SocketAddr, ws: Option<SocketAddr>) -> Done {
-    // A comparison that is killed leaves no broker behind.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
-        .map_err(|error| error.to_string())?;
-    let served = match broker {
-        Served::Floor => bench::serve_floor(mqtt, |_| ()),
-        #[cfg(feature = "rumqttd")]
-        Served::Rumqttd => bench::serve_rumqttd(mqtt, ws),
-        #[cfg(not(feature = "rumqttd"))]
-        Served::Rumqttd => {
-            let _ = ws;
-            return Err("this program was built without the feature rumqttd".to_owned());
-        }
-    };
-    served.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string())
-}
-
-impl RecordsArgs {
-    fn is_given(&self) -> bool {
-        self.records_command.is_some() || self.records.is_some() || self.kafka.is_some()
-    }
-}
-
-impl KafkaArgs {
-    fn source(&self, brokers: &str) -> Result<KafkaSource, String> {
-        let patience = Duration::try_from_secs_f64(self.patience_s)
-            .map_err(|error| format!("--kafka-wait {}: {error}", self.patience_s))?;
-        Ok(KafkaSource {
-            brokers: brokers.to_owned(),
-            topic: self.topic.clone(),
-            settings: self.settings.clone(),
-            patience,
-        })
-    }
-}
-
-fn parse_setting(pair: &str) -> Result<(String, String), String> {
-    let (key, value) = pair.split_once('=').ok_or("KEY=VALUE is needed")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-impl PlanArgs {
-    fn to_plan(&self) -> BenchPlan {
-        let mut plan = if self.quick { BenchPlan::quick() } else { BenchPlan::default() };
-        if !self.only.is_empty() {
-            plan.measures.clone_from(&self.only);
-        }
-        plan.connects_in_flight = self.connects_in_flight.unwrap_or(plan.connects_in_flight).max(1);
-        plan
-    }
-}
-
 /// A closed pipe is the reader's choice, not an error of ours.
 fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
@@ -431,133 +98,4 @@ fn print(text: &str) {
 
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Program {
-        #[command(flatten)]
-        args: LoadgenArgs,
-    }
-
-    fn parse(line: &str) -> Result<LoadgenCommand, String> {
-        parse_words(line.split_whitespace())
-    }
-
-    fn parse_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<LoadgenCommand, String> {
-        let words = std::iter::once("loadgen").chain(words);
-        Program::try_parse_from(words).map(|program| program.args.command).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_run_has_at_most_one_source_of_records_and_without_any_writes_a_ledger() {
-        assert!(parse("run").is_err());
-        assert!(parse("run --ledger a").is_ok());
-        assert!(parse("run --ledger a --records b").is_ok());
-        assert!(parse("run --records a --records-command b").is_err());
-        assert!(parse("run --records a --kafka b").is_err());
-        assert!(parse("run smoke.toml --records a --devices 5").is_ok());
-        assert!(parse("run --kafka h:1,i:1 --kafka-setting a=b --kafka-setting c=d").is_ok());
-        assert!(parse("run --kafka h:1 --kafka-setting ab").is_err());
-    }
-
-    #[test]
-    fn gateways_are_pairs_of_addresses() {
-        let targets = |line: &str| match parse(line) {
-            Ok(LoadgenCommand::Run(args)) => targets(&args),
-            other => panic!("{other:?}"),
-        };
-        let two =
-            targets("run --records a --mqtt 127.0.0.1:1,127.0.0.1:2 --ws 127.0.0.1:3,127.0.0.1:4").unwrap();
-        assert_eq!(two.gateways[1].ws.port(), 4);
-        let error = targets("run --records a --mqtt 127.0.0.1:1,127.0.0.1:2").unwrap_err();
-        assert_eq!(error, "--mqtt names 2 gateways, --ws 1");
-    }
-
-    #[test]
-    fn measures_and_brokers_are_lists() {
-        let Ok(LoadgenCommand::Compare(args)) = parse("compare --brokers floor,mosquitto --only idle,push")
-        else {
-            panic!("it parses");
-        };
-        assert_eq!(args.brokers, [Broker::Floor, Broker::Mosquitto]);
-        assert_eq!(args.plan.to_plan().measures, [Measure::Idle, Measure::Push]);
-        assert!(parse("compare --only nothing").is_err());
-        assert!(parse("compare --markdown --only push-qos1").is_ok());
-        assert!(parse("compare --markdown --json").is_err());
-    }
-
-    #[test]
-    fn what_runs_already_is_named_together_with_its_processes() {
-        for line in [
-            "kafka --markdown",
-            "kafka --mqtt 127.0.0.1:1 --kafka h:1 --bridge-pid 7 --gateway-pid 8",
-            "idle --mqtt 127.0.0.1:1 --pid 7,8",
-            "failover --sink log --devices 300 --json",
-        ] {
-            assert!(parse(line).is_ok(), "{line}");
-        }
-        for line in [
-            "kafka --mqtt 127.0.0.1:1",
-            "kafka --bridge-pid 7",
-            "kafka --rounds 0",
-            "idle --mqtt 127.0.0.1:1",
-            "idle --pid 7",
-            "idle --connections 0",
-            "failover --gateways 1",
-        ] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_fleet_that_cannot_be_is_refused_by_its_option_before_anything_starts() {
-        let reexec = Reexec { program: "/nowhere".into(), arguments: Vec::new() };
-        for (line, said) in [
-            ("failover --devices 0", "--devices 0: must be between 1 and 1000000"),
-            ("failover --frame-every-s 0", "--frame-every-s 0: must be 0.001 to 86400"),
-            ("failover --pushes-per-s=-1", "--pushes-per-s -1: must be 0 to 100000"),
-            ("failover --connects-per-s nan", "--connects-per-s NaN: must be 0.1 to 1000000"),
-        ] {
-            let Ok(LoadgenCommand::Failover(args)) = parse(line) else { panic!("{line} parses") };
-            assert_eq!(cluster::failover(&args, &reexec).unwrap_err(), said);
-        }
-    }
-
-    #[test]
-    fn a_ledger_is_judged_later_and_only_against_records() {
-        let folder = tempfile::tempdir().unwrap();
-        let (file, records) = (folder.path().join("ledger"), folder.path().join("records"));
-        std::fs::write(&records, "").unwrap();
-        let mut device = crate::ledger::DeviceRecord { connects: 1, ..Default::default() };
-        device.frames.sent(0);
-        device.frames.acked(0);
-        let ledger = crate::ledger::Ledger::new(1, "device-", vec![device]);
-        FleetResult::new(ledger, crate::verdict::Latencies::default(), true).write(&file).unwrap();
-        let verify = |more: &str| match parse(&format!("verify {} {more}", file.display())) {
-            Ok(LoadgenCommand::Verify(args)) => verify(&args),
-            other => panic!("{other:?}"),
-        };
-        let error = verify("").unwrap_err();
-        assert!(error.contains("--kafka"), "{error}");
-        // The frame is not there, so it is lost.
-        let judged = verify(&format!("--records {}", records.display())).unwrap();
-        assert_eq!(format!("{judged:?}"), format!("{:?}", ExitCode::from(1)));
-    }
-
-    #[test]
-    fn a_command_that_fails_gives_no_verdict() {
-        let Ok(LoadgenCommand::Run(args)) = parse_words(["run", "--records-command", "exit 3"]) else {
-            panic!("it parses");
-        };
-        let ledger = crate::ledger::Ledger::new(1, "device-", Vec::new());
-        let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), true);
-        let error = observe(&args.records, &args.topic, &mut result).unwrap_err();
-        assert!(error.contains("exit 3"), "{error}");
-    }
 }

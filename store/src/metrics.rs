@@ -17,6 +17,8 @@ pub(crate) enum Dropped {
     StoreFull,
     /// Its stream was full and keeps what it has.
     Refused,
+    /// It was a will, and those that wait to be published took all the room they may have.
+    Will,
 }
 
 impl Dropped {
@@ -26,6 +28,7 @@ impl Dropped {
             Self::StreamFull => "stream_full",
             Self::StoreFull => "store_full",
             Self::Refused => "refused",
+            Self::Will => "will",
         }
     }
 }

@@ -17,9 +17,10 @@ pub const NEVER_EXPIRES_S: u32 = u32::MAX;
 pub enum Request {
     /// A client connected: makes `owner` the owner of its session and raises the epoch. → [`Reply::Opened`];
     /// [`StoreError::Fenced`] if the owner is buried. A session of a buried owner is reaped first ([`Request::Reap`]), so that its will
-    /// is not lost. A will that waits for its delay is struck out with a resume (MQTT-3.1.3-9). One that falls due by this opening is
-    /// answered ([`Opened::will`]): that of a connection of another owner, without a delay or with a session that ends here, and one that
-    /// waited for its delay when its session ends here.
+    /// is not lost. A will that waits for its delay is struck out with a resume (MQTT-3.1.3-9). One that falls due by this opening, or fell due before
+    /// and was given to nobody yet, is answered ([`Opened::will`]): that of a connection of another owner, without a delay or with a session
+    /// that ends here, and one that waited for its delay when its session ends here. The owner's own connection before this one has none: its
+    /// will was the owner's to publish.
     Open {
         /// Whose session.
         client: ClientId,
@@ -60,7 +61,8 @@ pub enum Request {
         progress: Progress,
     },
     /// The connection ended. The session rests until it expires; with `expiry_s` 0 it is discarded. → [`Reply::Done`]; one that rests already
-    /// goes on to rest, and its will stays as it is. From a former owner it is [`StoreError::Fenced`], and without a will it strikes out the one that
+    /// goes on to rest, and its will stays as it is, but falls due with the session's end if that is earlier now. From a former owner it is
+    /// [`StoreError::Fenced`], or [`StoreError::Gone`] once the session has ended, and without a will it strikes out the one that
     /// [`Request::Open`] took from that owner: the client had said goodbye.
     Close {
         /// Whose session.
@@ -328,7 +330,9 @@ pub struct Opened {
     /// Who owned it while it was connected, if that was another owner.
     pub former: Option<Owner>,
     /// A will that fell due by the opening. Whoever asked publishes it before anything else of this client, or knows that the former owner has, and
-    /// strikes it out ([`Request::WillPublished`]). Its number is the former epoch where it is that of another owner that is not buried.
+    /// strikes it out ([`Request::WillPublished`]). Its number is the former epoch where it is that of another owner that is not buried. Until it is
+    /// struck out, but at most for [`OPENER_WILL_S`], the same owner is answered it again if it opens the session again, with the same `former`: it may
+    /// not have heard the first answer.
     pub will: Option<DueWill>,
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct State {
     streams: Streams,
     retained: RetainedMessages,
     deadlines: Deadlines,
-    /// At most as many as sessions; beyond it nobody is reaped.
+    /// Half as many bytes as messages may have; beyond it one more is let go, and counted.
     wills: Wills,
     groups: ClientGroups,
     locks: Locks,
@@ -86,17 +86,24 @@ impl State {
     /// Whether carrying out `request` may change something durable.
     pub(crate) fn is_durable(&self, request: &Request) -> bool {
         match request {
-            Request::Open { client, expiry_s, .. } | Request::Restore { client, expiry_s, .. } => {
+            Request::Open { client, owner, expiry_s, .. }
+            | Request::Restore { client, owner, expiry_s, .. } => {
                 *expiry_s > 0
-                    || self.wills.waits_for(client)
+                    || self.wills.depend_on(client)
                     || self.sessions.find(client).is_some_and(|session| {
-                        session.is_durable() || session.has_will() && self.is_buried(session)
+                        session.is_durable()
+                            || session.has_will() && self.nodes.owner(session.owner) != Some(*owner)
                     })
+            }
+            Request::Close { client, epoch, will, .. } => {
+                will.is_some()
+                    || self.wills.contains(epoch.0)
+                    || self.wills.depend_on(client)
+                    || self.sessions.find(client).is_some_and(Session::is_durable)
             }
             Request::Subscribe { client, .. }
             | Request::Unsubscribe { client, .. }
-            | Request::Save { client, .. }
-            | Request::Close { client, .. } => self.sessions.find(client).is_some_and(Session::is_durable),
+            | Request::Save { client, .. } => self.sessions.find(client).is_some_and(Session::is_durable),
             Request::Reap { client, .. } => {
                 self.sessions.find(client).is_some_and(|session| session.is_durable() || session.has_will())
             }
@@ -135,8 +142,8 @@ impl State {
                 self.unsubscribe(&client, epoch, &filters, now_ms, journal)
             }
             Request::Save { client, epoch, progress } => self.save(&client, epoch, progress, now_ms, journal),
-            Request::Close { client, epoch, expiry_s, progress, will: _ } => {
-                self.close(&client, epoch, expiry_s, progress, now_ms, journal)
+            Request::Close { client, epoch, expiry_s, progress, will } => {
+                self.close(&client, epoch, expiry_s, progress, will, now_ms, journal)
             }
             Request::Lookup { client } => Ok(Reply::Session(self.lookup(&client, now_ms))),
             Request::Append { streams, message, collapse_key } => {

@@ -1,27 +1,32 @@
-//! Wills of sessions whose owner died, until somebody has published them.
+//! Wills whose connections have ended, until somebody has published them.
 //!
 //! ```text
-//!            reaped                    delay or session over             published
-//! (absent) ──────────> waits ───────────────────────────────────> due ─────────────> (absent)
-//!                        │  resumed: struck out (MQTT-3.1.3-9)     ^ │ given: again after a while
-//!                        │  session ended by a clean start ────────┘ └──┐
-//!                        └────> (absent)                                └─> due
+//!            left by a death,        delay or session over            published, or its client had said goodbye
+//! (absent) ──a close, a loss──> waits ──────────────────────> due ─────────────────────────────> (absent)
+//!                                 │  resumed: struck out       │ ^ given: again after a while
+//!                                 │  (MQTT-3.1.3-9)            │ └───────────────────────┐
+//!                                 ├────> (absent)              v                         │
+//!                                 └─ another session begins ─> given to whoever asks, or to who opens the session first
 //! ```
 //!
-//! They are bounded by whoever leaves one ([`Wills::len`]).
+//! Who opens a session is given what nobody was given yet, so that it is published before the client is heard again; for a shorter
+//! while than others, as nobody else publishes it meanwhile and the opener may die. They are bounded by whoever leaves one ([`Wills::bytes`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_wire::coding::{CodingError, Reader, Write};
-use holdfast_wire::ids::ClientId;
+use holdfast_wire::ids::{ClientId, Owner};
 use holdfast_wire::message::SharedMessage;
-use holdfast_wire::store::{DueWill, WILL_AGAIN_S, WillRecord};
+use holdfast_wire::store::{DueWill, OPENER_WILL_S, WILL_AGAIN_S, WillRecord};
 
 use super::change::{Change, Journal};
 
 const FORMAT: u8 = 1;
 
-/// A will that its session's owner cannot publish any more.
+/// What a will takes beside its message and its client's name, roughly.
+const OVERHEAD_BYTES: u64 = 128;
+
+/// A will that its session's owner does not publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeftWill {
     pub(crate) client: ClientId,
@@ -30,19 +35,43 @@ pub(crate) struct LeftWill {
     pub(crate) will: WillRecord,
 }
 
-/// All wills, each by the epoch that its session was given when it was reaped.
+/// All wills, each by the epoch that its session had when it was left.
 #[derive(Default)]
 pub(crate) struct Wills {
-    by_number: HashMap<u64, (LeftWill, u64)>,
+    by_number: HashMap<u64, Kept>,
     /// When each is given next, soonest first.
     next_ms: BTreeSet<(u64, u64)>,
-    /// Those whose client may yet come back in time, and some for which it is too late.
-    waiting: BTreeMap<ClientId, u64>,
+    /// Of each client the last one, if nobody was given it yet, or only who opened its session.
+    last_of: BTreeMap<ClientId, u64>,
+    bytes: u64,
+}
+
+struct Kept {
+    left: LeftWill,
+    next_ms: u64,
+    answered: Option<Answered>,
+}
+
+/// To which opening a will was answered.
+struct Answered {
+    epoch: u64,
+    former: Option<Owner>,
+}
+
+/// A client opens its session.
+pub(crate) struct Opening {
+    /// Its new epoch.
+    pub(crate) epoch: u64,
+    /// Its epoch before, if the same owner had it.
+    pub(crate) repeats: Option<u64>,
+    /// Whoever else had it.
+    pub(crate) former: Option<Owner>,
+    pub(crate) resumes: bool,
 }
 
 impl Wills {
-    pub(crate) fn len(&self) -> usize {
-        self.by_number.len()
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether this one is there.
@@ -50,34 +79,61 @@ impl Wills {
         self.by_number.contains_key(&number)
     }
 
-    /// Whether what becomes of a will depends on the client's return.
-    pub(crate) fn waits_for(&self, client: &str) -> bool {
-        self.waiting.contains_key(client)
+    /// Whether what becomes of a will depends on what the client does next.
+    pub(crate) fn depend_on(&self, client: &str) -> bool {
+        self.last_of.contains_key(client)
     }
 
-    /// A session was reaped that had a will.
+    /// A connection ended that had a will.
     pub(crate) fn leave(&mut self, number: u64, left: LeftWill, journal: &mut impl Journal) {
         journal.record(|| Change::Will(number, left.encode()));
         self.restore(number, left);
     }
 
-    /// A client opens its session, and resumes it or begins a new one.
-    pub(crate) fn come_back(&mut self, client: &str, resumes: bool, now_ms: u64, journal: &mut impl Journal) {
-        let Some(number) = self.waiting.remove(client) else { return };
-        let Some((left, next_ms)) = self.by_number.get_mut(&number) else { return };
-        if left.due_ms <= now_ms {
-            return;
+    /// The will that falls due by an opening, or did before and was given to nobody, and who owned its session. One whose session goes on
+    /// before its time is struck out.
+    pub(crate) fn answer(
+        &mut self,
+        client: &ClientId,
+        opening: &Opening,
+        now_ms: u64,
+        journal: &mut impl Journal,
+    ) -> Option<(Option<Owner>, DueWill)> {
+        let number = self.last_of.remove(client)?;
+        let kept = self.by_number.get_mut(&number)?;
+        let former = match &kept.answered {
+            // The answer may have been lost, so this one is like it.
+            Some(answered) if opening.repeats == Some(answered.epoch) && kept.next_ms > now_ms => {
+                answered.former
+            }
+            Some(_) => return None,
+            None if opening.resumes && kept.left.due_ms > now_ms => {
+                self.remove(number, journal);
+                return None;
+            }
+            None => opening.former,
+        };
+        kept.answered = Some(Answered { epoch: opening.epoch, former });
+        let due = DueWill { client: client.clone(), number, will: kept.left.will.clone() };
+        self.last_of.insert(client.clone(), number);
+        self.fall_due(number, now_ms, journal);
+        self.give_again(number, now_ms + u64::from(OPENER_WILL_S) * 1_000);
+        Some((former, due))
+    }
+
+    /// A client turns out to have been back before: one that waits for its time is struck out.
+    pub(crate) fn take_back(&mut self, client: &str, now_ms: u64, journal: &mut impl Journal) {
+        let Some(number) = self.last_of.remove(client) else { return };
+        if self.by_number.get(&number).is_some_and(|kept| kept.left.due_ms > now_ms) {
+            self.remove(number, journal);
         }
-        self.next_ms.remove(&(*next_ms, number));
-        if resumes {
-            self.by_number.remove(&number);
-            journal.record(|| Change::WillGone(number));
-            return;
+    }
+
+    /// A client's session ends at this time, and one that would fall due later does so then.
+    pub(crate) fn bring_forward(&mut self, client: &str, to_ms: u64, journal: &mut impl Journal) {
+        if let Some(number) = self.last_of.get(client) {
+            self.fall_due(*number, to_ms, journal);
         }
-        left.due_ms = now_ms;
-        *next_ms = now_ms;
-        self.next_ms.insert((now_ms, number));
-        journal.record(|| Change::Will(number, left.encode()));
     }
 
     /// Wills that have fallen due, the longest first. Each stays away for a while then.
@@ -87,44 +143,75 @@ impl Wills {
             && let Some(&(next_ms, number)) = self.next_ms.first()
             && next_ms <= now_ms
         {
-            self.next_ms.pop_first();
-            let Some((left, next_ms)) = self.by_number.get_mut(&number) else { continue };
-            *next_ms = now_ms + u64::from(WILL_AGAIN_S) * 1_000;
-            self.next_ms.insert((*next_ms, number));
-            if self.waiting.get(&left.client) == Some(&number) {
-                self.waiting.remove(&left.client);
+            self.give_again(number, now_ms + u64::from(WILL_AGAIN_S) * 1_000);
+            let Some(Kept { left, .. }) = self.by_number.get(&number) else { return given };
+            if self.last_of.get(&left.client) == Some(&number) {
+                self.last_of.remove(&left.client);
             }
             given.push(DueWill { client: left.client.clone(), number, will: left.will.clone() });
         }
         given
     }
 
-    /// Somebody has published it.
+    /// Somebody has published it, or nobody is to.
     pub(crate) fn strike_out(&mut self, client: &ClientId, number: u64, journal: &mut impl Journal) {
-        if self.by_number.get(&number).is_none_or(|(left, _)| left.client != *client) {
-            return;
-        }
-        if let Some((left, next_ms)) = self.by_number.remove(&number) {
-            self.next_ms.remove(&(next_ms, number));
-            if self.waiting.get(&left.client) == Some(&number) {
-                self.waiting.remove(&left.client);
-            }
-            journal.record(|| Change::WillGone(number));
+        if self.by_number.get(&number).is_some_and(|kept| kept.left.client == *client) {
+            self.remove(number, journal);
         }
     }
 
     /// Puts one in its place without telling a journal.
     pub(crate) fn restore(&mut self, number: u64, left: LeftWill) {
+        self.forget(number);
         // Numbers grow, and a client that leaves a later one did not come back in time for the former.
-        let latest = self.waiting.entry(left.client.clone()).or_insert(number);
+        let latest = self.last_of.entry(left.client.clone()).or_insert(number);
         *latest = number.max(*latest);
-        self.next_ms.insert((left.due_ms, number));
         let next_ms = left.due_ms;
-        self.by_number.insert(number, (left, next_ms));
+        self.next_ms.insert((next_ms, number));
+        self.bytes += left.bytes();
+        self.by_number.insert(number, Kept { left, next_ms, answered: None });
+    }
+
+    fn fall_due(&mut self, number: u64, at_ms: u64, journal: &mut impl Journal) {
+        let Some(kept) = self.by_number.get_mut(&number) else { return };
+        if kept.left.due_ms <= at_ms {
+            return;
+        }
+        kept.left.due_ms = at_ms;
+        journal.record(|| Change::Will(number, kept.left.encode()));
+        self.give_again(number, at_ms);
+    }
+
+    fn give_again(&mut self, number: u64, at_ms: u64) {
+        let Some(kept) = self.by_number.get_mut(&number) else { return };
+        self.next_ms.remove(&(kept.next_ms, number));
+        kept.next_ms = at_ms;
+        self.next_ms.insert((at_ms, number));
+    }
+
+    fn remove(&mut self, number: u64, journal: &mut impl Journal) {
+        if self.forget(number) {
+            journal.record(|| Change::WillGone(number));
+        }
+    }
+
+    fn forget(&mut self, number: u64) -> bool {
+        let Some(Kept { left, next_ms, .. }) = self.by_number.remove(&number) else { return false };
+        self.next_ms.remove(&(next_ms, number));
+        self.bytes -= left.bytes();
+        if self.last_of.get(&left.client) == Some(&number) {
+            self.last_of.remove(&left.client);
+        }
+        true
     }
 }
 
 impl LeftWill {
+    /// What it counts for in the bound.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.client.len() + self.will.message.as_bytes().len()) as u64 + OVERHEAD_BYTES
+    }
+
     /// Writes it for a disk; [`Self::decode`] reads it.
     fn encode(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(64 + self.will.message.as_bytes().len());
@@ -188,12 +275,22 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_will_that_was_published_or_struck_out() {
         let mut wills = Wills::default();
-        for (number, client) in [(1, "published"), (2, "back")] {
+        for (number, client) in [(1, "published"), (2, "back"), (3, "opened"), (4, "back later")] {
             wills.leave(number, left(client, 10), &mut NoJournal);
         }
-        wills.come_back("back", true, 9, &mut NoJournal);
+        let opening = |resumes, repeats| Opening { epoch: 5, repeats, former: None, resumes };
+        let answer = |wills: &mut Wills, client: &str, opening| {
+            wills.answer(&ClientId::new(client), &opening, 9, &mut NoJournal).map(|(_, due)| due.number)
+        };
+        assert_eq!(answer(&mut wills, "back", opening(true, None)), None);
+        assert_eq!(answer(&mut wills, "opened", opening(false, None)), Some(3));
+        assert_eq!(answer(&mut wills, "opened", opening(true, Some(5))), Some(3));
+        wills.take_back("back later", 9, &mut NoJournal);
         assert_eq!(wills.give(10, 10).len(), 1);
-        wills.strike_out(&ClientId::new("published"), 1, &mut NoJournal);
-        assert_eq!((wills.len(), wills.next_ms.len(), wills.waiting.len()), (0, 0, 0));
+        for (client, number) in [("published", 1), ("opened", 3)] {
+            wills.strike_out(&ClientId::new(client), number, &mut NoJournal);
+        }
+        assert!(wills.by_number.is_empty() && wills.next_ms.is_empty() && wills.last_of.is_empty());
+        assert_eq!(wills.bytes, 0);
     }
 }

@@ -49,7 +49,7 @@ impl State {
         self.next_epoch = self.next_epoch.max(epoch.0 + 1);
 
         let mut details = self.take_older(&client, expiry_s, journal);
-        self.wills.come_back(&client, true, now_ms, journal);
+        self.wills.take_back(&client, now_ms, journal);
         if details.is_none() && (expiry_s > 0 || will.is_some()) {
             details = Some(Box::default());
         }

@@ -21,6 +21,7 @@ mod redis_forms;
 mod redis_server;
 mod retained;
 mod subscriptions;
+mod wills;
 #[allow(dead_code, reason = "the durability tests use the rest of it")]
 mod world;
 mod write_back;
@@ -148,11 +149,31 @@ every_store! {
         a_will_is_given_again_until_it_is_published,
         as_many_wills_are_given_as_are_wanted,
         who_comes_back_in_time_takes_its_will_back,
-        who_comes_back_too_late_changes_nothing_of_its_will,
+        who_comes_back_too_late_is_answered_its_will,
         who_was_given_a_will_may_publish_it_though_the_client_came_back,
-        a_clean_start_ends_the_session_so_its_will_falls_due_at_once,
-        who_opens_before_its_buried_owner_is_reaped_does_not_lose_its_will,
-        a_takeover_from_a_living_owner_leaves_the_will_to_it;
+        who_opens_before_its_buried_owner_is_reaped_does_not_lose_its_will;
+    wills:
+        the_will_of_a_close_falls_due_after_its_delay_or_with_its_session,
+        the_number_of_a_closed_sessions_will_is_its_epoch,
+        a_close_without_a_will_forgets_the_one_of_its_connection,
+        who_resumes_in_time_strikes_out_the_will_of_the_close,
+        a_clean_start_is_answered_the_will_that_waited_for_its_delay,
+        a_second_close_changes_no_will,
+        a_second_close_that_ends_the_session_earlier_brings_its_will_forward,
+        who_takes_a_session_over_is_answered_the_will_that_falls_due_by_it,
+        who_resumes_anothers_session_before_the_delay_takes_its_will_away,
+        an_owner_is_not_answered_the_will_of_its_own_connection,
+        a_will_that_its_opener_published_is_never_given,
+        an_opening_that_is_repeated_is_answered_alike,
+        what_an_owner_was_answered_is_left_to_it_alone,
+        each_connection_of_a_hasty_client_has_its_will,
+        a_late_close_of_a_former_owner_strikes_out_its_will,
+        a_late_close_strikes_out_nobody_elses_will,
+        who_opens_a_buried_owners_session_is_answered_its_will_under_another_number,
+        a_will_that_fell_due_and_was_given_to_nobody_yet_is_the_openers,
+        a_will_that_was_given_to_somebody_is_not_the_openers,
+        writing_a_session_back_strikes_out_the_will_that_waits_for_it,
+        wills_are_bounded_and_no_session_fails_to_end_for_them;
     locks:
         a_lock_has_one_holder_until_its_time_is_over,
         who_holds_a_lock_keeps_it_by_asking_again;

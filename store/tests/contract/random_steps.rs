@@ -1,6 +1,6 @@
 //! Random requests, and what a store answers to them, comparable with what another one does.
 
-use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
+use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::SessionRecord;
@@ -11,6 +11,8 @@ use crate::world::{ALICE, BOB, Bench, at, close, device, filter, subscription};
 const CLIENTS: [&str; 3] = ["x", "y", "z"];
 const FILTERS: [&str; 4] = ["a", "b/+", "#", "$share/g/a"];
 const GROUPS: [&str; 2] = ["g", "g2"];
+/// So far apart that no client is written back with an epoch that another one was given.
+const AHEAD: [u64; 3] = [10_007, 1_000_003, 100_000_007];
 const TOPICS: [&str; 3] = ["a", "b/1", "b/2"];
 
 #[derive(Clone, Debug)]
@@ -20,7 +22,9 @@ pub(crate) enum Step {
         by_bob: bool,
         clean_start: bool,
         expiry_s: u32,
-        will: bool,
+        will: Option<u32>,
+        /// Whether what it is answered is published.
+        publishes: bool,
     },
     Subscribe {
         client: usize,
@@ -41,6 +45,7 @@ pub(crate) enum Step {
         stale: bool,
         expiry_s: u32,
         cursors: Vec<(usize, u64)>,
+        will: Option<u32>,
     },
     Lookup {
         client: usize,
@@ -107,10 +112,13 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     let client = || 0..CLIENTS.len();
     let stale = || prop::bool::weighted(0.1);
     let expiry = || prop::sample::select(vec![0_u32, 5, 60, u32::MAX]);
+    let will = || prop::option::of(prop::sample::select(vec![0_u32, 3, 20]));
     let cursors = || prop::collection::vec((0..FILTERS.len() + CLIENTS.len(), 0..12_u64), 0..3);
     prop_oneof![
-        4 => (client(), any::<bool>(), prop::bool::weighted(0.2), expiry(), any::<bool>()).prop_map(
-            |(client, by_bob, clean_start, expiry_s, will)| Step::Open { client, by_bob, clean_start, expiry_s, will }
+        4 => (client(), any::<bool>(), prop::bool::weighted(0.2), expiry(), will(), any::<bool>()).prop_map(
+            |(client, by_bob, clean_start, expiry_s, will, publishes)| {
+                Step::Open { client, by_bob, clean_start, expiry_s, will, publishes }
+            }
         ),
         4 => (client(), stale(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3))
             .prop_map(|(client, stale, filters)| Step::Subscribe { client, stale, filters }),
@@ -118,8 +126,9 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, filters)| Step::Unsubscribe { client, filters }),
         3 => (client(), stale(), cursors())
             .prop_map(|(client, stale, cursors)| Step::Save { client, stale, cursors }),
-        2 => (client(), stale(), expiry(), cursors())
-            .prop_map(|(client, stale, expiry_s, cursors)| Step::Close { client, stale, expiry_s, cursors }),
+        2 => (client(), stale(), expiry(), cursors(), will()).prop_map(
+            |(client, stale, expiry_s, cursors, will)| Step::Close { client, stale, expiry_s, cursors, will }
+        ),
         1 => client().prop_map(|client| Step::Lookup { client }),
         2 => (client(), stale()).prop_map(|(client, stale)| Step::Reap { client, stale }),
         1 => (client(), any::<bool>(), 0..3_u64, any::<bool>(), expiry(), prop::collection::vec((0..FILTERS.len(), 0..3_u8), 0..3), any::<bool>())
@@ -200,9 +209,15 @@ impl Side {
             self.epochs[*client].pop();
         }
         match (&mut answer, step) {
-            (Ok(Reply::Opened(opened)), Step::Open { client, .. }) => {
+            (Ok(Reply::Opened(opened)), Step::Open { client, publishes, .. }) => {
                 self.epochs[*client].push(opened.epoch);
                 opened.epoch = Epoch(0);
+                if let Some(will) = &mut opened.will {
+                    let (client, number) = (will.client.clone(), std::mem::take(&mut will.number));
+                    if *publishes {
+                        self.bench.done(Request::WillPublished { client, number });
+                    }
+                }
             }
             (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
             (Ok(Reply::Sessions { sessions, .. }), _) => {
@@ -228,19 +243,19 @@ impl Side {
         answer
     }
 
+    fn will(&self, text: &str, delay_s: u32) -> WillRecord {
+        WillRecord { message: self.bench.message("w", text), delay_s, expiry_s: NEVER_EXPIRES_S }
+    }
+
     fn request(&self, step: &Step) -> Request {
         let name = |client: &usize| ClientId::new(CLIENTS[*client]);
         match step {
-            Step::Open { client, by_bob, clean_start, expiry_s, will } => Request::Open {
+            Step::Open { client, by_bob, clean_start, expiry_s, will, .. } => Request::Open {
                 client: name(client),
                 owner: if *by_bob { BOB } else { ALICE },
                 clean_start: *clean_start,
                 expiry_s: *expiry_s,
-                will: will.then(|| WillRecord {
-                    message: self.bench.message("w", "gone"),
-                    delay_s: 20,
-                    expiry_s: u32::MAX,
-                }),
+                will: will.map(|delay_s| self.will("opened", delay_s)),
             },
             Step::Subscribe { client, stale, filters } => Request::Subscribe {
                 client: name(client),
@@ -260,12 +275,12 @@ impl Side {
                 epoch: self.epoch(*client, *stale),
                 progress: progress(cursors),
             },
-            Step::Close { client, stale, expiry_s, cursors } => Request::Close {
+            Step::Close { client, stale, expiry_s, cursors, will } => Request::Close {
                 client: name(client),
                 epoch: self.epoch(*client, *stale),
                 expiry_s: *expiry_s,
                 progress: progress(cursors),
-                will: None,
+                will: will.map(|delay_s| self.will("closed", delay_s)),
             },
             Step::Lookup { client } => Request::Lookup { client: name(client) },
             Step::Reap { client, stale } => {
@@ -277,10 +292,11 @@ impl Side {
                 // One that was given out before the store began, or beside the one that it knows: how the two stand to each other is alike
                 // in both stores.
                 epoch: if *lost {
-                    Epoch(1 + ahead)
+                    // No two clients were ever given the same one.
+                    Epoch(1 + ahead * CLIENTS.len() as u64 + *client as u64)
                 } else {
                     let known = self.bench.lookup(CLIENTS[*client]).map(|session| session.epoch);
-                    Epoch(ahead + known.unwrap_or(self.epoch(*client, false)).0)
+                    Epoch(ahead * AHEAD[*client] + known.unwrap_or(self.epoch(*client, false)).0)
                 },
                 expiry_s: *expiry_s,
                 will: will.then(|| self.bench.will("written back", 20)),

@@ -1,7 +1,7 @@
 //! Sessions of dead nodes: they come to rest or end, and their wills fall due.
 
-use holdfast_store::contract::{Progress, Reply, Request, StoreError, WILL_AGAIN_S};
-use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_store::contract::{OPENER_WILL_S, Progress, Reply, Request, StoreError, WILL_AGAIN_S};
+use holdfast_wire::ids::ClientId;
 
 use crate::world::{ALICE, BOB, Bench, at, device, filter, reap};
 
@@ -188,17 +188,16 @@ pub(crate) fn who_comes_back_in_time_takes_its_will_back(bench: &Bench) {
     assert!(due(bench).is_empty());
 }
 
-pub(crate) fn who_comes_back_too_late_changes_nothing_of_its_will(bench: &Bench) {
+pub(crate) fn who_comes_back_too_late_is_answered_its_will(bench: &Bench) {
     let epoch = bench.open_with_will("d", ALICE, 60, 20);
     bench.reap("d", epoch);
     bench.pass_s(20);
-    let epoch = bench.open_with_will("d", BOB, 60, 0);
-    bench.reap("d", epoch);
-    let wills = bench.due_wills();
-    assert_eq!(wills.len(), 2, "each connection had one");
-    bench.done(Request::WillPublished { client: ClientId::new("d"), number: wills[0].number });
-    bench.pass_s(u64::from(WILL_AGAIN_S));
-    assert_eq!(bench.due_wills(), wills[1..]);
+    let opened = bench.open("d", BOB, 60);
+    let will = opened.will.expect("it fell due, and nobody has it");
+    assert!(will.number > epoch.0);
+    bench.reap("d", opened.epoch);
+    bench.pass_s(u64::from(OPENER_WILL_S));
+    assert_eq!(bench.due_wills(), [will], "its opener died as well");
 }
 
 pub(crate) fn who_was_given_a_will_may_publish_it_though_the_client_came_back(bench: &Bench) {
@@ -208,15 +207,6 @@ pub(crate) fn who_was_given_a_will_may_publish_it_though_the_client_came_back(be
     bench.open("d", BOB, 60);
     bench.pass_s(u64::from(WILL_AGAIN_S));
     assert_eq!(due(bench), ["d"], "nobody has said that it is published");
-}
-
-pub(crate) fn a_clean_start_ends_the_session_so_its_will_falls_due_at_once(bench: &Bench) {
-    let epoch = bench.open_with_will("d", ALICE, 60, 20);
-    bench.reap("d", epoch);
-    bench.pass_s(1);
-    assert!(due(bench).is_empty());
-    assert_eq!(bench.open_with("d", BOB, true, 60).session, None);
-    assert_eq!(due(bench), ["d"]);
 }
 
 pub(crate) fn who_opens_before_its_buried_owner_is_reaped_does_not_lose_its_will(bench: &Bench) {
@@ -231,15 +221,8 @@ pub(crate) fn who_opens_before_its_buried_owner_is_reaped_does_not_lose_its_will
         let opened = bench.open_with(client, BOB, client == "clean", 60);
         assert_eq!(opened.former, Some(ALICE));
         assert_eq!(opened.session.is_some(), ["late", "in time"].contains(&client));
+        assert_eq!(opened.will.is_some(), client != "in time");
     }
     bench.pass_s(20);
     assert_eq!(due(bench), ["clean", "late", "over"]);
-}
-
-pub(crate) fn a_takeover_from_a_living_owner_leaves_the_will_to_it(bench: &Bench) {
-    bench.open_with_will("d", ALICE, 60, 0);
-    assert_eq!(bench.open("d", BOB, 60).former, Some(ALICE));
-    bench.pass_s(600);
-    assert!(due(bench).is_empty());
-    assert_eq!(bench.ask(reap("nobody", Epoch(1))), Err(StoreError::Gone));
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::random_steps::{Side, step};
+use crate::random_steps::{Side, Step, step};
 use crate::world::Bench;
 
 proptest! {
@@ -13,7 +13,12 @@ proptest! {
         let mut memory = Side::new(Bench::memory());
         let mut embedded = Side::new(Bench::embedded());
         for (number, step) in steps.iter().enumerate() {
-            prop_assert_eq!(memory.take(step), embedded.take(step), "step {}: {:?}", number, step);
+            let mut step = step.clone();
+            // A will that was answered to someone who dies with the process is given out by the next one at once.
+            if let Step::Open { publishes, .. } = &mut step {
+                *publishes = true;
+            }
+            prop_assert_eq!(memory.take(&step), embedded.take(&step), "step {}: {:?}", number, step);
         }
     }
 }

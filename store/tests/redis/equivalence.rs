@@ -18,8 +18,8 @@ fn comparable(step: Step) -> Step {
         Step::ReadMembers { group, .. } => Step::ReadMembers { group, members_max: ALL },
         // One that is resumed without expiry keeps its streams until it ends. Whether they begin anew with what is written back over it
         // then is open.
-        Step::Open { client, by_bob, expiry_s: 0, will, .. } => {
-            Step::Open { client, by_bob, clean_start: true, expiry_s: 0, will }
+        Step::Open { client, by_bob, expiry_s: 0, will, publishes, .. } => {
+            Step::Open { client, by_bob, clean_start: true, expiry_s: 0, will, publishes }
         }
         // Of subscriptions with the same filter the last one counts, but whether the others are answered is open.
         Step::Subscribe { client, stale, mut filters } => {

@@ -1,6 +1,7 @@
 //! Kafka, as the load tool needs it: a topic read back as records for the ledger, and librdkafka's own producer to measure a bridge against. The only
 //! folder of this crate that names rdkafka.
 
+mod ending;
 mod producer;
 mod reader;
 

@@ -1,17 +1,19 @@
 //! The contents of a Kafka topic as records for the ledger, read back with a consumer of our own: from the first record of each partition to the
 //! last, in their order.
 //!
-//! Nothing of the gateway is asked and no offset is committed. What the headers mean is written in `docs/records.md`.
+//! Nothing of the gateway is asked and no offset is committed. What the headers mean is written in `docs/records.md`. What retention or compaction has
+//! taken away cannot be judged: an acknowledged frame among it counts as lost, a second copy is not seen. `ending` says when it is enough.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::ending::{Ending, Next};
 use crate::fleet::FleetResult;
 use crate::ledger::ObservedRecord;
 
@@ -19,6 +21,9 @@ use crate::ledger::ObservedRecord;
 const METADATA_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is seen whether the patience is over while nothing comes.
 const LOOK: Duration = Duration::from_millis(50);
+/// Without a record, before the end of a topic counts as its end. Longer than a bridge waits before it asks a broker again, and than a broker that was
+/// stopped takes to write what it still held.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Where the records are.
 #[derive(Debug, Clone)]
@@ -63,40 +68,42 @@ pub enum KafkaReadError {
     },
 }
 
-/// Hands every record of the topic to `result`; returns how many there were. Blocks.
+/// Hands every record of the topic to `result`, and those that come until nothing came for five seconds (or for the patience, if that is less);
+/// returns how many there were. Blocks.
 pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, KafkaReadError> {
     let consumer = consumer(source)?;
-    let mut at_end: HashMap<i32, bool> = partitions(source, &consumer)?;
+    let partitions = assign_all(source, &consumer)?;
+    let mut ending = Ending::new(partitions, source.patience, QUIET, Instant::now());
     let mut count = 0;
     let mut last_error = None;
-    let mut deadline = Instant::now() + source.patience;
     loop {
         match consumer.poll(LOOK) {
             Some(Ok(message)) => {
-                at_end.insert(message.partition(), false);
                 observe(&message, result);
                 count += 1;
-                deadline = Instant::now() + source.patience;
+                ending.handle_record(message.partition(), Instant::now());
             }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                at_end.insert(partition, true);
-            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => ending.handle_end(partition),
             // A broker that is away may come back.
-            Some(Err(error)) => last_error = Some(error),
+            Some(Err(error)) => last_error = Some(error.to_string()),
             None => {}
         }
-        let finished = at_end.values().all(|at_end| *at_end);
-        let over = Instant::now() >= deadline;
-        if finished && (over || result.ledger.lost_count() == 0) {
-            return Ok(count);
-        }
-        if over {
-            let mut partitions: Vec<i32> =
-                at_end.into_iter().filter_map(|(partition, at_end)| (!at_end).then_some(partition)).collect();
-            partitions.sort_unstable();
-            let error = last_error.map_or_else(|| "nothing comes".to_owned(), |error| error.to_string());
-            return Err(KafkaReadError::Unfinished { topic: source.topic.clone(), partitions, error });
-        }
+        let unread = match ending.poll_next(Instant::now(), || result.ledger.lost_count() > 0) {
+            Next::Read => continue,
+            Next::GiveUp(partitions) => partitions,
+            Next::Ask => match unanswered(source, &consumer, &ending.partitions()) {
+                Ok(()) => return Ok(count),
+                Err((partitions, error)) => {
+                    last_error = Some(error);
+                    if ending.is_patient(Instant::now()) {
+                        continue;
+                    }
+                    partitions
+                }
+            },
+        };
+        let error = last_error.unwrap_or_else(|| "nothing comes".to_owned());
+        return Err(KafkaReadError::Unfinished { topic: source.topic.clone(), partitions: unread, error });
     }
 }
 
@@ -115,23 +122,41 @@ fn consumer(source: &KafkaSource) -> Result<BaseConsumer, KafkaReadError> {
     config.create().map_err(KafkaReadError::Settings)
 }
 
-/// Has every partition read from its first record; none is at its end yet.
-fn partitions(source: &KafkaSource, consumer: &BaseConsumer) -> Result<HashMap<i32, bool>, KafkaReadError> {
+/// Has every partition read from its first record.
+fn assign_all(source: &KafkaSource, consumer: &BaseConsumer) -> Result<Vec<i32>, KafkaReadError> {
     let unreachable = |error| KafkaReadError::Unreachable { brokers: source.brokers.clone(), error };
-    let metadata = consumer.fetch_metadata(Some(&source.topic), METADATA_WITHIN).map_err(unreachable)?;
-    let found = metadata.topics().iter().find(|topic| topic.name() == source.topic);
-    let ids: Vec<i32> = found
-        .map(|topic| topic.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
-        .unwrap_or_default();
-    if ids.is_empty() {
+    let partitions = partitions(source, consumer).map_err(unreachable)?;
+    if partitions.is_empty() {
         return Err(KafkaReadError::NoTopic(source.topic.clone()));
     }
     let mut list = TopicPartitionList::new();
-    for id in &ids {
+    for id in &partitions {
         list.add_partition_offset(&source.topic, *id, Offset::Beginning).map_err(KafkaReadError::Settings)?;
     }
     consumer.assign(&list).map_err(KafkaReadError::Settings)?;
-    Ok(ids.into_iter().map(|id| (id, false)).collect())
+    Ok(partitions)
+}
+
+/// Those that the topic has now.
+fn partitions(source: &KafkaSource, consumer: &BaseConsumer) -> Result<Vec<i32>, KafkaError> {
+    let metadata = consumer.fetch_metadata(Some(&source.topic), METADATA_WITHIN)?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == source.topic);
+    Ok(found.map_or_else(Vec::new, |topic| topic.partitions().iter().map(MetadataPartition::id).collect()))
+}
+
+/// Partitions whose leader does not answer in the end, and those that were not read because they are new. Silence of a broker that is gone is no end.
+fn unanswered(source: &KafkaSource, consumer: &BaseConsumer, read: &[i32]) -> Result<(), (Vec<i32>, String)> {
+    let now = partitions(source, consumer).map_err(|error| (read.to_vec(), error.to_string()))?;
+    let new: Vec<i32> = now.into_iter().filter(|partition| !read.contains(partition)).collect();
+    if !new.is_empty() {
+        return Err((new, "the topic got them while it was read".to_owned()));
+    }
+    for partition in read {
+        consumer
+            .fetch_watermarks(&source.topic, *partition, METADATA_WITHIN)
+            .map_err(|error| (vec![*partition], error.to_string()))?;
+    }
+    Ok(())
 }
 
 fn observe(message: &BorrowedMessage<'_>, result: &mut FleetResult) {
@@ -153,9 +178,15 @@ fn has(message: &BorrowedMessage<'_>, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+
     use super::*;
-    use crate::ledger::Ledger;
+    use crate::ledger::{DeviceRecord, Ledger};
+    use crate::payload::{Direction, Form, Stamp};
     use crate::verdict::Latencies;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn source(patience: Duration) -> KafkaSource {
         KafkaSource {
@@ -169,6 +200,54 @@ mod tests {
 
     fn nothing() -> FleetResult {
         FleetResult::new(Ledger::new(1, "device-", Vec::new()), Latencies::default(), true)
+    }
+
+    /// A broker within this process, with the frames of `device-0` that these sequence numbers name.
+    fn broker(sequences: &[u64]) -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("frames", 2, 1).unwrap();
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        for sequence in sequences {
+            let mut payload = Vec::new();
+            Stamp {
+                direction: Direction::Up,
+                run: 1,
+                device: 0,
+                sequence: *sequence,
+                intended_ns: 1,
+                sent_ns: 2,
+            }
+            .encode(Form::Binary, 100, &mut payload);
+            producer.send(BaseRecord::to("frames").key("device-0").payload(&payload)).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+        cluster
+    }
+
+    #[test]
+    fn a_topic_is_read_to_its_end_with_every_copy() {
+        let cluster = broker(&[0, 1, 0]);
+        let mut device = DeviceRecord::default();
+        for sequence in [0, 1] {
+            device.frames.sent(sequence);
+            device.frames.acked(sequence);
+        }
+        let mut result =
+            FleetResult::new(Ledger::new(1, "device-", vec![device]), Latencies::default(), true);
+        let source = KafkaSource { brokers: cluster.bootstrap_servers(), ..source(PATIENCE) };
+        assert_eq!(read(&source, &mut result).unwrap(), 3);
+        let frames = result.verdict().frames;
+        assert_eq!((frames.found, frames.lost, frames.duplicated), (2, 0, 1));
+    }
+
+    #[test]
+    fn a_partition_that_was_not_there_at_the_beginning_is_no_end() {
+        let cluster = broker(&[]);
+        let source = KafkaSource { brokers: cluster.bootstrap_servers(), ..source(PATIENCE) };
+        let consumer = consumer(&source).unwrap();
+        assert_eq!(unanswered(&source, &consumer, &[0, 1]), Ok(()));
+        assert_eq!(unanswered(&source, &consumer, &[0]).unwrap_err().0, [1]);
     }
 
     #[test]

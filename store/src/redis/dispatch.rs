@@ -137,8 +137,8 @@ impl Worker {
                 self.unsubscribe(&client, epoch, &filters).await
             }
             Request::Save { client, epoch, progress } => self.save(&client, epoch, &progress).await,
-            Request::Close { client, epoch, expiry_s, progress, will: _ } => {
-                self.close(&client, epoch, expiry_s, &progress).await
+            Request::Close { client, epoch, expiry_s, progress, will } => {
+                self.close(&client, epoch, expiry_s, &progress, will.as_ref()).await
             }
             Request::Lookup { client } => self.lookup(&client).await,
             Request::Append { streams, message, collapse_key } => {

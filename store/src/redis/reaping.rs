@@ -12,12 +12,10 @@ impl Worker {
     pub(super) async fn reap(&self, client: &str, epoch: Epoch) -> Result<Reply, StoreError> {
         let partition = Partition::of_client(client);
         let call = self.server.call("reap", partition).arg(self.now()).arg(client).arg(epoch.0);
-        let mut answer = self.server.answer(call).await?;
+        let mut answer = self.server.answer(call.arg(self.room_for_wills())).await?;
         answer.word()?;
         let (moves, leaves) = (read_moves(answer.list()?)?, answer.list()?);
-        let (sessions, bytes) = (answer.number()?, answer.number()?);
-        self.room.borrow_mut().set_sessions(partition, sessions);
-        self.room.borrow_mut().set_stream_bytes(partition, bytes);
+        self.note_ended(partition, &mut answer)?;
         let epoch = Epoch(answer.number()?);
         // A client that is back meanwhile has told its groups of a later epoch, so they pass this over.
         self.advance_all(client, epoch, moves, true).await;
@@ -68,8 +66,11 @@ impl Worker {
     }
 
     pub(super) async fn will_published(&self, client: &str, number: u64) -> Result<Reply, StoreError> {
-        let call = self.server.call("published", Partition::of_client(client)).arg(client).arg(number);
-        self.server.answer(call).await?.word()?;
+        let partition = Partition::of_client(client);
+        let call = self.server.call("published", partition).arg(client).arg(number);
+        let mut answer = self.server.answer(call).await?;
+        answer.word()?;
+        self.room.borrow_mut().set_will_bytes(partition, answer.number()?);
         Ok(Reply::Done)
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct Room {
     stream_bytes: Tally,
     retained_bytes: Tally,
     group_members: Tally,
+    will_bytes: Tally,
     /// Messages that gave way because the store was full.
     cut: u64,
 }
@@ -57,6 +58,15 @@ impl Room {
 
     pub(super) fn set_group_members(&mut self, partition: Partition, count: u64) {
         self.group_members.set(partition, count);
+    }
+
+    pub(super) fn set_will_bytes(&mut self, partition: Partition, bytes: u64) {
+        self.will_bytes.set(partition, bytes);
+    }
+
+    /// Bytes of all wills that wait to be published.
+    pub(super) fn will_bytes(&self) -> u64 {
+        self.will_bytes.total
     }
 
     /// Members of all groups.

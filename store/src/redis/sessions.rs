@@ -2,15 +2,16 @@
 //! next, and written down there until it is (ADR 14 says why no order of crashes loses anything).
 
 use futures_util::future::join_all;
-use holdfast_wire::ids::{Epoch, Owner};
+use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey};
-use holdfast_wire::store::{Opened, Progress, SessionInfo, WillRecord};
+use holdfast_wire::store::{DueWill, OPENER_WILL_S, Opened, Progress, SessionInfo, WillRecord};
 
 use super::answer::{Answer, Word, write_owner, write_will};
 use super::dispatch::Worker;
 use super::partition::Partition;
 use super::server::Call;
 use crate::contract::{Reply, StoreError};
+use crate::metrics::{Dropped, count_dropped};
 
 /// Whether a filter's stream is divided among the members of a group.
 pub(super) fn is_group(filter: &str) -> bool {
@@ -39,7 +40,8 @@ impl Worker {
         let ask = |function: &str, has_room: bool| {
             let call = self.server.call(function, partition).arg(self.now()).arg(client);
             let call = call.arg(write_owner(owner)).arg(u8::from(clean_start)).arg(expiry_s);
-            self.server.answer(call.arg(&*will).arg(u8::from(has_room)))
+            let call = call.arg(&*will).arg(u8::from(has_room)).arg(self.room_for_wills());
+            self.server.answer(call.arg(OPENER_WILL_S * 1_000))
         };
         let mut answer = match ask("open", has_room).await {
             // A server without memory still opens what it holds: a device that cannot come back reads nothing, and frees nothing.
@@ -67,12 +69,19 @@ impl Worker {
         let partition = Partition::of_client(client);
         let (epoch, former) = (Epoch(answer.number()?), answer.owner()?);
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
+        if let Some(bytes) = answer.signed()? {
+            self.room.borrow_mut().set_will_bytes(partition, bytes);
+        }
+        let will = match answer.number()? {
+            0 => answer.bytes().map(|_| None)?,
+            number => Some(DueWill { client: ClientId::new(client), number, will: answer.will()? }),
+        };
         self.leave_all(partition, answer.list()?).await;
         let session = match answer.number()? {
             0 => None,
             _ => Some(self.read_session(client, epoch, expiry_s > 0, answer).await?),
         };
-        Ok(Reply::Opened(Opened { epoch, session, former, will: None }))
+        Ok(Reply::Opened(Opened { epoch, session, former, will }))
     }
 
     /// What a session that was there holds; its groups say where they stand.
@@ -166,19 +175,34 @@ impl Worker {
         epoch: Epoch,
         expiry_s: u32,
         progress: &Progress,
+        will: Option<&WillRecord>,
     ) -> Result<Reply, StoreError> {
         let partition = Partition::of_client(client);
         let call = self.server.call("close", partition).arg(self.now()).arg(client).arg(epoch.0);
         let call = call.arg(write_progress(progress)).arg(device_offset(client, progress)).arg(expiry_s);
+        let call = call.arg(write_will(will)).arg(self.room_for_wills());
         let mut answer = self.server.answer(with_cursors(call, progress)).await?;
         answer.word()?;
         let (moves, leaves) = (read_moves(answer.list()?)?, answer.list()?);
-        let (sessions, bytes) = (answer.number()?, answer.number()?);
-        self.room.borrow_mut().set_sessions(partition, sessions);
-        self.room.borrow_mut().set_stream_bytes(partition, bytes);
+        self.note_ended(partition, &mut answer)?;
         self.advance_all(client, epoch, moves, true).await;
         self.leave_all(partition, leaves).await;
         Ok(Reply::Done)
+    }
+
+    /// What a partition holds now that a session in it has come to rest or ended, and whether its will found no room.
+    pub(super) fn note_ended(&self, partition: Partition, answer: &mut Answer) -> Result<(), StoreError> {
+        let mut room = self.room.borrow_mut();
+        room.set_sessions(partition, answer.number()?);
+        room.set_stream_bytes(partition, answer.number()?);
+        room.set_will_bytes(partition, answer.number()?);
+        count_dropped(Dropped::Will, answer.number()?);
+        Ok(())
+    }
+
+    /// Bytes that wills may still take.
+    pub(super) fn room_for_wills(&self) -> u64 {
+        (self.bounds.message_bytes_max / 2).saturating_sub(self.room.borrow().will_bytes())
     }
 
     pub(super) async fn lookup(&self, client: &str) -> Result<Reply, StoreError> {

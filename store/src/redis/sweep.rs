@@ -77,13 +77,14 @@ impl Worker {
         let mut answer = self.server.answer(call.arg(self.bounds.stream.age_ms_max)).await?;
         answer.word()?;
         let (sessions, streams, retained) = (answer.number()?, answer.number()?, answer.number()?);
-        let members = answer.number()?;
+        let (members, wills) = (answer.number()?, answer.number()?);
         {
             let mut room = self.room.borrow_mut();
             room.set_sessions(partition, sessions);
             room.set_stream_bytes(partition, streams);
             room.set_retained_bytes(partition, retained);
             room.set_group_members(partition, members);
+            room.set_will_bytes(partition, wills);
         }
         let has_more = answer.number()? == 1;
         let leaves = answer.list()?;

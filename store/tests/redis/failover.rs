@@ -50,7 +50,7 @@ fn who_comes_back_in_the_middle_of_the_reaping_wins() {
     let epoch = bench.open("d", ALICE, 60).epoch;
     bench.subscribe("d", epoch, &[("$share/g/a", AtLeastOnce), ("a", AtLeastOnce)]);
     bench.append(&[filter("$share/g/a"), filter("a"), device("d")], "kept");
-    assert_eq!(bench.call("reap", "d", &[&bench.now(), b"d", &text(epoch.0)])[0], b"ok");
+    assert_eq!(bench.call("reap", "d", &[&bench.now(), b"d", &text(epoch.0), b"0"])[0], b"ok");
     let bob = bench.beside();
     let opened = bob.open("d", BOB, 60);
     assert_eq!(
@@ -72,7 +72,7 @@ fn a_reaped_session_whose_reaper_died_still_leaves_its_streams() {
     let epoch = bench.subscriber("d", "a");
     bench.close("d", epoch, 60);
     let epoch = bench.open("d", ALICE, 0).epoch;
-    assert_eq!(bench.call("reap", "d", &[&bench.now(), b"d", &text(epoch.0)])[0], b"ok");
+    assert_eq!(bench.call("reap", "d", &[&bench.now(), b"d", &text(epoch.0), b"0"])[0], b"ok");
     assert_eq!(bench.lookup("d"), None);
     assert_eq!(bench.durable_filters(), [Box::from("a")], "nobody has told the stream");
     bench.pass_s(5);

@@ -88,7 +88,7 @@ fn a_reader_that_joins_after_it_was_told_to_leave_is_refused() {
 fn a_session_that_ended_halfway_leaves_its_streams_by_itself() {
     let bench = Bench::redis();
     let epoch = bench.subscriber("d", "a").0.to_string().into_bytes();
-    bench.call("close", "d", &[&bench.now(), b"d", &epoch, b"", b"", b"0"]);
+    bench.call("close", "d", &[&bench.now(), b"d", &epoch, b"", b"", b"0", b"", b"0"]);
     assert_eq!(bench.lookup("d"), None);
     assert_eq!(bench.durable_filters(), [Box::from("a")], "nobody has told the stream");
     // Meanwhile the device is back and subscribes again.

@@ -40,9 +40,9 @@ export('sweep', function(keys, args)
   end
   forget_old(partition .. ':dead', now)
   forget_old(partition .. ':idle', now)
-  local answer, counts = { 'ok' }, redis.call('HMGET', count_key(partition), 's', 'b', 'r', 'm')
-  for at = 1, 4 do answer[at + 1] = tonumber(counts[at] or 0) end
-  answer[6], answer[7], answer[8] = more and 1 or 0, leaves, AGED_MAX - cuts
+  local answer, held = { 'ok' }, redis.call('HMGET', count_key(partition), 's', 'b', 'r', 'm', 'w')
+  for at = 1, 5 do answer[at + 1] = tonumber(held[at] or 0) end
+  answer[7], answer[8], answer[9] = more and 1 or 0, leaves, AGED_MAX - cuts
   return answer
 end, { 'allow-oom' })
 

@@ -5,6 +5,8 @@
 
 local VERSION, EPOCH, OWNER, EXPIRY, UNTIL, SINCE = 1, 2, 3, 4, 5, 6
 local WILL, DEVICE, PROGRESS, SUBSCRIPTIONS = 7, 8, 9, 10
+-- Only there if a will was answered to the opening of the present connection (`wills.lua`).
+local ANSWERED = 11
 -- In SUBSCRIPTIONS, one after the other: filter, options (the first byte holds the QoS), reader ('' for none), mark.
 local STRIDE = 4
 local CONNECTED, FOREVER = 0, -1
@@ -23,10 +25,10 @@ local function store_session(partition, client, row)
   redis.call('SET', key(partition, 's', client), cmsgpack.pack(row))
 end
 
--- A row where none was.
+-- A row where none was. Gives how many there are.
 local function add_session(partition, client)
-  redis.call('HINCRBY', count_key(partition), 's', 1)
   redis.call('ZADD', partition .. ':c', 0, client)
+  return redis.call('HINCRBY', count_key(partition), 's', 1)
 end
 
 local function remove_session(partition, client)
@@ -35,8 +37,11 @@ local function remove_session(partition, client)
   redis.call('ZREM', partition .. ':c', client)
 end
 
-local function session_count(partition)
-  return tonumber(redis.call('HGET', count_key(partition), 's') or 0)
+-- What a partition holds: how many sessions, bytes of messages in streams, and bytes of wills that wait to be published.
+local function counts(partition)
+  local found = redis.call('HMGET', count_key(partition), 's', 'b', 'w')
+  for at = 1, 3 do found[at] = tonumber(found[at] or 0) end
+  return found
 end
 
 local function is_over(row, now)

@@ -40,7 +40,7 @@ end
 -- Ends what a session holds, apart from its row.
 local function let_go(partition, client, row, now, leaves)
   release_owner(partition, row[OWNER])
-  settle_will(partition, client, row, now, false)
+  let_will_fall_due(partition, client, row, now)
   if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   if row[DEVICE] ~= NONE then drop_stream(partition, 'd' .. client) end
   local held = row[SUBSCRIPTIONS]
@@ -56,7 +56,7 @@ end
 local function rest(partition, client, row, expiry, now)
   release_owner(partition, row[OWNER])
   if row[OWNER] ~= '' then row[SINCE] = now end
-  row[OWNER], row[EXPIRY] = '', expiry
+  row[OWNER], row[EXPIRY], row[ANSWERED] = '', expiry, nil
   if expiry == 4294967295 then
     row[UNTIL] = FOREVER
     redis.call('ZREM', due_key(partition), 's' .. client)
@@ -66,24 +66,9 @@ local function rest(partition, client, row, expiry, now)
   end
 end
 
--- Takes a session from its owner, who is dead. Gives its row if it rests now, and nil if it has ended.
-local function reap(partition, client, row, now, leaves)
-  local number, will, due = next_number(partition), row[WILL], now
-  row[EPOCH], row[WILL] = number, ''
-  if row[EXPIRY] == 0 then
-    discard(partition, client, row, now, leaves)
-  else
-    rest(partition, client, row, row[EXPIRY], now)
-  end
-  if will ~= '' then
-    if row[EXPIRY] > 0 then
-      due = now + struct.unpack('<I4', will) * 1000
-      if row[UNTIL] ~= FOREVER then due = math.min(due, row[UNTIL]) end
-    end
-    local waits = await_will(partition, client, number, will, due)
-    if row[EXPIRY] > 0 then row[WILL] = waits end
-  end
-  return row[EXPIRY] > 0 and row or nil
+-- When a will falls due whose session rests for so many seconds from now on: after its delay, or with the session.
+local function falls_due(will, expiry, now)
+  return now + math.min(struct.unpack('<I4', will), expiry) * 1000
 end
 
 local function find_subscription(row, filter)
@@ -139,24 +124,67 @@ local function keeps_nothing(row)
   return row[EXPIRY] == 0 and row[DEVICE] == NONE and #row[SUBSCRIPTIONS] == 0
 end
 
--- now, client, owner, clean start, expiry, will, whether there is room for one more.
+-- The will of a connection that another owner has lost, if it falls due by that. It is kept under the epoch that the session had, or under a
+-- new one if that owner is buried, as if it had been reaped; where there is no room for it, it is only answered.
+local function orphaned_will(partition, client, row, resumes, left_until, room)
+  local will, number = row[WILL], row[EPOCH]
+  if will == '' or (resumes and struct.unpack('<I4', will) > 0) then return nil end
+  if is_buried(partition, row[OWNER]) then number = next_number(partition) end
+  if not fits(client, will, room) then return nil, { number, will } end
+  keep_will(partition, client, number, will, left_until)
+  return { number, will }
+end
+
+-- The will that an opening is answered, and who had the session before. A third result is a will that is answered and not kept.
+local function will_for_opener(partition, client, row, owner, resumes, now, left_until, room)
+  if not row then
+    local number = redis.call('HGET', partition .. ':vc', client)
+    if not number then return nil, '' end
+    redis.call('HDEL', partition .. ':vc', client)
+    return answer_will(partition, client, tonumber(number), left_until), ''
+  end
+  local former, waits, answered = row[OWNER], row[WILL], row[ANSWERED]
+  if former == owner then
+    -- Its first answer may have been lost, so this one is like it.
+    local is_left = answered and answered[2] > now
+    local again = is_left and answer_will(partition, client, answered[1], left_until) or nil
+    return again, again and answered[3] or ''
+  end
+  if former ~= '' then
+    local orphan, unkept = orphaned_will(partition, client, row, resumes, left_until, room)
+    return orphan, former, unkept
+  end
+  if type(waits) ~= 'table' then return nil, '' end
+  if resumes and waits[2] > now then
+    strike_out(partition, client, waits[1])
+    return nil, ''
+  end
+  if not is_ungiven(partition, will_member(client, waits[1]), waits[2]) then return nil, '' end
+  return answer_will(partition, client, waits[1], left_until), ''
+end
+
+-- now, client, owner, clean start, expiry, will, whether there is room for one more session, how many bytes there are for wills, for how many ms
+-- a will is left to the owner. Answers among others the will that falls due by it: its number, or 0, and the will.
 local function open(keys, args)
   local partition, client, owner, expiry = keys[1], args[2], args[3], tonumber(args[5])
   local now, leaves = clock(args[1]), {}
+  local left_until = now + tonumber(args[9])
   if is_buried(partition, owner) then return { 'fenced' } end
   local row = load_session(partition, client)
   if not row and args[7] == '0' then return { 'full' } end
-  local former = (row and row[OWNER] ~= owner) and row[OWNER] or ''
-  if former ~= '' and is_buried(partition, former) then row = reap(partition, client, row, now, leaves) end
   local resumes = row and args[4] == '0' and row[EXPIRY] > 0 and not is_over(row, now)
+  local will, former, unkept =
+    will_for_opener(partition, client, row, owner, resumes, now, left_until, args[8])
+  local held
   if resumes then
     release_owner(partition, row[OWNER])
-    settle_will(partition, client, row, now, true)
     if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   elseif row then
+    row[WILL] = ''
     let_go(partition, client, row, now, leaves)
   else
-    add_session(partition, client)
+    -- The sweeps tell of the wills.
+    held = { add_session(partition, client), 0, NONE }
   end
   local epoch = next_number(partition)
   if resumes then
@@ -165,11 +193,13 @@ local function open(keys, args)
   else
     row = { FORMAT, epoch, owner, expiry, CONNECTED, now, args[6], expiry > 0 and 0 or NONE, '', {} }
   end
+  row[ANSWERED] = will and { will[1], left_until, former } or nil
   take_owner(partition, owner)
   store_session(partition, client, row)
-  local resumed = resumes and 1 or 0
-  local count = session_count(partition)
-  return { 'ok', epoch, former, count, leaves, resumed, row[DEVICE], row[PROGRESS], row[SUBSCRIPTIONS] }
+  held, will = held or counts(partition), will or unkept or { 0, '' }
+  local answer = { 'ok', epoch, former, held[1], held[3], will[1], will[2], leaves, resumes and 1 or 0 }
+  for _, field in ipairs({ row[DEVICE], row[PROGRESS], row[SUBSCRIPTIONS] }) do answer[#answer + 1] = field end
+  return answer
 end
 
 export('open', open)
@@ -277,7 +307,7 @@ export('restore', function(keys, args)
   if is_there then
     local is_kept = row[EXPIRY] > 0
     local reads, device = is_kept and all_readers(held) or {}, is_kept and row[DEVICE] or NONE
-    return { 'ok', reads, leaves, session_count(partition), device, 1 }
+    return { 'ok', reads, leaves, counts(partition)[1], device, 1 }
   end
   local from = expiry > 0 and 9 or #args + 1
   local join = hand_out_readers(partition, index, held, args, from, now)
@@ -285,7 +315,7 @@ export('restore', function(keys, args)
   if has_lapsed(partition, args, from) then return { 'lapsed' } end
   if is_older then
     release_owner(partition, row[OWNER])
-    settle_will(partition, client, row, now, true)
+    take_back_will(partition, client, row, now)
     if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
     local wanted = {}
     for at = from, #args, STRIDE do wanted[args[at]] = true end
@@ -297,10 +327,12 @@ export('restore', function(keys, args)
     end
     index = index_subscriptions(held)
   elseif row then
-    settle_will(partition, client, row, now, true)
+    take_back_will(partition, client, row, now)
+    row[WILL] = ''
     let_go(partition, client, row, now, leaves)
   else
     add_session(partition, client)
+    redis.call('HDEL', partition .. ':vc', client)
   end
   raise_numbers(partition, epoch)
   local device = is_older and row[DEVICE] or (expiry > 0 and 0 or NONE)
@@ -308,7 +340,7 @@ export('restore', function(keys, args)
   take_up(partition, index, held, args, from, now, leaves)
   take_owner(partition, owner)
   store_session(partition, client, row)
-  return { 'ok', all_readers(held), leaves, session_count(partition), device, 0 }
+  return { 'ok', all_readers(held), leaves, counts(partition)[1], device, 0 }
 end)
 
 -- now, client, epoch, filters.
@@ -362,40 +394,65 @@ export('lower', function(keys, args)
   return { 'ok' }
 end, { 'allow-oom' })
 
--- now, client, epoch, progress, the device's offset or '', expiry, then the cursors.
+-- now, client, epoch, progress, the device's offset or '', expiry, will, how many bytes there are for wills, then the cursors. Answers
+-- among others whether the will was let go.
 export('close', function(keys, args)
-  local partition, client, expiry = keys[1], args[2], tonumber(args[6])
-  local now, leaves = clock(args[1]), {}
+  local partition, client, expiry, will = keys[1], args[2], tonumber(args[6]), args[7]
+  local now, leaves, moved, dropped = clock(args[1]), {}, {}, 0
   local row, why_not = held_under(partition, client, args[3], now)
-  if not row then return why_not end
+  if not row then
+    -- A former owner, whose client had said goodbye.
+    if will == '' then strike_out(partition, client, tonumber(args[3])) end
+    return why_not
+  end
+  -- A second close finds no will of a connection, and leaves one that waits.
+  if row[OWNER] == '' then will = '' else row[WILL] = '' end
+  if will ~= '' and not fits(client, will, args[8]) then will, dropped = '', 1 end
   if expiry == 0 or row[EXPIRY] == 0 then
     discard(partition, client, row, now, leaves)
-    return { 'ok', {}, leaves, session_count(partition), stream_bytes(partition) }
+    if will ~= '' then keep_last_will(partition, client, row[EPOCH], will, now) end
+  else
+    moved = move_marks(partition, client, row, args[5], args, 9)
+    rest(partition, client, row, expiry, now)
+    if will == '' then
+      bring_will_forward(partition, client, row)
+    else
+      row[WILL] = keep_will(partition, client, row[EPOCH], will, falls_due(will, expiry, now))
+    end
+    row[PROGRESS] = args[4]
+    store_session(partition, client, row)
+    moved = moves(row, moved, true)
   end
-  local moved = move_marks(partition, client, row, args[5], args, 7)
-  -- A second close finds no will of a connection, and leaves one that waits.
-  if row[OWNER] ~= '' then row[WILL] = '' end
-  rest(partition, client, row, expiry, now)
-  row[PROGRESS] = args[4]
-  store_session(partition, client, row)
-  return { 'ok', moves(row, moved, true), leaves, session_count(partition), stream_bytes(partition) }
+  local held = counts(partition)
+  return { 'ok', moved, leaves, held[1], held[2], held[3], dropped }
 end, { 'allow-oom' })
 
--- now, client, epoch: its owner is dead. One that rests already stays as it is.
+-- now, client, epoch, how many bytes there are for wills: its owner is dead. One that rests already stays as it is.
 export('reap', function(keys, args)
   local partition, client = keys[1], args[2]
   local now, leaves = clock(args[1]), {}
   local row, why_not = held_under(partition, client, args[3], now)
   if not row then return why_not end
-  local moved = {}
+  local moved, number, dropped = {}, row[EPOCH], 0
   if row[OWNER] ~= '' then
-    row = reap(partition, client, row, now, leaves)
-    if row then
+    local will, expiry = row[WILL], row[EXPIRY]
+    number = next_number(partition)
+    row[EPOCH], row[WILL] = number, ''
+    if will ~= '' and not fits(client, will, args[4]) then will, dropped = '', 1 end
+    if expiry == 0 then
+      discard(partition, client, row, now, leaves)
+      if will ~= '' then keep_last_will(partition, client, number, will, now) end
+    else
+      rest(partition, client, row, expiry, now)
+      if will ~= '' then
+        row[WILL] = keep_will(partition, client, number, will, falls_due(will, expiry, now))
+      end
       store_session(partition, client, row)
       moved = moves(row, {}, true)
     end
   end
-  return { 'ok', moved, leaves, session_count(partition), stream_bytes(partition), row and row[EPOCH] or 0 }
+  local held = counts(partition)
+  return { 'ok', moved, leaves, held[1], held[2], held[3], dropped, number }
 end, { 'allow-oom' })
 
 -- now, client.

@@ -49,7 +49,7 @@ async fn show_metrics(State(context): State<Arc<Context>>) -> Response {
 
 async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
     let core = context.bridge.core();
-    let draining = *core.draining.borrow();
+    let draining = core.pushes.are_refused();
     let knows_filters = *core.ready.borrow();
     let answers = core.store_pulse.is_fresh();
     let store = knows_filters && answers && !core.store.is_refusing();

@@ -4,13 +4,15 @@ mod runtime;
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::store::{Reply, Request};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::config::BridgeConfig;
 use crate::core::Core;
@@ -23,6 +25,9 @@ use crate::store_pulse::keep_asking;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
 use runtime::Runtime;
+
+/// What answers may take to leave for whoever asked, once there is nothing else to wait for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a bridge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +61,9 @@ impl Bridge {
         Ok(BridgeHandle(Arc::new(Running {
             core,
             runtime,
-            links_closed: std::sync::Mutex::new(Some(links_closed)),
+            links_closed: Mutex::new(Some(links_closed)),
+            servers: Mutex::default(),
+            answer_last: watch::Sender::new(false),
         })))
     }
 }
@@ -69,7 +76,10 @@ pub struct BridgeHandle(Arc<Running>);
 struct Running {
     core: Arc<Core>,
     runtime: Runtime,
-    links_closed: std::sync::Mutex<Option<mpsc::Receiver<()>>>,
+    links_closed: Mutex<Option<mpsc::Receiver<()>>>,
+    /// Those that answer HTTP; each ends with its last answer once `answer_last` is true.
+    servers: Mutex<Vec<JoinHandle<()>>>,
+    answer_last: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for BridgeHandle {
@@ -103,15 +113,22 @@ impl BridgeHandle {
         Ok(())
     }
 
-    /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains. What no route of `router` takes is answered with a problem.
+    /// Serves HTTP on `listener` for as long as the bridge runs, also while it drains, up to the answers of the last requests. What no route of
+    /// `router` takes is answered with a problem.
     pub fn serve(&self, listener: TcpListener, router: axum::Router) -> io::Result<()> {
         let listener = on_runtime(&self.0.runtime, listener)?;
         let router = router.fallback(refuse_path).method_not_allowed_fallback(refuse_method);
-        self.0.runtime.handle().spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+        let mut answer_last = self.0.answer_last.subscribe();
+        let last = async move {
+            // Whoever drops the bridge without a drain stops everything.
+            let _ = answer_last.wait_for(|last| *last).await;
+        };
+        let server = self.0.runtime.handle().spawn(async move {
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(last).await {
                 tracing::error!(%error, "an HTTP server of the bridge ended");
             }
         });
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
         Ok(())
     }
 
@@ -128,17 +145,35 @@ impl BridgeHandle {
         self.0.runtime.handle()
     }
 
-    /// Drains: reads no more from shards, settles everything received, tells them, closes the links. `false` if that took longer than
-    /// `within`; what is unsettled then the shards send to another bridge. Blocks the calling thread, which must not be one that polls tasks.
+    /// Takes no further pushes by HTTP, and no further lines of batches; `/readyz` says so. What has begun goes on. The first step of a drain.
+    pub fn refuse_pushes(&self) {
+        self.0.core.pushes.refuse();
+    }
+
+    /// Drains: takes no further pushes, and waits for those that have begun for half of the time; then reads no more from shards, settles everything
+    /// received, tells them, and closes the links. Pushes that no device has acknowledged by then are kept for their sessions, or refused; last of
+    /// all those who asked are answered. `false` if that took longer than `within`; what is unsettled then the shards send to another bridge.
+    /// Blocks the calling thread, which must not be one that polls tasks.
     pub fn shutdown(&self, within: Duration) -> bool {
-        self.0.core.links_open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.0.core.draining.send_replace(true);
+        self.refuse_pushes();
         let links_closed = self.0.links_closed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut links_closed) = links_closed else { return true };
+        let servers = std::mem::take(&mut *self.0.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        let (core, answer_last) = (Arc::clone(&self.0.core), self.0.answer_last.clone());
         let (drained, wait) = std::sync::mpsc::channel();
         self.0.runtime.handle().spawn(async move {
+            // While the links stand, as their reports come over them. Whether there was time for all shows below.
+            let _ = timeout(within / 2, core.pushes.until_done()).await;
+            core.links_open.lock().unwrap_or_else(PoisonError::into_inner).take();
+            core.draining.send_replace(true);
             // Nobody ever sends: it ends when the last link has.
             while links_closed.recv().await.is_some() {}
+            core.pushes.until_done().await;
+            answer_last.send_replace(true);
+            for server in servers {
+                // One that begins a request and does not end it is nothing to wait for.
+                let _ = timeout(ANSWERS_WITHIN, server).await;
+            }
             let _ = drained.send(());
         });
         wait.recv_timeout(within).is_ok()

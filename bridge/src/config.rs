@@ -81,6 +81,9 @@ pub struct PushConfig {
     pub wait_max: Duration,
     /// Largest request, in bytes, by HTTP or as a record.
     pub body_bytes_max: usize,
+    /// Largest encoded message that a stream of the session store may hold: as the store's own bounds say. One that is larger will never be kept,
+    /// so it is refused instead of being tried again.
+    pub stream_bytes_max: u64,
     /// Whether outcomes of pushes that came by HTTP are written down as well, as [`PushTopicConfig::receipts`] says. Without waiting: the answer
     /// is the sender's proof.
     pub receipts: bool,
@@ -97,6 +100,7 @@ impl Default for PushConfig {
             outcome_age_max: Duration::from_mins(10),
             wait_max: Duration::from_secs(10),
             body_bytes_max: 2 << 20,
+            stream_bytes_max: holdfast_store::StreamBounds::default().bytes_max,
             receipts: false,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use holdfast_bridge::config::{DedupeConfig, PushConfig};
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::{BridgeConfig, SinkName, TopicMapError, TopicRule};
+use holdfast_store::Bounds;
 use holdfast_gateway::config::{ConfigError, secret_needed};
 use serde::{Deserialize, Serialize};
 
@@ -313,7 +314,7 @@ impl Default for PushKeys {
 }
 
 impl PushKeys {
-    pub(super) fn check(&self) -> Result<PushConfig, ConfigError> {
+    pub(super) fn check(&self, store: &Bounds) -> Result<PushConfig, ConfigError> {
         if self.topic.is_empty() || self.topic.len() > 1_024 || self.topic.contains(['+', '#', '\0']) {
             let allowed = "must be a topic name of 1 to 1024 bytes without wildcards";
             return Err(refuse("push.topic", &self.topic, allowed));
@@ -343,6 +344,7 @@ impl PushKeys {
                 within("push.wait_ms_max", self.wait_ms_max, 1..=300_000)?.into(),
             ),
             body_bytes_max: within("push.body_bytes_max", self.body_bytes_max, 1_024..=1 << 28)? as usize,
+            stream_bytes_max: store.stream.bytes_max.min(store.message_bytes_max),
             receipts: self.receipts,
         })
     }
@@ -407,10 +409,10 @@ mod tests {
         let allowed = "sink.queue_bytes_max = 1: must be between 1048576 and 1073741824";
         assert_eq!(sink.check().unwrap_err().to_string(), allowed);
         let push = PushKeys { topic: "a/+".into(), ..PushKeys::default() };
-        assert!(push.check().unwrap_err().to_string().starts_with("push.topic = a/+: must be a topic name"));
+        assert!(push.check(&Bounds::default()).unwrap_err().to_string().starts_with("push.topic = a/+: must be a topic name"));
         for topic in ["pushes", "devices/{clientid}/push", "{client_id}/{x}"] {
             let push = PushKeys { topic: topic.into(), ..PushKeys::default() };
-            let line = push.check().unwrap_err().to_string();
+            let line = push.check(&Bounds::default()).unwrap_err().to_string();
             assert!(line.starts_with(&format!("push.topic = {topic}: must hold {{client_id}}")), "{line}");
         }
     }

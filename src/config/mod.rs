@@ -158,7 +158,8 @@ impl Config {
         }
         let bridge_listen = self.bridge.listen(&self.push, has_secret)?;
         let dedupe: DedupeConfig = self.dedupe.check()?;
-        let push: PushConfig = self.push.check()?;
+        let store = self.store.check()?;
+        let push: PushConfig = self.push.check(&store.bounds)?;
         let sink_kind = self.sink.kind(role, &self.kafka.brokers)?;
         let topic_map = bridge::check_topic_map(&self.topic_map, role, sink_kind)?;
         let (pushes, events) = (self.pushes.check()?, self.events.check()?);
@@ -180,7 +181,7 @@ impl Config {
             pushes,
             events,
             store_url: self.store.url(role)?,
-            store: self.store.check()?,
+            store,
             gateway,
         })
     }

@@ -13,6 +13,7 @@ pub mod json;
 pub mod link;
 pub mod message;
 pub mod mqtt;
+pub mod presence;
 pub mod session_record;
 pub mod store;
 pub mod topic;

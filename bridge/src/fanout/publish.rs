@@ -68,8 +68,14 @@ impl Publication {
         Ok(Published { shards, streams: self.positions.len(), streams_full: self.streams_full })
     }
 
-    /// Appends it to each stream that has not answered yet, by a request of its own, so that it is known which ones have it.
-    async fn append(&mut self, core: &Core) -> Result<(), StoreError> {
+    /// Whether a persistent session is to have it.
+    pub(crate) async fn is_to_be_kept(&self, core: &Core) -> Result<bool, StoreError> {
+        let view = self.message.view();
+        Ok(core.owes(view.topic, view.qos).group || !self.streams(core).await?.is_empty())
+    }
+
+    /// Streams that it goes to.
+    async fn streams(&self, core: &Core) -> Result<Vec<StreamKey>, StoreError> {
         let view = self.message.view();
         let owes = core.owes(view.topic, view.qos);
         let mut streams = owes.streams;
@@ -79,6 +85,12 @@ impl Publication {
                 streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
             }
         }
+        Ok(streams)
+    }
+
+    /// Appends it to each stream that has not answered yet, by a request of its own, so that it is known which ones have it.
+    async fn append(&mut self, core: &Core) -> Result<(), StoreError> {
+        let mut streams = self.streams(core).await?;
         streams.retain(|stream| !self.answered.contains(stream));
         let asked = streams.iter().map(|stream| {
             let (streams, message) = (vec![stream.clone()], self.message.clone());

@@ -105,7 +105,7 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError
 }
 
 /// Text that is not JSON is told from JSON that is not what is asked for.
-pub(super) fn not_read(error: &serde_json::Error) -> PushError {
+pub(crate) fn not_read(error: &serde_json::Error) -> PushError {
     match error.classify() {
         Category::Data => PushError::Invalid(error.to_string()),
         Category::Syntax | Category::Eof | Category::Io => PushError::Malformed(error.to_string()),

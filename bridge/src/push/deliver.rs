@@ -66,6 +66,11 @@ pub(super) async fn to_topic(
     if publication.message().view().is_expired(now_ms()) {
         return Ok(PushOutcome::Expired);
     }
+    if is_never_kept(core, publication.message())
+        && publication.is_to_be_kept(core).await.map_err(PushError::Store)?
+    {
+        return Ok(PushOutcome::Refused(Refusal::TooLarge));
+    }
     let Published { shards, streams, streams_full } =
         publication.publish(core).await.map_err(PushError::Store)?;
     Ok(PushOutcome::Accepted { shards, streams, streams_full })
@@ -124,6 +129,9 @@ async fn keep(
     if let Some(refusal) = cannot_keep(session, message) {
         return Ok(PushOutcome::Refused(refusal));
     }
+    if is_never_kept(core, message) {
+        return Ok(PushOutcome::Refused(Refusal::TooLarge));
+    }
     let request = Request::Append {
         streams: vec![StreamKey::Device(client.into())],
         message: message.clone(),
@@ -178,6 +186,11 @@ fn cannot_keep(session: &SessionInfo, message: &SharedMessage) -> Option<Refusal
     }
     let is_kept = view.qos > QoS::AtMostOnce && matching.any(|found| found.qos > QoS::AtMostOnce);
     (!is_kept).then_some(Refusal::NotConnected)
+}
+
+/// Whether it is larger than any stream may be; the store would say each time that it is full.
+fn is_never_kept(core: &Core, message: &SharedMessage) -> bool {
+    message.as_bytes().len() as u64 > core.config.push.stream_bytes_max
 }
 
 /// Sends it to the shard and waits for its report; none if the link was lost. A report that does not come in time says that it has expired.

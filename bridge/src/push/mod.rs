@@ -51,6 +51,9 @@ pub(crate) struct Pushes {
     streamed: Arc<Semaphore>,
     batches: Arc<Semaphore>,
     walks: Semaphore,
+    in_flight_max: u32,
+    /// True once nothing more is begun by HTTP.
+    refuses: watch::Sender<bool>,
 }
 
 impl Pushes {
@@ -60,7 +63,33 @@ impl Pushes {
             streamed: Arc::new(Semaphore::new(config.in_flight_max)),
             batches: Arc::new(Semaphore::new(BATCHES_MAX)),
             walks: Semaphore::new(WALKS_MAX),
+            in_flight_max: u32::try_from(config.in_flight_max).unwrap_or(u32::MAX),
+            refuses: watch::Sender::new(false),
             outcomes: Mutex::new(Outcomes::new(config)),
+        }
+    }
+
+    /// Begins no more pushes that come by HTTP.
+    pub(crate) fn refuse(&self) {
+        self.refuses.send_replace(true);
+    }
+
+    /// Whether it does.
+    pub(crate) fn are_refused(&self) -> bool {
+        *self.refuses.borrow()
+    }
+
+    /// Until they are refused.
+    async fn until_refused(&self) {
+        // The sender is at hand, so this is no error.
+        let _ = self.refuses.subscribe().wait_for(|refuses| *refuses).await;
+    }
+
+    /// Until every push that came by HTTP has its outcome, and every batch its end.
+    pub(crate) async fn until_done(&self) {
+        for (permits, of) in [(self.in_flight_max, &self.in_flight), (BATCHES_MAX as u32, &self.batches)] {
+            // Never closed.
+            let _ = of.acquire_many(permits).await;
         }
     }
 
@@ -120,7 +149,12 @@ fn begin_by_request(
     let is_group = matches!(request.target, PushTarget::Group(_));
     let acknowledged_within = is_group.then_some(core.config.push.acknowledged_within);
     let terms = Terms { asked_ms: now_ms(), acknowledged_within, has_receipt: false, is_remembered: true };
-    let permit = || Arc::clone(&core.pushes.in_flight).try_acquire_owned().map_err(|_| PushError::Busy);
+    let permit = || {
+        if core.pushes.are_refused() {
+            return Err(PushError::Stopped);
+        }
+        Arc::clone(&core.pushes.in_flight).try_acquire_owned().map_err(|_| PushError::Busy)
+    };
     let carry = Carry { request: Arc::new(request), terms, listener, tries: Tries::One };
     let standing = begin(core, runtime, &id, carry, || permit().map(Some))?;
     Ok((id, standing))

@@ -41,7 +41,8 @@ pub enum Refusal {
     NoSuchSession,
     /// The session rests, and with this QoS, the push's or the subscription's, nothing is kept for it.
     NotConnected,
-    /// It takes only smaller packets. In a receipt also: the record is larger than a push may be.
+    /// It takes only smaller packets; or a stream that would have to keep the push holds only smaller ones. In a receipt also: the record is larger than
+    /// a push may be.
     TooLarge,
     /// It answered with an error.
     #[serde(rename = "refused_by_device")]

@@ -94,7 +94,9 @@ impl Kind {
             Self::Invalid => {
                 "A field, a name or the query is not as it must be; `detail` says which, and what is allowed."
             }
-            Self::NotFound => "There is nothing at this address.",
+            Self::NotFound => {
+                "There is nothing at this address, or no session of this client, or it is not connected."
+            }
             Self::MethodNotAllowed => {
                 "The address is right, the method is not: the Allow header says which are."
             }
@@ -107,7 +109,7 @@ impl Kind {
             }
             Self::IdReused => "Another push was asked for with this id. Give each push an id of its own.",
             Self::Busy => {
-                "A bound of this bridge is reached (push.in_flight_max, or 64 batches). Nothing was done; ask again later."
+                "A bound of this bridge is reached (push.in_flight_max, or 64 batches), or the gateway that holds the device's connection has no link to it now. Nothing was done; ask again later."
             }
             Self::StoreAway => {
                 "The session store is away. A push went nowhere, one to a topic may have been stored; ask again."

@@ -6,17 +6,17 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use holdfast_bridge::{BridgeConfig, push};
+use holdfast_bridge::{BridgeConfig, devices, push};
 use holdfast_store::Store;
 use holdfast_wire::link::Outcome;
 use serde_json::Value;
 
 use crate::shard::{DEADLINE, Heard, Rig, Shard, memory_store};
 
-/// The API as `dev` mounts it on the admin address.
+/// The API as a bridge mounts it.
 pub(crate) struct Api {
     pub(crate) address: SocketAddr,
-    _runtime: tokio::runtime::Runtime,
+    _runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl Api {
@@ -25,9 +25,18 @@ impl Api {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let router = push::router(rig.bridge.clone());
+        let router = push::router(rig.bridge.clone()).merge(devices::router(rig.bridge.clone()));
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { address, _runtime: runtime }
+        Self { address, _runtime: Some(runtime) }
+    }
+
+    /// By the bridge itself, which sees it to its last answer.
+    pub(crate) fn served_by(rig: &Rig) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = push::router(rig.bridge.clone()).merge(devices::router(rig.bridge.clone()));
+        rig.bridge.serve(listener, router).unwrap();
+        Self { address, _runtime: None }
     }
 
     pub(crate) fn post(&self, body: &Value) -> (u16, Value) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
-use holdfast_store::{ReplyTo, Store};
+use holdfast_store::{Bounds, MemoryStore, ReplyTo, Store, StreamBounds, clock};
 use holdfast_wire::link::{InterestKind, Outcome};
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request, StoreError};
@@ -129,6 +129,38 @@ fn a_line_that_is_too_long_costs_only_itself() {
     assert_eq!(by_line(&lines, 2)["problem"]["type"], "/v1/problems/too-large");
     assert_eq!(by_line(&lines, 3)["reason"], "no_such_session");
     assert_eq!((&lines[3]["pushes"], &lines[3]["problems"]), (&json!(2), &json!(1)));
+}
+
+#[test]
+fn a_push_that_no_stream_can_hold_is_refused_instead_of_being_tried_for_ever() {
+    let bounds = StreamBounds { bytes_max: 1_000, ..StreamBounds::default() };
+    let store = Arc::new(MemoryStore::new(clock::system(), Bounds { stream: bounds, ..Bounds::default() }));
+    let push = PushConfig { stream_bytes_max: 1_000, ..PushConfig::default() };
+    let rig = Rig::start_with(BridgeConfig { push, ..BridgeConfig::default() }, store);
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    let epoch = rig.session("away", owner(1), &["devices/away/push", "news/#"]);
+    rig.rest("away", epoch);
+    rig.session("here", owner(1), &["devices/here/push"]);
+    shard.announce(InterestKind::Filter, "news/#", true);
+    let large = "x".repeat(1_000);
+    let pushes = [
+        json!({ "device": "away", "payload": large }),
+        json!({ "topic": "news/today", "payload": large }),
+        // Whom nothing is kept for gets it.
+        json!({ "topic": "weather", "payload": large }),
+        json!({ "device": "here", "payload": large }),
+    ];
+    let answer = api.lines(BATCH, &as_lines(&pushes));
+    deliver(&mut shard, 1);
+    let lines = answer.rest();
+    for number in [1, 2] {
+        let line = by_line(&lines, number);
+        assert_eq!((&line["outcome"], &line["reason"]), (&json!("refused"), &json!("too_large")), "{line}");
+    }
+    assert_eq!(by_line(&lines, 3)["outcome"], "accepted");
+    assert_eq!(by_line(&lines, 4)["outcome"], "delivered");
+    assert_eq!(api.post(&pushes[0]).0, 413);
+    assert_eq!(rig.stream(StreamKey::Filter("news/#".into())), [""; 0]);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod api;
 mod batch;
+mod devices;
 mod groups;
 mod openapi;
 mod problems;
 #[path = "../shard/mod.rs"]
 mod shard;
 mod single;
+mod stopping;

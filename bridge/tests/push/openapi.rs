@@ -30,13 +30,18 @@ fn every_operation_is_there_and_the_document_is_served() {
     for (path, methods) in served["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             operations += 1;
-            let line = format!("{} {}", method.to_uppercase(), path.replace("{group}", "g"));
+            let line = format!(
+                "{} {}",
+                method.to_uppercase(),
+                path.replace("{group}", "g").replace("{client_id}", "d")
+            );
             let (status, answer) = api.request(&line, "", "");
-            let is_known = answer["type"] != "/v1/problems/not-found" && status != 405;
+            // There is no such device, but there is an answer.
+            let is_known = status != 405 && (status != 404 || path == "/v1/devices/{client_id}");
             assert!(is_known, "{line}: {status} {answer}");
         }
     }
-    assert_eq!(operations, 6);
+    assert_eq!(operations, 10);
 }
 
 #[test]

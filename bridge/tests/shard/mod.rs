@@ -187,6 +187,7 @@ pub(crate) enum Heard {
         epoch: Epoch,
         session: Vec<u8>,
     },
+    Disconnect(String),
     Closed,
 }
 
@@ -285,6 +286,7 @@ impl Shard {
                 epoch: handover.epoch,
                 session: handover.session.to_vec(),
             },
+            ToGateway::Disconnect(client) => Heard::Disconnect(client.into()),
             other => panic!("{other:?}"),
         })
         .unwrap_or(Heard::Closed)

@@ -4,6 +4,8 @@ import http.client
 import json
 import os
 import pathlib
+import time
+import urllib.parse
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -103,6 +105,20 @@ def test_outcomes_of_pushes_are_as_documented(api, device, name):
     assert api.push(device=f"{name}-deaf", payload="x")[1]["reason"] == "not_subscribed"
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_push_is_delivered_with_its_qos_and_content_type(api, device, name, qos):
+    here = device(name)
+    here.subscribe("#", 2)
+    for target in ({"device": name}, {"topic": f"{name}/news"}):
+        fields = {"payload_base64": "AP8=", "qos": qos, "content_type": "application/x-ü"}
+        outcome = api.push(**target, **fields)[1]["outcome"]
+        assert outcome == ("delivered" if "device" in target else "accepted")
+        message = here.receive()
+        assert (message.payload, message.qos, message.retain) == (b"\x00\xff", qos, False)
+        assert message.properties.ContentType == "application/x-ü"
+        assert message.topic == (f"devices/{name}/push" if "device" in target else f"{name}/news")
+
+
 def test_a_batch_answers_line_by_line_as_documented(api, name):
     pushes = [
         {"device": f"{name}-nobody", "payload": 1},
@@ -114,6 +130,35 @@ def test_a_batch_answers_line_by_line_as_documented(api, name):
     assert (status, len(lines)) == (200, 4)
     assert {line["line"] for line in lines[:3]} == {1, 2, 3}
     assert lines[3]["end"] and (lines[3]["pushes"], lines[3]["problems"]) == (2, 1)
+
+
+def test_devices_answer_as_documented(api, device, name):
+    every, one = "/v1/devices", "/v1/devices/{client_id}"
+    here = device(f"{name}/here ü")
+    here.subscribe("commands/#", 1)
+    path = f"{every}/{urllib.parse.quote(f'{name}/here ü', safe='')}"
+    status, answer = api.ask("GET", path, one)
+    assert (status, answer["connected"], answer["subscriptions"]) == (200, True, [{"filter": "commands/#", "qos": 1}])
+    away = device(f"{name}-away", expiry_s=3600, clean=False)
+    away.leave()
+    deadline = time.monotonic() + PATIENCE
+    while api.ask("GET", f"{every}/{name}-away", one)[1]["connected"]:
+        assert time.monotonic() < deadline, "it is away"
+    status, answer = api.ask("POST", every, body={"find": f"{name}-away"})
+    assert (status, answer["node"], answer["persistent"], answer["pending"]) == (200, None, True, 0)
+    assert answer["rests_until_ms"] - answer["since_ms"] == pytest.approx(3_600_000, abs=5_000)
+    found, page = set(), ""
+    while page is not None:
+        _, answer = api.ask("GET", f"{every}?limit=2&connected=false{page and f'&page={page}'}")
+        found.update(entry["client_id"] for entry in answer["devices"])
+        page = answer["next"]
+    assert f"{name}-away" in found and f"{name}/here ü" not in found
+    assert api.ask("DELETE", path, one) == (204, None)
+    assert api.ask("DELETE", f"{every}/{name}-nobody", one)[0] == 404
+    assert api.ask("POST", every, body={"disconnect": f"{name}-nobody"})[0] == 404
+    assert api.ask("GET", f"{every}/{name}-nobody", one)[0] == 404
+    assert api.ask("GET", f"{every}/%ff", one)[0] == 400
+    assert api.ask("GET", f"{every}?limit=0")[0] == 400
 
 
 def test_groups_answer_as_documented(api, device, name):

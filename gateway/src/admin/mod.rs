@@ -9,6 +9,7 @@
 //! | `GET /readyz` | 200 while the node can admit devices and serve them |
 //! | `GET /v1/devices/{client_id}` | where the device is and how it does |
 //! | `DELETE /v1/devices/{client_id}` | disconnects it |
+//! | `POST /v1/devices` | one of these two, for a client id that is too long for an address |
 //! | `POST /drain` | asks the process to drain and end |
 //!
 //! Start with [`router`].
@@ -34,7 +35,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::drain::DrainTrigger;
 use crate::lease::Lease;
-use problem::Problem;
+use problem::{Kind, Problem};
 pub(crate) use shards::Shards;
 
 /// What the handlers know.
@@ -57,18 +58,19 @@ pub(crate) struct Admin {
     pub(crate) sink_stores: Option<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
-/// All routes, with `extra` beside them. Panics if `extra` has one of the same paths: that is a mistake of the assembly.
+/// All routes, with `extra` beside them. Panics if `extra` has one of them too: that is a mistake of the assembly.
 pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
+        .route("/v1/devices", post(devices::by_body))
         .route("/v1/devices/{client_id}", get(devices::show).delete(devices::disconnect))
         .route("/drain", post(request_drain))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take this method")
+            Problem::new(Kind::MethodNotAllowed, "this address does not take this method")
         })
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing at this address"))
+        .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
         .with_state(admin)
         // There can be one answer for what nobody knows.
         .merge(extra.reset_fallback())
@@ -91,7 +93,7 @@ async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
                 .into_response()
         }
-        None => Problem::new(StatusCode::NOT_FOUND, "this process records no metrics").into_response(),
+        None => Problem::new(Kind::NotFound, "this process records no metrics").into_response(),
     }
 }
 

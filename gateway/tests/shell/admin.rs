@@ -54,28 +54,6 @@ fn a_sink_that_cannot_store_shows_and_takes_nobody_out() {
 }
 
 #[test]
-fn a_connected_device_is_found_with_its_subscriptions() {
-    let world = World::start();
-    let mut client = world.connect("plant/7");
-    client.subscribe("commands/#");
-    let found = http::get(world.admin(), "/v1/devices/plant%2F7");
-    assert_eq!(found.status, 200, "{}", found.body);
-    let body = found.json();
-    assert_eq!(body["connected"], true);
-    assert_eq!(body["node"], world.node.node().to_string());
-    assert_eq!(body["protocol"], "mqtt-3.1.1");
-    assert_eq!(body["subscriptions"][0]["filter"], "commands/#");
-}
-
-#[test]
-fn a_device_that_nobody_knows_is_a_problem_with_its_status() {
-    let world = World::start();
-    let missing = http::get(world.admin(), "/v1/devices/nobody");
-    assert_eq!(missing.status, 404);
-    assert_eq!(missing.json()["detail"], "no such session");
-}
-
-#[test]
 fn what_nobody_can_answer_is_a_problem_too() {
     let world = World::start();
     for (method, path, status) in [

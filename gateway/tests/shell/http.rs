@@ -22,9 +22,22 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Response {
 }
 
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> Response {
+    exchange(address, method, path, "")
+}
+
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Response {
+    exchange(address, "POST", path, body)
+}
+
+fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Response {
     let mut stream = TcpStream::connect(address).expect("the admin server listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a valid timeout");
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").expect("it reads");
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .expect("it reads");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");
     let (head, body) = text.split_once("\r\n\r\n").expect("the head ends");

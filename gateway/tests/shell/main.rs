@@ -9,6 +9,7 @@ mod bridge;
 mod client;
 mod connecting;
 mod delivering;
+mod devices;
 mod ending;
 mod few_files;
 mod http;

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! So a batch of any length costs the memory of its window. Whoever hangs up, or reads no results for a while, ends it: what has begun goes on and keeps the
-//! batch's place until it is done, the rest is not read.
+//! batch's place until it is done, the rest is not read. While the bridge stops, each further line is told that it was not pushed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body as HttpBody;
 use axum::extract::rejection::QueryRejection;
@@ -29,8 +30,11 @@ use crate::core::{Core, now_ms};
 use crate::push::body::{self, Body};
 use crate::push::outcome::{Counts, Refusal, Tally};
 use crate::push::problem::{Kind, Problem};
-use crate::push::request::{PushRequest, PushTarget};
+use crate::push::request::{PushError, PushRequest, PushTarget};
 use crate::push::{STREAM_BYTES_MAX, Terms, fresh_id, until_known};
+
+/// A sender that says nothing for so long while the bridge stops is not waited for.
+const STOPPING_SILENT_MAX: Duration = Duration::from_secs(1);
 
 /// A push's result.
 #[derive(Serialize, JsonSchema)]
@@ -67,6 +71,9 @@ pub(super) async fn handle(
     body: HttpBody,
 ) -> Result<Response, Problem> {
     let Query(wish) = query.map_err(|rejected| wrong_query(&rejected))?;
+    if bridge.core().pushes.are_refused() {
+        return Err(stopping());
+    }
     form(&headers, &[Form::JsonLines])?;
     if headers.contains_key("idempotency-key") {
         return Err(Problem::new(Kind::Invalid, "Idempotency-Key: each line has an id of its own"));
@@ -130,10 +137,15 @@ impl Batch {
 
     async fn read(&self, lines: &mut LineReader) {
         let broken = loop {
-            let line = match lines.next().await {
-                Ok(Some(line)) => line,
-                Ok(None) => break None,
-                Err(broken) => break Some(broken),
+            let line = tokio::select! {
+                biased;
+                line = lines.next() => match line {
+                    Ok(Some(line)) => line,
+                    Ok(None) => break None,
+                    Err(Broken::Body) => break Some(Problem::new(Kind::Malformed, "the body ends before its end")),
+                    Err(Broken::Silent) => break Some(Problem::new(Kind::Timeout, "no further line came")),
+                },
+                () = self.silence() => break Some(stopping()),
             };
             let permits =
                 (self.permits(1, &self.window).await, self.permits(bytes(&line), &self.bytes).await);
@@ -144,10 +156,6 @@ impl Batch {
             });
         };
         let _all = self.permits(self.window_max, &self.window).await;
-        let problem = broken.map(|broken| match broken {
-            Broken::Body => Problem::new(Kind::Malformed, "the body ends before its end"),
-            Broken::Silent => Problem::new(Kind::Timeout, "no further line came"),
-        });
         let end = {
             let so_far = self.shared.so_far();
             BatchEnd {
@@ -156,16 +164,27 @@ impl Batch {
                 problems: so_far.problems,
                 outcomes: so_far.tally.counts(),
                 reasons: so_far.tally.reasons(),
-                problem,
+                problem: broken,
             }
         };
         self.shared.results.tell(&end).await;
+    }
+
+    /// Until the bridge stops, and then a moment.
+    async fn silence(&self) {
+        self.shared.core.pushes.until_refused().await;
+        tokio::time::sleep(STOPPING_SILENT_MAX).await;
     }
 
     /// Neither semaphore is ever closed.
     async fn permits(&self, count: usize, of: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         Arc::clone(of).acquire_many_owned(u32::try_from(count).unwrap_or(u32::MAX)).await.ok()
     }
+}
+
+/// Of a line that came too late.
+fn stopping() -> Problem {
+    Problem::from(&PushError::Stopped)
 }
 
 /// What a line holds of the window; one that is larger than that has it for itself.
@@ -205,6 +224,9 @@ impl Shared {
         // The members of a group take permits of their own.
         let is_group = matches!(request.target, PushTarget::Group(_));
         let _permit = if is_group { None } else { self.core.pushes.streamed.acquire().await.ok() };
+        if self.core.pushes.are_refused() {
+            return LineResult::Not { problem: stopping() };
+        }
         match until_known(&self.core, &id, request, terms).await {
             Ok(outcome) => {
                 self.so_far().tally.count(outcome);
@@ -222,11 +244,12 @@ impl Shared {
 pub(super) fn operation(schemas: &mut SchemaGenerator) -> Operation {
     let about = "One push a line, as in `POST /v1/push`; each waits for its outcome, and `wait_ms` has no meaning. Results come in the order in which \
         they are known, with the number of their line; read them while you send. `results=counts` tells the last line alone. A client that \
-        hangs up, or reads nothing for 30 s while results wait, ends the batch: what has begun goes on, the rest is not read.";
+        hangs up, or reads nothing for 30 s while results wait, ends the batch: what has begun goes on, the rest is not read. A bridge that stops brings what has \
+        begun to its outcome, and tells each further line that it was not pushed (problem `stopping`).";
     Operation::new("post", "/v1/push/batch", "pushBatch", "Push many, a line each", about)
         .query::<Results>(schemas, "results", "Each result (the default), or their counts.")
         .takes::<Body>(schemas, Form::JsonLines.content_type())
         .streams::<BatchLine>(schemas, "a line for each push")
         .streams::<BatchEnd>(schemas, "the last line")
-        .problems(schemas, &[Kind::Invalid, Kind::UnsupportedMediaType, Kind::Busy])
+        .problems(schemas, &[Kind::Invalid, Kind::UnsupportedMediaType, Kind::Busy, Kind::Stopping])
 }

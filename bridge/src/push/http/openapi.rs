@@ -1,6 +1,6 @@
-//! The OpenAPI document of the push API, made of the types that it reads and writes.
+//! The OpenAPI document of the push API and of the devices, made of the types that they read and write.
 //!
-//! Each handler's file describes its own operation beside it; `docs/push-api.openapi.json` is this document, and a test compares the two.
+//! Each handler's file, or one beside it, describes its own operation; `docs/push-api.openapi.json` is this document, and a test compares the two.
 
 use axum::Json;
 use axum::extract::Path;
@@ -10,6 +10,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{batch, groups, single};
+use crate::devices;
 use crate::push::problem::{Kind, Problem};
 use crate::push::receipt::Receipt;
 
@@ -19,8 +20,10 @@ pub fn document() -> Value {
         .with(|settings| settings.definitions_path = "/components/schemas".into())
         .into_generator();
     let mut paths = Map::new();
-    let operations = [single::operation(&mut schemas), batch::operation(&mut schemas)];
-    for Operation { method, path, value } in operations.into_iter().chain(groups::operations(&mut schemas)) {
+    let mut operations = vec![single::operation(&mut schemas), batch::operation(&mut schemas)];
+    operations.extend(groups::operations(&mut schemas));
+    operations.extend(devices::operations(&mut schemas));
+    for Operation { method, path, value } in operations {
         paths.entry(path).or_insert_with(|| json!({}))[method] = value;
     }
     schemas.subschema_for::<Receipt<'_>>();
@@ -29,7 +32,7 @@ pub fn document() -> Value {
         "info": {
             "title": "Holdfast push API",
             "version": "1",
-            "description": "Pushes to devices, and groups of devices. Every error is a problem (RFC 9457) whose `type` is stable; `GET` at that address \
+            "description": "Pushes to devices, groups of devices, and where devices are. Every error is a problem (RFC 9457) whose `type` is stable; `GET` at that address \
                 says what it means. The schema `Receipt` describes the records of `pushes.receipts_topic`.",
         },
         "paths": paths,
@@ -49,14 +52,14 @@ pub(super) async fn show_problem(Path(name): Path<String>) -> Response {
 }
 
 /// What one method at one path takes and answers.
-pub(super) struct Operation {
+pub(crate) struct Operation {
     method: &'static str,
     path: &'static str,
     value: Value,
 }
 
 impl Operation {
-    pub(super) fn new(
+    pub(crate) fn new(
         method: &'static str,
         path: &'static str,
         id: &str,
@@ -71,15 +74,18 @@ impl Operation {
             "responses": {},
         });
         let operation = Self { method, path, value };
-        if path.contains("{group}") {
-            let name = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]*$" });
-            return operation
-                .parameter(json!({ "name": "group", "in": "path", "required": true, "schema": name }));
+        let group = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]*$" });
+        let client_id = json!({ "type": "string", "minLength": 1 });
+        for (name, schema) in [("group", group), ("client_id", client_id)] {
+            if path.contains(&format!("{{{name}}}")) {
+                return operation
+                    .parameter(json!({ "name": name, "in": "path", "required": true, "schema": schema }));
+            }
         }
         operation
     }
 
-    pub(super) fn query<T: JsonSchema>(
+    pub(crate) fn query<T: JsonSchema>(
         self,
         schemas: &mut SchemaGenerator,
         name: &str,
@@ -89,7 +95,7 @@ impl Operation {
         self.parameter(json!({ "name": name, "in": "query", "description": description, "schema": schema }))
     }
 
-    pub(super) fn header(self, name: &str, description: &str) -> Self {
+    pub(crate) fn header(self, name: &str, description: &str) -> Self {
         let schema = json!({ "type": "string" });
         self.parameter(json!({ "name": name, "in": "header", "description": description, "schema": schema }))
     }
@@ -102,13 +108,13 @@ impl Operation {
     }
 
     /// A body of this type, or of lines of it.
-    pub(super) fn takes<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator, content_type: &str) -> Self {
+    pub(crate) fn takes<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator, content_type: &str) -> Self {
         self.value["requestBody"]["required"] = json!(true);
         self.value["requestBody"]["content"][content_type] = content::<T>(schemas, content_type);
         self
     }
 
-    pub(super) fn answers<T: JsonSchema>(
+    pub(crate) fn answers<T: JsonSchema>(
         self,
         schemas: &mut SchemaGenerator,
         status: u16,
@@ -117,13 +123,13 @@ impl Operation {
         self.response(status, description, "application/json", content::<T>(schemas, "application/json"))
     }
 
-    pub(super) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
+    pub(crate) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
         self.value["responses"][status.to_string()] = json!({ "description": description });
         self
     }
 
     /// 200 with lines of this type, or of one that was named before.
-    pub(super) fn streams<T: JsonSchema>(self, schemas: &mut SchemaGenerator, description: &str) -> Self {
+    pub(crate) fn streams<T: JsonSchema>(self, schemas: &mut SchemaGenerator, description: &str) -> Self {
         let lines = "application/x-ndjson";
         let mut content = content::<T>(schemas, lines);
         let before = &self.value["responses"]["200"]["content"][lines]["schema"];
@@ -133,7 +139,7 @@ impl Operation {
         self.response(200, description, lines, content)
     }
 
-    pub(super) fn problems(mut self, schemas: &mut SchemaGenerator, kinds: &[Kind]) -> Self {
+    pub(crate) fn problems(mut self, schemas: &mut SchemaGenerator, kinds: &[Kind]) -> Self {
         for kind in kinds {
             let problem = content::<Problem>(schemas, "application/problem+json");
             let description = format!("problem `{}`", kind.name());

@@ -1,0 +1,108 @@
+//! What becomes of pushes when their bridge stops: those that have begun come to their outcome, and each other one is told that it was not done.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use holdfast_bridge::BridgeHandle;
+use holdfast_wire::link::Outcome;
+use holdfast_wire::session_record::StreamKey;
+use serde_json::{Value, json};
+
+use crate::api::{Api, as_lines, numbered};
+use crate::shard::{DEADLINE, Heard, Rig, owner};
+
+const BATCH: &str = "POST /v1/push/batch";
+
+/// Drains in the background, and waits until pushes are refused.
+fn drain(bridge: &BridgeHandle, api: &Api, within: Duration) -> Receiver<bool> {
+    let (tell, drained) = channel();
+    let bridge = bridge.clone();
+    std::thread::spawn(move || tell.send(bridge.shutdown(within)));
+    let (status, problem) = loop {
+        let answer = api.post(&json!({ "device": "nobody", "payload": 1 }));
+        if answer.0 != 404 {
+            break answer;
+        }
+    };
+    assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/stopping")));
+    drained
+}
+
+fn by_line(lines: &[Value], number: u64) -> &Value {
+    lines.iter().find(|line| line["line"] == number).unwrap()
+}
+
+#[test]
+fn a_batch_comes_to_its_end_and_says_of_each_line_whether_it_was_done() {
+    let rig = Rig::start();
+    let (api, mut shard) = (Api::served_by(&rig), rig.shard(1));
+    rig.session("d", owner(1), &[]);
+    let pushes = as_lines((0..3).map(|number| json!({ "device": "d", "payload": number })));
+    // More is to come, and never does.
+    let mut batch = api.open(BATCH, pushes.len() * 2);
+    let (first_two, third) = pushes.split_at(pushes.len() / 3 * 2);
+    batch.send(first_two.as_bytes());
+    let begun = [numbered(shard.hear()).0, numbered(shard.hear()).0];
+    let drained = drain(&rig.bridge, &api, DEADLINE);
+    batch.send(third.as_bytes());
+    let stopping = batch.next().unwrap();
+    assert_eq!(
+        (&stopping["line"], &stopping["problem"]["type"]),
+        (&json!(3), &json!("/v1/problems/stopping"))
+    );
+    for number in begun {
+        shard.report(number, Outcome::Delivered);
+    }
+    let lines = batch.rest();
+    for number in [1, 2] {
+        assert_eq!(by_line(&lines, number)["outcome"], "delivered");
+    }
+    let end = lines.last().unwrap();
+    assert_eq!((&end["end"], &end["pushes"], &end["problems"]), (&json!(true), &json!(2), &json!(1)));
+    assert_eq!(end["problem"]["type"], "/v1/problems/stopping", "it was not read to its end");
+    assert!(drained.recv_timeout(DEADLINE).unwrap(), "there was time for all");
+    assert_eq!(shard.hear(), Heard::Closed);
+}
+
+#[test]
+fn what_no_device_acknowledged_is_kept_for_its_session_or_refused() {
+    let rig = Rig::start();
+    let (api, mut shard) = (Api::served_by(&rig), rig.shard(1));
+    rig.session("lasting", owner(1), &["devices/lasting/push"]);
+    rig.session("passing", owner(1), &[]);
+    let body = as_lines(["lasting", "passing"].map(|device| json!({ "device": device, "payload": 1 })));
+    let batch = api.lines(BATCH, &body);
+    let asked = api.post_later(json!({ "device": "lasting", "payload": 2 }));
+    for _ in 0..3 {
+        numbered(shard.hear());
+    }
+    let drained = drain(&rig.bridge, &api, Duration::from_secs(8));
+    let lines = batch.rest();
+    assert_eq!(by_line(&lines, 1)["outcome"], "queued");
+    assert_eq!(by_line(&lines, 2)["reason"], "no_such_session");
+    assert_eq!((&lines[2]["end"], &lines[2]["problem"]), (&json!(true), &Value::Null));
+    assert_eq!(asked.join().unwrap().1["outcome"], "queued");
+    assert!(drained.recv_timeout(DEADLINE).unwrap(), "there was time for all");
+    let mut kept = rig.stream(StreamKey::Device("lasting".into()));
+    kept.sort();
+    assert_eq!(kept, ["1", "2"]);
+}
+
+#[test]
+fn an_outcome_that_is_known_is_told_to_the_end() {
+    let rig = Rig::start();
+    let (api, mut shard) = (Api::served_by(&rig), rig.shard(1));
+    rig.session("d", owner(1), &[]);
+    let known = json!({ "device": "nobody", "payload": 1, "id": "known" });
+    assert_eq!(api.post(&known).0, 404);
+    let under_way = json!({ "device": "d", "payload": 1, "id": "under way" });
+    let asked = api.post_later(under_way.clone());
+    let (number, ..) = numbered(shard.hear());
+    let drained = drain(&rig.bridge, &api, DEADLINE);
+    assert_eq!(api.post(&known).1["reason"], "no_such_session");
+    let (status, problem) = api.request(BATCH, "", "");
+    assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/stopping")));
+    shard.report(number, Outcome::Delivered);
+    assert_eq!(asked.join().unwrap().1["outcome"], "delivered");
+    assert!(drained.recv_timeout(DEADLINE).unwrap());
+}

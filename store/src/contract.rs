@@ -25,9 +25,11 @@
 //!    member that stays away makes the others read again once, not at each resume.
 //! 8. **A takeover of a session without expiry** finds nothing: the session ended with its connection
 //!    (MQTT-3.1.2.11.2). One that is opened again with an expiry of 0 keeps what it had until it is closed.
-//! 9. **Wills.** The will of a connection whose owner is alive is that owner's to publish. Once the owner is dead and the session was reaped, the
-//!    will is given out from the moment it falls due, again and again until someone says that it is published. So it is published
-//!    at least once, and twice only if whoever published it died before saying so.
+//! 9. **Wills.** The will of a connection whose owner is alive and has the session is that owner's to publish, or to leave behind with `Close`. Otherwise it is
+//!    left by the owner's death or by whoever opens the session, and whoever opens it next is answered what fell due and nobody was given yet, so that it is published before
+//!    the client is heard again. What nobody opens for is given out from the moment it falls due. Each is given again and again until someone says that
+//!    it is published, so that it is published at least once, and twice only if whoever published it died before saying so. Each step may be the
+//!    last of whoever asked, and each request may be repeated: none of them loses a will or makes two of one.
 
 pub use holdfast_wire::store::*;
 
@@ -90,6 +92,8 @@ pub struct Bounds {
     /// Bytes of encoded messages in all streams and of all retained messages. Beyond it the stream that holds most gives
     /// way, its oldest messages first, which is counted and logged. [`StoreError::Full`] is left for what would not
     /// fit beside the retained messages even if all streams were empty, and for retained messages beyond a half of it.
+    /// Wills that wait to be published may take half as much again; one more is let go and counted, since a session that could not end
+    /// would be worse. Whoever takes its session over is answered it all the same.
     pub message_bytes_max: u64,
     /// Sessions, connected and resting. Beyond it an open of a new one answers [`StoreError::Full`].
     pub sessions_max: u32,

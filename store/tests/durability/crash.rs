@@ -116,7 +116,7 @@ fn a_child_writes_until_it_is_killed() {
             window.submit(&store, change, move |_| format!("member {client}"));
         }
         if number % 17 == 0 {
-            bereave(&store, &format!("w-{round}-{number}"), &window);
+            leave_will(&store, &format!("w-{round}-{number}"), number % 3, &window);
         }
         if number % 11 == 0 {
             let client = format!("s-{round}-{number}");
@@ -125,15 +125,31 @@ fn a_child_writes_until_it_is_killed() {
     }
 }
 
-/// Connects a client with a will, takes its session from it and says so.
-fn bereave(store: &dyn Store, client: &str, window: &Arc<Window>) {
+/// Connects a client with a will, ends its connection in one of three ways and says so.
+fn leave_will(store: &dyn Store, client: &str, way: u64, window: &Arc<Window>) {
     let will = Some(WillRecord { message: message("gone", client), delay_s: 0, expiry_s: NEVER_EXPIRES_S });
     let client = ClientId::new(client);
-    let (owner, expiry_s) = (ALICE, NEVER_EXPIRES_S);
-    let open = Request::Open { client: client.clone(), owner, clean_start: false, expiry_s, will };
-    let Ok(Reply::Opened(opened)) = ask(store, open) else { panic!("it opens") };
+    let open = |owner, will| Request::Open {
+        client: client.clone(),
+        owner,
+        clean_start: false,
+        expiry_s: NEVER_EXPIRES_S,
+        will,
+    };
+    let Ok(Reply::Opened(opened)) = ask(store, open(ALICE, will.clone())) else { panic!("it opens") };
     let line = format!("will {client}");
-    window.submit(store, Request::Reap { client, epoch: opened.epoch }, move |_| line);
+    let request = match way {
+        0 => Request::Reap { client, epoch: opened.epoch },
+        1 => open(BOB, None),
+        _ => Request::Close {
+            client,
+            epoch: opened.epoch,
+            expiry_s: NEVER_EXPIRES_S,
+            progress: Progress::default(),
+            will,
+        },
+    };
+    window.submit(store, request, move |_| line);
 }
 
 fn run_child_for(directory: &std::path::Path, round: u64, lines: u64) -> Vec<String> {
@@ -232,8 +248,8 @@ fn assert_replaced(store: &dyn Store, answered: u64, round: u64) {
     assert_eq!(offsets, if end == 0 { vec![] } else { vec![end] }, "round {round}");
 }
 
-/// Everyone's will is there who was reaped, and nobody's a second time.
-fn publish_wills(store: &dyn Store, reaped: &[String], published: &mut HashSet<String>, round: u64) {
+/// Everyone's will is there whose connection ended, and nobody's a second time.
+fn publish_wills(store: &dyn Store, left: &[String], published: &mut HashSet<String>, round: u64) {
     let Ok(Reply::Wills(wills)) = ask(store, Request::DueWills { wills_max: u32::MAX }) else {
         panic!("wills are given")
     };
@@ -242,7 +258,7 @@ fn publish_wills(store: &dyn Store, reaped: &[String], published: &mut HashSet<S
         let published = Request::WillPublished { client: will.client, number: will.number };
         assert_eq!(ask(store, published), Ok(Reply::Done));
     }
-    for client in reaped {
+    for client in left {
         assert!(published.contains(client), "round {round}: the will of {client} is lost");
     }
 }

@@ -185,6 +185,45 @@ fn a_will_that_was_given_and_not_published_is_given_again() {
 }
 
 #[test]
+fn the_will_of_a_close_waits_through_a_restart() {
+    let mut bench = Bench::embedded();
+    for (client, expiry_s, delay_s) in
+        [("at once", 0, 30), ("back", 60, 30), ("clean", 60, 30), ("soon", 60, 30)]
+    {
+        let epoch = bench.open_with_will(client, ALICE, expiry_s, 0);
+        let will = Some(bench.will(client, delay_s));
+        let (client, progress) = (ClientId::new(client), Progress::default());
+        bench.done(Request::Close { client, epoch, expiry_s, progress, will });
+    }
+    bench.pass_s(10);
+    bench.reopen();
+    assert_eq!(publish_due(&bench), ["at once"]);
+    assert_eq!(bench.open("back", BOB, 60).will, None);
+    let will = bench.open_with("clean", BOB, true, 60).will.expect("its session has ended");
+    bench.done(Request::WillPublished { client: will.client, number: will.number });
+    bench.reopen();
+    bench.pass_s(20);
+    assert_eq!(publish_due(&bench), ["soon"]);
+    bench.pass_s(600);
+    assert_eq!(publish_due(&bench), [""; 0]);
+}
+
+#[test]
+fn a_will_that_was_answered_to_who_died_with_the_process_is_given_out() {
+    let mut bench = Bench::embedded();
+    for expiry_s in [0, 60] {
+        let client = format!("expiry {expiry_s}");
+        bench.open_with_will(&client, ALICE, expiry_s, 0);
+        assert!(bench.open(&client, BOB, 60).will.is_some());
+    }
+    bench.reopen();
+    assert_eq!(publish_due(&bench), ["expiry 0", "expiry 60"]);
+    bench.reopen();
+    bench.pass_s(600);
+    assert_eq!(publish_due(&bench), [""; 0]);
+}
+
+#[test]
 fn who_comes_back_after_a_restart_takes_its_will_back() {
     let mut bench = Bench::embedded();
     let epoch = bench.open_with_will("d", ALICE, 60, 30);

@@ -1,12 +1,14 @@
 //! Callers that die between two steps of what follows a node's death, and what such steps leave behind.
 
-use holdfast_store::contract::{Reply, Request, StoreError};
-use holdfast_wire::ids::{ClientId, Epoch, Owner, ShardId};
+use holdfast_store::contract::{Progress, Reply, Request, StoreError};
+use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::QoS::AtLeastOnce;
 use holdfast_wire::session_record::SessionRecord;
 
-use crate::redis_server::{RedisServer, until};
+use crate::redis_server::{RedisServer, shared_url, until};
 use crate::world::{ALICE, BOB, BOUNDS, Bench, at, device, filter, open, subscription};
+
+const CAROL: NodeId = NodeId(0xc);
 
 fn text(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()
@@ -25,6 +27,14 @@ fn sum(server: &RedisServer, bench: &Bench, command: &str, kind: &str) -> u64 {
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let keys = bench.keys().into_iter().filter(|key| key.contains(kind));
     keys.map(|key| redis::cmd(command).arg(key).query::<u64>(&mut connection).unwrap()).sum()
+}
+
+/// Sums a count over all partitions.
+fn sum_of_counts(bench: &Bench, field: &str) -> u64 {
+    let mut connection = redis::Client::open(shared_url()).unwrap().get_connection().unwrap();
+    let counts = bench.keys().into_iter().filter(|key| key.ends_with(":n"));
+    let count = |key| redis::cmd("HGET").arg(key).arg(field).query::<Option<u64>>(&mut connection).unwrap();
+    counts.filter_map(count).sum()
 }
 
 #[test]
@@ -235,9 +245,19 @@ fn nothing_is_left_of_dead_nodes_locks_groups_and_wills_in_the_end() {
     for session in bench.sessions(Some(ALICE.node), 10) {
         bench.reap(&session.client, session.epoch);
     }
+    for (client, expiry_s) in [("closed", 60), ("ended", 0)] {
+        let epoch = bench.open(client, BOB, 60).epoch;
+        let (client, will) = (ClientId::new(client), Some(bench.will(client, 5)));
+        bench.done(Request::Close { client, epoch, expiry_s, progress: Progress::default(), will });
+    }
+    for client in ["taken over", "taken over and closed"] {
+        bench.open_with_will(client, BOB, 0, 0);
+        let owner = Owner { node: CAROL, ..BOB };
+        bench.close(client, bench.open(client, owner, 0).epoch, 0);
+    }
     bench.pass_s(60);
     let wills = bench.due_wills();
-    assert_eq!(wills.len(), 3);
+    assert_eq!(wills.len(), 7);
     for will in wills {
         bench.done(Request::WillPublished { client: will.client, number: will.number });
     }
@@ -248,6 +268,7 @@ fn nothing_is_left_of_dead_nodes_locks_groups_and_wills_in_the_end() {
         assert_eq!(bench.ask(remove), Ok(Reply::GroupChanged { added: 0, removed: 2 }));
     }
     assert_eq!(bench.ask(Request::DeadNodes), Ok(Reply::Nodes(vec![])));
+    assert_eq!(sum_of_counts(&bench, "w"), 0);
     bench.pass_s(24 * 3_600);
     assert_eq!(bench.ask(Request::DeadNodes), Ok(Reply::Nodes(vec![])));
     let left: Vec<_> =

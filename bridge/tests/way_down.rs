@@ -254,18 +254,22 @@ fn a_device_hears_its_own_topic_over_its_own_link() {
 fn a_takeover_is_passed_on_and_what_the_former_owner_knows_comes_back() {
     let rig = Rig::start();
     let (mut former, mut new) = (rig.shard(1), rig.shard(2));
-    let takeover =
-        |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2), ends_session: false };
+    let takeover = |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2) };
     new.say(&ToBridge::Takeover(takeover(owner(1))));
     assert_eq!(former.hear(), Heard::Takeover { client: "c".into(), epoch: Epoch(8) });
-    let handover = Handover { client: "c", epoch: Epoch(8), owner: owner(2), session: b"known" };
+    let handover =
+        Handover { client: "c", epoch: Epoch(8), owner: owner(2), session: b"known", owes_will: false };
     former.say(&ToBridge::Handover(handover));
-    let heard =
-        |session: &[u8]| Heard::Handover { client: "c".into(), epoch: Epoch(8), session: session.to_vec() };
-    assert_eq!(new.hear(), heard(b"known"));
-    // A former owner that is gone knows nothing, and nobody waits for it.
+    let heard = |session: &[u8], owes_will| Heard::Handover {
+        client: "c".into(),
+        epoch: Epoch(8),
+        session: session.to_vec(),
+        owes_will,
+    };
+    assert_eq!(new.hear(), heard(b"known", false));
+    // A former owner that is gone knows nothing, and nobody waits for it; nor does it publish a will.
     new.say(&ToBridge::Takeover(takeover(owner(77))));
-    assert_eq!(new.hear(), heard(b""));
+    assert_eq!(new.hear(), heard(b"", true));
 }
 
 #[test]

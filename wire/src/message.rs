@@ -12,7 +12,7 @@ use crate::mqtt::QoS;
 /// A publication, borrowed from the bytes that carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// Identity given by the bridge that accepted it; 0 before that. Queues recognise a message that reaches a
+    /// Identity given by the bridge that accepted it, or by whoever publishes a will; 0 before that. Queues recognise a message that reaches a
     /// session by several streams by it.
     pub id: u64,
     /// Topic name; valid, without wildcards.

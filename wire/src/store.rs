@@ -3,8 +3,12 @@
 //! Plain values, so that the engine can ask without knowing who answers. The `store` crate holds the rules that
 //! every implementation keeps; the store may be far away, slow, shared by many nodes, or gone.
 
+use std::hash::Hasher;
+
+use rustc_hash::FxHasher;
+
 use crate::ids::{ClientId, Epoch, NodeId, Owner};
-use crate::message::SharedMessage;
+use crate::message::{Message, SharedMessage};
 use crate::mqtt::PacketId;
 use crate::session_record::{Cursor, InflightRecord, Offset, SessionRecord, StreamKey, SubscriptionRecord};
 
@@ -253,6 +257,23 @@ pub struct WillRecord {
     pub delay_s: u32,
     /// Message expiry from the moment of its publication, in seconds (MQTT 5 will property); `u32::MAX`: it does not expire.
     pub expiry_s: u32,
+}
+
+impl WillRecord {
+    /// What is published now (Unix ms): its expiry runs from here. `number` is that of a [`DueWill`], or the epoch of the connection that left it. However
+    /// often and by whomever it is published under that number, it has the same id, by which sessions and readers of the sink know a copy.
+    pub fn published(&self, number: u64, now_ms: u64) -> Message<'_> {
+        let message = self.message.view();
+        let mut id = FxHasher::default();
+        id.write(message.publisher.as_bytes());
+        id.write_u64(number);
+        let expires_at_ms = match self.expiry_s {
+            u32::MAX => 0,
+            expiry_s => now_ms + u64::from(expiry_s) * 1_000,
+        };
+        // 0 would be no id.
+        Message { id: id.finish().max(1), published_at_ms: now_ms, expires_at_ms, ..message }
+    }
 }
 
 /// An answer of the store.

@@ -327,7 +327,8 @@ impl Link {
     }
 }
 
-/// Tells the former owner. If it cannot be reached its epoch fences it, and the new owner need not wait for it.
+/// Tells the former owner. If it cannot be reached its epoch fences it, the new owner need not wait for it, and a will that it has not published is the new
+/// owner's.
 async fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) -> Result<(), Ending> {
     if let Some(former) = core.peers.of_shard(takeover.former)
         && former.send_record(&ToGateway::Takeover(takeover)).await.is_ok()
@@ -335,7 +336,7 @@ async fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) -> R
         return Ok(());
     }
     let Takeover { client, epoch, owner, .. } = takeover;
-    let nothing = Handover { client, epoch, owner, session: &[] };
+    let nothing = Handover { client, epoch, owner, session: &[], owes_will: true };
     Ok(peer.send_record(&ToGateway::Handover(nothing)).await?)
 }
 
@@ -485,7 +486,7 @@ mod tests {
         say(&far, &[hello(1)]);
         let Ok(mut link) = open(&core, records, write).await else { panic!("no link") };
         let (owner, former) = (shard(1), shard(2));
-        let takeover = Takeover { client: "d", epoch: Epoch(2), former, owner, ends_session: false };
+        let takeover = Takeover { client: "d", epoch: Epoch(2), former, owner };
         say(&far, &[ToBridge::Takeover(takeover), ToBridge::Uplink(uplink())]);
         read(&link.peer, &mut link.records).await.unwrap();
         {

@@ -1,13 +1,11 @@
 //! Wills of sessions whose owner died, on the way that all frames take: into the sink, into streams, to those who listen.
 
-use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_wire::ids::{Epoch, NodeId};
-use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::message::SharedMessage;
 use holdfast_wire::store::{DueWill, Reply, Request, StoreError};
-use rustc_hash::FxHasher;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::{Core, now_ms};
@@ -42,7 +40,11 @@ async fn publish_due(core: &Arc<Core>) -> bool {
             return false;
         }
     };
-    let messages: Vec<_> = wills.iter().map(message).collect();
+    let now_ms = now_ms();
+    let messages: Vec<_> = wills
+        .iter()
+        .map(|due| SharedMessage::new(&due.will.published(due.number, now_ms)))
+        .collect();
     let stored = store(core, &wills, &messages).await;
     for ((due, message), stored) in wills.iter().zip(&messages).zip(stored) {
         // What the sink could not store now, the store gives again later.
@@ -51,25 +53,6 @@ async fn publish_due(core: &Arc<Core>) -> bool {
         }
     }
     wills.len() == WILLS_MAX as usize
-}
-
-/// The will as it is published now: its expiry runs from here. However often it is given out, and by whichever bridge, it has the same id, by which
-/// sessions and readers of the sink know it.
-fn message(due: &DueWill) -> SharedMessage {
-    let now_ms = now_ms();
-    let expires_at_ms = match due.will.expiry_s {
-        u32::MAX => 0,
-        expiry_s => now_ms + u64::from(expiry_s) * 1_000,
-    };
-    let mut id = FxHasher::default();
-    id.write(due.client.as_bytes());
-    id.write_u64(due.number);
-    SharedMessage::new(&Message {
-        id: id.finish(),
-        published_at_ms: now_ms,
-        expires_at_ms,
-        ..due.will.message.view()
-    })
 }
 
 /// Stores what the topic map wants stored; says of each whether the sink is done with it.

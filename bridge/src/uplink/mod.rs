@@ -221,7 +221,10 @@ impl Unsettled {
                 }
             }
         }
-        message.id = self.core.next_message_id(now_ms);
+        // A will brings its own, so that its copies are known.
+        if message.id == 0 {
+            message.id = self.core.next_message_id(now_ms);
+        }
         if message.published_at_ms == 0 {
             message.published_at_ms = now_ms;
         }

@@ -15,13 +15,7 @@ pub(crate) struct Drain {
     next_slot: u32,
     /// Connections that wait for their acknowledgements, and until when at most.
     leaving: Vec<ConnectionId>,
-    /// Since when there is no connection any more.
-    empty_since_ms: Option<u64>,
 }
-
-/// How long the last devices have to connect elsewhere before the wills whose delay still runs are published, in ms: who has done so by then is
-/// spared. Earlier than they should be, but this process is about to end, and better early than never.
-const WILLS_AFTER_MS: u64 = 2_000;
 
 /// How often a drain takes its next step, in ms.
 const STEP_MS: u64 = 50;
@@ -30,31 +24,25 @@ impl Engine {
     /// The node goes out of service: nobody is taken any more, and everyone here is told to leave, evenly over `spread_ms`.
     pub fn handle_drain(&mut self, now: Now, spread_ms: u64) {
         if self.drain.is_none() {
-            self.drain = Some(Drain {
-                started_ms: now.monotonic_ms,
-                spread_ms,
-                next_slot: 0,
-                leaving: Vec::new(),
-                empty_since_ms: None,
-            });
+            self.drain =
+                Some(Drain { started_ms: now.monotonic_ms, spread_ms, next_slot: 0, leaving: Vec::new() });
         }
         self.go_on_draining(now);
     }
 
-    /// Everything is out: no connection, no will whose delay runs, no unsettled frame, no question to the store.
+    /// Everything is out: no connection, no unsettled frame, no question to the store.
     pub fn is_drained(&self) -> bool {
         self.drain.is_some()
             && self.connections.len() == 0
             && self.shared.uplinks.unsettled() == 0
             && self.shared.unclaimed.is_empty()
-            && self.shared.delayed_wills.is_empty()
+            && self.shared.opener_wills.is_empty()
             && self.shared.closes_again.is_empty()
             && self.shared.asked.is_empty()
     }
 
     pub(crate) fn drain_step_ms(&self, now_ms: u64) -> Option<u64> {
-        let goes_on = self.connections.len() > 0 || !self.shared.delayed_wills.is_empty();
-        self.drain.as_ref().filter(|_| goes_on).map(|_| now_ms + STEP_MS)
+        self.drain.as_ref().filter(|_| self.connections.len() > 0).map(|_| now_ms + STEP_MS)
     }
 
     pub(crate) fn go_on_draining(&mut self, now: Now) {
@@ -78,13 +66,6 @@ impl Engine {
             self.end(*id, CloseReason::ServerShuttingDown, now);
             false
         });
-        if self.connections.len() == 0
-            && now.monotonic_ms >= *drain.empty_since_ms.get_or_insert(now.monotonic_ms) + WILLS_AFTER_MS
-        {
-            for (_, delayed) in std::mem::take(&mut self.shared.delayed_wills) {
-                self.shared.look_up_before(delayed);
-            }
-        }
         self.drain = Some(drain);
     }
 

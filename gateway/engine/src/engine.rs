@@ -33,7 +33,7 @@ use crate::stats::Stats;
 use crate::timers::TICK_MS;
 use crate::topics::fan_out::FanOut;
 use crate::topics::interest::{LINKS_MAX, Waiter};
-use crate::uplink::Moved;
+use crate::uplink::{Kind, Moved};
 
 /// The brain of one shard.
 #[derive(Debug)]
@@ -223,13 +223,8 @@ impl Engine {
             self.shared.unsaved.pop_front();
             self.save(id, now);
         }
-        while let Some(entry) = self.shared.delayed_wills.first_entry()
-            && entry.key().0 <= now.monotonic_ms
-        {
-            let delayed = entry.remove();
-            self.shared.look_up_before(delayed);
-        }
         self.close_again(now);
+        self.shared.strike_out_due(now);
         self.write_back(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
@@ -285,7 +280,7 @@ impl Engine {
             .unsaved
             .front()
             .map(|(since_ms, _)| since_ms + self.shared.config.limits.save_interval_ms);
-        let wills = self.shared.delayed_wills.keys().next().map(|(due_ms, _)| *due_ms);
+        let wills = self.shared.opener_wills.next_ms();
         let closes = self.shared.closes_again.keys().next().map(|(due_ms, _)| *due_ms);
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
@@ -363,10 +358,14 @@ impl Engine {
         now: Now,
     ) {
         let Self { connections, shared, .. } = self;
-        let Shared { uplinks, outbox, stats, .. } = shared;
+        let Shared { uplinks, outbox, stats, opener_wills, .. } = shared;
         let mut refused = Vec::new();
         let mut held_back = Vec::new();
+        let mut spoken = Vec::new();
         uplinks.settle(link, settled, |frame| {
+            if frame.kind == Kind::Will {
+                spoken.extend(opener_wills.settled(frame.connection));
+            }
             let Some(connection) = connections.find_mut(frame.connection) else { return };
             let Some(session) = connection.session_mut() else { return };
             session.unsettled -= 1;
@@ -378,7 +377,14 @@ impl Engine {
                 held_back.push(frame.connection);
             }
         });
+        for (client, number) in spoken {
+            self.shared.strike_out(client, number);
+        }
         for (id, reason) in refused {
+            if reason == CloseReason::Fenced {
+                // It may be the node that is meant.
+                self.shared.ask_lease();
+            }
             self.end(id, reason, now);
         }
         for id in held_back {

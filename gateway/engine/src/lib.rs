@@ -15,6 +15,7 @@ mod engine;
 mod events;
 mod input;
 mod limits;
+mod opener_wills;
 mod outbox;
 mod output;
 mod ownership;

@@ -14,19 +14,21 @@ use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_wire::ids::Owner;
 use holdfast_wire::session_record::{Cursor, SessionRecord, StreamKey};
-use holdfast_wire::store::{Reply, Request, StoreError};
+use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
 use crate::connection::close::CloseReason;
 use crate::connection::{Connection, acknowledge, deliver};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LeaseWord, Now};
+use crate::opener_wills::OpenerWills;
 use crate::output::{Action, RequestId};
-use crate::requests::Asked;
+use crate::requests::{Asked, Closing};
 use crate::session::Session;
 use crate::session::subscription::Subscription;
 use crate::shared::Shared;
 use crate::topics::interest::Waiter;
+use crate::will::NOBODY;
 
 /// Sessions are written back in steps this far apart, in ms.
 const STEP_MS: u64 = 50;
@@ -194,19 +196,43 @@ impl Engine {
     }
 
     /// A connection has ended: what it waited for is not to be expected, and a session that the store has lost is written back before it is closed.
-    pub(crate) fn give_up_doubts(&mut self, session: &Session, id: ConnectionId, is_kept: bool) {
+    pub(crate) fn give_up_doubts(
+        &mut self,
+        session: &Session,
+        id: ConnectionId,
+        is_doubted: bool,
+        is_kept: bool,
+    ) {
         for ticket in self.shared.ownership.parked.remove(&id).unwrap_or_default() {
             self.shared.subscribes.remove(&ticket);
         }
         let walk = &self.shared.ownership.walk;
-        if is_kept
-            && walk.next_ms.is_some()
-            && session.durable.as_ref().is_some_and(|durable| durable.restored <= walk.since)
-        {
+        let is_awaited = walk.next_ms.is_some()
+            && session.durable.as_ref().is_some_and(|durable| durable.restored <= walk.since);
+        // Of one that is in doubt nobody will be told any more whether it is lost: the store takes it back only if it is.
+        if is_kept && (is_awaited || is_doubted) {
             let owner = self.shared.owner;
             self.shared.ask(Asked::Restore(id), restore_request(session, owner));
             self.shared.ownership.walk.unanswered += 1;
         }
+    }
+
+    /// The store does not know a session whose connection has ended with a will. Should it have lost it with its data, the session is brought back for the will's
+    /// sake alone, and ends at once.
+    pub(crate) fn bring_back_for_its_will(&mut self, closing: Closing) {
+        let Closing { client, epoch, will, .. } = &closing;
+        let request = Request::Restore {
+            client: client.clone(),
+            owner: self.shared.owner,
+            epoch: *epoch,
+            expiry_s: 0,
+            will: will.clone(),
+            session: SessionRecord::default(),
+        };
+        self.shared.ask(Asked::Restore(NOBODY), request);
+        self.shared.ownership.walk.unanswered += 1;
+        self.shared
+            .ask_to_close(Closing { expiry_s: 0, is_brought_back: true, ..closing }, Progress::default());
     }
 
     /// The node lives and the store has kept its data: who is in doubt was taken over; unless the store was away, and came back without them.
@@ -442,7 +468,7 @@ impl Engine {
         shared.closes_again.clear();
         shared.unclaimed.clear();
         shared.handovers.clear();
-        shared.delayed_wills.clear();
+        shared.opener_wills = OpenerWills::default();
         shared.uplinks.forget_outputs();
     }
 }
@@ -456,7 +482,7 @@ fn restore_request(session: &Session, owner: Owner) -> Request {
         owner,
         epoch: session.epoch,
         expiry_s: session.expiry_s,
-        will: session.will.as_ref().map(|will| will.record()),
+        will: session.will.as_deref().cloned(),
         session: SessionRecord {
             subscriptions: held.map(Subscription::record).collect(),
             cursors: Vec::new(),

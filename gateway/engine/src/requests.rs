@@ -1,10 +1,10 @@
 //! What the engine waits for from store and bridges, and for whom.
 
 use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::store::WillRecord;
 
 use crate::input::{ConnectionId, LinkIndex};
 use crate::session::retained::RetainedRead;
-use crate::will::DelayedWill;
 
 /// What a question to the store was about.
 #[derive(Debug)]
@@ -25,18 +25,22 @@ pub(crate) enum Asked {
     Probe(ConnectionId),
     /// A connection ended.
     Close(Closing),
-    /// Was a session opened again before its will's delay passed?
-    WillLookup(DelayedWill),
+    /// A will needs to be published no more: whose, and its number.
+    WillPublished(ClientId, u64),
 }
 
 /// A session that is to rest or to end in the store. How far it came is in `Shared::closing`, if it outlives its connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Closing {
     pub(crate) client: ClientId,
     pub(crate) epoch: Epoch,
     pub(crate) expiry_s: u32,
+    /// What the store is to publish.
+    pub(crate) will: Option<WillRecord>,
     /// How often the store could not take it.
     pub(crate) failures: u32,
+    /// The store did not know it, and was asked to bring it back for its will.
+    pub(crate) is_brought_back: bool,
 }
 
 /// The answer to an UNSUBSCRIBE.

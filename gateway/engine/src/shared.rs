@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::link::{Takeover, ToBridge};
-use holdfast_wire::store::{Progress, Request};
+use holdfast_wire::store::Request;
 use rustc_hash::FxBuildHasher;
 
 use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
+use crate::opener_wills::OpenerWills;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
 use crate::ownership::Ownership;
 use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
-use crate::takeover::Unclaimed;
+use crate::takeover::{Left, Unclaimed};
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
 use crate::topics::subscribers::Subscriptions;
 use crate::uplink::Uplinks;
-use crate::will::DelayedWill;
 
 /// Everything but the connections themselves.
 #[derive(Debug)]
@@ -46,17 +46,17 @@ pub(crate) struct Shared {
     pub(crate) reads: u32,
     /// Sessions that are to read their streams again.
     pub(crate) rereading: Rereading,
-    /// Wills whose delay runs, by due time. At most one for each session that ended within its delay.
-    pub(crate) delayed_wills: BTreeMap<(u64, u64), DelayedWill>,
+    /// Wills that fell due because a session was opened here, on their way.
+    pub(crate) opener_wills: OpenerWills,
     /// Connections with more to send than one turn allows. At most once each for every time they were held back.
     pub(crate) behind: Vec<ConnectionId>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
     pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
     /// Sessions taken over whose former owner has not answered: said again when a link comes up. At most the sessions opened since a link was last up for long
     /// enough to be answered.
-    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), (Owner, bool)>,
+    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), Owner>,
     /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
-    pub(crate) closing: BTreeMap<(ClientId, Epoch), Progress>,
+    pub(crate) closing: BTreeMap<(ClientId, Epoch), Left>,
     /// Sessions that the store could not close, by when it is asked again. Bounded like `closing`; beyond it one is left to whoever opens it next.
     pub(crate) closes_again: BTreeMap<(u64, u64), Closing>,
     /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
@@ -89,7 +89,7 @@ impl Shared {
             retained_asked: BTreeMap::new(),
             reads: 0,
             rereading: Rereading::default(),
-            delayed_wills: BTreeMap::new(),
+            opener_wills: OpenerWills::default(),
             behind: Vec::new(),
             unsaved: VecDeque::new(),
             takeovers: BTreeMap::new(),
@@ -121,31 +121,19 @@ impl Shared {
     }
 
     /// Tells a session's former owner, now (true) or once there is a link. It answers with a handover.
-    pub(crate) fn say_takeover(
-        &mut self,
-        client: &ClientId,
-        epoch: Epoch,
-        former: Owner,
-        ends_session: bool,
-    ) -> bool {
-        self.takeovers.insert((client.clone(), epoch), (former, ends_session));
+    pub(crate) fn say_takeover(&mut self, client: &ClientId, epoch: Epoch, former: Owner) -> bool {
+        self.takeovers.insert((client.clone(), epoch), former);
         let Some(link) = self.uplinks.choose(client) else { return false };
-        let record = Takeover { client, epoch, former, owner: self.owner, ends_session };
+        let record = Takeover { client, epoch, former, owner: self.owner };
         self.uplinks.say(link, &ToBridge::Takeover(record));
         true
     }
 
     /// Tells those former owners again who have not answered: what was said to them may be lost with a link.
     pub(crate) fn say_takeovers_again(&mut self) {
-        for ((client, epoch), (former, ends_session)) in std::mem::take(&mut self.takeovers) {
-            let _ = self.say_takeover(&client, epoch, former, ends_session);
+        for ((client, epoch), former) in std::mem::take(&mut self.takeovers) {
+            let _ = self.say_takeover(&client, epoch, former);
         }
-    }
-
-    /// Asks whether the session was opened again before its will is published.
-    pub(crate) fn look_up_before(&mut self, will: DelayedWill) {
-        let request = Request::Lookup { client: will.client.clone() };
-        self.ask(Asked::WillLookup(will), request);
     }
 
     /// Asks the store; `asked` comes back with the answer.

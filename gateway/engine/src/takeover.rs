@@ -3,6 +3,9 @@
 //! The new owner learns from the store who the former one is, tells it over a link ([`Takeover`]) and waits a moment for its answer
 //! ([`Handover`]). The former owner closes its connection and answers with what it has not saved; it cannot write to the store any more.
 //!
+//! With the session moves the will of the connection that is displaced: nobody but the store and the new owner may publish it from then on, and the former owner
+//! says whether it is still owed.
+//!
 //! A connection may end while its session is on the way here. The session is held then until it has arrived ([`Unclaimed`]), and rests, goes on to
 //! the owner after us, or is taken up by the client's next connection here.
 
@@ -31,12 +34,10 @@ impl Engine {
         {
             Some((id, Phase::Established(session))) if session.epoch < takeover.epoch => {
                 let known = session.durable.is_some().then(|| record_of(session.progress()));
-                if let (Some(will), true) = (&mut session.will, takeover.ends_session) {
-                    will.delay_s = 0;
-                }
+                let owes_will = session.will.is_some();
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
-                self.pass_on(&client, successor, known);
+                self.pass_on(&client, successor, known, owes_will);
             }
             // It hears once the store has answered us, and the owner before us too.
             Some((_, Phase::Opening(opening)))
@@ -65,8 +66,10 @@ impl Engine {
         let Some(successor) = earlier else { return };
         let ours = (client.clone(), Epoch(0))..(client.clone(), successor.epoch);
         let last = self.shared.closing.range(ours).next_back().map(|(closing, _)| closing.clone());
-        let known = last.and_then(|closing| self.shared.closing.remove(&closing)).map(record_of);
-        self.pass_on(client, successor, known);
+        let left = last.and_then(|closing| self.shared.closing.remove(&closing));
+        let owes_will = left.as_ref().is_some_and(|left| left.owes_will);
+        let known = left.and_then(|left| left.progress).map(record_of);
+        self.pass_on(client, successor, known, owes_will);
     }
 
     /// The store has said which epoch a connection's session has. A takeover that came before it may have meant an earlier connection.
@@ -81,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// Waits a moment for what the former owner knows, if there is a session to know something of.
+    /// Waits a moment for what the former owner knows, if there is a session or a will to know something of.
     pub(crate) fn await_handover(
         &mut self,
         id: ConnectionId,
@@ -91,7 +94,7 @@ impl Engine {
     ) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
-        if opened.session.is_none() {
+        if opened.session.is_none() && opened.will.is_none() {
             return self.establish(id, opened, now);
         }
         let key = (opening.session.client.clone(), id);
@@ -111,21 +114,27 @@ impl Engine {
                 .opened
                 .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
         {
+            self.shared.hear_of_will(&mut opened, handover.owes_will);
             take_over(&mut opened, SessionRecord::decode(handover.session).ok());
             return self.establish(id, opened, now);
         }
         let waiting = self.shared.unclaimed_of(&client).find_map(|(key, unclaimed)| {
             let waits = unclaimed.awaited_epoch() == Some(handover.epoch) && !unclaimed.is_told;
-            waits.then(|| (key.clone(), unclaimed))
+            waits.then(|| key.clone())
         });
-        let Some((key, unclaimed)) = waiting else { return };
+        let Some(key) = waiting else { return };
+        let Some(mut unclaimed) = self.shared.unclaimed.remove(&key) else { return };
         if let Some(opened) = &mut unclaimed.opened {
+            self.shared.hear_of_will(opened, handover.owes_will);
+            self.shared.publish_owed(key.1, opened, now);
             take_over(opened, SessionRecord::decode(handover.session).ok());
         }
         unclaimed.is_told = true;
+        let is_succeeded = unclaimed.successor.is_some();
+        self.shared.unclaimed.insert(key.clone(), unclaimed);
         // A newer connection that the store has not answered takes it up with that answer.
-        if unclaimed.successor.is_some() || !self.is_opening(&client) {
-            self.settle_unclaimed(&key);
+        if is_succeeded || !self.is_opening(&client) {
+            self.settle_unclaimed(&key, now);
         }
     }
 
@@ -148,7 +157,7 @@ impl Engine {
                 self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, key));
             } else if self.shared.unclaimed.contains_key(&key) {
                 self.shared.stats.handovers_late += 1;
-                self.settle_unclaimed(&key);
+                self.settle_unclaimed(&key, now);
             }
         }
     }
@@ -159,6 +168,7 @@ impl Engine {
         client: &ClientId,
         successor: Successor,
         session: Option<SessionRecord>,
+        owes_will: bool,
     ) {
         let mut known = Vec::new();
         if let Some(session) = session {
@@ -168,18 +178,18 @@ impl Engine {
         let Successor { owner, epoch } = successor;
         self.shared
             .uplinks
-            .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known }));
+            .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known, owes_will }));
     }
 
     // ---- sessions whose connection ended before its CONNACK ----
 
     /// A connection ended while the store, or a former owner, was waited for.
-    pub(crate) fn leave_unclaimed(&mut self, id: ConnectionId, opening: Opening) {
+    pub(crate) fn leave_unclaimed(&mut self, id: ConnectionId, opening: Opening, now: Now) {
         if self.shared.unclaimed.len() >= UNCLAIMED_MAX
             && let Some((key, _)) = self.shared.unclaimed.first_key_value()
         {
             let key = key.clone();
-            self.settle_unclaimed(&key);
+            self.settle_unclaimed(&key, now);
             self.shared.unclaimed.remove(&key);
         }
         let number = self.shared.number();
@@ -210,22 +220,25 @@ impl Engine {
         let is_awaited = match opened.former.filter(|former| *former != self.shared.owner) {
             Some(former) => {
                 unclaimed.inherited = None;
-                self.shared.say_takeover(&key.0, opened.epoch, former, opened.session.is_none())
+                self.shared.say_takeover(&key.0, opened.epoch, former)
             }
             None => {
-                unclaimed.inherited = unclaimed.inherited.or(self.adopt(&key.0, &mut opened));
+                unclaimed.inherited = unclaimed.inherited.or(self.adopt(&key.0, &mut opened, now));
                 unclaimed.inherited.is_some()
             }
         };
-        let is_awaited = is_awaited && opened.session.is_some();
+        let is_awaited = is_awaited && (opened.session.is_some() || opened.will.is_some());
         unclaimed.is_told = !is_awaited;
+        if !is_awaited {
+            self.shared.publish_owed(key.1, &mut opened, now);
+        }
         self.sort_out_successor(&key.0, opened.epoch, &mut unclaimed.successor);
         unclaimed.opened = Some(opened);
         self.shared.unclaimed.insert(key.clone(), unclaimed);
         if is_awaited || self.is_opening(&key.0) {
             self.shared.handovers.push_back((now.monotonic_ms + HANDOVER_MS_MAX, key));
         } else {
-            self.settle_unclaimed(&key);
+            self.settle_unclaimed(&key, now);
         }
     }
 
@@ -233,22 +246,29 @@ impl Engine {
     pub(crate) fn forget_unclaimed(&mut self, client: &ClientId, id: ConnectionId) {
         let unclaimed = self.shared.unclaimed.remove(&(client.clone(), id));
         if let Some(successor) = unclaimed.and_then(|unclaimed| unclaimed.successor) {
-            self.pass_on(client, successor, None);
+            self.pass_on(client, successor, None, false);
         }
     }
 
     /// A newer connection of the same client takes up what an older one has left. If that still waits for its former owner, so does the newer one:
     /// under this epoch.
-    pub(crate) fn adopt(&mut self, client: &ClientId, opened: &mut Opened) -> Option<Epoch> {
+    pub(crate) fn adopt(&mut self, client: &ClientId, opened: &mut Opened, now: Now) -> Option<Epoch> {
         let left = self.shared.unclaimed_of(client).find_map(|(key, unclaimed)| {
             (unclaimed.opened.is_some() && unclaimed.successor.is_none()).then(|| key.clone())
         })?;
         let unclaimed = self.shared.unclaimed.remove(&left)?;
-        if !unclaimed.is_told {
-            return unclaimed.awaited_epoch();
+        let awaited = unclaimed.awaited_epoch().filter(|_| !unclaimed.is_told);
+        let earlier = unclaimed.opened?;
+        if awaited.is_none() {
+            take_over(opened, earlier.session);
+        } else if let Some(will) = earlier.will {
+            // What the former owner says is said of this one.
+            if let Some(later) = opened.will.replace(will).filter(|later| Some(later) != opened.will.as_ref())
+            {
+                self.shared.publish_for(left.1, later, now);
+            }
         }
-        take_over(opened, unclaimed.opened.and_then(|opened| opened.session));
-        None
+        awaited
     }
 
     /// Whether the store is asked to open this client's session for a connection that is here.
@@ -259,26 +279,37 @@ impl Engine {
     }
 
     /// Nothing more is to be expected: the session goes on to its next owner, or rests.
-    fn settle_unclaimed(&mut self, key: &(ClientId, ConnectionId)) {
+    fn settle_unclaimed(&mut self, key: &(ClientId, ConnectionId), now: Now) {
         let Some(unclaimed) = self.shared.unclaimed.get_mut(key) else { return };
-        let Some(opened) = unclaimed.opened.take() else { return };
+        let Some(mut opened) = unclaimed.opened.take() else { return };
         let (expiry_s, successor) = (unclaimed.expiry_s, unclaimed.successor);
         self.shared.unclaimed.remove(key);
-        let (client, _) = key;
+        let (client, id) = key;
+        self.shared.publish_owed(*id, &mut opened, now);
         if let Some(successor) = successor {
-            return self.pass_on(client, successor, opened.session);
+            return self.pass_on(client, successor, opened.session, false);
         }
         let progress = opened.session.map_or_else(Progress::default, |record| Progress {
             cursors: record.cursors,
             received: record.received,
             inflight: record.inflight,
         });
-        self.close_session(client.clone(), opened.epoch, expiry_s, progress);
+        // It was never told that its own will is known.
+        self.close_session(client.clone(), opened.epoch, expiry_s, progress, None);
     }
 }
 
 /// Sessions that are held for their former owner. Beyond it the first one rests with what the store knows.
 const UNCLAIMED_MAX: usize = 10_000;
+
+/// What is to be told of an ended session to its next owner, should that one come before the store has heard of the end.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// How far it came; none if it was to end with its connection.
+    pub(crate) progress: Option<Progress>,
+    /// Its will is neither published nor taken back.
+    pub(crate) owes_will: bool,
+}
 
 /// A session whose connection ended before its CONNACK.
 #[derive(Debug, Default)]
@@ -303,6 +334,13 @@ impl Unclaimed {
 }
 
 impl Shared {
+    /// The former owner has said whether the will that fell due by an opening is still owed.
+    fn hear_of_will(&mut self, opened: &mut Opened, owes_will: bool) {
+        if let Some(due) = opened.will.take_if(|_| !owes_will) {
+            self.strike_out(due.client, due.number);
+        }
+    }
+
     fn unclaimed_of(
         &mut self,
         client: &ClientId,

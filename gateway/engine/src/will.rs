@@ -1,6 +1,10 @@
 //! The last word of a client that did not say goodbye.
+//!
+//! One without a delay is published here as its connection ends; one with a delay goes to the store with the session
+//! ([`Request::Close`](holdfast_wire::store::Request::Close)) and is published by a bridge unless its client comes back before. Who has lost a session to
+//! another owner publishes nothing: that is the new owner's business (`opener_wills`), or the reaper's.
 
-use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::ids::Epoch;
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt;
 use holdfast_wire::store::WillRecord;
@@ -9,78 +13,48 @@ use crate::input::{ConnectionId, Now};
 use crate::shared::Shared;
 use crate::uplink::{Frame, Kind};
 
-/// A will as CONNECT gave it.
-#[derive(Clone, Debug)]
-pub(crate) struct Will {
-    /// With `published_at_ms` of the CONNECT; set anew when it is published.
-    pub(crate) message: SharedMessage,
-    pub(crate) delay_s: u32,
-    /// Message expiry from the moment of publication, in seconds.
-    pub(crate) expiry_s: Option<u32>,
-}
-
-impl Will {
-    pub(crate) fn new(will: &mqtt::Will<'_>, client: &str, now: Now) -> Self {
-        let mut properties = Vec::new();
-        will.properties.encode_forwardable(&mut properties);
-        let message = SharedMessage::new(&Message {
-            id: 0,
-            topic: will.topic,
-            qos: will.qos,
-            retain: will.retain,
-            publisher: client,
-            published_at_ms: now.unix_ms,
-            expires_at_ms: 0,
-            properties: &properties,
-            payload: will.payload,
-        });
-        Self {
-            message,
-            delay_s: will.properties.delay_interval_s.unwrap_or(0),
-            expiry_s: will.properties.message_expiry_interval_s,
-        }
+/// A will as CONNECT gave it, with `published_at_ms` of that moment.
+pub(crate) fn from_connect(will: &mqtt::Will<'_>, client: &str, now: Now) -> WillRecord {
+    let mut properties = Vec::new();
+    will.properties.encode_forwardable(&mut properties);
+    let message = SharedMessage::new(&Message {
+        id: 0,
+        topic: will.topic,
+        qos: will.qos,
+        retain: will.retain,
+        publisher: client,
+        published_at_ms: now.unix_ms,
+        expires_at_ms: 0,
+        properties: &properties,
+        payload: will.payload,
+    });
+    WillRecord {
+        message,
+        delay_s: will.properties.delay_interval_s.unwrap_or(0),
+        expiry_s: will.properties.message_expiry_interval_s.unwrap_or(u32::MAX),
     }
-
-    pub(crate) fn record(&self) -> WillRecord {
-        WillRecord {
-            message: self.message.clone(),
-            delay_s: self.delay_s,
-            expiry_s: self.expiry_s.unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// A will whose session's connection has ended and whose delay runs (MQTT-3.1.3-9).
-#[derive(Debug)]
-pub(crate) struct DelayedWill {
-    pub(crate) client: ClientId,
-    /// A session opened since then has a higher one: then the will is not sent.
-    pub(crate) epoch: Epoch,
-    pub(crate) will: Will,
 }
 
 /// Stands where a frame's connection would: nobody is owed an answer.
-const NOBODY: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX };
+pub(crate) const NOBODY: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX };
 
-/// Sends a will the way of all frames. It passes the window's bound, and waits as an orphan where there is no link: the connection that could
-/// be held back is gone.
-pub(crate) fn publish(shared: &mut Shared, will: &Will, epoch: Epoch, now: Now) {
-    let stored = will.message.view();
-    let expires_at_ms = will.expiry_s.map_or(0, |expiry_s| now.unix_ms + u64::from(expiry_s) * 1_000);
+/// Sends a will the way of all frames, under the epoch of the connection that left it. It passes the window's bound, and waits as an orphan where there is no
+/// link: the connection that could be held back is gone.
+pub(crate) fn publish(shared: &mut Shared, owed: ConnectionId, will: &WillRecord, number: u64, now: Now) {
     let frame = Frame {
-        epoch,
+        epoch: Epoch(number),
         packet_id: None,
         dup: false,
         wants_receipt: false,
         event_time_ms: 0,
-        message: Message { published_at_ms: now.unix_ms, expires_at_ms, ..stored },
+        message: will.published(number, now.unix_ms),
     };
-    match shared.uplinks.choose(stored.publisher) {
+    match shared.uplinks.choose(frame.message.publisher) {
         Some(link) => {
-            let offered: Result<(), _> = shared.uplinks.offer(link, NOBODY, Kind::Will, true, &frame);
+            let offered: Result<(), _> = shared.uplinks.offer(link, owed, Kind::Will, true, &frame);
             debug_assert!(offered.is_ok(), "a forced frame is always taken");
         }
-        None => shared.uplinks.orphan(NOBODY, Kind::Will, &frame),
+        None => shared.uplinks.orphan(owed, Kind::Will, &frame),
     }
     shared.stats.wills += 1;
 }

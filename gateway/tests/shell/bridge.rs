@@ -140,7 +140,7 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                 // A bridge that cannot reach the former owner says so.
                 ToBridge::Takeover(takeover) => {
                     let Takeover { client, epoch, owner, .. } = takeover;
-                    let nothing = Handover { client, epoch, owner, session: &[] };
+                    let nothing = Handover { client, epoch, owner, session: &[], owes_will: true };
                     ToGateway::Handover(nothing).encode(&mut answers);
                 }
                 ToBridge::Report(_) | ToBridge::Handover(_) | ToBridge::Event(_) | ToBridge::Alive => {}

@@ -154,8 +154,6 @@ pub struct Takeover<'a> {
     pub former: Owner,
     /// Who owns it now, and is told by a [`Handover`] what the former owner knows beyond the store.
     pub owner: Owner,
-    /// The client came with clean start: the former session has ended, and a will that was to be delayed is due (MQTT-3.1.3-9).
-    pub ends_session: bool,
 }
 
 impl<'a> Takeover<'a> {
@@ -164,7 +162,6 @@ impl<'a> Takeover<'a> {
         out.put_u64(self.epoch.0);
         write_owner(self.former, out);
         write_owner(self.owner, out);
-        out.put_u8(u8::from(self.ends_session));
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
@@ -173,13 +170,13 @@ impl<'a> Takeover<'a> {
             epoch: Epoch(reader.u64()?),
             former: read_owner(reader)?,
             owner: read_owner(reader)?,
-            ends_session: reader.u8()? != 0,
         })
     }
 }
 
 /// What a former owner knows of a session beyond what it has saved. It cannot write to the store any more, so it tells the new owner, which waits for it
-/// a moment before it resumes the session.
+/// a moment before it resumes the session, or publishes the will that the store answered it
+/// ([`Opened::will`](crate::store::Opened::will)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handover<'a> {
     /// Whose session.
@@ -190,6 +187,9 @@ pub struct Handover<'a> {
     pub owner: Owner,
     /// Cursors, received QoS 2 ids and inflight messages as an encoded `SessionRecord`; empty if the store knows all there is.
     pub session: &'a [u8],
+    /// The will of the connection that the new owner displaced is neither published nor taken back, and is the new owner's now. Not so if the client had
+    /// said goodbye, if the former owner has published it already, or if that connection never was accepted. Where nobody can be asked, it is owed.
+    pub owes_will: bool,
 }
 
 impl<'a> Handover<'a> {
@@ -198,6 +198,7 @@ impl<'a> Handover<'a> {
         out.put_u64(self.epoch.0);
         write_owner(self.owner, out);
         out.put_bytes(self.session);
+        out.put_u8(u8::from(self.owes_will));
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
@@ -206,6 +207,7 @@ impl<'a> Handover<'a> {
             epoch: Epoch(reader.u64()?),
             owner: read_owner(reader)?,
             session: reader.bytes()?,
+            owes_will: reader.u8()? != 0,
         })
     }
 }

@@ -18,7 +18,7 @@ const MESSAGE: Message<'static> = Message {
 };
 const OWNER: Owner = Owner { node: NodeId(1), shard: ShardId(2) };
 const HANDOVER: Handover<'static> =
-    Handover { client: "c", epoch: Epoch(8), owner: OWNER, session: b"state" };
+    Handover { client: "c", epoch: Epoch(8), owner: OWNER, session: b"state", owes_will: true };
 
 fn to_bridge() -> Vec<ToBridge<'static>> {
     let interest =
@@ -47,13 +47,7 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
         ToBridge::RetainedRead(RetainedRead { token: 8, filter: "#", after: "a", messages_max: 9 }),
         ToBridge::Report(Report { delivery: 9, outcome: Outcome::QueueFull }),
         ToBridge::Handover(HANDOVER),
-        ToBridge::Takeover(Takeover {
-            client: "c",
-            epoch: Epoch(8),
-            former: OWNER,
-            owner: OWNER,
-            ends_session: true,
-        }),
+        ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
         event(EventKind::Connected { protocol: "mqtt5", session_present: true, session_expiry_s: 60 }),
         event(EventKind::Disconnected { reason: "keep_alive", session_ended: false }),
         event(EventKind::TakenOver),
@@ -83,13 +77,7 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         deliver(Target::Device("c"), vec![Cursor { stream: StreamKey::Device("c".into()), acked: 4 }]),
         deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
         ToGateway::Handover(HANDOVER),
-        ToGateway::Takeover(Takeover {
-            client: "c",
-            epoch: Epoch(8),
-            former: OWNER,
-            owner: OWNER,
-            ends_session: true,
-        }),
+        ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
         ToGateway::Disconnect("c"),
         ToGateway::Alive,
     ]
@@ -160,7 +148,7 @@ fn garbage_is_refused_before_it_is_buffered() {
 
 #[test]
 fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
-    for version in [2, LINK_VERSION + 1] {
+    for version in [3, LINK_VERSION + 1] {
         let mut bytes = Vec::new();
         write_record(&mut bytes, HELLO, |out| {
             out.put_u16(version);
@@ -170,4 +158,20 @@ fn a_hello_of_another_version_is_understood_as_far_as_its_version() {
         let Ok(ToBridge::Hello(hello)) = ToBridge::decode(raw) else { panic!("not understood") };
         assert_eq!(hello.version, version);
     }
+}
+
+#[test]
+fn a_handover_says_who_owes_the_will_in_its_last_byte() {
+    let mut bytes = Vec::new();
+    ToGateway::Handover(HANDOVER).encode(&mut bytes);
+    let mut expected = vec![0, 0, 0, 0, super::HANDOVER];
+    expected.extend([1, 0, b'c']);
+    expected.extend([8, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend(OWNER.node.0.to_le_bytes());
+    expected.extend(OWNER.shard.0.to_le_bytes());
+    expected.extend([5, 0, 0, 0]);
+    expected.extend(b"state");
+    expected.push(1);
+    expected[0] = (expected.len() - 4) as u8;
+    assert_eq!(bytes, expected);
 }

@@ -23,7 +23,8 @@ pub struct Uplink<'a> {
     pub wants_receipt: bool,
     /// Event time that the device gave, in ms of Unix time; 0 if it gave none.
     pub event_time_ms: u64,
-    /// The publication; its publisher is the client id that keys the record.
+    /// The publication; its publisher is the client id that keys the record. A will has an id already
+    /// ([`WillRecord::published`](crate::store::WillRecord::published)); every other publication is given one by the bridge.
     pub message: Message<'a>,
 }
 

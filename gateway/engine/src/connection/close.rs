@@ -155,10 +155,9 @@ impl From<ws::Error> for CloseReason {
 }
 
 impl CloseReason {
-    /// Whether the client's will is published: not when it said goodbye properly (MQTT-3.14.4-3), nor when whoever buried the node
-    /// publishes it.
-    pub(crate) const fn publishes_will(self) -> bool {
-        !matches!(self, Self::ClientDisconnected | Self::NodeBuried)
+    /// Whether the client's will is to be published, by whomever: not when it said goodbye properly (MQTT-3.14.4-3).
+    pub(crate) const fn leaves_will(self) -> bool {
+        !matches!(self, Self::ClientDisconnected)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::session::sending::{Inflight, Item};
 use crate::session::subscription::Subscription;
 use crate::session::{Protocol, Session};
 use crate::topics::interest::Waiter;
-use crate::will::Will;
+use crate::will;
 
 /// What a client asks of its session, whatever protocol it came by.
 pub(crate) struct OpenRequest {
@@ -135,7 +135,7 @@ impl Engine {
         {
             session.receiving.ask_receipts();
         }
-        session.will = connect.will.as_ref().map(|will| Box::new(Will::new(will, &client, now)));
+        session.will = connect.will.as_ref().map(|will| Box::new(will::from_connect(will, &client, now)));
         Ok(OpenRequest {
             session,
             clean_start: connect.clean_start,
@@ -158,7 +158,7 @@ impl Engine {
             owner: self.shared.owner,
             clean_start,
             expiry_s: session.expiry_s,
-            will: session.will.as_ref().map(|will| will.record()),
+            will: session.will.as_deref().cloned(),
         };
         self.shared.ask(Asked::Open(id, client.clone(), session.expiry_s), request);
         let Some(connection) = self.connections.find_mut(id) else { return };
@@ -168,7 +168,6 @@ impl Engine {
             assigned_id,
             changed_expiry,
             changed_keep_alive,
-            clean_start,
             successor: None,
             inherited: None,
             opened: None,
@@ -182,7 +181,7 @@ impl Engine {
     pub(crate) fn handle_opened(&mut self, id: ConnectionId, mut opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
-        let (client, clean_start) = (opening.session.client.clone(), opening.clean_start);
+        let client = opening.session.client.clone();
         let mut successor = opening.successor.take();
         self.sort_out_successor(&client, opened.epoch, &mut successor);
         if let Some(Phase::Opening(opening)) =
@@ -191,13 +190,12 @@ impl Engine {
             opening.successor = successor;
         }
         let Some(former) = opened.former.filter(|former| *former != self.shared.owner) else {
-            return match self.adopt(&client, &mut opened) {
+            return match self.adopt(&client, &mut opened, now) {
                 Some(epoch) => self.await_handover(id, opened, Some(epoch), now),
                 None => self.establish(id, opened, now),
             };
         };
-        let is_told = self.shared.say_takeover(&client, opened.epoch, former, clean_start);
-        if is_told {
+        if self.shared.say_takeover(&client, opened.epoch, former) {
             self.await_handover(id, opened, None, now);
         } else {
             self.establish(id, opened, now);
@@ -205,13 +203,14 @@ impl Engine {
     }
 
     /// The session stands: CONNACK, and everything that waited for it.
-    pub(crate) fn establish(&mut self, id: ConnectionId, opened: Opened, now: Now) {
+    pub(crate) fn establish(&mut self, id: ConnectionId, mut opened: Opened, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         if let Phase::Opening(opening) = &connection.phase
             && let Some(successor) = opening.successor.filter(|successor| successor.epoch > opened.epoch)
         {
             let client = opening.session.client.clone();
-            self.pass_on(&client, successor, opened.session);
+            self.shared.publish_owed(id, &mut opened, now);
+            self.pass_on(&client, successor, opened.session, false);
             return self.end_as(id, CloseReason::SessionTakenOver, Leaving::Lost, now);
         }
         let Phase::Opening(opening) = std::mem::replace(&mut connection.phase, Phase::Closing) else {
@@ -222,6 +221,8 @@ impl Engine {
         session.connected_at_unix_ms = now.unix_ms;
         session.link = self.shared.uplinks.choose(&session.client);
         session.links_version = self.shared.uplinks.version;
+        // Ahead of everything that this connection will say, and on its link.
+        session.unsettled += u32::from(self.shared.publish_owed(id, &mut opened, now));
         // One that ends with this connection is still the session it was until then.
         if session.expiry_s > 0 || opened.session.is_some() {
             session.durable = Some(Box::new(Durable::new(&session.client)));

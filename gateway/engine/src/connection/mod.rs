@@ -83,7 +83,6 @@ pub(crate) struct Opening {
     pub(crate) assigned_id: bool,
     pub(crate) changed_expiry: bool,
     pub(crate) changed_keep_alive: bool,
-    pub(crate) clean_start: bool,
     /// Another owner was given the session meanwhile, and waits to hear what its former owners know.
     pub(crate) successor: Option<Successor>,
     /// The epoch of an older connection here that ended while it waited for what the former owner knows: that answer is this one's.

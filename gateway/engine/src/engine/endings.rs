@@ -4,7 +4,7 @@ use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::Outcome;
 use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
-use holdfast_wire::store::{Progress, Request};
+use holdfast_wire::store::{Progress, Request, WillRecord};
 use holdfast_wire::ws;
 
 use super::Engine;
@@ -15,17 +15,18 @@ use crate::output::Action;
 use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
-use crate::will::{self, DelayedWill};
+use crate::takeover::Left;
+use crate::will;
 
-/// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, if it comes back elsewhere at that
-/// very moment.
+/// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, and lose its will, if it comes back
+/// elsewhere at that very moment.
 const CLOSING_MAX: usize = 10_000;
 
 /// How soon a session is closed again that the store could not close, in ms; twice as long after each further failure ...
 const CLOSE_AGAIN_MS: u64 = 1_000;
 /// ... up to this.
 const CLOSE_AGAIN_MS_MAX: u64 = 60_000;
-/// After about five minutes it is given up, and left to whoever opens the session next.
+/// After about five minutes it is given up with its will, and left to whoever opens the session next.
 const CLOSE_FAILURES_MAX: u32 = 10;
 
 /// No DISCONNECT of ours is longer, in bytes.
@@ -36,9 +37,9 @@ const GOODBYE_BYTES_MAX: u32 = 64;
 pub(crate) enum Leaving {
     /// It is written to the store, to rest there or to end.
     Saved,
-    /// Another owner has it and was told what the store does not know; the store takes no more writes from here.
+    /// Another owner has it, and its will, and is told what the store does not know; the store takes no more writes from here.
     HandedOver,
-    /// Another owner has it.
+    /// Another owner has it, and its will.
     Lost,
 }
 
@@ -82,13 +83,12 @@ impl Engine {
             websocket.waiting = Vec::new();
         }
         self.half_open -= u32::from(connection.is_half_open());
-        // Judged by now if another owner is the reason.
-        let is_doubted = connection.doubted && reason != CloseReason::Fenced;
+        let is_doubted = connection.doubted;
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
                 if leaving != Leaving::Lost {
-                    self.leave_unclaimed(id, *opening);
+                    self.leave_unclaimed(id, *opening, now);
                 }
             }
             Phase::Established(session) => self.give_up(&session, id, reason, leaving, is_doubted, now),
@@ -132,50 +132,44 @@ impl Engine {
                 deliver::report(&mut self.shared, item.report, outcome);
             }
         }
-        if let Some(will) = &session.will
-            && reason.publishes_will()
-        {
-            let delay_s = will.delay_s.min(session.expiry_s);
-            if delay_s == 0 && !is_doubted {
-                will::publish(&mut self.shared, will, session.epoch, now);
-            } else {
-                let delayed = DelayedWill {
-                    client: session.client.clone(),
-                    epoch: session.epoch,
-                    will: (**will).clone(),
-                };
-                // Of a session in doubt the store is asked even without a delay: if it was reaped, its will is the reaper's business.
-                let due_ms = now.monotonic_ms + u64::from(delay_s) * 1_000;
-                let number = self.shared.number();
-                self.shared.delayed_wills.insert((due_ms, number), delayed);
+        let mut will = session.will.as_deref().filter(|_| reason.leaves_will());
+        self.give_up_doubts(session, id, is_doubted, is_kept && leaving == Leaving::Saved);
+        let (client, epoch, progress) = (session.client.clone(), session.epoch, session.progress());
+        match leaving {
+            Leaving::Saved => {
+                // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it.
+                let is_due = |will: &mut &WillRecord| will.delay_s.min(session.expiry_s) == 0 && !is_doubted;
+                if let Some(will) = will.take_if(is_due) {
+                    will::publish(&mut self.shared, will::NOBODY, will, epoch.0, now);
+                }
+                self.close_session(client, epoch, session.expiry_s, progress, will.cloned());
             }
-        }
-        self.give_up_doubts(session, id, is_kept && leaving == Leaving::Saved);
-        let progress = session.progress();
-        if leaving == Leaving::Saved {
-            self.close_session(session.client.clone(), session.epoch, session.expiry_s, progress);
-        } else if is_kept && reason == CloseReason::Fenced {
             // The store will not take it any more, so its new owner has to ask.
-            self.remember(session.client.clone(), session.epoch, progress);
+            Leaving::HandedOver if reason == CloseReason::Fenced && (is_kept || will.is_some()) => {
+                let progress = is_kept.then_some(progress);
+                self.remember(client, epoch, Left { progress, owes_will: will.is_some() });
+            }
+            Leaving::HandedOver | Leaving::Lost => {}
         }
         self.wake(woken, now);
     }
 
-    /// Lets a session rest in the store, or end there.
+    /// Lets a session rest in the store, or end there; a will that is to be published later goes along.
     pub(crate) fn close_session(
         &mut self,
         client: ClientId,
         epoch: Epoch,
         expiry_s: u32,
         progress: Progress,
+        will: Option<WillRecord>,
     ) {
-        if expiry_s > 0 {
+        if expiry_s > 0 || will.is_some() {
             // Until the store knows it, a new owner may have to ask.
-            self.remember(client.clone(), epoch, progress.clone());
+            let left = Left { progress: (expiry_s > 0).then(|| progress.clone()), owes_will: will.is_some() };
+            self.remember(client.clone(), epoch, left);
         }
-        let closing = Closing { client: client.clone(), epoch, expiry_s, failures: 0 };
-        self.shared
-            .ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress, will: None });
+        let closing = Closing { client, epoch, expiry_s, will, failures: 0, is_brought_back: false };
+        self.shared.ask_to_close(closing, progress);
     }
 
     /// The store could not take it: a session that it believes connected would never expire.
@@ -196,28 +190,28 @@ impl Engine {
             && entry.key().0 <= now.monotonic_ms
         {
             let closing = entry.remove();
-            let Closing { client, epoch, expiry_s, .. } = &closing;
-            let progress = self.shared.closing.get(&(client.clone(), *epoch)).cloned();
-            if *expiry_s > 0 && progress.is_none() {
+            let left = self.shared.closing.get(&(closing.client.clone(), closing.epoch));
+            if (closing.expiry_s > 0 || closing.will.is_some()) && left.is_none() {
                 // Handed over to its new owner meanwhile.
                 continue;
             }
-            let request = Request::Close {
-                client: client.clone(),
-                epoch: *epoch,
-                expiry_s: *expiry_s,
-                progress: progress.unwrap_or_default(),
-                will: None,
-            };
-            self.shared.ask(Asked::Close(closing), request);
+            let progress = left.and_then(|left| left.progress.clone()).unwrap_or_default();
+            self.shared.ask_to_close(closing, progress);
         }
     }
 
-    fn remember(&mut self, client: ClientId, epoch: Epoch, progress: Progress) {
+    fn remember(&mut self, client: ClientId, epoch: Epoch, left: Left) {
         if self.shared.closing.len() >= CLOSING_MAX {
             self.shared.closing.pop_first();
         }
-        self.shared.closing.insert((client, epoch), progress);
+        self.shared.closing.insert((client, epoch), left);
+    }
+}
+
+impl Shared {
+    pub(crate) fn ask_to_close(&mut self, closing: Closing, progress: Progress) {
+        let Closing { client, epoch, expiry_s, will, .. } = closing.clone();
+        self.ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress, will });
     }
 }
 

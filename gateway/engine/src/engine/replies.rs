@@ -11,7 +11,6 @@ use crate::output::RequestId;
 use crate::requests::Asked;
 use crate::session::durable;
 use crate::topics::interest::Waiter;
-use crate::will;
 
 impl Engine {
     /// The store answered, or failed to.
@@ -111,17 +110,18 @@ impl Engine {
             Asked::Probe(id) => self.handle_probed(id, &result, now),
             Asked::Close(closing) => match result {
                 // It stays known here until its new owner has asked for it.
+                Err(StoreError::Gone) if closing.will.is_some() && !closing.is_brought_back => {
+                    self.bring_back_for_its_will(closing);
+                }
                 Err(StoreError::Fenced | StoreError::Gone) => {}
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {
                     self.shared.closing.remove(&(closing.client, closing.epoch));
                 }
             },
-            Asked::WillLookup(delayed) => {
-                let reopened =
-                    matches!(&result, Ok(Reply::Session(Some(info))) if info.epoch > delayed.epoch);
-                if !reopened {
-                    will::publish(&mut self.shared, &delayed.will, delayed.epoch, now);
+            Asked::WillPublished(client, number) => {
+                if result.is_err() {
+                    self.shared.strike_out_again(client, number, now);
                 }
             }
         }

@@ -15,10 +15,9 @@ pub(crate) mod subscription;
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::{PacketId, ProtocolVersion, QoS};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::Progress;
+use holdfast_wire::store::{Progress, WillRecord};
 
 use crate::input::LinkIndex;
-use crate::will::Will;
 use aliases::Aliases;
 use durable::Durable;
 use receiving::Receiving;
@@ -70,7 +69,7 @@ pub(crate) struct Session {
     pub(crate) aliases: Option<Box<Aliases>>,
     /// Only for sessions that outlive their connection.
     pub(crate) durable: Option<Box<Durable>>,
-    pub(crate) will: Option<Box<Will>>,
+    pub(crate) will: Option<Box<WillRecord>>,
     /// Largest packet that the client takes, in bytes.
     pub(crate) maximum_packet_size: u32,
     /// 0: the session ends with its connection.

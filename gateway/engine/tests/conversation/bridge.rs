@@ -55,6 +55,7 @@ pub(crate) enum Heard {
     Handover {
         client: String,
         session: Vec<u8>,
+        owes_will: bool,
     },
 }
 
@@ -117,9 +118,11 @@ impl From<ToBridge<'_>> for Heard {
                 epoch: takeover.epoch,
                 former: takeover.former,
             },
-            ToBridge::Handover(handover) => {
-                Self::Handover { client: handover.client.to_owned(), session: handover.session.to_vec() }
-            }
+            ToBridge::Handover(handover) => Self::Handover {
+                client: handover.client.to_owned(),
+                session: handover.session.to_vec(),
+                owes_will: handover.owes_will,
+            },
             ToBridge::Event(event) => {
                 Self::Event(event.client.to_owned(), event.epoch, event.at_ms, event_in_short(event.kind))
             }
@@ -271,6 +274,15 @@ impl Bridge {
     pub(crate) fn hears_event(&self, client: &str, epoch: Epoch, what: &str) {
         let now_ms = self.shard.stage().now.unix_ms;
         assert_eq!(self.hears(), Heard::Event(client.to_owned(), epoch, now_ms, what.to_owned()));
+    }
+
+    /// The next record tells a new owner whether the will of the connection that it displaced is still owed.
+    #[track_caller]
+    pub(crate) fn hears_will_is_owed(&self) -> bool {
+        match self.hears() {
+            Heard::Handover { owes_will, .. } => owes_will,
+            other => panic!("the bridge hears {other:?}, not a handover"),
+        }
     }
 
     #[track_caller]

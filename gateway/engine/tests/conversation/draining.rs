@@ -2,6 +2,7 @@
 
 use holdfast_engine::{AcceptRefused, CloseReason, Listener};
 use holdfast_wire::mqtt::{Connect, ProtocolVersion, PubAck, Will, WillProperties};
+use holdfast_wire::store::Request;
 
 use crate::packets::{connect, connect_311, id, qos1, resume, will};
 use crate::stage::Shard;
@@ -96,23 +97,15 @@ fn sessions_are_saved_and_wills_published_before_it_is_over() {
 }
 
 #[test]
-fn wills_whose_delay_runs_are_published_at_the_end_unless_their_client_has_come_back_elsewhere() {
+fn wills_with_a_delay_are_left_to_the_store_and_not_waited_for() {
     let shard = Shard::new();
     let properties = WillProperties { delay_interval_s: Some(60), ..WillProperties::default() };
-    let delayed = |payload| Some(Will { properties, ..will("gone", payload) });
-    shard.connects(&Connect { will: delayed("before"), ..resume("before") }).vanishes();
-    for name in ["stays", "moves"] {
-        shard.connects(&Connect { will: delayed(name), ..resume(name) });
-    }
+    let client =
+        shard.connects(&Connect { will: Some(Will { properties, ..will("gone", "c") }), ..resume("c") });
+    shard.store_was_asked();
     drains(&shard, 0);
-    shard.clock_advances_ms(1_900);
+    client.hears_goodbye(CloseReason::ServerShuttingDown);
+    assert!(matches!(&shard.store_was_asked()[..], [Request::Close { will: Some(_), .. }]));
     shard.bridge(0).hears_nothing();
-    assert!(!shard.stage().engine.is_drained());
-    shard.opened_elsewhere("moves", 3_600);
-    shard.clock_advances_ms(200);
-    shard.bridge(0).hears_uplink("gone", "before");
-    shard.bridge(0).hears_uplink("gone", "stays");
-    shard.bridge(0).hears_nothing();
-    shard.bridge(0).settles(1..=2);
     assert!(shard.stage().engine.is_drained());
 }

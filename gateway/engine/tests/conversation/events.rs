@@ -61,7 +61,6 @@ fn a_takeover_is_told_in_place_of_the_end() {
         epoch: elsewhere,
         former: Shard::OWNER,
         owner: Shard::OTHER,
-        ends_session: false,
     }));
     shard.bridge(0).hears_event("c", epoch, "taken over");
 }

@@ -20,6 +20,7 @@ mod events;
 mod json;
 mod keep_alive;
 mod links;
+mod opener_wills;
 mod ownership;
 mod publishing;
 mod receipts;

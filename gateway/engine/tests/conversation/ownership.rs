@@ -2,13 +2,14 @@
 
 use holdfast_engine::{CloseReason, EngineConfig, LeaseWord, Limits};
 use holdfast_wire::message::Message;
-use holdfast_wire::mqtt::{Connect, PubAck, Publish};
+use holdfast_wire::mqtt::{Connect, PubAck, Publish, ReasonCode};
 use holdfast_wire::store::Request;
 
 use crate::bridge::Heard;
 use crate::client::Client;
 use crate::packets::{AT_LEAST_ONCE, connect, id, message, qos1, resume, resumed, suback, subscribe, will};
 use crate::stage::Shard;
+use crate::takeover::taken_over;
 
 /// A client with a session that lasts and one filter.
 fn subscriber(shard: &Shard, client_id: &str, filter: &str) -> Client {
@@ -220,9 +221,71 @@ fn the_will_of_a_session_in_doubt_is_left_to_whoever_has_taken_it() {
     client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
     shard.bridge(0).forgets();
     assert!(shard.lease_was_asked() && elsewhere.epoch > shard.epoch_of("c"));
+    shard.store_was_asked();
     client.vanishes();
+    let asked = shard.store_was_asked();
+    assert!(
+        matches!(&asked[..], [Request::Restore { .. }, Request::Close { will: Some(_), .. }]),
+        "the store was asked {asked:?}"
+    );
     shard.clock_advances_ms(1_000);
-    assert_eq!(shard.stats().wills, 0);
+    assert_eq!((shard.stats().wills, shard.stored_epoch("c")), (0, elsewhere.epoch));
+    // Who has taken it asks in time or late.
+    shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
+    assert!(shard.bridge(0).hears_will_is_owed());
+    shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
+    assert!(!shard.bridge(0).hears_will_is_owed(), "it was told");
+}
+
+#[test]
+fn a_session_in_doubt_that_was_lost_with_the_stores_data_is_brought_back_when_its_connection_ends() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") });
+    let epoch = shard.epoch_of("c");
+    client.subscribes("a", AT_LEAST_ONCE);
+    shard.store_loses_its_data();
+    client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
+    assert!(shard.lease_was_asked());
+    client.vanishes();
+    assert_eq!(shard.stored_epoch("c"), epoch);
+    shard.bridge(0).forgets();
+    shard.clock_advances_ms(1_000);
+    shard.bridge(0).hears_nothing();
+}
+
+#[test]
+fn whoever_lost_a_session_publishes_nothing_of_it_and_tells_its_new_owner_so() {
+    // The store says it, or a bridge that has heard of the new owner's connection.
+    for refused_by_bridge in [false, true] {
+        let shard = Shard::new();
+        let client = shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") });
+        let elsewhere = shard.opened_elsewhere("c", 3_600);
+        if refused_by_bridge {
+            client.sends(qos1(1, "t", "x"));
+            let sequence = shard.bridge(0).hears_uplink("t", "x").sequence;
+            shard.bridge(0).refuses(sequence..=sequence, ReasonCode::SessionTakenOver as u8);
+        } else {
+            client.sends(subscribe(2, &[("b", AT_LEAST_ONCE)]));
+        }
+        client.hears_goodbye(CloseReason::Fenced);
+        shard.bridge(0).forgets();
+        shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
+        assert!(shard.bridge(0).hears_will_is_owed());
+        shard.bridge(0).hears_nothing();
+        assert_eq!(shard.stats().wills, 0);
+    }
+}
+
+#[test]
+fn a_frame_that_another_owner_has_overtaken_makes_the_node_look_whether_it_lives() {
+    let shard = Shard::new();
+    shard.lease_keeper_holds();
+    let client = shard.connects(&resume("c"));
+    client.sends(qos1(1, "t", "x"));
+    shard.bridge(0).refuses(1..=1, ReasonCode::SessionTakenOver as u8);
+    client.hears_goodbye(CloseReason::Fenced);
+    assert!(shard.lease_was_asked());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use holdfast_store::{MemoryStore, Store};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::session_record::{Cursor, StreamKey};
-use holdfast_wire::store::{Opened, Reply, Request, SessionInfo, StoreError};
+use holdfast_wire::store::{DueWill, Opened, Reply, Request, SessionInfo, StoreError, WillRecord};
 
 use crate::stage::Shard;
 
@@ -32,24 +32,43 @@ pub(crate) struct ScriptedStore {
     asked: Vec<Request>,
     /// The last epoch that it gave out.
     last_epoch: Epoch,
+    /// What the next opening is answered beside its session.
+    will: Option<DueWill>,
 }
 
 impl ScriptedStore {
     pub(crate) fn new(memory: MemoryStore) -> Self {
-        Self { memory, mood: Mood::Answers, held: VecDeque::new(), asked: Vec::new(), last_epoch: Epoch(0) }
+        Self {
+            memory,
+            mood: Mood::Answers,
+            held: VecDeque::new(),
+            asked: Vec::new(),
+            last_epoch: Epoch(0),
+            will: None,
+        }
     }
 
     /// A question of the engine; none if the answer comes later.
     pub(crate) fn take(&mut self, request: RequestId, body: Request) -> Option<Answer> {
         self.asked.push(body.clone());
         match self.mood {
-            Mood::Answers => Some(self.answer(body)),
+            Mood::Answers => Some(self.answer_engine(body)),
             Mood::Away => Some(Err(StoreError::Unavailable("it is away".to_owned()))),
             Mood::Holds => {
                 self.held.push_back((request, body));
                 None
             }
         }
+    }
+
+    fn answer_engine(&mut self, body: Request) -> Answer {
+        let mut answer = self.answer(body);
+        if let Ok(Reply::Opened(opened)) = &mut answer
+            && let Some(will) = self.will.take()
+        {
+            opened.will = Some(will);
+        }
+        answer
     }
 
     /// Asks the memory store, whatever the mood.
@@ -92,11 +111,17 @@ impl Shard {
         let mut stage = self.stage();
         stage.store.mood = Mood::Answers;
         while let Some((request, body)) = stage.store.held.pop_front() {
-            let result = stage.store.answer(body);
+            let result = stage.store.answer_engine(body);
             let now = stage.now;
             stage.engine.handle_store_reply(request, result, now);
         }
         stage.turn();
+    }
+
+    /// With the next session that it opens, a will of its client's falls due under this number.
+    pub(crate) fn store_answers_will(&self, number: u64, will: WillRecord) {
+        let client = ClientId::new(will.message.view().publisher);
+        self.stage().store.will = Some(DueWill { client, number, will });
     }
 
     /// It loses everything.
@@ -130,6 +155,15 @@ impl Shard {
                 };
                 session.filter(|info| info.owner.is_some()).map(filters)
             }
+            other => panic!("a lookup is answered with {other:?}"),
+        }
+    }
+
+    /// The epoch of a client's session as the store knows it.
+    #[track_caller]
+    pub(crate) fn stored_epoch(&self, client: &str) -> Epoch {
+        match self.store_is_asked(Request::Lookup { client: ClientId::new(client) }) {
+            Reply::Session(Some(session)) => session.epoch,
             other => panic!("a lookup is answered with {other:?}"),
         }
     }

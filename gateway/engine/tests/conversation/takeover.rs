@@ -15,14 +15,8 @@ use crate::packets::{
 use crate::stage::Shard;
 
 /// Word of a new owner elsewhere.
-fn taken_over(client: &str, epoch: Epoch) -> ToGateway<'_> {
-    ToGateway::Takeover(Takeover {
-        client,
-        epoch,
-        former: Shard::OWNER,
-        owner: Shard::OTHER,
-        ends_session: false,
-    })
+pub(crate) fn taken_over(client: &str, epoch: Epoch) -> ToGateway<'_> {
+    ToGateway::Takeover(Takeover { client, epoch, former: Shard::OWNER, owner: Shard::OTHER })
 }
 
 #[test]
@@ -100,7 +94,7 @@ fn word_of_another_owner_closes_the_connection_and_hands_over_what_only_this_sha
     shard.store_was_asked();
     shard.bridge(0).says(&taken_over("c", opened.epoch));
     client.hears_goodbye(CloseReason::SessionTakenOver);
-    let Heard::Handover { client: name, session } = shard.bridge(0).hears() else {
+    let Heard::Handover { client: name, session, .. } = shard.bridge(0).hears() else {
         panic!("the new owner waits for a handover")
     };
     let known = SessionRecord::decode(&session).expect("a session record");
@@ -117,7 +111,8 @@ fn word_of_an_owner_that_was_before_us_is_no_word() {
     shard.bridge(0).says(&taken_over("c", shard.epoch_of("c")));
     client.hears_nothing();
     // Whoever asked is told that there is nothing to wait for.
-    assert_eq!(shard.bridge(0).hears(), Heard::Handover { client: "c".to_owned(), session: Vec::new() });
+    let nothing = Heard::Handover { client: "c".to_owned(), session: Vec::new(), owes_will: false };
+    assert_eq!(shard.bridge(0).hears(), nothing);
     shard.bridge(0).says(&taken_over("nobody", Epoch(u64::MAX)));
     assert!(matches!(shard.bridge(0).hears(), Heard::Handover { .. }));
 }
@@ -135,7 +130,8 @@ fn a_new_owner_waits_a_moment_for_what_the_former_one_knows() {
     assert_eq!((&*name, former), ("c", Shard::OTHER));
     let mut session = Vec::new();
     SessionRecord { received: vec![id(7)], ..SessionRecord::default() }.encode(&mut session);
-    let handover = |epoch| Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    let handover =
+        |epoch| Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
     // One of another takeover is not the one that is waited for.
     shard.bridge(0).says(&ToGateway::Handover(handover(Epoch(epoch.0 - 1))));
     client.hears_nothing();
@@ -199,7 +195,8 @@ fn a_takeover_is_told_to_each_new_bridge_until_the_former_owner_has_answered() {
         assert!(matches!(shard.bridge(0).hears(), Heard::Takeover { .. }));
         shard.bridge(0).goes_down();
     }
-    let handover = Handover { client: "c", epoch: shard.epoch_of("c"), owner: Shard::OWNER, session: &[] };
+    let epoch = shard.epoch_of("c");
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &[], owes_will: false };
     shard.bridge(0).comes_up();
     shard.bridge(0).says(&ToGateway::Handover(handover));
     shard.bridge(0).goes_down();
@@ -259,7 +256,7 @@ fn what_arrives_for_a_connection_that_is_gone_is_saved_with_its_session() {
     client.vanishes();
     shard.store_was_asked();
     let session = known(7);
-    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
     shard.bridge(0).says(&ToGateway::Handover(handover));
     let asked = shard.store_was_asked();
     let [Request::Close { progress, .. }] = &asked[..] else { panic!("the store is asked {asked:?}") };
@@ -283,7 +280,8 @@ fn what_arrives_for_a_connection_that_is_gone_is_taken_up_by_the_next_one_here()
         second.sends(resume("c"));
         first.hears_the_end(CloseReason::SessionTakenOver);
         let session = known(7);
-        let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+        let handover =
+            Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
         if arrives_early {
             shard.bridge(0).says(&ToGateway::Handover(handover));
             shard.store_answers();
@@ -310,7 +308,7 @@ fn what_arrives_for_a_connection_that_is_gone_goes_on_to_the_next_owner() {
     shard.bridge(0).says(&taken_over("c", next.epoch));
     shard.bridge(0).hears_nothing();
     let session = known(7);
-    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session };
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
     shard.bridge(0).says(&ToGateway::Handover(handover));
     let Heard::Handover { session, .. } = shard.bridge(0).hears() else { panic!("the next owner waits") };
     assert_eq!(SessionRecord::decode(&session).expect("a session record").received, [id(7)]);

@@ -2,8 +2,9 @@
 
 use holdfast_engine::{CloseReason, EngineConfig};
 use holdfast_wire::mqtt::{Connect, Disconnect, Packet, ReasonCode, UserProperties, Will, WillProperties};
+use holdfast_wire::store::{Request, WillRecord};
 
-use crate::packets::{connect, connect_311, expiring, resume, will};
+use crate::packets::{connect, connect_311, resume, will};
 use crate::stage::Shard;
 
 fn with_will(client_id: &str) -> Connect<'_> {
@@ -21,6 +22,7 @@ fn a_client_that_vanishes_leaves_its_will() {
     shard.connects(&with_will("c")).vanishes();
     let uplink = shard.bridge(0).hears_uplink("gone", "alas");
     assert_eq!((uplink.packet_id, uplink.message.view().publisher), (None, "c"));
+    assert_ne!(uplink.message.view().id, 0, "its copies are known by it");
     assert_eq!(shard.stats().wills, 1);
 }
 
@@ -80,47 +82,105 @@ fn a_will_carries_its_properties_and_expires_from_its_publication() {
     assert_eq!(view.properties, block);
 }
 
-#[test]
-fn a_delayed_will_waits() {
-    let shard = Shard::new();
-    shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") }).vanishes();
-    shard.clock_advances_ms(9_999);
-    shard.bridge(0).hears_nothing();
-    shard.clock_advances_ms(1);
-    shard.bridge(0).hears_uplink("gone", "alas");
+/// The will that goes to the store with the end of this client's session, if that is what the store is asked.
+#[track_caller]
+fn will_left_to_the_store(shard: &Shard, client_id: &str) -> Option<WillRecord> {
+    match &shard.store_was_asked()[..] {
+        [.., Request::Close { client, will, .. }] if **client == *client_id => will.clone(),
+        asked => panic!("the store was asked {asked:?}"),
+    }
 }
 
 #[test]
-fn a_client_that_comes_back_in_time_cancels_its_delayed_will() {
+fn a_delayed_will_is_the_stores_business() {
     let shard = Shard::new();
     shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") }).vanishes();
-    shard.clock_advances_ms(5_000);
-    let client = shard.connects(&resume("c"));
-    shard.clock_advances_ms(3_600_000);
+    let left = will_left_to_the_store(&shard, "c").expect("it has a will");
+    assert_eq!((left.delay_s, left.message.view().topic), (10, "gone"));
+    shard.clock_advances_ms(20_000);
     shard.bridge(0).hears_nothing();
-    client.vanishes();
-    shard.bridge(0).hears_nothing();
+    assert_eq!(shard.stats().wills, 0);
+    // One without a delay is not.
+    shard.connects(&Connect { will: Some(will("gone", "d")), ..resume("d") }).vanishes();
+    assert_eq!(will_left_to_the_store(&shard, "d"), None);
+    shard.bridge(0).hears_uplink("gone", "d");
 }
 
 #[test]
-fn a_client_that_comes_back_elsewhere_cancels_it_too() {
+fn a_goodbye_leaves_the_store_no_will() {
     let shard = Shard::new();
-    shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") }).vanishes();
-    shard.opened_elsewhere("c", 3_600);
-    shard.clock_advances_ms(10_000);
-    shard.bridge(0).hears_nothing();
+    let client = shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") });
+    client.sends(Disconnect::default());
+    client.hears_the_end(CloseReason::ClientDisconnected);
+    assert_eq!(will_left_to_the_store(&shard, "c"), None);
+    let client = shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") });
+    client.sends(Disconnect::with_reason(ReasonCode::DisconnectWithWillMessage));
+    client.hears_the_end(CloseReason::ClientDisconnectedWithWill);
+    assert!(will_left_to_the_store(&shard, "c").is_some());
 }
 
 #[test]
-fn the_end_of_the_session_does_not_wait_for_the_delay() {
+fn a_session_that_ends_with_its_connection_has_nothing_to_delay_its_will_for() {
     let shard = Shard::new();
-    let wanted = Connect { will: Some(delayed(60)), properties: expiring(5), ..connect("c") };
-    shard.connects(&wanted).vanishes();
-    shard.clock_advances_ms(5_000);
-    shard.bridge(0).hears_uplink("gone", "alas");
-    // A session that ends with its connection has nothing to wait for.
     shard.connects(&Connect { will: Some(delayed(60)), ..connect("d") }).vanishes();
     shard.bridge(0).hears_uplink("gone", "alas");
+    assert_eq!(will_left_to_the_store(&shard, "d"), None);
+}
+
+#[test]
+fn a_delayed_will_goes_along_however_often_the_store_is_asked() {
+    let shard = Shard::new();
+    let client = shard.connects(&Connect { will: Some(delayed(10)), ..resume("c") });
+    shard.store_goes_away();
+    client.vanishes();
+    assert!(will_left_to_the_store(&shard, "c").is_some());
+    for wait_ms in [1_000, 2_000, 4_000] {
+        shard.clock_advances_ms(wait_ms);
+        assert!(will_left_to_the_store(&shard, "c").is_some());
+    }
+    shard.store_answers();
+    shard.clock_advances_ms(8_000);
+    assert!(will_left_to_the_store(&shard, "c").is_some());
+    shard.clock_advances_ms(600_000);
+    assert_eq!(shard.store_was_asked(), []);
+}
+
+#[test]
+fn the_store_hears_of_a_delayed_will_before_its_client_is_back() {
+    let shard = Shard::new();
+    let _first = shard.connects(&Connect { will: Some(delayed(60)), ..resume("c") });
+    shard.store_was_asked();
+    let _second = shard.connects(&resume("c"));
+    let asked = shard.store_was_asked();
+    assert!(
+        matches!(&asked[..], [Request::Close { will: Some(_), .. }, Request::Open { .. }, ..]),
+        "the store was asked {asked:?}"
+    );
+    shard.bridge(0).hears_nothing();
+}
+
+#[test]
+fn the_will_of_a_session_that_the_store_has_lost_is_brought_back_to_it() {
+    let shard = Shard::new();
+    let client = shard.connects(&Connect { will: Some(delayed(60)), ..resume("c") });
+    let epoch = shard.epoch_of("c");
+    shard.store_loses_its_data();
+    shard.store_was_asked();
+    client.vanishes();
+    let asked = shard.store_was_asked();
+    assert!(
+        matches!(
+            &asked[..],
+            [
+                Request::Close { expiry_s: 3_600, .. },
+                Request::Restore { expiry_s: 0, will: Some(_), .. },
+                Request::Close { expiry_s: 0, epoch: closed, will: Some(_), .. }
+            ] if *closed == epoch
+        ),
+        "the store was asked {asked:?}"
+    );
+    shard.clock_advances_ms(600_000);
+    assert_eq!(shard.store_was_asked(), []);
 }
 
 #[test]
@@ -129,15 +189,6 @@ fn a_clean_start_ends_the_session_and_publishes_its_will_at_once() {
     let _first = shard.connects(&Connect { will: Some(delayed(60)), ..resume("c") });
     let _second = shard.connects(&connect("c"));
     shard.bridge(0).hears_uplink("gone", "alas");
-}
-
-#[test]
-fn a_takeover_here_cancels_a_delayed_will() {
-    let shard = Shard::new();
-    let _first = shard.connects(&Connect { will: Some(delayed(60)), ..resume("c") });
-    let _second = shard.connects(&resume("c"));
-    shard.clock_advances_ms(60_000);
-    shard.bridge(0).hears_nothing();
 }
 
 #[test]

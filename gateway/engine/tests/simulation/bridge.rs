@@ -161,6 +161,7 @@ impl Bridge {
                             epoch: takeover.epoch,
                             owner: takeover.owner,
                             session: &[],
+                            owes_will: true,
                         };
                         say(&mut shards[shard], &ToGateway::Handover(handover));
                     }

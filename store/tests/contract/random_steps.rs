@@ -243,6 +243,10 @@ impl Side {
         answer
     }
 
+    fn rests(&self, client: usize) -> bool {
+        self.bench.lookup(CLIENTS[client]).is_some_and(|session| session.owner.is_none())
+    }
+
     fn will(&self, text: &str, delay_s: u32) -> WillRecord {
         WillRecord { message: self.bench.message("w", text), delay_s, expiry_s: NEVER_EXPIRES_S }
     }
@@ -259,7 +263,8 @@ impl Side {
             },
             Step::Subscribe { client, stale, filters } => Request::Subscribe {
                 client: name(client),
-                epoch: self.epoch(*client, *stale),
+                // Without a connection nobody subscribes; whether a group would count such a member as connected is open.
+                epoch: if self.rests(*client) { Epoch(0) } else { self.epoch(*client, *stale) },
                 subscriptions: filters
                     .iter()
                     .map(|(filter, qos)| subscription(FILTERS[*filter], QoS::try_from(*qos).unwrap()))

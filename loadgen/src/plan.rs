@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::payload::BINARY_BYTES_MIN;
 use crate::schedule::{RateCurve, Surge, whole};
+use crate::verdict::Planned;
 
 /// A fleet and its work. Field by field with a default: `FleetPlan::default()` is the demo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,13 +53,14 @@ pub struct FleetPlan {
     pub returns_unbounded: bool,
     /// Longest wait in seconds before a device tries again that found no connection; waits double from 50 ms on, with jitter over the whole.
     pub backoff_s_max: f64,
-    /// Stretches with another rate, at most 64.
+    /// Stretches with another rate, at most 64; each begins before the end.
     pub bursts: Vec<Burst>,
-    /// Seconds after the ramp at which every connection is cut at once, at most 64.
+    /// Seconds after the ramp at which every connection is cut at once, at most 64; each before the end.
     pub storms_at_s: Vec<f64>,
-    /// Gateways that devices begin with, from the first; the others are room for the time when one of these is gone. 0: all.
+    /// Gateways that devices begin with, from the first, at most as many as there are; the others are room for the time when one of these is gone. 0: all.
     pub home_gateways: u32,
-    /// Where a device goes that lost its gateway: to another at random, each with this weight. Empty: to the next in turn. At most 64.
+    /// Where a device goes that lost its gateway: to another at random, each with this weight. Empty: to the next in turn. At most 64, and as many
+    /// as there are gateways.
     pub return_weights: Vec<u32>,
     /// Seed of everything random but the run.
     pub seed: u64,
@@ -211,11 +213,13 @@ impl FleetPlan {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         let mix_total = [self.mix.mqtt_311, self.mix.mqtt_5, self.mix.mqtt_websocket, self.mix.json];
         let seconds = |value: f64| (0.0..=31_536_000.0).contains(&value);
+        // What comes after the end would never happen, and nobody would miss it.
+        let happens = |at_s: f64| (0.0..self.duration_s).contains(&at_s);
         let bursts_fit = self.bursts.len() <= 64
             && self.bursts.iter().all(|burst| {
-                seconds(burst.at_s) && seconds(burst.for_s) && (0.0..=1_000.0).contains(&burst.factor)
+                happens(burst.at_s) && seconds(burst.for_s) && (0.0..=1_000.0).contains(&burst.factor)
             });
-        let storms_fit = self.storms_at_s.len() <= 64 && self.storms_at_s.iter().all(|at| seconds(*at));
+        let storms_fit = self.storms_at_s.len() <= 64 && self.storms_at_s.iter().all(|at| happens(*at));
         let pushes_fit =
             (0.0..=100_000.0).contains(&self.pushes_per_s) && (self.subscribe || self.pushes_per_s == 0.0);
         let rules: [(bool, &'static str, String, &'static str); 19] = [
@@ -278,7 +282,7 @@ impl FleetPlan {
                 bursts_fit,
                 "bursts",
                 format!("{:?}", self.bursts),
-                "at most 64, each with seconds and a factor of 0 to 1000",
+                "at most 64, each before the end of duration_s, with a factor of 0 to 1000",
             ),
             (
                 seconds(self.backoff_s_max),
@@ -286,7 +290,12 @@ impl FleetPlan {
                 self.backoff_s_max.to_string(),
                 "seconds, at most a year",
             ),
-            (storms_fit, "storms_at_s", format!("{:?}", self.storms_at_s), "at most 64 times in seconds"),
+            (
+                storms_fit,
+                "storms_at_s",
+                format!("{:?}", self.storms_at_s),
+                "at most 64 times in seconds, each before the end of duration_s",
+            ),
             (
                 self.return_weights.len() <= 64,
                 "return_weights",
@@ -298,6 +307,32 @@ impl FleetPlan {
             Some((_, key, value, allowed)) => Err(PlanError::Value { key, value, allowed }),
             None => Ok(()),
         }
+    }
+
+    /// What this plan names, and what therefore must have happened when it is over.
+    pub fn planned(&self) -> Planned {
+        let frames = self.frames_per_s > 0.0;
+        Planned {
+            frames,
+            acks: frames && self.qos > 0,
+            pushes: self.pushes_per_s > 0.0,
+            subscriptions: self.subscribe,
+            storms: !self.storms_at_s.is_empty(),
+        }
+    }
+
+    /// Refuses a plan that names more gateways than there are.
+    pub fn check_gateways(&self, gateways: usize) -> Result<(), PlanError> {
+        let allowed = "at most as many as there are gateways, of which one is needed";
+        let weights = self.return_weights.len();
+        for (key, named) in
+            [("home_gateways", (self.home_gateways as usize).max(1)), ("return_weights", weights)]
+        {
+            if named > gateways {
+                return Err(PlanError::Value { key, value: named.to_string(), allowed });
+            }
+        }
+        Ok(())
     }
 
     /// The curve of each device's rate, from the start of the run, ramp included (devices that are not yet
@@ -388,6 +423,10 @@ mod tests {
             ("frames_per_s = nan", "frames_per_s = NaN: must be 0 to 10000"),
             ("ramp_s = -1.0", "ramp_s = -1: must be seconds, at most a year"),
             ("duration_s = 0.0", "duration_s = 0: must be more than 0 seconds, at most a year"),
+            (
+                "duration_s = 5.0\nstorms_at_s = [5.0]",
+                "storms_at_s = [5.0]: must be at most 64 times in seconds, each before the end of duration_s",
+            ),
             ("client_id_prefix = \"a/b\"", "client_id_prefix = a/b: must be 1 to 32 of A-Z a-z 0-9 _ -"),
             ("subscribe = false", "pushes_per_s = 50: must be 0 to 100000, and 0 without subscribe"),
         ] {
@@ -401,6 +440,18 @@ mod tests {
         let line = |text| FleetPlan::parse(text).unwrap_err().to_line(&options);
         assert_eq!(line("devices = 0"), "--devices 0: must be between 1 and 1000000");
         assert_eq!(line("qos = 3"), "qos = 3: must be 0 to 2");
+    }
+
+    #[test]
+    fn gateways_that_are_not_there_are_refused() {
+        let plan = FleetPlan { home_gateways: 2, return_weights: vec![1, 2, 3], ..FleetPlan::default() };
+        assert!(plan.check_gateways(3).is_ok());
+        for (gateways, key) in [(2, "return_weights = 3"), (1, "home_gateways = 2"), (0, "home_gateways = 2")]
+        {
+            let error = plan.check_gateways(gateways).unwrap_err().to_string();
+            assert!(error.starts_with(key), "{error}");
+        }
+        assert!(FleetPlan::default().check_gateways(0).is_err());
     }
 
     #[test]

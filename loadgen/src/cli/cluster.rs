@@ -55,7 +55,7 @@ pub(super) struct WayArgs {
     #[arg(long, default_value = "holdfast.frames")]
     kafka_topic: String,
     /// Frames a second of the open loops; one that goes flat out follows
-    #[arg(long, value_delimiter = ',', default_values_t = WayPlan::default().rates)]
+    #[arg(long, value_delimiter = ',', default_values_t = WayPlan::default().rates, value_parser = clap::value_parser!(u32).range(1..))]
     rates: Vec<u32>,
     /// `linger.ms` of both producers
     #[arg(long, default_value_t = 1)]
@@ -126,7 +126,7 @@ pub(super) struct FailoverArgs {
     /// Devices that connect in a second at the beginning
     #[arg(long, default_value_t = FailoverPlan::default().connects_per_s)]
     connects_per_s: f64,
-    /// Seconds between two frames of a device
+    /// Seconds between two frames of a device; each is to be heard again after its return
     #[arg(long, default_value_t = 1.0 / FailoverPlan::default().frames_per_s)]
     frame_every_s: f64,
     /// Pushes to random devices in a second
@@ -248,7 +248,7 @@ pub(super) fn hold(args: &HoldArgs) -> Done {
 pub(super) fn failover(args: &FailoverArgs, reexec: &Reexec) -> Done {
     for (option, value, allowed) in [
         ("--connects-per-s", args.connects_per_s, 0.1..=1e6),
-        ("--frame-every-s", args.frame_every_s, 0.001..=86_400.0),
+        ("--frame-every-s", args.frame_every_s, 0.001..=120.0),
         ("--pushes-per-s", args.pushes_per_s, 0.0..=100_000.0),
     ] {
         if !allowed.contains(&value) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Done, print};
+use super::{Done, print, say};
 use crate::fleet::{self, FleetResult, Gateway, Progress, Targets};
 use crate::kafka::{self, KafkaSource};
 use crate::plan::FleetPlan;
@@ -24,7 +24,7 @@ pub(super) struct RunArgs {
     /// WebSocket addresses of the same gateways
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:8083")]
     ws: Vec<String>,
-    /// Addresses of `POST /v1/push`; without any no pushes are sent
+    /// Addresses of `POST /v1/push`; needed unless the scenario has no pushes
     #[arg(long, value_delimiter = ',')]
     push: Vec<String>,
     /// Simulated devices, instead of the scenario's
@@ -33,6 +33,9 @@ pub(super) struct RunArgs {
     /// Seconds of load, instead of the scenario's
     #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
+    /// Pushes to random devices in a second, instead of the scenario's
+    #[arg(long, allow_negative_numbers = true)]
+    pushes_per_s: Option<f64>,
     /// Write what the devices know to FILE, for `verify`; without a source of records nothing is judged yet
     #[arg(long, value_name = "FILE", required_unless_present_any = ["records_command", "records", "kafka"])]
     ledger: Option<PathBuf>,
@@ -92,11 +95,21 @@ pub(super) fn run(args: &RunArgs) -> Done {
     let mut plan = args.scenario.as_ref().map_or_else(|| Ok(FleetPlan::default()), read_plan)?;
     plan.devices = args.devices.unwrap_or(plan.devices);
     plan.duration_s = args.seconds.unwrap_or(plan.duration_s);
-    let by_option =
-        [args.devices.map(|_| ("devices", "--devices")), args.seconds.map(|_| ("duration_s", "--seconds"))];
+    plan.pushes_per_s = args.pushes_per_s.unwrap_or(plan.pushes_per_s);
+    let by_option = [
+        args.devices.map(|_| ("devices", "--devices")),
+        args.seconds.map(|_| ("duration_s", "--seconds")),
+        args.pushes_per_s.map(|_| ("pushes_per_s", "--pushes-per-s")),
+    ];
     let by_option: Vec<_> = by_option.into_iter().flatten().collect();
     plan.check().map_err(|error| error.to_line(&by_option))?;
     let targets = targets(args)?;
+    if plan.pushes_per_s > 0.0 && targets.http.is_empty() {
+        let pushes = plan.pushes_per_s;
+        return Err(format!(
+            "pushes_per_s = {pushes}: --push must say where, or --pushes-per-s 0 that none are wanted"
+        ));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -106,6 +119,7 @@ pub(super) fn run(args: &RunArgs) -> Done {
     if let Some(file) = &args.ledger {
         result.write(file).map_err(|error| format!("--ledger {}: {error}", file.display()))?;
         if !args.records.is_given() {
+            say(&format!("{}: written; nothing is judged before `verify` has read it", file.display()));
             return Ok(ExitCode::SUCCESS);
         }
     }
@@ -229,6 +243,22 @@ mod tests {
         assert!(parse("run --kafka h:1 --kafka-setting ab").is_err());
     }
 
+    fn planned() -> crate::verdict::Planned {
+        FleetPlan::default().planned()
+    }
+
+    #[test]
+    fn a_scenario_with_pushes_is_not_run_without_them() {
+        let run = |line: &str| match parse(line) {
+            Ok(LoadgenCommand::Run(args)) => run(&args),
+            other => panic!("{other:?}"),
+        };
+        let error = run("run --ledger a").unwrap_err();
+        assert!(error.starts_with("pushes_per_s = 50: --push must say where"), "{error}");
+        let error = run("run --ledger a --pushes-per-s -1").unwrap_err();
+        assert!(error.starts_with("--pushes-per-s -1: must be"), "{error}");
+    }
+
     #[test]
     fn gateways_are_pairs_of_addresses() {
         let targets = |line: &str| match parse(line) {
@@ -251,7 +281,7 @@ mod tests {
         device.frames.sent(0);
         device.frames.acked(0);
         let ledger = crate::ledger::Ledger::new(1, "device-", vec![device]);
-        FleetResult::new(ledger, crate::verdict::Latencies::default(), true).write(&file).unwrap();
+        FleetResult::new(ledger, crate::verdict::Latencies::default(), planned()).write(&file).unwrap();
         let verify = |more: &str| match parse(&format!("verify {} {more}", file.display())) {
             Ok(LoadgenCommand::Verify(args)) => verify(&args),
             other => panic!("{other:?}"),
@@ -269,7 +299,7 @@ mod tests {
             panic!("it parses");
         };
         let ledger = crate::ledger::Ledger::new(1, "device-", Vec::new());
-        let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), true);
+        let mut result = FleetResult::new(ledger, crate::verdict::Latencies::default(), planned());
         let error = observe(&args.records, &args.topic, &mut result).unwrap_err();
         assert!(error.contains("exit 3"), "{error}");
     }

@@ -33,6 +33,7 @@ fn what_runs_already_is_named_together_with_its_processes() {
         "kafka --mqtt 127.0.0.1:1",
         "kafka --bridge-pid 7",
         "kafka --rounds 0",
+        "kafka --rates 0",
         "idle --mqtt 127.0.0.1:1",
         "idle --pid 7",
         "idle --connections 0",
@@ -47,7 +48,7 @@ fn a_fleet_that_cannot_be_is_refused_by_its_option_before_anything_starts() {
     let reexec = Reexec { program: "/nowhere".into(), arguments: Vec::new() };
     for (line, said) in [
         ("failover --devices 0", "--devices 0: must be between 1 and 1000000"),
-        ("failover --frame-every-s 0", "--frame-every-s 0: must be 0.001 to 86400"),
+        ("failover --frame-every-s 0", "--frame-every-s 0: must be 0.001 to 120"),
         ("failover --pushes-per-s=-1", "--pushes-per-s -1: must be 0 to 100000"),
         ("failover --connects-per-s nan", "--connects-per-s NaN: must be 0.1 to 1000000"),
     ] {

@@ -138,6 +138,7 @@ impl Device {
             if admitted {
                 self.backoff.reset();
             }
+            self.session.record().held = admitted && matches!(end, End::Closed);
             let has_lasted = admitted && began.elapsed() >= LASTING;
             next_connect = Instant::now()
                 + match end {
@@ -389,6 +390,7 @@ impl Device {
             }
             Heard::Subscribed { granted: true } => {
                 self.subscribed = true;
+                self.session.record().subscriptions += 1;
                 self.shared.counters.subscribed.add(1);
                 Answer::Completed
             }
@@ -398,7 +400,10 @@ impl Device {
         };
         connection.transport.queue(&words);
         match answer {
-            Answer::Acked { latency_ns } => self.shared.acked(latency_ns),
+            Answer::Acked { latency_ns } => {
+                self.shared.acked(latency_ns);
+                self.shared.counters.acked_again.add(self.session.record().acked_after_return().into());
+            }
             Answer::Refused => self.shared.counters.frames_refused.add(1),
             Answer::Completed => {}
             Answer::Unexpected => return Err(Fault::Protocol),

@@ -187,6 +187,7 @@ async fn unanswered_frames_come_again_with_dup_and_the_same_ids_after_the_connec
     assert!(verdict.passed, "{verdict}");
     let frames = verdict.frames;
     assert_eq!((frames.sent, frames.acked, frames.resent, frames.in_doubt), (10, 10, 4, 0));
+    assert!(result.ledger.devices()[0].acked_again);
 }
 
 #[tokio::test]
@@ -352,4 +353,47 @@ async fn an_ack_that_was_never_asked_for_is_a_protocol_error_of_the_gateway() {
     let (result, ()) = within(async { tokio::join!(fleet.finish(), goodbye) }).await;
     let verdict = result.verdict();
     assert_eq!(verdict.faults, ["1 answers broke the protocol"]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_closes_everything_in_the_end_does_not_pass() {
+    let gateway = Gateway::open().await;
+    let fleet = gateway.fleet(FleetPlan { drain_s: 0.2, ..plan() });
+    let mut peer = gateway.admit_and_subscribe().await;
+    let mut frames = Vec::new();
+    for _ in 0..10 {
+        let frame = peer.frame().await;
+        peer.ack(&frame).await;
+        frames.push(frame);
+    }
+    within(async {
+        while fleet.snapshot().settled < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop((peer, gateway));
+    within(async {
+        while fleet.snapshot().connects_failed < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut result = within(fleet.finish()).await;
+    for frame in &frames {
+        observe(&mut result, frame);
+    }
+    assert_eq!(result.verdict().faults, ["1 devices had lost their connection in the end"]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_grants_no_subscription_does_not_pass() {
+    let gateway = Gateway::open().await;
+    let fleet = gateway.fleet(FleetPlan { duration_s: 600.0, frames_per_s: 0.0, ..plan() });
+    let mut peer = gateway.admit(false).await;
+    peer.expect(PacketType::Subscribe, |_| ()).await;
+    fleet.end();
+    let goodbye = peer.expect(PacketType::Disconnect, |_| ());
+    let (result, ()) = within(async { tokio::join!(fleet.finish(), goodbye) }).await;
+    assert_eq!(result.verdict().faults, ["1 devices never got their subscription"]);
 }

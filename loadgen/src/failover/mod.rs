@@ -1,7 +1,8 @@
 //! The death of a gateway under a whole fleet: a proof that its sessions go on elsewhere, and how soon.
 //!
 //! ```text
-//!   cluster up ──> parts connect ──> hold ──> kill -9 of the first gateway ──> all back ──> hold ──> drain ──> verdict
+//!   cluster up ──> parts connect ──> hold ──> kill -9 of the first gateway ──> all back ──> each acked again
+//!                                           verdict <── drain <── hold <──
 //! ```
 //!
 //! The fleet is one, but in several processes (`part`), since a process may have only so many files; their ledgers are joined and compared with
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::children::Parts;
 pub use self::outcome::Outcome;
+use self::outcome::{Orphans, Return};
 pub use self::part::serve as serve_part;
 use crate::bench::{Processes, Reexec};
 use crate::cluster::{Cluster, ClusterPlan};
@@ -64,7 +66,7 @@ pub struct FailoverPlan {
     pub spares: u32,
     /// Devices that connect in a second at the beginning.
     pub connects_per_s: f64,
-    /// Frames of each device in a second.
+    /// Frames of each device in a second, more than 0: it is to be heard after its return.
     pub frames_per_s: f64,
     /// Pushes to random devices in a second, over all of them.
     pub pushes_per_s: f64,
@@ -111,7 +113,8 @@ impl Default for FailoverPlan {
             frames_per_s: 1.0 / 30.0,
             pushes_per_s: 100.0,
             hold: Duration::from_secs(15),
-            drain: Duration::from_secs(20),
+            // As long as whoever sends a push waits for its outcome; it ends when everything is answered.
+            drain: Duration::from_secs(30),
             back_within: Duration::from_secs(5),
         }
     }
@@ -163,6 +166,11 @@ impl FailoverPlan {
         homes.chain((0..self.spares).map(|_| room(0))).collect()
     }
 
+    /// Between two frames of a device.
+    fn frame_every(&self) -> Duration {
+        Duration::try_from_secs_f64(1.0 / self.frames_per_s).unwrap_or_default()
+    }
+
     /// Devices that begin with the first gateway.
     fn orphans(&self) -> u64 {
         u64::from(self.devices.div_ceil(self.homes.max(1)))
@@ -185,14 +193,14 @@ pub fn run(
 
     let ramp = Duration::from_secs_f64(f64::from(plan.devices) / plan.connects_per_s);
     let began = Instant::now();
-    await_all(
-        &mut parts,
-        &mut cluster,
-        ramp + PATIENCE,
-        "devices to connect and subscribe",
-        &mut say,
-        |now| now.connected == all && now.subscribed >= all,
-    )?;
+    let is_full = wait(&mut parts, &mut cluster, ramp + PATIENCE, &mut say, |now| {
+        now.connected == all && now.subscribed >= all
+    })?;
+    if !is_full {
+        let (now, waited) = (parts.snapshot(), began.elapsed().as_secs());
+        let why = format!("waited {waited} s for devices to connect and subscribe, in vain: {now:?}");
+        return Err(FailoverError::Stuck(why));
+    }
     let since_ramp = || began.elapsed().saturating_sub(ramp);
     sleep((plan.hold.saturating_sub(since_ramp())).min(plan.hold));
     check(&mut parts, &mut cluster)?;
@@ -207,19 +215,26 @@ pub fn run(
     let killed = Instant::now();
     dead.kill();
     let orphans = plan.orphans();
-    await_all(&mut parts, &mut cluster, PATIENCE, "devices to come back", &mut say, |now| {
+    wait(&mut parts, &mut cluster, PATIENCE, &mut say, |now| {
         now.connected == all && now.came_back >= before.came_back + orphans
     })?;
-    let all_back = killed.elapsed();
-    let cost = spent.stop();
-    say(&format!("all are back after {:.1} s", all_back.as_secs_f64()));
+    let missing = all.saturating_sub(parts.snapshot().connected);
+    let back = Return { after: killed.elapsed(), missing, cpu_ms: spent.stop() };
+    let who = if missing == 0 { "all are back".to_owned() } else { format!("{missing} are still away") };
+    say(&format!("{who} after {:.1} s", back.after.as_secs_f64()));
+    // Each is to be heard where it is now; who is not is a fault, by its ledger.
+    wait(&mut parts, &mut cluster, plan.frame_every() + PATIENCE, &mut say, |now| {
+        now.acked_again >= before.acked_again + orphans
+    })?;
     sleep(plan.hold);
     check(&mut parts, &mut cluster)?;
 
     say("draining");
     let mut result = parts.finish(plan.drain + END)?;
+    check_roles(&mut cluster)?;
     observe(&mut cluster, &mut result, &mut say)?;
-    Ok(Outcome::new(result.verdict(), orphans, all_back, cost, plan.back_within))
+    let orphans = Orphans::of(&result.ledger, plan.homes);
+    Ok(Outcome::new(result.verdict(), orphans, back, plan.back_within))
 }
 
 /// CPU of everyone who takes part. On a machine with other work it says more than the clock does.
@@ -255,34 +270,33 @@ fn spent_us(processes: &Processes) -> u64 {
     processes.spent().map_or(0, |spent| spent.whole.us)
 }
 
-/// Until `reached`, with a line now and then.
-fn await_all(
+/// Until `reached`, with a line now and then; false if it was not in time.
+fn wait(
     parts: &mut Parts,
     cluster: &mut Cluster,
     within: Duration,
-    what: &str,
     say: &mut impl FnMut(&str),
     reached: impl Fn(&Snapshot) -> bool,
-) -> Result<(), FailoverError> {
+) -> Result<bool, FailoverError> {
     let deadline = Instant::now() + within;
     let mut tell_at = Instant::now() + TELL;
     loop {
         let now = parts.snapshot();
         if reached(&now) {
-            return Ok(());
+            return Ok(true);
         }
         check(parts, cluster)?;
         if Instant::now() >= deadline {
-            let waited = within.as_secs();
-            return Err(FailoverError::Stuck(format!("waited {waited} s for {what}, in vain: {now:?}")));
+            return Ok(false);
         }
         if Instant::now() >= tell_at {
             tell_at += TELL;
             say(&format!(
-                "{} connected, {} subscribed, {} came back; frames {} sent, {} acked; pushes {} sent, {} received",
+                "{} connected, {} subscribed, {} came back, {} of them acked again; frames {} sent, {} acked; pushes {} sent, {} received",
                 now.connected,
                 now.subscribed,
                 now.came_back,
+                now.acked_again,
                 now.frames_sent,
                 now.frames_acked,
                 now.pushes_sent,
@@ -295,8 +309,13 @@ fn await_all(
 
 /// Nobody but the one that is killed may end.
 fn check(parts: &mut Parts, cluster: &mut Cluster) -> Result<(), FailoverError> {
+    check_roles(cluster)?;
+    parts.ended().map_or(Ok(()), |how| Err(FailoverError::Stuck(how)))
+}
+
+fn check_roles(cluster: &mut Cluster) -> Result<(), FailoverError> {
     let mut roles = cluster.gateways.iter_mut().chain(&mut cluster.bridges);
-    let ended = roles.find_map(crate::cluster::Role::ended).or_else(|| parts.ended());
+    let ended = roles.find_map(crate::cluster::Role::ended);
     ended.map_or(Ok(()), |how| Err(FailoverError::Stuck(how)))
 }
 

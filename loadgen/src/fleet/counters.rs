@@ -27,6 +27,8 @@ pub(crate) struct Counters {
     pub(crate) connects_failed: Counter,
     /// Admissions after a loss.
     pub(crate) came_back: Counter,
+    /// First acknowledgements after such an admission.
+    pub(crate) acked_again: Counter,
     pub(crate) subscribed: Counter,
     pub(crate) frames_sent: Counter,
     pub(crate) frames_acked: Counter,
@@ -46,6 +48,8 @@ pub struct Snapshot {
     pub connects_failed: u64,
     /// Admissions so far of devices that had lost their connection.
     pub came_back: u64,
+    /// First acknowledgements so far of devices that had come back.
+    pub acked_again: u64,
     /// Subscriptions granted so far.
     pub subscribed: u64,
     /// Frames sent, repetitions not counted.
@@ -68,6 +72,7 @@ impl Counters {
             connected: self.connected.load(),
             connects_failed: self.connects_failed.load(),
             came_back: self.came_back.load(),
+            acked_again: self.acked_again.load(),
             subscribed: self.subscribed.load(),
             frames_sent: self.frames_sent.load(),
             frames_acked: self.frames_acked.load(),
@@ -88,6 +93,7 @@ impl std::ops::Add for Snapshot {
             connected: self.connected + other.connected,
             connects_failed: self.connects_failed + other.connects_failed,
             came_back: self.came_back + other.came_back,
+            acked_again: self.acked_again + other.acked_again,
             subscribed: self.subscribed + other.subscribed,
             frames_sent: self.frames_sent + other.frames_sent,
             frames_acked: self.frames_acked + other.frames_acked,

@@ -44,7 +44,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 pub struct Targets {
     /// At least one. A device begins with the one that its index falls on and takes the next at each reconnect, so that sessions move.
     pub gateways: Vec<Gateway>,
-    /// Where `POST /v1/push` is; a push that one does not answer goes to the next. Without any no pushes are sent.
+    /// Where `POST /v1/push` is; a push that one does not answer goes to the next. Without any no pushes are sent, and a plan that names pushes fails.
     pub http: Vec<SocketAddr>,
 }
 
@@ -140,7 +140,7 @@ impl Fleet {
     /// Starts the devices and the notifier, within a tokio runtime. A gateway that is not there yet is waited for.
     pub fn start(plan: FleetPlan, targets: Targets) -> Result<Self, PlanError> {
         plan.check()?;
-        assert!(!targets.gateways.is_empty(), "a fleet needs a gateway");
+        plan.check_gateways(targets.gateways.len())?;
         let shared = Arc::new(Shared::new(&plan, targets));
         let control = watch::Sender::new(Control { cuts: 0, end_ns: plan.end_ns(), closing: false });
         let curve = plan.rate_curve();
@@ -198,7 +198,7 @@ impl Fleet {
         let ledger = Ledger::new(self.shared.run, self.plan.client_id_prefix.clone(), records)
             .with_first_device(self.plan.first_device);
         let latencies = self.shared.with_latencies(|latencies| latencies.clone());
-        FleetResult::new(ledger, latencies, self.plan.frames_per_s > 0.0)
+        FleetResult::new(ledger, latencies, self.plan.planned())
     }
 
     async fn hold(&self) {
@@ -224,14 +224,16 @@ impl Fleet {
         }
     }
 
-    /// Until every frame is answered and every promised push has come, or the plan's patience is over.
+    /// Until every device is connected, every frame answered and every promised push there, or the plan's patience is over.
     async fn drain(&self, pushes: &[crate::ledger::PushRecord], deadline: Instant) {
         use crate::ledger::PushOutcome::{Delivered, Queued};
         let promised: u64 =
             pushes.iter().map(|push| push.outcome_count(Delivered) + push.outcome_count(Queued)).sum();
         loop {
             let now = self.snapshot();
-            let settled = now.settled >= u64::from(self.plan.devices) && now.pushes_received >= promised;
+            let devices = u64::from(self.plan.devices);
+            let settled =
+                now.connected >= devices && now.settled >= devices && now.pushes_received >= promised;
             if settled || Instant::now() >= deadline {
                 return;
             }

@@ -99,11 +99,19 @@ impl Notifier {
 
     /// Waits until each push has its outcome, no longer than to the deadline; by device.
     pub(super) async fn finish(mut self, deadline: Instant) -> Vec<PushRecord> {
-        let all = async { while self.requesters.join_next().await.is_some() {} };
-        let _ = timeout_at(deadline, all).await;
+        let _ = timeout_at(deadline, self.join_all()).await;
         self.stop.send_replace(true);
-        while self.requesters.join_next().await.is_some() {}
+        self.join_all().await;
         std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn join_all(&mut self) {
+        while let Some(joined) = self.requesters.join_next().await {
+            // Its pushes would be missing and nobody would know: better no verdict.
+            if let Some(panic) = joined.err().and_then(|error| error.try_into_panic().ok()) {
+                std::panic::resume_unwind(panic);
+            }
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{JoinError, Ledger, ObservedRecord};
-use crate::verdict::{Latencies, Verdict};
+use crate::verdict::{Latencies, Planned, Verdict};
 
 /// Of the files; another one is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a fleet has to show.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct FleetResult {
     pub ledger: Ledger,
     /// In us.
     pub latencies: Latencies,
-    frames_expected: bool,
+    planned: Planned,
 }
 
 /// A ledger that cannot be written or read.
@@ -47,7 +47,7 @@ pub enum LedgerFileError {
 #[derive(Serialize, Deserialize)]
 struct Written<L> {
     holdfast_ledger: u32,
-    frames_expected: bool,
+    planned: Planned,
     ack_us: Vec<(u64, u64)>,
     push_us: Vec<(u64, u64)>,
     back_us: Vec<(u64, u64)>,
@@ -56,8 +56,8 @@ struct Written<L> {
 }
 
 impl FleetResult {
-    pub(crate) fn new(ledger: Ledger, latencies: Latencies, frames_expected: bool) -> Self {
-        Self { ledger, latencies, frames_expected }
+    pub(crate) fn new(ledger: Ledger, latencies: Latencies, planned: Planned) -> Self {
+        Self { ledger, latencies, planned }
     }
 
     /// One record of the log; see [`Ledger::observe`].
@@ -67,14 +67,14 @@ impl FleetResult {
 
     /// Judges. All of the log must have been observed.
     pub fn verdict(&self) -> Verdict {
-        Verdict::of(&self.ledger, &self.latencies, self.frames_expected)
+        Verdict::of(&self.ledger, &self.latencies, self.planned)
     }
 
     /// Takes in the part of the same fleet whose devices follow.
     pub fn join(&mut self, next: Self) -> Result<(), JoinError> {
         self.ledger.join(next.ledger)?;
         self.latencies.add(&next.latencies);
-        self.frames_expected |= next.frames_expected;
+        self.planned.add(next.planned);
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl FleetResult {
         let Latencies { ack, push, back, own_lag } = &self.latencies;
         let written = Written {
             holdfast_ledger: VERSION,
-            frames_expected: self.frames_expected,
+            planned: self.planned,
             ack_us: counts(ack),
             push_us: counts(push),
             back_us: counts(back),
@@ -111,7 +111,7 @@ impl FleetResult {
                 histogram.record_n(us, count).map_err(|_| LedgerFileError::Latency(us))?;
             }
         }
-        Ok(Self::new(read.ledger, latencies, read.frames_expected))
+        Ok(Self::new(read.ledger, latencies, read.planned))
     }
 }
 
@@ -126,6 +126,9 @@ mod tests {
     use super::*;
     use crate::ledger::{DeviceRecord, PushOutcome};
 
+    const PLANNED: Planned =
+        Planned { frames: true, acks: true, pushes: true, subscriptions: true, storms: false };
+
     /// A fleet of one device, which sent `sent` frames and saw all but the last acknowledged.
     fn part(first_device: u32, sent: u64) -> FleetResult {
         let mut device = DeviceRecord { connects: 2, resumed: 1, ..DeviceRecord::default() };
@@ -138,7 +141,11 @@ mod tests {
         device.pushes.answered(0, PushOutcome::Queued);
         let mut latencies = Latencies::default();
         latencies.back.saturating_record(u64::from(first_device) * 1_000 + 5);
-        FleetResult::new(Ledger::new(9, "d-", vec![device]).with_first_device(first_device), latencies, true)
+        FleetResult::new(
+            Ledger::new(9, "d-", vec![device]).with_first_device(first_device),
+            latencies,
+            PLANNED,
+        )
     }
 
     #[test]
@@ -166,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ledger_that_was_cut_off_is_refused_wherever_it_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        part(0, 3).write(&path).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        for length in 0..text.len() {
+            std::fs::write(&path, &text[..length]).unwrap();
+            let error = FleetResult::read(&path).unwrap_err();
+            assert!(matches!(error, LedgerFileError::Format(_)), "{length}: {error}");
+        }
+    }
+
+    #[test]
     fn what_is_no_ledger_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
@@ -176,8 +196,8 @@ mod tests {
         }
         part(0, 1).write(&path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("\"holdfast_ledger\":1", "\"holdfast_ledger\":2")).unwrap();
+        std::fs::write(&path, text.replace("\"holdfast_ledger\":2", "\"holdfast_ledger\":1")).unwrap();
         let error = FleetResult::read(&path).unwrap_err().to_string();
-        assert_eq!(error, "a ledger of version 2; this program knows 1");
+        assert_eq!(error, "a ledger of version 1; this program knows 2");
     }
 }

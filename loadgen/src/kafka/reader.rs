@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::ledger::{DeviceRecord, Ledger};
     use crate::payload::{Direction, Form, Stamp};
-    use crate::verdict::Latencies;
+    use crate::verdict::{Latencies, Planned};
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn nothing() -> FleetResult {
-        FleetResult::new(Ledger::new(1, "device-", Vec::new()), Latencies::default(), true)
+        FleetResult::new(Ledger::new(1, "device-", Vec::new()), Latencies::default(), Planned::default())
     }
 
     /// A broker within this process, with the frames of `device-0` that these sequence numbers name.
@@ -233,8 +233,11 @@ mod tests {
             device.frames.sent(sequence);
             device.frames.acked(sequence);
         }
-        let mut result =
-            FleetResult::new(Ledger::new(1, "device-", vec![device]), Latencies::default(), true);
+        let mut result = FleetResult::new(
+            Ledger::new(1, "device-", vec![device]),
+            Latencies::default(),
+            Planned::default(),
+        );
         let source = KafkaSource { brokers: cluster.bootstrap_servers(), ..source(PATIENCE) };
         assert_eq!(read(&source, &mut result).unwrap(), 3);
         let frames = result.verdict().frames;

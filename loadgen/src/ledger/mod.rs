@@ -32,6 +32,12 @@ pub struct DeviceRecord {
     pub resumed: u64,
     /// Times it came back after a loss, and the session that it wanted kept was gone.
     pub begun_anew: u64,
+    /// Times its subscription was granted.
+    pub subscriptions: u64,
+    /// Whether it had a connection when the fleet said goodbye.
+    pub held: bool,
+    /// Whether a frame was acknowledged after it last came back; false if it never had to.
+    pub acked_again: bool,
     /// Bytes from the gateway that its protocol does not allow, or an answer to something never asked.
     pub protocol_errors: u64,
 }
@@ -41,6 +47,13 @@ impl DeviceRecord {
     pub fn came_back(&mut self, session_present: bool, keeps_session: bool) {
         self.resumed += u64::from(session_present);
         self.begun_anew += u64::from(keeps_session && !session_present);
+        self.acked_again = false;
+    }
+
+    /// A frame was acknowledged; true for the first one after it came back.
+    pub fn acked_after_return(&mut self) -> bool {
+        let has_returned = self.resumed + self.begun_anew > 0;
+        has_returned && !std::mem::replace(&mut self.acked_again, has_returned)
     }
 }
 

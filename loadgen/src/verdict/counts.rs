@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::ledger::{Ledger, PushOutcome};
+use crate::ledger::{Ledger, PushOutcome, PushRecord};
 
 /// Connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -11,6 +11,10 @@ pub struct Devices {
     pub devices: u64,
     /// Admitted at least once.
     pub connected: u64,
+    /// Connected when the fleet said goodbye.
+    pub held: u64,
+    /// Granted their subscription at least once.
+    pub subscribed: u64,
     /// Admissions after the first.
     pub reconnects: u64,
     /// ... that found the session of before.
@@ -32,7 +36,7 @@ pub struct Frames {
     pub acked: u64,
     /// Refused with a reason code.
     pub refused: u64,
-    /// Sent, never answered: may be found or not.
+    /// Sent, never answered: may be found or not. At `QoS` 0 all of them.
     pub in_doubt: u64,
     /// Due and not sent before the end.
     pub unsent: u64,
@@ -89,6 +93,8 @@ pub(super) fn sum_devices(ledger: &Ledger) -> Devices {
     ledger.devices().iter().fold(Devices::default(), |sum, device| Devices {
         devices: sum.devices + 1,
         connected: sum.connected + u64::from(device.connects > 0),
+        held: sum.held + u64::from(device.held),
+        subscribed: sum.subscribed + u64::from(device.subscriptions > 0),
         reconnects: sum.reconnects + device.connects.saturating_sub(1),
         resumed: sum.resumed + device.resumed,
         begun_anew: sum.begun_anew + device.begun_anew,
@@ -125,6 +131,10 @@ pub(super) fn sum_frames(ledger: &Ledger) -> Frames {
 }
 
 pub(super) fn sum_pushes(ledger: &Ledger) -> Pushes {
+    let answered = |pushes: &PushRecord| {
+        use PushOutcome::{Delivered, Expired, Queued, Refused};
+        [Delivered, Queued, Expired, Refused].map(|outcome| pushes.outcome_count(outcome)).iter().sum::<u64>()
+    };
     ledger.devices().iter().map(|device| &device.pushes).fold(Pushes::default(), |sum, pushes| Pushes {
         sent: sum.sent + pushes.sent_count(),
         unsent: sum.unsent + pushes.unsent_count(),
@@ -132,7 +142,7 @@ pub(super) fn sum_pushes(ledger: &Ledger) -> Pushes {
         queued: sum.queued + pushes.outcome_count(PushOutcome::Queued),
         expired: sum.expired + pushes.outcome_count(PushOutcome::Expired),
         refused: sum.refused + pushes.outcome_count(PushOutcome::Refused),
-        unknown: sum.unknown + pushes.outcome_count(PushOutcome::Unknown),
+        unknown: sum.unknown + pushes.sent_count().saturating_sub(answered(pushes)),
         received: sum.received + pushes.received_count(),
         lost: sum.lost + pushes.lost_count(),
         duplicated: sum.duplicated + pushes.duplicated_count(),

@@ -8,6 +8,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { devices, frames, pushes, .. } = self;
         row(f, "devices", &[("in all", devices.devices), ("connected", devices.connected)])?;
+        row(f, "", &[("subscribed", devices.subscribed), ("in the end", devices.held)])?;
         let back = [("reconnects", devices.reconnects), ("resumed", devices.resumed)];
         row(f, "", &[back[0], back[1], ("failed attempts", devices.connects_failed)])?;
         row(f, "frames", &[("sent", frames.sent), ("acked", frames.acked), ("found", frames.found)])?;

@@ -6,26 +6,42 @@
 #   redis.sh start DIR    starts one that keeps everything in DIR; once it answers, prints a line to eval: REDIS_URL=redis://127.0.0.1:PORT
 #                         In a DIR that was started before, starts it again on the same port if it does not run.
 #   redis.sh sentinel DIR the same with a primary, two replicas and three sentinels, in DIR/server-N and DIR/sentinel-N; the URL names the sentinels
-#   redis.sh cluster DIR  the same with a cluster of three primaries and a replica of each, in DIR/node-N; the URL names its nodes
+#   redis.sh cluster [--replicas N] DIR
+#                         the same with a cluster of three primaries and N replicas of each (1), in DIR/node-N; the URL names its nodes
 #   redis.sh stop DIR     stops whatever was started in DIR; what it stored stays there
 #
-# DIR/pid is a server's process, DIR/log what it says, DIR/port its port.
+# With --while PID before DIR, what is started is killed once the process PID is gone. DIR/pid is a server's process, DIR/log what it says, DIR/port its port.
 set -euo pipefail
 
 main() {
   case ${1-} in
     install) [ $# = 1 ] || usage; install ;;
-    start) [ $# = 2 ] || usage; install; start "$2" ;;
-    sentinel) [ $# = 2 ] || usage; install; sentinel "$2" ;;
-    cluster) [ $# = 2 ] || usage; install; cluster "$2" ;;
+    start | sentinel | cluster) begin "$@" ;;
     stop) [ $# = 2 ] || usage; stop_all "$2" ;;
     *) usage ;;
   esac
 }
 
 usage() {
-  sed -n '5,12s/^# \{0,1\}//p' "$0" >&2
+  sed -n '5,14s/^# \{0,1\}//p' "$0" >&2
   exit 2
+}
+
+begin() {
+  local form=$1 while_pid= replicas=1
+  shift
+  while [ $# -gt 1 ]; do
+    case $form$1 in
+      *--while) while_pid=$2; shift 2 ;;
+      cluster--replicas) replicas=$2; shift 2 ;;
+      *) usage ;;
+    esac
+  done
+  [ $# = 1 ] && [ "${1#-}" = "$1" ] || usage
+  install
+  # Before there is anything to stop: this script may end in the middle, with whoever called it.
+  [ -z "$while_pid" ] || { mkdir -p "$1" && stop_with "$while_pid" "$1"; }
+  "$form" "$1" "$replicas"
 }
 
 install() {
@@ -77,10 +93,10 @@ EOF
 }
 
 cluster() {
-  local dir number nodes=()
+  local dir number nodes=() replicas=$2
   mkdir -p "$1"
   dir=$(cd "$1" && pwd)
-  for number in 1 2 3 4 5 6; do
+  for number in $(seq $((3 + 3 * replicas))); do
     local own=$dir/node-$number
     mkdir -p "$own"
     [ -e "$own/bus" ] || free_port >"$own/bus"
@@ -88,7 +104,7 @@ cluster() {
     nodes+=("127.0.0.1:$(cat "$own/port")")
   done
   if [ ! -e "$dir/formed" ]; then
-    redis-cli --cluster create "${nodes[@]}" --cluster-replicas 1 --cluster-yes >"$dir/log" || {
+    redis-cli --cluster create "${nodes[@]}" --cluster-replicas "$replicas" --cluster-yes >"$dir/log" || {
       echo "redis.sh: the cluster does not form; see $dir/log" >&2
       exit 1
     }
@@ -151,6 +167,18 @@ until_true() {
   exit 1
 }
 
+stop_with() {
+  local pid=$1 dir=$2 own
+  (
+    trap '' HUP INT TERM
+    while kill -0 "$pid" 2>/dev/null && [ -d "$dir" ]; do sleep 0.5; done
+    # Nothing of it is needed any more, so nobody waits for an orderly end.
+    for own in "$dir"/sentinel-* "$dir"/server-* "$dir"/node-* "$dir"; do
+      ! is_running "$own" || kill -KILL "$(cat "$own/pid")" 2>/dev/null || true
+    done
+  ) </dev/null >/dev/null 2>&1 &
+}
+
 # Sentinels first, so that none of them promotes anyone.
 stop_all() {
   local dir
@@ -173,12 +201,19 @@ stop() {
   kill -KILL "$pid"
 }
 
+# A process that was killed and not yet reaped has no command line, one that got the number afterwards has another.
 is_running() {
-  [ -s "$1/pid" ] && kill -0 "$(cat "$1/pid")" 2>/dev/null
+  [ -s "$1/pid" ] && grep -qs ":$(cat "$1/port")" "/proc/$(cat "$1/pid")/cmdline"
 }
 
+# A port below those that the system hands out by itself, so that nobody else gets it before the server listens, or while it is dead.
 free_port() {
-  python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  echo "$port"
 }
 
 main "$@"

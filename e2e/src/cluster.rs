@@ -1,15 +1,17 @@
 //! Gateways and bridges as processes of their own, with a real Kafka and Redis, for one test.
 //!
 //! ```text
-//!   gateways ──links──> bridges ──kafka_ways──> Kafka
-//!       └── gateway_store ──> Redis <── bridge_store ──┘
+//!   devices ──devices──> gateways ──links──> bridges ──kafka──> Kafka
+//!                            └── gateway_store ──> Redis <── bridge_store ──┘
 //! ```
 //!
-//! In a cluster [behind proxies](ClusterSetup::behind_proxies) each of the four ways leads through [`Proxy`]s, so that a test makes its weather.
+//! In a cluster [behind proxies](ClusterSetup::behind_proxies) each of the ways between processes leads through [`Proxy`]s, so that a test makes its
+//! weather; that of devices if it is [asked for](ClusterSetup::devices_behind_proxies).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use crate::{Kafka, Proxy, Redis, Role, RoleSetup};
+use crate::ports::free_address;
+use crate::{Kafka, Names, Proxy, Redis, RedisForm, Role, RoleSetup, Weather};
 
 /// Partitions of the topic of frames.
 const PARTITIONS: u32 = 6;
@@ -20,7 +22,11 @@ pub struct ClusterSetup {
     gateways: usize,
     bridges: usize,
     brokers: usize,
+    replication: Option<usize>,
+    redis: RedisForm,
     behind_proxies: bool,
+    devices_behind_proxies: bool,
+    by_name: bool,
     bridge_settings: Vec<(String, String)>,
     gateway_settings: Vec<(String, String)>,
 }
@@ -39,11 +45,27 @@ pub struct Cluster {
     pub redis: Redis,
     /// What lies in between, if it was asked for.
     pub ways: Option<Ways>,
+    setup: ClusterSetup,
+    name: Option<SharedName>,
 }
+
+/// What all bridges are known by, each at an address of its own with the same port.
+#[derive(Debug)]
+struct SharedName {
+    names: Names,
+    port: u16,
+}
+
+/// It ends in what is set aside for tests.
+const NAME: &str = "bridges.test";
+/// What a name that may lead beyond this machine needs.
+const SECRET: &str = "in this cluster alone";
 
 /// The proxies of a cluster.
 #[derive(Debug)]
 pub struct Ways {
+    /// From devices to each gateway, if that was asked for.
+    pub devices: Vec<DeviceWay>,
     /// From all gateways to each bridge.
     pub links: Vec<Proxy>,
     /// From all bridges to each broker.
@@ -54,13 +76,48 @@ pub struct Ways {
     pub bridge_store: Proxy,
 }
 
+/// From all devices to one gateway.
+#[derive(Debug)]
+pub struct DeviceWay {
+    /// To its port for MQTT.
+    pub mqtt: Proxy,
+    /// To its port for WebSocket.
+    pub ws: Proxy,
+}
+
+impl DeviceWay {
+    /// In front of this gateway.
+    ///
+    /// # Panics
+    /// As [`Proxy::open`], or when it is no gateway.
+    pub fn to(gateway: &Role) -> Self {
+        Self { mqtt: Proxy::to(gateway.address("mqtt")), ws: Proxy::to(gateway.address("ws")) }
+    }
+
+    /// Changes the weather of both.
+    pub fn set(&self, weather: Weather) {
+        self.mqtt.set(weather);
+        self.ws.set(weather);
+    }
+
+    /// Cuts every connection once.
+    pub fn cut(&self) {
+        self.mqtt.cut();
+        self.ws.cut();
+    }
+}
+
 impl Default for ClusterSetup {
     fn default() -> Self {
         Self {
             gateways: 1,
             bridges: 1,
             brokers: 1,
+            replication: None,
+            redis: RedisForm::Alone,
             behind_proxies: false,
+            devices_behind_proxies: false,
+            by_name: false,
             bridge_settings: Vec::new(),
             gateway_settings: Vec::new(),
         }
@@ -91,10 +148,34 @@ impl ClusterSetup {
         Self { brokers, ..self }
     }
 
-    /// Proxies in all ways.
+    /// Another Redis than one server. Behind proxies it must be that one.
+    #[must_use]
+    pub fn redis(self, redis: RedisForm) -> Self {
+        Self { redis, ..self }
+    }
+
+    /// So many replicas of each topic that a bridge makes, in place of one for each broker: with one, a broker that dies takes partitions along.
+    #[must_use]
+    pub fn replication(self, replicas: usize) -> Self {
+        Self { replication: Some(replicas), ..self }
+    }
+
+    /// Proxies in all ways between processes.
     #[must_use]
     pub fn behind_proxies(self) -> Self {
         Self { behind_proxies: true, ..self }
+    }
+
+    /// Proxies in all ways, from devices to gateways too. They have several threads for each device: for dozens of these.
+    #[must_use]
+    pub fn devices_behind_proxies(self) -> Self {
+        Self { behind_proxies: true, devices_behind_proxies: true, ..self }
+    }
+
+    /// Gateways find the bridges by one name, to which more can [come](Cluster::join). Not behind proxies.
+    #[must_use]
+    pub fn by_name(self) -> Self {
+        Self { by_name: true, ..self }
     }
 
     /// `--set key=value` for each bridge.
@@ -116,7 +197,7 @@ impl ClusterSetup {
     /// # Panics
     /// When something does not come up, with what it said.
     pub fn start(self) -> Cluster {
-        let redis = Redis::start();
+        let redis = Redis::start_as(self.redis);
         let (kafka, mut ways) = if self.behind_proxies {
             let proxies: Vec<_> = (0..self.brokers).map(|_| Proxy::open()).collect();
             let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
@@ -125,38 +206,72 @@ impl ClusterSetup {
                 proxy.lead_to(*broker);
             }
             let store = || Proxy::to(redis.address());
-            let ways =
-                Ways { links: Vec::new(), kafka: proxies, gateway_store: store(), bridge_store: store() };
+            let ways = Ways {
+                devices: Vec::new(),
+                links: Vec::new(),
+                kafka: proxies,
+                gateway_store: store(),
+                bridge_store: store(),
+            };
             (kafka, Some(ways))
         } else {
             (Kafka::start(self.brokers), None)
         };
-        let bridges: Vec<_> =
-            (0..self.bridges).map(|_| self.start_bridge(&kafka, &redis, ways.as_ref())).collect();
+        let name = self.by_name.then(SharedName::new);
+        let bridges: Vec<_> = (0..self.bridges)
+            .map(|index| self.start_bridge(index, &kafka, &redis, ways.as_ref(), name.as_ref()))
+            .collect();
         if let Some(ways) = &mut ways {
             ways.links = bridges.iter().map(|bridge| Proxy::to(bridge.address("link"))).collect();
         }
-        let gateways =
-            (0..self.gateways).map(|_| self.start_gateway(&bridges, &redis, ways.as_ref())).collect();
-        Cluster { gateways, bridges, kafka, redis, ways }
+        let gateways: Vec<_> = (0..self.gateways)
+            .map(|_| self.start_gateway(&bridges, &redis, ways.as_ref(), name.as_ref()))
+            .collect();
+        if let Some(ways) = ways.as_mut().filter(|_| self.devices_behind_proxies) {
+            ways.devices = gateways.iter().map(DeviceWay::to).collect();
+        }
+        Cluster { gateways, bridges, kafka, redis, ways, setup: self, name }
     }
 
-    fn start_bridge(&self, kafka: &Kafka, redis: &Redis, ways: Option<&Ways>) -> Role {
+    fn start_bridge(
+        &self,
+        index: usize,
+        kafka: &Kafka,
+        redis: &Redis,
+        ways: Option<&Ways>,
+        name: Option<&SharedName>,
+    ) -> Role {
         let brokers =
             ways.map_or_else(|| kafka.brokers(), |ways| list(ways.kafka.iter().map(Proxy::address)));
-        let store = ways.map_or_else(|| redis.address(), |ways| ways.bridge_store.address());
-        let setup = RoleSetup::bridge()
+        let store = ways.map_or_else(|| redis.url(), |ways| url(&ways.bridge_store));
+        let mut setup = RoleSetup::bridge();
+        if let Some(name) = name {
+            setup = setup.listen("link", name.address(index)).environment("HOLDFAST_LINK_SECRET", SECRET);
+        }
+        let setup = setup
             .argument("--kafka", brokers)
-            .argument("--store", format!("redis://{store}"))
+            .argument("--store", store)
             .set("kafka.create_topics", true)
             .set("kafka.partitions", PARTITIONS)
-            .set("kafka.replication", self.brokers);
+            .set("kafka.replication", self.replication.unwrap_or(self.brokers));
         with(setup, &self.bridge_settings).start()
     }
 
-    fn start_gateway(&self, bridges: &[Role], redis: &Redis, ways: Option<&Ways>) -> Role {
-        let store = ways.map_or_else(|| redis.address(), |ways| ways.gateway_store.address());
-        let mut setup = RoleSetup::gateway().argument("--store", format!("redis://{store}"));
+    fn start_gateway(
+        &self,
+        bridges: &[Role],
+        redis: &Redis,
+        ways: Option<&Ways>,
+        name: Option<&SharedName>,
+    ) -> Role {
+        let store = ways.map_or_else(|| redis.url(), |ways| url(&ways.gateway_store));
+        let mut setup = RoleSetup::gateway().argument("--store", store);
+        if let Some(SharedName { names, port }) = name {
+            names.set(NAME, &addresses(bridges));
+            setup = setup.names(names).environment("HOLDFAST_LINK_SECRET", SECRET);
+            setup = setup.argument("--bridge", format!("{NAME}:{port}")).set("link.resolve_every_s", 1);
+            return with(setup, &self.gateway_settings).start();
+        }
         let links: Vec<_> = match ways {
             Some(ways) => ways.links.iter().map(Proxy::address).collect(),
             None => bridges.iter().map(|bridge| bridge.address("link")).collect(),
@@ -168,7 +283,55 @@ impl ClusterSetup {
     }
 }
 
+impl SharedName {
+    /// # Panics
+    /// Where names cannot be given.
+    fn new() -> Self {
+        Self { names: Names::new().expect("names can be given"), port: free_address().port() }
+    }
+
+    /// Loopback is a whole network.
+    fn address(&self, index: usize) -> SocketAddr {
+        let last = u8::try_from(index + 1).expect("few bridges");
+        SocketAddr::from(([127, 0, 0, last], self.port))
+    }
+}
+
 impl Cluster {
+    /// Starts one more bridge, and gives it the name of the others.
+    ///
+    /// # Panics
+    /// When it does not come up, or bridges of this cluster have no name.
+    pub fn join(&mut self) {
+        let name = self.name.as_ref().expect("the cluster's bridges have a name");
+        let index = self.bridges.len();
+        let (kafka, redis, ways) = (&self.kafka, &self.redis, self.ways.as_ref());
+        self.bridges.push(self.setup.start_bridge(index, kafka, redis, ways, Some(name)));
+        name.names.set(NAME, &addresses(&self.bridges));
+    }
+
+    /// Takes a bridge's address from the name, and does nothing else to it.
+    ///
+    /// # Panics
+    /// When bridges of this cluster have no name.
+    pub fn forget(&self, bridge: usize) {
+        let name = self.name.as_ref().expect("the cluster's bridges have a name");
+        let mut addresses = addresses(&self.bridges);
+        addresses.remove(bridge);
+        name.names.set(NAME, &addresses);
+    }
+
+    /// Where devices reach a gateway over MQTT and over WebSocket.
+    ///
+    /// # Panics
+    /// When there is no such gateway.
+    pub fn doors(&self, gateway: usize) -> [SocketAddr; 2] {
+        match self.ways.as_ref().and_then(|ways| ways.devices.get(gateway)) {
+            Some(way) => [way.mqtt.address(), way.ws.address()],
+            None => ["mqtt", "ws"].map(|door| self.gateways[gateway].address(door)),
+        }
+    }
+
     /// The proxies.
     ///
     /// # Panics
@@ -180,6 +343,15 @@ impl Cluster {
 
 fn with(setup: RoleSetup, settings: &[(String, String)]) -> RoleSetup {
     settings.iter().fold(setup, |setup, (key, value)| setup.set(key, value))
+}
+
+fn addresses(bridges: &[Role]) -> Vec<IpAddr> {
+    bridges.iter().map(|bridge| bridge.address("link").ip()).collect()
+}
+
+/// Of the one Redis behind it.
+fn url(proxy: &Proxy) -> String {
+    format!("redis://{}", proxy.address())
 }
 
 fn list(addresses: impl Iterator<Item = SocketAddr>) -> String {

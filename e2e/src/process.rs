@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::until;
 
+/// What `/proc` counts in, whatever clock the kernel has of its own.
+const TICKS_PER_S: u64 = 100;
+
 /// `target/<profile>/holdfast`, beside the test that runs.
 ///
 /// Cargo names the binary only to tests of its own package, and these are of another; `make test` builds it first.
@@ -75,6 +78,20 @@ impl Drop for Killed {
 pub(crate) fn send(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a process has a number above 0");
     kill_process(pid, signal).unwrap_or_else(|error| panic!("{signal:?} to {pid:?}: {error}"));
+}
+
+/// Time that a process has spent on processors, in itself and in the kernel, of all its threads.
+///
+/// # Panics
+/// When it does not run.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    // Behind the name of the program, which may have spaces: fields 3, 4, …; 14 and 15 are what is asked for.
+    let (_, fields) = stat.rsplit_once(')').expect("the program's name is in brackets");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().expect("a number of ticks")).sum();
+    Duration::from_millis(ticks * 1_000 / TICKS_PER_S)
 }
 
 /// Bytes of memory that a process holds.

@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::names::{Names, resolve};
 use crate::ports::free_address;
-use crate::process::{Killed, send};
+use crate::process::{Killed, cpu_time, send};
 use crate::wait::{PATIENCE, until};
 use crate::{find_binary, http, metrics, resident_bytes};
 
@@ -28,6 +29,8 @@ pub struct RoleSetup {
     listeners: Vec<(&'static str, SocketAddr)>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// A hosts file in place of the system's.
+    hosts: Option<PathBuf>,
 }
 
 /// A process, running unless a test has stopped it. It ends with this value.
@@ -70,6 +73,7 @@ impl RoleSetup {
             listeners: listeners.iter().map(|listener| (*listener, free_address())).collect(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            hosts: None,
         }
     }
 
@@ -91,6 +95,28 @@ impl RoleSetup {
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// A listener's address in place of a free one.
+    ///
+    /// # Panics
+    /// When there is no such listener.
+    #[must_use]
+    pub fn listen(mut self, listener: &str, at: SocketAddr) -> Self {
+        let found = self.listeners.iter_mut().find(|(name, _)| *name == listener);
+        found.unwrap_or_else(|| panic!("a {} has no listener `{listener}`", self.name)).1 = at;
+        self
+    }
+
+    /// Where it will listen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, address)| *address).collect()
+    }
+
+    /// It knows these names and no others.
+    #[must_use]
+    pub fn names(self, names: &Names) -> Self {
+        Self { hosts: Some(names.path()), ..self }
     }
 
     /// The data directory of a bridge.
@@ -132,7 +158,11 @@ impl RoleSetup {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(find_binary());
+        let binary = find_binary();
+        let mut command = match &self.hosts {
+            Some(hosts) => resolve(hosts, &binary),
+            None => Command::new(binary),
+        };
         command.arg(self.name).arg("--ready-file").arg(self.ready_file());
         // Even a test that is killed leaves nothing behind.
         command.arg("--end-with").arg(std::process::id().to_string());
@@ -172,6 +202,11 @@ impl Role {
         found.unwrap_or_else(|| panic!("a {} has no listener `{listener}`", self.setup.name)).1
     }
 
+    /// `gateway` or `bridge`.
+    pub fn name(&self) -> &'static str {
+        self.setup.name
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.0.id()
@@ -206,6 +241,14 @@ impl Role {
     /// When it does not run.
     pub fn resident_bytes(&self) -> u64 {
         resident_bytes(self.pid())
+    }
+
+    /// Time that it has spent on processors since it was started, of all its threads.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.pid())
     }
 
     /// Kills it as a power failure would, and waits for its end.

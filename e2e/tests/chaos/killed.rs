@@ -1,9 +1,10 @@
 //! `kill -9` of each process under load.
 
 use holdfast_e2e::ClusterSetup;
+use holdfast_e2e::wait::until_true;
 use holdfast_loadgen::plan::FleetPlan;
 
-use crate::trial::{Trial, patient, plan};
+use crate::trial::{RECOVERY, Trial, patient, plan};
 
 #[test]
 fn devices_of_a_killed_gateway_go_on_at_the_other() {
@@ -91,8 +92,11 @@ fn a_bridge_that_starts_while_kafka_is_dead_takes_frames_behind_its_spool() {
     trial.cluster.bridges[0].kill();
     trial.cluster.bridges[0].restart();
     trial.await_service("with the bridge back and Kafka still dead");
+    let trouble = |trial: &Trial| trial.cluster.bridges[0].metrics().sum("holdfast_sink_trouble", &[]);
+    assert_eq!(trouble(&trial), 1, "it could not ask Kafka about its topics");
     trial.cluster.kafka.restart();
     trial.await_drained();
+    until_true("the trouble to be over", RECOVERY, || trouble(&trial) == 0);
     trial.await_service("with both back");
     trial.end().assert_everyone_stayed();
 }

@@ -3,9 +3,12 @@
 //!
 //! Start with [`trial`]. One trial runs at a time, since each is several processes. What takes long is ignored here and runs with `make chaos`.
 
+mod bounds;
+mod joining;
 mod killed;
 mod outage;
 mod random;
 mod stopped;
+mod store;
 mod trial;
 mod weather;

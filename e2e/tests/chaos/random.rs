@@ -6,7 +6,7 @@ use std::env;
 use std::time::Duration;
 
 use holdfast_e2e::wait::pause;
-use holdfast_e2e::{Cluster, ClusterSetup, Proxy, Weather};
+use holdfast_e2e::{Cluster, ClusterSetup, Weather};
 use holdfast_loadgen::plan::FleetPlan;
 
 use crate::trial::{Trial, plan};
@@ -31,6 +31,7 @@ enum Process {
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
+    Devices(usize),
     Link(usize),
     Kafka,
     GatewayStore,
@@ -46,8 +47,10 @@ fn random_faults_one_after_the_other_lose_nothing() {
     eprintln!("CHAOS_SEED={seed} CHAOS_FAULTS={faults}");
     let mut random = Random(u64::from(seed) | 1 << 40);
 
-    let plan = FleetPlan { keep_alive_s: 4, pushes_per_s: 20.0, ..plan() };
-    let mut trial = Trial::begin(ClusterSetup::new().gateways(2).bridges(2).behind_proxies(), plan);
+    // Few devices, since a proxy has threads for each.
+    let plan = FleetPlan { devices: 48, frames_per_s: 10.0, keep_alive_s: 4, pushes_per_s: 20.0, ..plan() };
+    let setup = ClusterSetup::new().gateways(2).bridges(2).devices_behind_proxies();
+    let mut trial = Trial::begin(setup, plan);
     for number in 1..=faults {
         let fault = Fault::draw(&mut random);
         eprintln!("{number}: {fault:?}");
@@ -75,10 +78,11 @@ impl Fault {
             4 => Process::Kafka,
             _ => Process::Redis,
         };
-        let way = match random.below(5) {
-            0 | 1 => Way::Link(random.below(2)),
-            2 => Way::Kafka,
-            3 => Way::GatewayStore,
+        let way = match random.below(7) {
+            0 | 1 => Way::Devices(random.below(2)),
+            2 | 3 => Way::Link(random.below(2)),
+            4 => Way::Kafka,
+            5 => Way::GatewayStore,
             _ => Way::BridgeStore,
         };
         let time = Duration::from_millis(200 + random.below(6_000) as u64);
@@ -144,27 +148,23 @@ impl Fault {
                 }
             }
             Self::Weather(way, weather, time) => {
-                let proxies = way.of(cluster);
-                for proxy in proxies {
-                    proxy.set(weather);
-                }
+                way.set(cluster, weather);
                 pause(time);
-                for proxy in proxies {
-                    proxy.set(Weather::Fair);
-                }
+                way.set(cluster, Weather::Fair);
             }
         }
     }
 }
 
 impl Way {
-    fn of(self, cluster: &Cluster) -> &[Proxy] {
+    fn set(self, cluster: &Cluster, weather: Weather) {
         let ways = cluster.ways();
         match self {
-            Self::Link(index) => &ways.links[index..=index],
-            Self::Kafka => &ways.kafka,
-            Self::GatewayStore => std::slice::from_ref(&ways.gateway_store),
-            Self::BridgeStore => std::slice::from_ref(&ways.bridge_store),
+            Self::Devices(index) => ways.devices[index].set(weather),
+            Self::Link(index) => ways.links[index].set(weather),
+            Self::Kafka => ways.kafka.iter().for_each(|proxy| proxy.set(weather)),
+            Self::GatewayStore => ways.gateway_store.set(weather),
+            Self::BridgeStore => ways.bridge_store.set(weather),
         }
     }
 }

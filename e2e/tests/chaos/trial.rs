@@ -58,7 +58,7 @@ impl Trial {
         let cluster = setup.start();
         let runtime = Runtime::new().unwrap();
         let targets = Targets {
-            gateways: cluster.gateways.iter().map(gateway).collect(),
+            gateways: (0..cluster.gateways.len()).map(|index| gateway(&cluster, index)).collect(),
             http: cluster.bridges.iter().map(|bridge| bridge.address("push")).collect(),
         };
         let fleet = {
@@ -142,6 +142,7 @@ impl Outcome {
     }
 }
 
-fn gateway(role: &Role) -> Gateway {
-    Gateway { mqtt: role.address("mqtt"), ws: role.address("ws") }
+fn gateway(cluster: &Cluster, index: usize) -> Gateway {
+    let [mqtt, ws] = cluster.doors(index);
+    Gateway { mqtt, ws }
 }

@@ -1,24 +1,18 @@
-//! Real Kafka and Redis for one test: started on free ports and empty directories, killed, stopped and continued, started again with what they
-//! had stored. Their processes end with the value, and with the test process if that is killed.
+//! A real Kafka for one test: started on free ports and an empty directory, killed, stopped and continued, started again with what it
+//! had stored. Its processes end with the value, and with the test process if that is killed.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::ports::free_address;
-use crate::process::{Killed, send};
-use crate::wait::{PATIENCE, until, until_true};
-
-/// For Redis to answer a PING.
-const ANSWER: Duration = Duration::from_secs(1);
+use crate::process::send;
+use crate::wait::{PATIENCE, until_true};
 
 /// Apache Kafka of one broker or three, through `services/kafka.sh`.
 #[derive(Debug)]
@@ -175,138 +169,4 @@ fn start_brokers(folder: &Path, options: &[&str]) -> HashMap<String, String> {
     let text = String::from_utf8(output.stdout).expect("addresses are UTF-8");
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// A Redis that keeps an append-only file.
-#[derive(Debug)]
-pub struct Redis {
-    folder: TempDir,
-    address: SocketAddr,
-    child: Killed,
-}
-
-impl Redis {
-    /// Starts it.
-    ///
-    /// # Panics
-    /// When it does not come up.
-    pub fn start() -> Self {
-        let folder =
-            TempDir::with_prefix("holdfast-redis-").expect("the system's temporary folder is writable");
-        let address = free_address();
-        let child = Killed(start_redis(folder.path(), address));
-        Self { folder, address, child }
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// For `--store`.
-    pub fn url(&self) -> String {
-        format!("redis://{}", self.address)
-    }
-
-    /// Kills it as a power failure of the process would, and waits for its end.
-    ///
-    /// # Panics
-    /// When it is not a child that can be killed.
-    pub fn kill(&mut self) {
-        self.child.0.kill().expect("a child can be killed");
-        self.child.0.wait().expect("a child can be awaited");
-    }
-
-    /// SIGSTOP: it accepts and never answers.
-    pub fn pause(&self) {
-        send(self.child.0.id(), Signal::STOP);
-    }
-
-    /// SIGCONT.
-    pub fn resume(&self) {
-        send(self.child.0.id(), Signal::CONT);
-    }
-
-    /// After [`Redis::kill`]: takes away what it had stored.
-    ///
-    /// # Panics
-    /// When its directory cannot be changed.
-    pub fn forget(&self) {
-        fs::remove_dir_all(self.folder.path().join("appendonlydir")).expect("a directory of our own");
-    }
-
-    /// Starts it again after [`Redis::kill`]: same directory, same port.
-    ///
-    /// # Panics
-    /// When it does not come up.
-    pub fn restart(&mut self) {
-        self.child = Killed(start_redis(self.folder.path(), self.address));
-    }
-}
-
-fn start_redis(folder: &Path, address: SocketAddr) -> Child {
-    let log =
-        File::options().create(true).append(true).open(folder.join("stdout")).expect("a file of our own");
-    // The kernel ends it if the test is killed.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "redis-server", "--bind", "127.0.0.1", "--save", ""]);
-    command
-        .args([
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-            "--port",
-            &address.port().to_string(),
-            "--dir",
-        ])
-        .arg(folder);
-    command.stdin(Stdio::null()).stdout(log);
-    let mut child = command.spawn().expect("setpriv can be started");
-    until("Redis to answer", PATIENCE, || {
-        if let Some(status) = child.try_wait().expect("a child can be asked") {
-            let said = fs::read_to_string(folder.join("stdout")).unwrap_or_default();
-            panic!("redis-server ended with {status}: {said} (Debian's package redis-server has it)");
-        }
-        answers(address).then_some(())
-    });
-    child
-}
-
-/// While it loads its file it answers with an error.
-fn answers(address: SocketAddr) -> bool {
-    let ping = || {
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 5];
-        stream.read_exact(&mut answer).map(|()| &answer == b"+PONG")
-    };
-    ping().unwrap_or(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redis_that_was_killed_comes_back_with_what_it_had() {
-        let mut redis = Redis::start();
-        let say = |redis: &Redis, line: &str| {
-            let mut stream = TcpStream::connect(redis.address()).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).unwrap();
-            answer
-        };
-        assert!(say(&redis, "SET kept yes").starts_with("+OK"));
-        redis.kill();
-        redis.restart();
-        assert!(say(&redis, "GET kept").contains("yes"));
-        redis.pause();
-        assert!(!answers(redis.address()));
-        redis.resume();
-        until_true("Redis to answer again", PATIENCE, || answers(redis.address()));
-    }
 }

@@ -1,0 +1,107 @@
+//! Trouble that lasts costs patience and no processor: nobody asks in a loop for what is not there.
+
+use std::time::Duration;
+
+use holdfast_e2e::packet::{Version, publish};
+use holdfast_e2e::wait::{PATIENCE, pause, until_true};
+use holdfast_e2e::{Client, Cluster, ClusterSetup, Role};
+
+/// How long each trouble is looked at.
+const WHILE: Duration = Duration::from_secs(3);
+/// What a process may spend on processors in that time: far from what any loop would take, and far beyond what timers and a build for tests do.
+const CPU_MAX: Duration = Duration::from_millis(600);
+
+#[test]
+fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
+    let mut cluster = ClusterSetup::new().start();
+    let mqtt = cluster.gateways[0].address("mqtt");
+    let mut devices: Vec<_> =
+        (0..10).map(|number| Client::open(mqtt, Version::V5, &format!("device-{number}"))).collect();
+    let mut id = 0;
+    // Something is owed to everyone at all times.
+    let mut send = || {
+        id += 1;
+        devices.iter_mut().for_each(|device| device.send(&publish(Version::V5, 1, "numbers", id, b"number")));
+    };
+    let spools = |cluster: &Cluster| cluster.bridges[0].metrics().sum("holdfast_spool_state", &[]) != 0;
+    let ready = |role: &Role| role.readiness() == Some(200);
+    let both =
+        |cluster: &Cluster, what: &str| assert_idle(what, &[&cluster.gateways[0], &cluster.bridges[0]]);
+
+    send();
+    both(&cluster, "all is well");
+
+    for hanging in [false, true] {
+        let what = if hanging { "hangs" } else { "refuses" };
+        if hanging {
+            cluster.kafka.pause(0)
+        } else {
+            cluster.kafka.kill(0)
+        }
+        send();
+        until_true("frames to be spooled", PATIENCE, || spools(&cluster));
+        both(&cluster, &format!("Kafka {what}"));
+        if hanging {
+            cluster.kafka.resume(0)
+        } else {
+            cluster.kafka.restart()
+        }
+        until_true("the spool to be empty", 3 * PATIENCE, || !spools(&cluster));
+
+        if hanging {
+            cluster.redis.pause()
+        } else {
+            cluster.redis.kill()
+        }
+        send();
+        until_true("both to miss Redis", PATIENCE, || {
+            !ready(&cluster.gateways[0]) && !ready(&cluster.bridges[0])
+        });
+        both(&cluster, &format!("Redis {what}"));
+        if hanging {
+            cluster.redis.resume()
+        } else {
+            cluster.redis.restart()
+        }
+        until_true("both to be ready again", PATIENCE, || {
+            ready(&cluster.gateways[0]) && ready(&cluster.bridges[0])
+        });
+
+        if hanging {
+            cluster.bridges[0].pause()
+        } else {
+            cluster.bridges[0].kill()
+        }
+        send();
+        assert_idle(&format!("the bridge {what}"), &[&cluster.gateways[0]]);
+        if hanging {
+            cluster.bridges[0].resume()
+        } else {
+            cluster.bridges[0].restart()
+        }
+        until_true("the gateway to be ready again", PATIENCE, || ready(&cluster.gateways[0]));
+    }
+
+    cluster.gateways[0].pause();
+    assert_idle("the gateway hangs", &[&cluster.bridges[0]]);
+    cluster.gateways[0].resume();
+    until_true("the gateway to be ready again", PATIENCE, || ready(&cluster.gateways[0]));
+    // Everything that was sent in all of this is answered.
+    for device in &mut devices {
+        for expected in 1..=id {
+            let answer = device.receive();
+            assert_eq!((answer.id(), answer.reason()), (expected, 0), "{answer:?}");
+        }
+        device.ping();
+    }
+}
+
+fn assert_idle(what: &str, roles: &[&Role]) {
+    let before: Vec<_> = roles.iter().map(|role| role.cpu_time()).collect();
+    pause(WHILE);
+    for (role, before) in roles.iter().zip(before) {
+        let spent = role.cpu_time().saturating_sub(before);
+        eprintln!("while {what}: a {} spends {spent:?} in {WHILE:?}", role.name());
+        assert!(spent < CPU_MAX, "while {what}, a {} is busy: {spent:?} in {WHILE:?}", role.name());
+    }
+}

@@ -19,6 +19,14 @@ pub enum BenchError {
     /// The broker said what MQTT does not allow here.
     #[error("the broker answered with what the protocol does not allow here")]
     Protocol,
+    /// Connections that were to stay are gone, or are not served any more.
+    #[error("{gone} of {connections} connections did not live to the end")]
+    Gone {
+        /// How many.
+        gone: usize,
+        /// Of how many.
+        connections: usize,
+    },
     /// Something did not come in time.
     #[error("{missing} of {what} did not come within {seconds} s")]
     Deadline {

@@ -28,6 +28,9 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// Connections from one loopback source address; the ephemeral port range has about 28,000.
 const PER_SOURCE: usize = 10_000;
 
+/// Questions that are asked at once, so that neither side's buffers hold those of the whole fleet.
+const PORTION: usize = 256;
+
 /// Patience for anything that must come.
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -74,6 +77,8 @@ pub(super) struct Swarm {
     /// Attempts that failed and are to be made again; at most one for each link.
     failed: Vec<usize>,
     last_failure: Option<BenchError>,
+    /// Whether an open connection that is lost is only counted; an error otherwise.
+    counts_losses: bool,
 }
 
 impl Swarm {
@@ -98,6 +103,7 @@ impl Swarm {
             open: 0,
             failed: Vec::new(),
             last_failure: None,
+            counts_losses: false,
         })
     }
 
@@ -187,6 +193,10 @@ impl Swarm {
             let was_open = link.phase == Phase::Open;
             match link.ready(event, &mut self.scratch, &mut heard) {
                 Ok(()) => self.open += usize::from(!was_open && link.phase == Phase::Open),
+                Err(_) if was_open && self.counts_losses => {
+                    link.close();
+                    self.open -= 1;
+                }
                 Err(error) if was_open => return Err(error),
                 // Refused, or cut before it was admitted: a device tries again, and so does `connect`.
                 Err(error) => {
@@ -217,6 +227,46 @@ impl Swarm {
         Ok(())
     }
 
+    /// How many connections still live: those that were not closed and, where MQTT is spoken, answer a ping. Nobody looked at silent ones since they
+    /// were opened.
+    pub(super) fn roll_call(&mut self, within: Duration) -> Result<usize, BenchError> {
+        self.counts_losses = true;
+        let ping = match self.carrier {
+            Carrier::Tcp => packets::pingreq(),
+            Carrier::WebSocketMqtt => web_socket::frame(&packets::pingreq()),
+            // Its pong would not be told from other messages here; a connection that was closed shows all the same.
+            Carrier::WebSocketJson => Vec::new(),
+        };
+        let deadline = Instant::now() + within;
+        let mut answered = vec![false; self.links.len()];
+        for portion in 0..self.links.len().div_ceil(PORTION) {
+            let places = portion * PORTION..self.links.len().min((portion + 1) * PORTION);
+            for link in &mut self.links[places.clone()] {
+                link.queue(&ping);
+                // What fails here is seen as a close below.
+                let _ = link.flush();
+            }
+            let owed = |swarm: &Self, answered: &[bool]| {
+                places.clone().any(|place| swarm.links[place].phase == Phase::Open && !answered[place])
+            };
+            while !ping.is_empty() && owed(self, &answered) && Instant::now() < deadline {
+                self.turn(Some(Duration::from_millis(100)), |link, kind, _| {
+                    answered[link.index] |= kind == PacketType::PingResp;
+                    Ok(())
+                })?;
+            }
+        }
+        if ping.is_empty() {
+            // Events of what is closed already wait.
+            for _ in 0..=self.links.len() / EVENTS {
+                self.turn(Some(Duration::ZERO), |_, _, _| Ok(()))?;
+            }
+            return Ok(self.open);
+        }
+        let lives = |link: &Link| link.phase == Phase::Open && answered[link.index];
+        Ok(self.links.iter().filter(|link| lives(link)).count())
+    }
+
     /// Subscribes each connection of `range` and waits for all answers.
     pub(super) fn subscribe(
         &mut self,
@@ -224,9 +274,8 @@ impl Swarm {
         topic: impl Fn(usize) -> String,
         qos: holdfast_wire::mqtt::QoS,
     ) -> Result<(), BenchError> {
-        // In portions, so that neither side's buffers hold the whole fleet's questions.
         let indices: Vec<usize> = range.collect();
-        for portion in indices.chunks(256) {
+        for portion in indices.chunks(PORTION) {
             for index in portion {
                 let packet = packets::subscribe(&topic(*index), qos);
                 self.send(*index, &packet)?;

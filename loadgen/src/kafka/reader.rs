@@ -186,7 +186,7 @@ mod tests {
     use crate::payload::{Direction, Form, Stamp};
     use crate::verdict::{Latencies, Planned};
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     fn source(patience: Duration) -> KafkaSource {
         KafkaSource {

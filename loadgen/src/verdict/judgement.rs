@@ -96,6 +96,8 @@ mod tests {
         planned: Planned,
     }
 
+    type Harm = fn(&mut Run);
+
     /// Everything was planned, and happened.
     fn sound() -> Run {
         let devices = Devices {
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_was_planned_and_never_happened_proves_nothing() {
-        let nothing: [(&str, fn(&mut Run)); 8] = [
+        let nothing: [(&str, Harm); 8] = [
             ("run without a device", |run| run.devices = Devices { reconnects: 1, ..Devices::default() }),
             ("run without a single frame", |run| run.frames = Frames::default()),
             // A gateway that stores everything and acknowledges nothing; all that it refuses is answered.
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_was_begun_and_is_not_done_in_the_end_is_a_fault() {
-        let undone: [(&str, fn(&mut Run)); 8] = [
+        let undone: [(&str, Harm); 8] = [
             ("1 frames were never answered: neither kept nor lost", |run| run.frames.in_doubt = 1),
             ("7 frames were due and never sent: the plan did not happen", |run| run.frames.unsent = 7),
             ("2 push requests got no outcome", |run| run.pushes.unknown = 2),

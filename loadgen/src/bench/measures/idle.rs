@@ -1,7 +1,7 @@
 //! Bytes per idle connection: what memory grows by between a thousand connections and many.
 
 use super::push_topic;
-use crate::bench::swarm::Swarm;
+use crate::bench::swarm::{PATIENCE, Swarm};
 use crate::bench::web_socket::Carrier;
 use crate::bench::{BenchError, BenchPlan, Figure, Target};
 
@@ -25,6 +25,11 @@ pub(super) fn run(
     let before = grow(&mut swarm, 0, plan.idle_from)?;
     let after = grow(&mut swarm, plan.idle_from, plan.idle_to)?;
     let grown = after.resident_bytes as f64 - before.resident_bytes as f64;
+    // A broker that sheds connections would hold fewer bytes for each that was opened.
+    let gone = plan.idle_to - swarm.roll_call(PATIENCE)?;
+    if gone > 0 {
+        return Err(BenchError::Gone { gone, connections: plan.idle_to });
+    }
     let bytes = grown / (plan.idle_to - plan.idle_from).max(1) as f64;
     let (key, title) = match (carrier, subscribed) {
         (Carrier::Tcp, false) => ("idle_bytes", "user-space bytes per idle MQTT connection"),

@@ -41,10 +41,8 @@ async fn publish_due(core: &Arc<Core>) -> bool {
         }
     };
     let now_ms = now_ms();
-    let messages: Vec<_> = wills
-        .iter()
-        .map(|due| SharedMessage::new(&due.will.published(due.number, now_ms)))
-        .collect();
+    let messages: Vec<_> =
+        wills.iter().map(|due| SharedMessage::new(&due.will.published(due.number, now_ms))).collect();
     let stored = store(core, &wills, &messages).await;
     for ((due, message), stored) in wills.iter().zip(&messages).zip(stored) {
         // What the sink could not store now, the store gives again later.

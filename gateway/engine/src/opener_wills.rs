@@ -9,7 +9,7 @@
 //! struck out once its frame is settled, and a frame that cannot be settled now (Kafka is away) is left to this shard's window alone after [`SETTLED_MS_MAX`].
 //! A gateway that dies before leaves it to the bridge; what is lost is the will of an opening whose gateway dies while the sink takes nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{DueWill, Opened, Request};
@@ -36,6 +36,9 @@ pub(crate) struct OpenerWills {
     until_ms: VecDeque<(u64, ConnectionId)>,
     /// To be struck out again, and when, in that order.
     again: VecDeque<(u64, ClientId, u64)>,
+    /// All that need not be published any more, until the store has answered that it knows: should it answer one of them to the client's next connection as
+    /// well, that is nothing new.
+    dealt_with: BTreeSet<(ClientId, u64)>,
 }
 
 impl OpenerWills {
@@ -61,6 +64,7 @@ impl Shared {
     pub(crate) fn publish_for(&mut self, opener: ConnectionId, due: DueWill, now: Now) {
         will::publish(self, opener, &due.will, due.number, now);
         let wills = &mut self.opener_wills;
+        wills.dealt_with.insert((due.client.clone(), due.number));
         if wills.on_their_way.len() >= WILLS_MAX || wills.on_their_way.contains_key(&opener) {
             return self.strike_out(due.client, due.number);
         }
@@ -80,15 +84,25 @@ impl Shared {
 
     /// Tells the store that a will needs to be published no more.
     pub(crate) fn strike_out(&mut self, client: ClientId, number: u64) {
+        self.opener_wills.dealt_with.insert((client.clone(), number));
         let request = Request::WillPublished { client: client.clone(), number };
         self.ask(Asked::WillPublished(client, number), request);
     }
 
-    /// The store could not.
-    pub(crate) fn strike_out_again(&mut self, client: ClientId, number: u64, now: Now) {
-        if self.opener_wills.again.len() < WILLS_MAX {
-            self.opener_wills.again.push_back((now.monotonic_ms + AGAIN_MS, client, number));
+    /// The store has struck it out, or could not.
+    pub(crate) fn handle_struck_out(&mut self, client: ClientId, number: u64, is_done: bool, now: Now) {
+        let wills = &mut self.opener_wills;
+        if is_done || wills.again.len() >= WILLS_MAX {
+            wills.dealt_with.remove(&(client, number));
+        } else {
+            wills.again.push_back((now.monotonic_ms + AGAIN_MS, client, number));
         }
+    }
+
+    /// The store repeats itself: what it answers to an opening was answered to an earlier one of this client here, which has told its former owner.
+    pub(crate) fn is_answered_again(&mut self, client: &ClientId, opened: &Opened) -> bool {
+        let Some(number) = opened.will.as_ref().map(|due| due.number) else { return false };
+        self.opener_wills.dealt_with.contains(&(client.clone(), number)) || self.awaits_will(client, number)
     }
 
     /// Strikes out what has been on its way for long enough, and what the store could not.

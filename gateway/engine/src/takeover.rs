@@ -214,6 +214,9 @@ impl Engine {
         mut opened: Opened,
         now: Now,
     ) {
+        if self.shared.is_answered_again(&client, &opened) {
+            (opened.former, opened.will) = (None, None);
+        }
         let key = (client, id);
         let mut unclaimed =
             self.shared.unclaimed.remove(&key).unwrap_or(Unclaimed { expiry_s, ..Unclaimed::default() });
@@ -263,8 +266,7 @@ impl Engine {
             take_over(opened, earlier.session);
         } else if let Some(will) = earlier.will {
             // What the former owner says is said of this one.
-            if let Some(later) = opened.will.replace(will).filter(|later| Some(later) != opened.will.as_ref())
-            {
+            if let Some(later) = opened.will.replace(will) {
                 self.shared.publish_for(left.1, later, now);
             }
         }
@@ -334,6 +336,12 @@ impl Unclaimed {
 }
 
 impl Shared {
+    /// Whether a connection of this client that has ended waits to hear from the former owner of this will.
+    pub(crate) fn awaits_will(&mut self, client: &ClientId, number: u64) -> bool {
+        let is_it = |opened: &Opened| opened.will.as_ref().is_some_and(|due| due.number == number);
+        self.unclaimed_of(client).any(|(_, unclaimed)| unclaimed.opened.as_ref().is_some_and(is_it))
+    }
+
     /// The former owner has said whether the will that fell due by an opening is still owed.
     fn hear_of_will(&mut self, opened: &mut Opened, owes_will: bool) {
         if let Some(due) = opened.will.take_if(|_| !owes_will) {

@@ -183,6 +183,9 @@ impl Engine {
         let Phase::Opening(opening) = &mut connection.phase else { return };
         let client = opening.session.client.clone();
         let mut successor = opening.successor.take();
+        if self.shared.is_answered_again(&client, &opened) {
+            (opened.former, opened.will) = (None, None);
+        }
         self.sort_out_successor(&client, opened.epoch, &mut successor);
         if let Some(Phase::Opening(opening)) =
             self.connections.find_mut(id).map(|connection| &mut connection.phase)

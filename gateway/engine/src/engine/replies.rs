@@ -120,9 +120,7 @@ impl Engine {
                 }
             },
             Asked::WillPublished(client, number) => {
-                if result.is_err() {
-                    self.shared.strike_out_again(client, number, now);
-                }
+                self.shared.handle_struck_out(client, number, result.is_ok(), now);
             }
         }
     }

@@ -313,3 +313,39 @@ fn a_draining_shard_waits_for_its_wills() {
     assert_eq!(struck_out(&shard), 1);
     assert!(shard.stage().engine.is_drained());
 }
+
+#[test]
+fn a_will_that_is_answered_twice_is_published_once() {
+    // To a second connection while the first one's will is on its way, while its former owner is waited for, and when it owes nothing.
+    for (is_told, owes_will) in [(true, true), (false, true), (false, false)] {
+        let shard = Shard::new();
+        shard.opened_elsewhere("c", 3_600);
+        shard.store_answers_will(NUMBER, left_by("c"));
+        let first = shard.client();
+        first.sends(resume("c"));
+        let epoch = asks_the_former_owner(&shard);
+        if is_told {
+            shard.bridge(0).says(&handover("c", epoch, owes_will));
+            shard.bridge(0).hears_uplink("gone", "alas");
+            first.hears(resumed());
+        }
+        shard.store_answers_will(NUMBER, left_by("c"));
+        let second = shard.client();
+        second.sends(resume("c"));
+        if !is_told {
+            second.hears_nothing();
+            shard.bridge(0).says(&handover("c", epoch, owes_will));
+            if owes_will {
+                shard.bridge(0).hears_uplink("gone", "alas");
+            }
+        }
+        second.hears(resumed());
+        shard.clock_advances_ms(10_000);
+        shard.bridge(0).hears_nothing();
+        assert_eq!(struck_out(&shard), 1);
+        // That number is done with; another one is not.
+        shard.store_answers_will(NUMBER + 9, left_by("c"));
+        let _third = shard.connects(&connect("c"));
+        shard.bridge(0).hears_uplink("gone", "alas");
+    }
+}

@@ -3,6 +3,9 @@
 //! Knows a broker by its address and its process ids only, so that every broker is measured alike. The driver shares
 //! the machine with what it measures and must cost far less: one thread, mio, prebuilt packets, no tokio.
 //!
+//! A benchmark counts answers and does not ask what became of each message: what was lost, doubled or changed is for `loadgen run` to find. But whoever
+//! forgets one, or a connection, has no figure.
+//!
 //! [`run`] measures one broker, [`compare()`] several in turn and prints them side by side. Start with [`BenchPlan`],
 //! then `swarm` (the connections) and the folder `measures` (one file for each kind of figure).
 

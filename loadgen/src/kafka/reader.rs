@@ -107,6 +107,19 @@ pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, Kafka
     }
 }
 
+/// Records ever written to the topic, by the ends of its partitions. Blocks.
+pub(crate) fn written(source: &KafkaSource) -> Result<u64, KafkaReadError> {
+    let unreachable = |error| KafkaReadError::Unreachable { brokers: source.brokers.clone(), error };
+    let consumer = consumer(source)?;
+    let mut sum = 0;
+    for partition in partitions(source, &consumer).map_err(unreachable)? {
+        let (_, end) =
+            consumer.fetch_watermarks(&source.topic, partition, METADATA_WITHIN).map_err(unreachable)?;
+        sum += end.cast_unsigned();
+    }
+    Ok(sum)
+}
+
 fn consumer(source: &KafkaSource) -> Result<BaseConsumer, KafkaReadError> {
     let mut config = ClientConfig::new();
     config
@@ -178,9 +191,7 @@ fn has(message: &BorrowedMessage<'_>, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
-
+    use super::super::mock::MockKafka;
     use super::*;
     use crate::ledger::{DeviceRecord, Ledger};
     use crate::payload::{Direction, Form, Stamp};
@@ -202,32 +213,29 @@ mod tests {
         FleetResult::new(Ledger::new(1, "device-", Vec::new()), Latencies::default(), Planned::default())
     }
 
-    /// A broker within this process, with the frames of `device-0` that these sequence numbers name.
-    fn broker(sequences: &[u64]) -> MockCluster<'static, DefaultProducerContext> {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("frames", 2, 1).unwrap();
-        let producer: BaseProducer =
-            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
-        for sequence in sequences {
-            let mut payload = Vec::new();
-            Stamp {
+    /// With the frames of `device-0` that these sequence numbers name.
+    fn broker(sequences: &[u64]) -> MockKafka {
+        let kafka = MockKafka::start("frames", 2);
+        let frame = |sequence: &u64| {
+            let stamp = Stamp {
                 direction: Direction::Up,
                 run: 1,
                 device: 0,
                 sequence: *sequence,
                 intended_ns: 1,
                 sent_ns: 2,
-            }
-            .encode(Form::Binary, 100, &mut payload);
-            producer.send(BaseRecord::to("frames").key("device-0").payload(&payload)).unwrap();
-        }
-        producer.flush(PATIENCE).unwrap();
-        cluster
+            };
+            let mut payload = Vec::new();
+            stamp.encode(Form::Binary, 100, &mut payload);
+            payload
+        };
+        kafka.produce("frames", "device-0", sequences.iter().map(frame));
+        kafka
     }
 
     #[test]
     fn a_topic_is_read_to_its_end_with_every_copy() {
-        let cluster = broker(&[0, 1, 0]);
+        let kafka = broker(&[0, 1, 0]);
         let mut device = DeviceRecord::default();
         for sequence in [0, 1] {
             device.frames.sent(sequence);
@@ -238,7 +246,8 @@ mod tests {
             Latencies::default(),
             Planned::default(),
         );
-        let source = KafkaSource { brokers: cluster.bootstrap_servers(), ..source(PATIENCE) };
+        let source = KafkaSource { brokers: kafka.brokers(), ..source(PATIENCE) };
+        assert_eq!(written(&source).unwrap(), 3);
         assert_eq!(read(&source, &mut result).unwrap(), 3);
         let frames = result.verdict().frames;
         assert_eq!((frames.found, frames.lost, frames.duplicated), (2, 0, 1));
@@ -246,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_partition_that_was_not_there_at_the_beginning_is_no_end() {
-        let cluster = broker(&[]);
-        let source = KafkaSource { brokers: cluster.bootstrap_servers(), ..source(PATIENCE) };
+        let kafka = broker(&[]);
+        let source = KafkaSource { brokers: kafka.brokers(), ..source(PATIENCE) };
         let consumer = consumer(&source).unwrap();
         assert_eq!(unanswered(&source, &consumer, &[0, 1]), Ok(()));
         assert_eq!(unanswered(&source, &consumer, &[0]).unwrap_err().0, [1]);

@@ -1,7 +1,8 @@
 //! The whole way of a frame, device → gateway → bridge → Kafka → PUBACK, beside librdkafka's own producer with the same records in the same run.
 //!
 //! Everything shares one machine, so what binds is the ratio. Phases of both alternate, in every other round the other way round, and a broker that
-//! was just started is warmed up before, so that neither of the two pays for its compiler. `devices` drives connections, `own` the producer,
+//! was just started is warmed up before, so that neither of the two pays for its compiler. A PUBACK counts only if the topic has grown by it: a gateway
+//! that leads elsewhere has no figure. `devices` drives connections, `own` the producer,
 //! `report` has the goals.
 
 mod devices;
@@ -17,7 +18,7 @@ use hdrhistogram::Histogram;
 pub use self::report::WayReport;
 use super::swarm::{PATIENCE, Swarm};
 use super::{BenchError, Processes};
-use crate::kafka::{ProducerError, ProducerPlan};
+use crate::kafka::{self, KafkaReadError, KafkaSource, ProducerError, ProducerPlan};
 
 /// For gateway and brokers to be done with the phase before.
 const PAUSE: Duration = Duration::from_millis(700);
@@ -63,6 +64,24 @@ pub enum WayError {
     /// On librdkafka's.
     #[error(transparent)]
     Producer(#[from] ProducerError),
+    /// The topic cannot be asked.
+    #[error(transparent)]
+    Kafka(#[from] KafkaReadError),
+    /// Frames were acknowledged that are not in the topic.
+    #[error(
+        "{acked} frames were acknowledged, and {topic} has grown by {grown} records: the gateway leads elsewhere, or acknowledges what is not there"
+    )]
+    Elsewhere {
+        /// Acknowledged.
+        acked: u64,
+        /// Where they should be.
+        topic: String,
+        /// New records.
+        grown: u64,
+    },
+    /// Too little was sent, or nothing came back.
+    #[error("not a single frame in the measured part of {0}")]
+    Nothing(String),
 }
 
 /// The name of the process whose CPU is compared with librdkafka's.
@@ -142,11 +161,15 @@ pub fn run(plan: &WayPlan, target: &WayTarget, mut say: impl FnMut(&str)) -> Res
                 sleep(PAUSE);
                 let what = if is_own { "librdkafka's own producer" } else { "the whole way" };
                 say(&format!("round {round} of {}, {}: {what}", plan.rounds, name(rate)));
-                if is_own {
-                    Phase::join(&mut own[index], own::run(plan, target, rate)?);
+                let (phase, sum) = if is_own {
+                    (own::run(plan, target, rate)?, &mut own[index])
                 } else {
-                    Phase::join(&mut way[index], devices::run(plan, target, rate)?);
+                    (target.counted(|| devices::run(plan, target, rate))?, &mut way[index])
+                };
+                if phase.frames == 0 {
+                    return Err(WayError::Nothing(format!("{}: {what}", name(rate))));
                 }
+                Phase::join(sum, phase);
             }
         }
     }
@@ -157,6 +180,26 @@ pub fn run(plan: &WayPlan, target: &WayTarget, mut say: impl FnMut(&str)) -> Res
 
 fn name(rate: Option<u32>) -> String {
     rate.map_or_else(|| "flat out".to_owned(), |rate| format!("{rate}/s"))
+}
+
+impl WayTarget {
+    /// A phase of which every acknowledged frame is in the topic. What the producer still had under way may be too.
+    fn counted(&self, phase: impl FnOnce() -> Result<Phase, BenchError>) -> Result<Phase, WayError> {
+        let ProducerPlan { brokers, topic, .. } = &self.producer;
+        let source = KafkaSource {
+            brokers: brokers.clone(),
+            topic: topic.clone(),
+            settings: Vec::new(),
+            patience: PATIENCE,
+        };
+        let before = kafka::written(&source)?;
+        let phase = phase()?;
+        let grown = kafka::written(&source)?.saturating_sub(before);
+        if grown < phase.frames {
+            return Err(WayError::Elsewhere { acked: phase.frames, topic: topic.clone(), grown });
+        }
+        Ok(phase)
+    }
 }
 
 impl Phase {
@@ -218,6 +261,36 @@ impl<'a> Meter<'a> {
 mod tests {
     use super::*;
     use crate::bench::measures::latencies_us;
+
+    #[test]
+    fn acknowledged_frames_that_are_not_in_the_topic_are_no_figure() {
+        let kafka = kafka::mock::MockKafka::start("frames", 3);
+        let producer = ProducerPlan {
+            brokers: kafka.brokers(),
+            topic: "frames".to_owned(),
+            linger_ms: 1,
+            compression: "none".to_owned(),
+            batch_bytes_max: 1 << 20,
+        };
+        let target = WayTarget { mqtt: ([127, 0, 0, 1], 1).into(), producer, processes: Vec::new() };
+        let phase = |frames| Phase {
+            frames,
+            seconds: 1.0,
+            cpu_us: Vec::new(),
+            latencies_us: latencies_us(),
+            late_us: latencies_us(),
+        };
+        let acked_and_written = || {
+            kafka.produce("frames", "device-0", [vec![1], vec![2]]);
+            Ok(phase(2))
+        };
+        assert!(target.counted(acked_and_written).is_ok());
+        let error = target.counted(|| Ok(phase(7))).unwrap_err().to_string();
+        assert!(
+            error.starts_with("7 frames were acknowledged, and frames has grown by 0 records"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn rounds_of_one_rate_add_up() {

@@ -163,6 +163,12 @@ pub enum Request {
         /// The number it was given with.
         number: u64,
     },
+    /// Sessions whose rest is over, each told once: whoever asks and does not hear the answer has lost them. A store keeps them for those who ask: from the first
+    /// question on until [`EXPIRED_ASKED_S`] after the last, and as many as it has room for, the latest ones. → [`Reply::Expired`]
+    TakeExpired {
+        /// Most sessions wanted; there may be fewer, though more follow, but none only once there are none.
+        sessions_max: u32,
+    },
     /// Makes one holder at a time the only one to do something. → [`Reply::Lock`]
     TakeLock {
         /// What.
@@ -236,6 +242,9 @@ pub const WILL_AGAIN_S: u32 = 30;
 
 /// How long a will that was answered to [`Request::Open`] is left to whoever asked, in seconds.
 pub const OPENER_WILL_S: u32 = 5;
+
+/// For how long after it was last asked for them ([`Request::TakeExpired`]) a store keeps sessions that expired, in seconds.
+pub const EXPIRED_ASKED_S: u32 = 600;
 
 /// How far a session has come, apart from its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -314,6 +323,8 @@ pub enum Reply {
     },
     /// To [`Request::DueWills`].
     Wills(Vec<DueWill>),
+    /// To [`Request::TakeExpired`].
+    Expired(Vec<ExpiredSession>),
     /// To [`Request::TakeLock`]: whether the holder has it now.
     Lock(bool),
     /// To [`Request::Sessions`].
@@ -400,6 +411,17 @@ pub struct DueWill {
     pub number: u64,
     /// What to publish.
     pub will: WillRecord,
+}
+
+/// A session that came to rest and was not resumed in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiredSession {
+    /// Whose.
+    pub client: ClientId,
+    /// Its last epoch: that of its last connection, or a later one if that was taken from a dead owner.
+    pub epoch: Epoch,
+    /// When its rest was over: Unix ms. The store may find it later, by seconds, or with the client's return.
+    pub at_ms: u64,
 }
 
 /// Why the store did not do what was asked.

@@ -88,6 +88,8 @@ pub(super) struct Worker {
     pub(super) relieving: Cell<bool>,
     /// The partition whose wills are asked for first next time.
     pub(super) next_will_partition: Cell<u16>,
+    /// The partition that is asked first for sessions that expired.
+    pub(super) next_expired_partition: Cell<u16>,
     clock: Option<Clock>,
     /// How long anything that is asked may take.
     pub(super) deadline: Duration,
@@ -105,6 +107,7 @@ impl Worker {
             room,
             relieving: Cell::new(false),
             next_will_partition: Cell::new(0),
+            next_expired_partition: Cell::new(0),
             clock,
             deadline,
         };
@@ -158,6 +161,7 @@ impl Worker {
             Request::Reap { client, epoch } => self.reap(&client, epoch).await,
             Request::DueWills { wills_max } => self.due_wills(wills_max as usize).await,
             Request::WillPublished { client, number } => self.will_published(&client, number).await,
+            Request::TakeExpired { sessions_max } => self.take_expired(sessions_max as usize).await,
             Request::TakeLock { name, holder, for_ms } => self.take_lock(&name, holder, for_ms).await,
             Request::Restore { client, owner, epoch, expiry_s, will, session } => {
                 self.restore(Kept { client, owner, epoch, expiry_s, will, session }).await
@@ -369,6 +373,7 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         | Request::DeadNodes
         | Request::Bury { .. }
         | Request::DueWills { .. }
+        | Request::TakeExpired { .. }
         | Request::TakeLock { .. }
         | Request::Sessions { .. } => vec![],
     }

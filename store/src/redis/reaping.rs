@@ -1,4 +1,4 @@
-//! What dead nodes leave: sessions that are taken from them, and wills that wait until someone has published them.
+//! What dead nodes leave: sessions that are taken from them, and wills that wait until someone has published them; and sessions that expired.
 
 use futures_util::future::join_all;
 use holdfast_wire::ids::{ClientId, Epoch};
@@ -6,7 +6,10 @@ use holdfast_wire::ids::{ClientId, Epoch};
 use super::dispatch::Worker;
 use super::partition::{PARTITIONS, Partition};
 use super::sessions::read_moves;
-use crate::contract::{DueWill, Reply, StoreError, WILL_AGAIN_S};
+use crate::contract::{DueWill, EXPIRED_ASKED_S, ExpiredSession, Reply, StoreError, WILL_AGAIN_S};
+
+/// Partitions that are asked at once for sessions that expired.
+const EXPIRED_WIDTH: u16 = 64;
 
 impl Worker {
     pub(super) async fn reap(&self, client: &str, epoch: Epoch) -> Result<Reply, StoreError> {
@@ -63,6 +66,51 @@ impl Worker {
             wills.push(DueWill { client, number, will: answer.will()? });
         }
         Ok(wills)
+    }
+
+    /// Asks partition after partition, several at once, until there are as many as are wanted. What one answers is taken from it, so no more are asked
+    /// for than there is room for.
+    pub(super) async fn take_expired(&self, sessions_max: usize) -> Result<Reply, StoreError> {
+        let (mut told, mut asked) = (Vec::new(), 0);
+        while asked < PARTITIONS && told.len() < sessions_max {
+            let first = self.next_expired_partition.get();
+            let left = sessions_max - told.len();
+            let width = EXPIRED_WIDTH.min(PARTITIONS - asked).min(u16::try_from(left).unwrap_or(u16::MAX));
+            let share = left / usize::from(width);
+            let batch = (0..width).map(|number| Partition((first + number) % PARTITIONS));
+            let answers = join_all(batch.map(|partition| self.expired_of(partition, share))).await;
+            self.next_expired_partition.set((first + width) % PARTITIONS);
+            asked += width;
+            let mut failed = None;
+            for answer in answers {
+                match answer {
+                    Ok(sessions) => told.extend(sessions),
+                    Err(why) => failed = Some(why),
+                }
+            }
+            // Those that were told are not told again.
+            if let Some(why) = failed.filter(|_| told.is_empty()) {
+                return Err(why);
+            }
+        }
+        Ok(Reply::Expired(told))
+    }
+
+    async fn expired_of(
+        &self,
+        partition: Partition,
+        sessions_max: usize,
+    ) -> Result<Vec<ExpiredSession>, StoreError> {
+        let call = self.server.call("take_expired", partition).arg(self.now());
+        let call = call.arg(sessions_max).arg(EXPIRED_ASKED_S * 1_000);
+        let mut answer = self.server.answer(call).await?;
+        answer.word()?;
+        let mut sessions = Vec::new();
+        while !answer.is_empty() {
+            let (client, epoch) = (ClientId::new(&answer.text()?), Epoch(answer.number()?));
+            sessions.push(ExpiredSession { client, epoch, at_ms: answer.number()? });
+        }
+        Ok(sessions)
     }
 
     pub(super) async fn will_published(&self, client: &str, number: u64) -> Result<Reply, StoreError> {

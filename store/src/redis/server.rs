@@ -21,8 +21,19 @@ use crate::open_error::OpenError;
 
 /// Changes that nobody is told of, or that are done again if they are lost: they wait for no replica. `leave` is not among them, since once
 /// `done` has struck it out, in another slot and perhaps on another server, nobody would do it again.
-const UNCONFIRMED: [&str; 10] =
-    ["begin", "sweep", "done", "advance", "lower", "cut", "renew", "retire", "recount", "give_back"];
+const UNCONFIRMED: [&str; 11] = [
+    "begin",
+    "sweep",
+    "done",
+    "advance",
+    "lower",
+    "cut",
+    "renew",
+    "retire",
+    "recount",
+    "give_back",
+    "take_expired",
+];
 
 /// The servers, as one.
 pub(super) struct Server {

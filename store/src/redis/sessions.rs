@@ -250,7 +250,7 @@ impl Worker {
         }
         let stands_at = answer.number()?;
         self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
-        if stands_at < mark && !is_group(&filter) {
+        if stands_at < mark {
             let call = self.server.call("lower", Partition::of_client(client));
             self.server.answer(call.arg(client).arg(epoch.0).arg(&*filter).arg(stands_at)).await?;
         }

@@ -7,6 +7,7 @@
 mod change;
 mod client_groups;
 mod deadlines;
+mod expired;
 mod listing;
 mod locks;
 mod messages;
@@ -29,6 +30,7 @@ use holdfast_wire::store::{Reply, Request, StoreError};
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
 use self::client_groups::ClientGroups;
 use self::deadlines::{Deadlines, Ending};
+use self::expired::Expired;
 use self::locks::Locks;
 use self::nodes::Nodes;
 pub(crate) use self::restore::{Restore, RestoreError};
@@ -53,6 +55,7 @@ pub(crate) struct State {
     deadlines: Deadlines,
     /// Half as many bytes as messages may have; beyond it one more is let go, and counted.
     wills: Wills,
+    expired: Expired,
     groups: ClientGroups,
     locks: Locks,
     /// Messages that gave way to newer ones because the store was full.
@@ -74,6 +77,7 @@ impl State {
             retained: RetainedMessages::default(),
             deadlines: Deadlines::default(),
             wills: Wills::default(),
+            expired: Expired::new(),
             groups: ClientGroups::new(bounds.group_members_max),
             locks: Locks::default(),
             cut_for_room: 0,
@@ -118,6 +122,7 @@ impl State {
             | Request::DeadNodes
             | Request::Bury { .. }
             | Request::DueWills { .. }
+            | Request::TakeExpired { .. }
             | Request::TakeLock { .. }
             | Request::Sessions { .. }
             | Request::GroupMembers { .. } => false,
@@ -173,6 +178,9 @@ impl State {
                 self.wills.strike_out(&client, number, journal);
                 Ok(Reply::Done)
             }
+            Request::TakeExpired { sessions_max } => {
+                Ok(Reply::Expired(self.expired.take(sessions_max, now_ms)))
+            }
             Request::TakeLock { name, holder, for_ms } => {
                 let until_ms = now_ms.saturating_add(u64::from(for_ms));
                 self.locks.take(name, holder, until_ms, now_ms).map(Reply::Lock)
@@ -198,7 +206,7 @@ impl State {
     pub(crate) fn sweep(&mut self, now_ms: u64, journal: &mut impl Journal) {
         for _ in 0..SWEEP_MAX {
             match self.deadlines.pop_due(now_ms) {
-                Some(Ending::Session(client)) => self.discard(&client, journal),
+                Some(Ending::Session(client)) => self.discard_at(&client, now_ms, journal),
                 Some(Ending::OldestOf(key)) => {
                     self.streams.cut_aged(&key, now_ms, &mut self.deadlines, journal);
                 }
@@ -206,6 +214,16 @@ impl State {
                 None => return,
             }
         }
+    }
+
+    /// Discards a session at this time, and notes it if it had expired by then.
+    fn discard_at(&mut self, client: &ClientId, now_ms: u64, journal: &mut impl Journal) {
+        if let Some(session) = self.sessions.find(client).filter(|session| session.is_over(now_ms))
+            && let Some(until_ms) = session.details.as_ref().and_then(|details| details.rests_until_ms)
+        {
+            self.expired.note(client, session.epoch, until_ms, now_ms);
+        }
+        self.discard(client, journal);
     }
 
     fn discard(&mut self, client: &ClientId, journal: &mut impl Journal) {

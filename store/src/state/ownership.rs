@@ -52,7 +52,7 @@ impl State {
             details = session.details.take();
             self.nodes.release(std::mem::take(&mut session.owner));
         } else {
-            self.discard(&client, journal);
+            self.discard_at(&client, now_ms, journal);
         }
         let opening = Opening { epoch, repeats, former, resumes: details.is_some() };
         let (former, will) = match self.wills.answer(&client, &opening, now_ms, journal) {

@@ -41,7 +41,7 @@ impl State {
             }
             // Nothing of this run is forgotten: it has ended since, wherever its client is.
             _ if epoch.0 >= self.first_epoch => return Err(StoreError::Fenced),
-            None if self.sessions.find(&client).is_some() => self.discard(&client, journal),
+            None if self.sessions.find(&client).is_some() => self.discard_at(&client, now_ms, journal),
             None if self.sessions.len() >= self.bounds.sessions_max as usize => return Err(self.full()),
             Some(_) | None => {}
         }

@@ -1,7 +1,9 @@
 //! How sessions end.
 
-use holdfast_store::contract::{NEVER_EXPIRES_S, StoreError};
+use holdfast_store::contract::{EXPIRED_ASKED_S, ExpiredSession, NEVER_EXPIRES_S, Request, StoreError};
+use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::SessionRecord;
 
 use crate::world::{ALICE, BOB, Bench, close, device, filter};
 
@@ -109,4 +111,95 @@ pub(crate) fn many_sessions_that_expire_at_once_are_all_gone(bench: &Bench) {
         bench.lookup("0");
     }
     assert!(bench.durable_filters().is_empty());
+}
+
+fn expired(client: &str, epoch: Epoch, at_ms: u64) -> ExpiredSession {
+    ExpiredSession { client: ClientId::new(client), epoch, at_ms }
+}
+
+/// A session that rests for so long from now on.
+fn resting(bench: &Bench, client: &str, expiry_s: u32) -> Epoch {
+    let epoch = bench.open(client, ALICE, expiry_s).epoch;
+    bench.close(client, epoch, expiry_s);
+    epoch
+}
+
+pub(crate) fn each_session_that_expired_is_told_once(bench: &Bench) {
+    assert_eq!(bench.take_expired(100), []);
+    let began_ms = bench.now_ms();
+    let epoch = resting(bench, "expires", 60);
+    let later = resting(bench, "later", 90);
+    let dead = bench.open("reaped", ALICE, 60).epoch;
+    bench.reap("reaped", dead);
+    resting(bench, "for ever", NEVER_EXPIRES_S);
+    for (client, clean_start) in [("resumed", false), ("discarded", true)] {
+        resting(bench, client, 60);
+        bench.open_with(client, BOB, clean_start, 60);
+    }
+    let ended = resting(bench, "closed again", 60);
+    bench.close("closed again", ended, 0);
+    let clean = bench.open("clean", ALICE, 0).epoch;
+    bench.close("clean", clean, 0);
+    bench.pass_s(60);
+    let told = bench.take_expired(100);
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[0], expired("expires", epoch, began_ms + 60_000));
+    assert_eq!(told[1], expired("reaped", told[1].epoch, began_ms + 60_000));
+    assert!(told[1].epoch > dead);
+    bench.pass_s(60);
+    assert_eq!(bench.take_expired(100), [expired("later", later, began_ms + 90_000)]);
+    assert_eq!(bench.take_expired(100), []);
+}
+
+pub(crate) fn an_expiry_that_a_clients_return_finds_is_told_too(bench: &Bench) {
+    bench.take_expired(1);
+    let at_ms = bench.now_ms() + 60_000;
+    let clients: Vec<_> = (0..50).map(|number| format!("{number:02}")).collect();
+    let mut told: Vec<_> =
+        clients.iter().map(|client| expired(client, resting(bench, client, 60), at_ms)).collect();
+    bench.pass_unswept_s(100);
+    for client in clients.iter().rev() {
+        assert_eq!(bench.open(client, BOB, 60).session, None);
+    }
+    assert_eq!(bench.take_expired(100), told);
+    // And one that is written back: the store had forgotten that its client came back in time.
+    let owner = ALICE;
+    let restore = |epoch| {
+        let (client, session) = (ClientId::new("forgotten"), SessionRecord::default());
+        Request::Restore { client, owner, epoch: Epoch(epoch), expiry_s: 60, will: None, session }
+    };
+    assert!(bench.ask(restore(1_000)).is_ok());
+    bench.close("forgotten", Epoch(1_000), 60);
+    told = vec![expired("forgotten", Epoch(1_000), bench.now_ms() + 60_000)];
+    bench.pass_unswept_s(100);
+    assert!(bench.ask(restore(2_000)).is_ok());
+    assert_eq!(bench.take_expired(100), told);
+}
+
+pub(crate) fn as_many_expired_sessions_are_told_as_are_wanted(bench: &Bench) {
+    bench.take_expired(1);
+    for number in 0..30 {
+        resting(bench, &number.to_string(), 60);
+    }
+    bench.pass_s(60);
+    bench.pass_s(0);
+    let told = bench.take_expired(7);
+    assert_eq!(told.len(), 30);
+}
+
+pub(crate) fn what_expires_long_after_anyone_asked_is_told_to_nobody(bench: &Bench) {
+    bench.take_expired(1);
+    let asked_s = EXPIRED_ASKED_S;
+    resting(bench, "while it was kept", asked_s - 1);
+    resting(bench, "too late", asked_s);
+    bench.pass_s(u64::from(asked_s));
+    assert_eq!(bench.take_expired(100), [], "and nothing is kept so long");
+    // Who goes on asking misses nothing.
+    let at_ms = bench.now_ms() + 1_000 * 2 * u64::from(asked_s);
+    let epoch = resting(bench, "told", 2 * asked_s);
+    for _ in 0..4 {
+        assert_eq!(bench.take_expired(100), []);
+        bench.pass_s(u64::from(asked_s / 2));
+    }
+    assert_eq!(bench.take_expired(100), [expired("told", epoch, at_ms)]);
 }

@@ -142,6 +142,18 @@ pub(crate) fn a_resting_member_that_saves_moves_nobody(bench: &Bench) {
     assert_eq!(open(bench, "first").1, 1);
 }
 
+/// As the owner's own may after a failover that lost the stream's last messages.
+pub(crate) fn a_member_that_saves_more_than_there_is_gives_up_nothing_that_comes_later(bench: &Bench) {
+    let member = bench.subscriber("first", GROUP);
+    append(bench, 1);
+    save(bench, "first", member, 3);
+    append(bench, 3);
+    assert_eq!(offsets(bench), [2, 3, 4]);
+    bench.close("first", member, 60);
+    assert_eq!(open(bench, "first").1, 1);
+    assert_eq!(offsets(bench), [2, 3, 4]);
+}
+
 pub(crate) fn a_group_ends_with_its_last_member(bench: &Bench) {
     let first = bench.subscriber("first", GROUP);
     let second = bench.subscriber("second", GROUP);

@@ -81,7 +81,11 @@ every_store! {
         a_session_without_expiry_is_gone_with_its_connection,
         a_resume_with_expiry_zero_keeps_the_session_until_it_closes,
         streams_go_with_the_last_session_that_expires,
-        many_sessions_that_expire_at_once_are_all_gone;
+        many_sessions_that_expire_at_once_are_all_gone,
+        each_session_that_expired_is_told_once,
+        an_expiry_that_a_clients_return_finds_is_told_too,
+        as_many_expired_sessions_are_told_as_are_wanted,
+        what_expires_long_after_anyone_asked_is_told_to_nobody;
     subscriptions:
         a_subscription_begins_at_the_end_of_its_stream,
         subscribing_again_keeps_the_cursor,
@@ -107,6 +111,7 @@ every_store! {
         a_member_that_has_settled_everything_leaves_nothing_behind,
         what_a_leaving_member_has_not_settled_stays_for_the_others,
         a_resting_member_that_saves_moves_nobody,
+        a_member_that_saves_more_than_there_is_gives_up_nothing_that_comes_later,
         a_group_ends_with_its_last_member;
     progress:
         a_resume_gives_back_what_was_saved,

@@ -66,6 +66,7 @@ pub(crate) enum Step {
     PublishDue {
         wills_max: u32,
     },
+    TakeExpired,
     List {
         by_bob: bool,
         sessions_max: u32,
@@ -136,6 +137,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
                 Step::WriteBack { client, by_bob, ahead, lost, expiry_s, filters, will }
             }),
         2 => (0..3_u32).prop_map(|wills_max| Step::PublishDue { wills_max }),
+        1 => Just(Step::TakeExpired),
         1 => (any::<bool>(), 1..3_u32).prop_map(|(by_bob, sessions_max)| Step::List { by_bob, sessions_max }),
         1 => (0..2_usize, prop::collection::vec(client(), 0..3), prop::collection::vec(client(), 0..3))
             .prop_map(|(group, add, remove)| Step::Members { group, add, remove }),
@@ -170,6 +172,8 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) fn new(bench: Bench) -> Self {
+        // Some stores keep what expires from their beginning on, and others from the first question on.
+        bench.take_expired(1);
         Self { bench, epochs: Default::default() }
     }
 
@@ -193,10 +197,18 @@ impl Side {
                         self.bench.done(close(name, session.epoch, 60));
                     }
                 }
+                // Whether the next one answers an opening with what has fallen due before is open.
+                while matches!(self.publish_due(100), Ok(Reply::Wills(wills)) if !wills.is_empty()) {}
                 self.bench.reopen();
                 return None;
             }
             Step::PublishDue { wills_max } => return Some(self.publish_due(*wills_max)),
+            Step::TakeExpired => {
+                let mut sessions = self.bench.take_expired(100);
+                sessions.iter_mut().for_each(|session| session.epoch = Epoch(0));
+                sessions.sort_by(|a, b| (&a.client, a.at_ms).cmp(&(&b.client, b.at_ms)));
+                return Some(Ok(Reply::Expired(sessions)));
+            }
             other => self.request(other),
         };
         if let Request::Restore { epoch, .. } = &request
@@ -351,9 +363,11 @@ impl Side {
             Step::ReadRetained { filter } => {
                 Request::ReadRetained { filter: FILTERS[*filter].into(), after: None, messages_max: 10 }
             }
-            Step::DurableFilters | Step::Pass { .. } | Step::PublishDue { .. } | Step::Reopen => {
-                Request::DurableFilters
-            }
+            Step::DurableFilters
+            | Step::Pass { .. }
+            | Step::PublishDue { .. }
+            | Step::TakeExpired
+            | Step::Reopen => Request::DurableFilters,
         }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use holdfast_store::contract::{
-    DueWill, NEVER_EXPIRES_S, Opened, Page, Progress, Reply, Request, SessionEntry, SessionInfo, StoreError,
-    WillRecord,
+    DueWill, ExpiredSession, NEVER_EXPIRES_S, Opened, Page, Progress, Reply, Request, SessionEntry,
+    SessionInfo, StoreError, WillRecord,
 };
 use holdfast_store::{
     Bounds, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds, WhenFull,
@@ -219,6 +219,28 @@ impl Bench {
             redis.store.sweep(Box::new(move || swept.send(()).unwrap()));
             sweeps.recv_timeout(Duration::from_secs(30)).expect("a sweep ends");
         }
+    }
+
+    /// Time passes, and nobody clears away what has ended by then.
+    pub(crate) fn pass_unswept_s(&self, seconds: u64) {
+        self.now.fetch_add(seconds * 1_000, Ordering::Relaxed);
+    }
+
+    /// All sessions that the store tells to have expired, in the order of their clients.
+    pub(crate) fn take_expired(&self, sessions_max: u32) -> Vec<ExpiredSession> {
+        let mut all = Vec::new();
+        loop {
+            match self.ask(Request::TakeExpired { sessions_max }) {
+                Ok(Reply::Expired(sessions)) if sessions.is_empty() => break,
+                Ok(Reply::Expired(sessions)) => {
+                    assert!(sessions.len() <= sessions_max as usize, "{} at once", sessions.len());
+                    all.extend(sessions);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        all.sort_by(|a, b| (&a.client, a.epoch).cmp(&(&b.client, b.epoch)));
+        all
     }
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, StoreError> {

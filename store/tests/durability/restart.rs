@@ -1,6 +1,6 @@
 //! An orderly end and a new start.
 
-use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request};
+use holdfast_store::contract::{ExpiredSession, NEVER_EXPIRES_S, Progress, Reply, Request};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::{PacketId, QoS};
 
@@ -233,6 +233,18 @@ fn who_comes_back_after_a_restart_takes_its_will_back() {
     bench.pass_s(600);
     bench.reopen();
     assert!(bench.due_wills().is_empty());
+}
+
+#[test]
+fn what_expired_while_there_was_no_process_is_told() {
+    let mut bench = Bench::embedded();
+    let epoch = bench.open("d", ALICE, 60).epoch;
+    bench.close("d", epoch, 60);
+    let at_ms = bench.now_ms() + 60_000;
+    bench.pass_s(86_400);
+    bench.reopen();
+    let told = bench.take_expired(10);
+    assert_eq!(told, [ExpiredSession { client: ClientId::new("d"), epoch, at_ms }]);
 }
 
 #[test]

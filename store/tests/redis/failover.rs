@@ -206,6 +206,20 @@ fn keys_whose_messages_are_settled_are_forgotten() {
 }
 
 #[test]
+fn a_partition_keeps_a_bounded_number_of_expired_sessions() {
+    let bench = Bench::redis();
+    bench.take_expired(1);
+    let of = holdfast_store::redis::partition_key("", "0");
+    let names = (0..).map(|number: u32| number.to_string());
+    let mut clients = names.filter(|name| holdfast_store::redis::partition_key("", name) == of);
+    for client in clients.by_ref().take(1_100) {
+        bench.close(&client, bench.open(&client, ALICE, 1).epoch, 1);
+    }
+    bench.pass_s(1);
+    assert_eq!(bench.take_expired(500).len(), 1_024);
+}
+
+#[test]
 fn a_message_that_stays_keeps_a_bounded_number_of_empty_places_behind_it() {
     let server = RedisServer::start("");
     let bench = Bench::redis_at(&server.url());

@@ -23,7 +23,10 @@ export('sweep', function(keys, args)
     if kind == 's' then
       redis.call('ZREM', due_key(partition), member)
       local row = load_session(partition, name)
-      if row and is_over(row, now) then discard(partition, name, row, now, leaves) end
+      if row and is_over(row, now) then
+        note_expired(partition, name, row)
+        discard(partition, name, row, now, leaves)
+      end
     elseif kind == 'a' then
       if cuts > 0 then cuts = cuts - cut_aged(partition, name, now, tonumber(args[3]), cuts) end
       more = more or cuts == 0

@@ -2,6 +2,8 @@
 -- until it is done.
 --
 --   own         hash    node -> how many sessions it owns in this partition
+--   e           list    sessions that expired: client, epoch, when; until someone takes them
+--   n           a: until when those that expire are kept
 
 -- How long until a leave that was handed out is handed out again, in ms.
 local AGAIN = 5000
@@ -46,6 +48,34 @@ local function let_go(partition, client, row, now, leaves)
   local held = row[SUBSCRIPTIONS]
   for at = 1, #held, STRIDE do must_leave(partition, held[at], held[at + 2], now, leaves) end
 end
+
+-- Sessions that one partition keeps for who asks; the oldest fall out, untold.
+local EXPIRED_MAX = 1024
+
+-- Notes a session whose rest is over, if somebody asks for those.
+local function note_expired(partition, client, row)
+  local asked_until = tonumber(redis.call('HGET', count_key(partition), 'a') or 0)
+  if row[UNTIL] >= asked_until then return end
+  redis.call('RPUSH', partition .. ':e', cmsgpack.pack({ client, row[EPOCH], row[UNTIL] }))
+  redis.call('LTRIM', partition .. ':e', -EXPIRED_MAX, -1)
+  -- Once nobody asks any more.
+  redis.call('PEXPIRE', partition .. ':e', DAY)
+end
+
+-- now, how many at most, for how many ms from now on those that expire are kept. Answers clients, epochs and when they expired.
+export('take_expired', function(keys, args)
+  local partition, now, kept, answer = keys[1], clock(args[1]), tonumber(args[3]), { 'ok' }
+  local asked_until = tonumber(redis.call('HGET', count_key(partition), 'a') or 0)
+  if asked_until <= now then redis.call('DEL', partition .. ':e') end
+  -- Not with each question, as every write is kept and sent to replicas.
+  if asked_until <= now + kept / 2 then
+    redis.call('HSET', count_key(partition), 'a', string.format('%d', now + kept))
+  end
+  for _, packed in ipairs(redis.call('LPOP', partition .. ':e', args[2]) or {}) do
+    for _, field in ipairs(cmsgpack.unpack(packed)) do answer[#answer + 1] = field end
+  end
+  return answer
+end, { 'allow-oom' })
 
 local function discard(partition, client, row, now, leaves)
   let_go(partition, client, row, now, leaves)
@@ -180,6 +210,7 @@ local function open(keys, args)
     release_owner(partition, row[OWNER])
     if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   elseif row then
+    if is_over(row, now) then note_expired(partition, client, row) end
     row[WILL] = ''
     let_go(partition, client, row, now, leaves)
   else
@@ -327,6 +358,7 @@ export('restore', function(keys, args)
     end
     index = index_subscriptions(held)
   elseif row then
+    if is_over(row, now) then note_expired(partition, client, row) end
     take_back_will(partition, client, row, now)
     row[WILL] = ''
     let_go(partition, client, row, now, leaves)

@@ -17,6 +17,9 @@ pub struct FrameRecord {
     /// Found in a record that says that it was sent before.
     found_resent: SequenceSet,
     found_last: Option<u64>,
+    /// Where the first of them was found.
+    partition: Option<u32>,
+    scattered: u64,
     duplicated: u64,
     duplicated_explained: u64,
     originals_behind: u64,
@@ -29,7 +32,11 @@ pub struct FrameRecord {
 pub(super) enum Found {
     First,
     Reordered,
-    Again { explained: bool },
+    /// In another partition than the first frame of its device: readers have no order between the two.
+    Scattered,
+    Again {
+        explained: bool,
+    },
     NeverSent,
 }
 
@@ -65,10 +72,12 @@ impl FrameRecord {
     }
 
     /// It stands in the log.
-    pub(super) fn found(&mut self, sequence: u64, resent: bool) -> Found {
+    pub(super) fn found(&mut self, sequence: u64, resent: bool, partition: u32) -> Found {
         if sequence >= self.sent {
             return Found::NeverSent;
         }
+        let is_scattered = *self.partition.get_or_insert(partition) != partition;
+        self.scattered += u64::from(is_scattered);
         // Which of two copies is told from the other does not matter: a broker that hung may write the first one behind the second.
         let told = self.found_resent.contains(sequence) || resent;
         if resent {
@@ -88,7 +97,7 @@ impl FrameRecord {
             self.reordered += 1;
             return Found::Reordered;
         }
-        Found::First
+        if is_scattered { Found::Scattered } else { Found::First }
     }
 
     /// Frames sent at least once.
@@ -129,6 +138,11 @@ impl FrameRecord {
     /// Found for the first time after a later one.
     pub fn reordered_count(&self) -> u64 {
         self.reordered
+    }
+
+    /// Found in another partition than the first frame of this device.
+    pub fn scattered_count(&self) -> u64 {
+        self.scattered
     }
 
     /// Due and never sent.

@@ -82,6 +82,8 @@ pub enum FindingKind {
     Duplicated,
     /// Found for the first time after a later one.
     Reordered,
+    /// Found in another partition than the first frame of its device.
+    Scattered,
     /// Changed on its way.
     Corrupted,
     /// Of this run, but never sent by this client.
@@ -202,8 +204,9 @@ impl Ledger {
             self.note(FindingKind::NeverSent, &record, Some(stamp.sequence));
             return;
         };
-        match frames.found(stamp.sequence, record.resent) {
+        match frames.found(stamp.sequence, record.resent, record.partition) {
             frames::Found::First | frames::Found::Again { explained: true } => {}
+            frames::Found::Scattered => self.note(FindingKind::Scattered, &record, Some(stamp.sequence)),
             frames::Found::Reordered => self.note(FindingKind::Reordered, &record, Some(stamp.sequence)),
             frames::Found::Again { explained: false } => {
                 self.note(FindingKind::Duplicated, &record, Some(stamp.sequence));

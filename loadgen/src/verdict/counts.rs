@@ -54,6 +54,8 @@ pub struct Frames {
     pub originals_behind: u64,
     /// In the log for the first time behind a later one.
     pub reordered: u64,
+    /// In another partition than the first frame of their device.
+    pub scattered: u64,
     /// In the log and never sent, or changed.
     pub unexplained: u64,
     /// Records of other runs and other clients.
@@ -125,6 +127,7 @@ pub(super) fn sum_frames(ledger: &Ledger) -> Frames {
             duplicated_recognisable: sum.duplicated_recognisable + recognisable,
             originals_behind: sum.originals_behind + frames.originals_behind_count(),
             reordered: sum.reordered + frames.reordered_count(),
+            scattered: sum.scattered + frames.scattered_count(),
             ..sum
         }
     })

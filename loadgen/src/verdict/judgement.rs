@@ -11,6 +11,10 @@ pub(super) fn faults(devices: &Devices, frames: &Frames, pushes: &Pushes, planne
     let count = [
         (frames.lost, "acknowledged frames are lost"),
         (frames.reordered, "frames are out of their device's order"),
+        (
+            frames.scattered,
+            "frames are in another partition than those of their device before: no reader has their order",
+        ),
         (silent, "frames are recorded twice and nothing in the record tells"),
         (frames.unexplained, "records were never sent, or were changed"),
         (if planned.acks { frames.in_doubt } else { 0 }, "frames were never answered: neither kept nor lost"),

@@ -88,6 +88,24 @@ fn a_frame_that_comes_after_a_later_one_is_out_of_order() {
 }
 
 #[test]
+fn a_device_whose_frames_are_in_two_partitions_has_no_order() {
+    let verdict = harmed(|ledger| {
+        for (sequence, partition) in [(0, 3), (1, 3), (2, 4), (3, 4)] {
+            let payload = &frame(1, sequence);
+            ledger.observe(ObservedRecord {
+                client_id: "dev-1",
+                payload,
+                resent: false,
+                partition,
+                offset: sequence,
+            });
+        }
+    });
+    assert_eq!(kinds(&verdict), [FindingKind::Scattered, FindingKind::Scattered]);
+    assert_eq!((verdict.frames.scattered, verdict.faults.len()), (2, 1));
+}
+
+#[test]
 fn a_second_copy_is_a_duplicate_and_not_a_disorder() {
     let verdict = harmed(|ledger| observe_all(ledger, 1, &[0, 1, 2, 3, 2]));
     assert_eq!(kinds(&verdict), [FindingKind::Duplicated]);

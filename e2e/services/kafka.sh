@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # Apache Kafka in KRaft mode on free loopback ports, from Maven packages and the JDK (17 or newer) that is there.
 #
-#   kafka.sh start [--brokers 1|3] [--behind PORTS] [--while PID] DIR
+#   kafka.sh start [--brokers 1|3] [--behind PORTS] [--tls] [--while PID] DIR
 #                                                      starts brokers that keep everything in DIR; once they answer, prints lines to eval:
 #                                                        KAFKA_BROKERS=host:port,…       no authentication
 #                                                        KAFKA_SASL_BROKERS=host:port,…  SASL/PLAIN, user "holdfast", password "holdfast"
 #                                                      With --behind PORT,… (one for each broker) also
 #                                                        KAFKA_BEHIND=host:port,…        no authentication; clients of it are told
 #                                                                                        127.0.0.1:PORT, where a proxy leads here
+#                                                      With --tls also
+#                                                        KAFKA_SSL_BROKERS=host:port,…       TLS, no authentication
+#                                                        KAFKA_SASL_SSL_BROKERS=host:port,…  SASL/PLAIN as above, over TLS
+#                                                        KAFKA_CA=FILE                       who signed their certificates: made for DIR alone
 #                                                      In a DIR that was started before, starts those brokers again that do not run.
 #                                                      With --while they are stopped once the process PID is gone.
 #   kafka.sh stop DIR                                  stops them; what they stored stays in DIR
@@ -31,16 +35,17 @@ main() {
 }
 
 usage() {
-  sed -n '3,15s/^# \{0,1\}//p' "$0" >&2
+  sed -n '3,19s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 
 start() {
-  local brokers=1 while_pid= behind= dir
+  local brokers=1 while_pid= behind= tls= dir
   while [ $# -gt 1 ]; do
     case $1 in
       --brokers) brokers=$2; shift 2 ;;
       --behind) behind=${2//,/ }; shift 2 ;;
+      --tls) tls=yes; shift ;;
       --while) while_pid=$2; shift 2 ;;
       *) usage ;;
     esac
@@ -50,7 +55,7 @@ start() {
   fetch
   mkdir -p "$1"
   dir=$(cd "$1" && pwd)
-  [ -e "$dir/addresses" ] || configure "$dir" "$brokers" $behind
+  [ -e "$dir/addresses" ] || configure "$dir" "$brokers" "$tls" $behind
   # Before there is anything to stop: this script may end in the middle, with whoever called it.
   [ -z "$while_pid" ] || stop_with "$while_pid" "$dir"
   for broker in "$dir"/broker-*; do
@@ -77,19 +82,23 @@ fetch() {
 }
 
 configure() {
-  local dir=$1 brokers=$2 voters= plain= sasl= behind= n
-  local ports=($(free_ports $((brokers * 4)))) proxies=("${@:3}")
+  local dir=$1 brokers=$2 tls=$3 voters= plain= sasl= behind= ssl= sasl_ssl= n
+  local ports=($(free_ports $((brokers * 6)))) proxies=("${@:4}")
+  [ -z "$tls" ] || certify "$dir"
   for n in $(seq "$brokers"); do
-    local at=$(((n - 1) * 4))
+    local at=$(((n - 1) * 6))
     plain+=,127.0.0.1:${ports[at]}
     sasl+=,127.0.0.1:${ports[at + 1]}
     voters+=,$n@127.0.0.1:${ports[at + 2]}
     behind+=,127.0.0.1:${ports[at + 3]}
+    ssl+=,127.0.0.1:${ports[at + 4]}
+    sasl_ssl+=,127.0.0.1:${ports[at + 5]}
   done
   for n in $(seq "$brokers"); do
-    local at=$(((n - 1) * 4)) broker=$dir/broker-$n
+    local at=$(((n - 1) * 6)) broker=$dir/broker-$n
     mkdir -p "$broker"
     properties "$broker" "$n" "$brokers" "${voters#,}" "${ports[@]:at:4}" "${proxies[n - 1]:-${ports[at + 3]}}" >"$broker/properties"
+    [ -z "$tls" ] || properties_of_tls "$dir" "${ports[@]:at + 4:2}" >>"$broker/properties"
     java -Xmx128m -XX:TieredStopAtLevel=1 -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
       kafka.tools.StorageTool format -t holdfastAAAAAAAAAAAAAA -c "$broker/properties" >"$broker/format" 2>&1 &
   done
@@ -97,6 +106,7 @@ configure() {
     wait "$n" || { cat "$dir"/broker-*/format >&2; exit 1; }
   done
   printf 'KAFKA_BROKERS=%s\nKAFKA_SASL_BROKERS=%s\n' "${plain#,}" "${sasl#,}" >"$dir/addresses"
+  [ -z "$tls" ] || printf 'KAFKA_SSL_BROKERS=%s\nKAFKA_SASL_SSL_BROKERS=%s\nKAFKA_CA=%s\n' "${ssl#,}" "${sasl_ssl#,}" "$dir/ca.pem" >>"$dir/addresses"
   [ ${#proxies[@]} = 0 ] || printf 'KAFKA_BEHIND=%s\n' "${behind#,}" >>"$dir/addresses"
 }
 
@@ -136,6 +146,29 @@ controlled.shutdown.enable=false
 END
 }
 
+# A certificate for 127.0.0.1 and who signed it, whose key nobody keeps.
+certify() {
+  local dir=$1
+  {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=a CA for tests" -keyout "$dir/ca.key" -out "$dir/ca.pem"
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=127.0.0.1" -keyout "$dir/broker.key" -out "$dir/broker.csr"
+    openssl x509 -req -in "$dir/broker.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -set_serial 1 -days 30 -extfile <(echo "subjectAltName=IP:127.0.0.1") -out "$dir/broker.crt"
+  } 2>"$dir/certify" || { cat "$dir/certify" >&2; exit 1; }
+  cat "$dir/broker.key" "$dir/broker.crt" >"$dir/broker.pem"
+  rm -f "$dir/ca.key" "$dir/broker.key" "$dir/broker.csr" "$dir/broker.crt"
+}
+
+# Lines that stand behind those above and take their place.
+properties_of_tls() {
+  local dir=$1 ssl=$2 sasl=$3 name
+  for name in listeners advertised.listeners; do
+    sed -n "s/^\($name=.*\)/\1,SSL:\/\/127.0.0.1:$ssl,SASL_SSL:\/\/127.0.0.1:$sasl/p" "$broker/properties"
+  done
+  sed -n 's/^\(listener.security.protocol.map=.*\)/\1,SSL:SSL,SASL_SSL:SASL_SSL/p' "$broker/properties"
+  sed -n 's/^listener.name.sasl_plaintext\.\(.*\)/listener.name.sasl_ssl.\1/p' "$broker/properties"
+  printf 'ssl.keystore.type=PEM\nssl.keystore.location=%s\n' "$dir/broker.pem"
+}
+
 # Ports below those that the system hands out by itself, so that nobody else gets one before the broker listens.
 free_ports() {
   local wanted=$1 port ports=()
@@ -162,7 +195,7 @@ is_running() {
 }
 
 wait_for() {
-  local broker=$1 deadline=$((SECONDS + 60))
+  local broker=$1 deadline=$((SECONDS + 180))
   until grep -q 'Kafka Server started' "$broker/log"; do
     # Not by its command line, which it has only once it runs Java.
     if ! kill -0 "$(cat "$broker/pid")" 2>/dev/null || [ $SECONDS -ge $deadline ]; then

@@ -93,6 +93,10 @@ pub(super) async fn to_device(
     };
     for _ in 0..OWNERS_MAX {
         let Some(peer) = connected_peer(core, client, &mut session).await else { break };
+        // A record may have waited for longer than it is of use.
+        if message.view().is_expired(now_ms()) {
+            return Ok(PushOutcome::Expired);
+        }
         match deliver(&peer, client, message, patience).await {
             Some(Outcome::Delivered) => return Ok(PushOutcome::Delivered),
             Some(Outcome::Kept) => return Ok(PushOutcome::Queued),

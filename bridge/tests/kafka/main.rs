@@ -10,3 +10,5 @@ mod rig;
 mod shard;
 mod start;
 mod stored;
+#[path = "../../../store/tests/redis/warnings.rs"]
+mod warnings;

@@ -9,19 +9,19 @@ use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::{EventsConfig, PushConfig, PushTopicConfig};
 use holdfast_bridge::kafka::{KafkaConfig, KafkaPushes, keep_events};
 use holdfast_bridge::push::{PushRequest, PushTarget};
-use holdfast_store::{ReplyTo, Store};
+use holdfast_store::{Bounds, MemoryStore, ReplyTo, Store, StreamBounds, clock};
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::link::{Event, EventKind, Outcome, ToBridge};
+use holdfast_wire::link::{Event, EventKind, InterestKind, Outcome, ToBridge};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Request, StoreError};
+use holdfast_wire::store::{Reply, Request, StoreError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use crate::rig::{DEADLINE, Record, count, create, name, read, shared, until};
-use crate::shard::{Heard, Rig, Shard, memory_store, owner};
+use crate::shard::{Delivered, Heard, Rig, Shard, memory_store, owner};
 
 /// A bridge that reads a topic of its own.
 struct Way {
@@ -56,6 +56,20 @@ impl Way {
     fn ask(&self, pushes: &[Value]) {
         let texts: Vec<String> = pushes.iter().map(ToString::to_string).collect();
         self.ask_bytes(texts.iter().map(|text| ("", text.as_bytes())));
+    }
+
+    /// Records of the same moment, in ms of Unix time.
+    fn ask_at(&self, at_ms: u64, pushes: &[Value]) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.kafka.brokers).create().unwrap();
+        for push in pushes {
+            let payload = push.to_string();
+            let at_ms = i64::try_from(at_ms).unwrap();
+            let record: BaseRecord<'_, str, _> =
+                BaseRecord::to(&self.config.topic).payload(&payload).partition(0).timestamp(at_ms);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(DEADLINE).unwrap();
     }
 
     /// Records with a key, all in one partition if it is empty.
@@ -107,6 +121,10 @@ impl Way {
     }
 }
 
+fn now_ms() -> u64 {
+    u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
 fn delivery(shard: &mut Shard) -> (u64, String, String) {
     match shard.hear() {
         Heard::Deliver { delivery, target, payload, .. } => (delivery, target, payload),
@@ -131,6 +149,99 @@ fn a_push_by_kafka_reaches_its_device_and_leaves_a_receipt() {
     );
     assert_eq!(receipt["source"], json!({ "topic": way.config.topic, "partition": 0, "offset": 0 }));
     assert_eq!(read(&way.kafka.brokers, &way.config.receipts, 1)[0].key, "d");
+    way.until_committed(1);
+}
+
+#[test]
+fn a_push_by_kafka_is_delivered_as_it_was_asked_for() {
+    let way = Way::start();
+    let mut shard = way.rig.shard(1);
+    way.rig.session("d", owner(1), &[]);
+    let asked_ms = now_ms() - 5_000;
+    for (number, qos) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().enumerate() {
+        way.ask_at(
+            asked_ms,
+            &[json!({ "device": "d", "topic": "devices/d/commands", "payload": "go", "qos": number, "ttl_s": 3_600, "content_type": "text/plain" })],
+        );
+        let heard = shard.hear_delivery();
+        let expected = Delivered {
+            number: heard.number,
+            topic: "devices/d/commands".into(),
+            payload: "go".into(),
+            qos,
+            retain: false,
+            // From the record's timestamp, not from when it is read.
+            expires_at_ms: asked_ms + 3_600_000,
+            content_type: Some("text/plain".into()),
+        };
+        assert_eq!(heard, expected);
+        shard.report(heard.number, Outcome::Delivered);
+        assert_eq!(way.receipts(number + 1)[number]["outcome"], "delivered");
+    }
+    way.until_committed(3);
+}
+
+#[test]
+fn a_push_by_kafka_to_a_topic_reaches_its_subscribers_and_says_how_many() {
+    let way = Way::start();
+    let mut shard = way.rig.shard(1);
+    let epoch = way.rig.session("away", owner(1), &["news/#"]);
+    way.rig.rest("away", epoch);
+    shard.announce(InterestKind::Filter, "news/#", true);
+    way.ask(&[
+        json!({ "topic": "news/today", "payload": "kept", "qos": 2, "id": "kept" }),
+        json!({ "topic": "news/today", "payload": "passing", "qos": 0, "retain": true }),
+    ]);
+    let mut heard = [shard.hear_delivery(), shard.hear_delivery()];
+    heard.sort_by_key(|heard| heard.qos);
+    let [passing, kept] = &heard;
+    assert_eq!((&*passing.payload, passing.qos), ("passing", QoS::AtMostOnce));
+    assert_eq!((&*kept.payload, kept.qos, &*kept.topic), ("kept", QoS::ExactlyOnce, "news/today"));
+    let receipts = way.receipts(2);
+    let kept =
+        json!({ "id": "kept", "topic": "news/today", "outcome": "accepted", "shards": 1, "streams": 1 });
+    for (field, expected) in kept.as_object().unwrap() {
+        assert_eq!(&receipts[0][field], expected, "{field} of {}", receipts[0]);
+    }
+    assert_eq!((&receipts[1]["outcome"], &receipts[1]["streams"]), (&json!("accepted"), &json!(0)));
+    assert_eq!(way.rig.stream(StreamKey::Filter("news/#".into())), ["kept"]);
+    let read = Request::ReadRetained { filter: "news/#".into(), after: None, messages_max: 9 };
+    let Ok(Reply::Retained(retained)) = way.rig.ask(read) else { panic!("no answer") };
+    assert_eq!(retained.len(), 1);
+    way.until_committed(2);
+}
+
+#[test]
+fn a_push_by_kafka_whose_time_has_passed_is_not_sent() {
+    let way = Way::start();
+    let mut shard = way.rig.shard(1);
+    way.rig.session("d", owner(1), &[]);
+    let epoch = way.rig.session("away", owner(1), &["devices/away/push"]);
+    way.rig.rest("away", epoch);
+    let late = |target: &str, name: &str| json!({ target: name, "payload": "late", "ttl_s": 10 });
+    way.ask_at(now_ms() - 60_000, &[late("device", "d"), late("device", "away"), late("topic", "t")]);
+    let outcomes: Vec<_> = way.receipts(3).iter().map(|receipt| receipt["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["expired"; 3]);
+    assert_eq!(way.rig.stream(StreamKey::Device("away".into())), [""; 0]);
+    // Nothing of it was sent: what comes next is the first that the shard hears.
+    way.ask(&[json!({ "device": "d", "payload": "in time", "ttl_s": 600 })]);
+    let (number, _, payload) = delivery(&mut shard);
+    assert_eq!(payload, "in time");
+    shard.report(number, Outcome::Delivered);
+    way.until_committed(4);
+}
+
+#[test]
+fn a_push_by_kafka_that_no_stream_can_hold_is_refused_instead_of_being_tried_for_ever() {
+    let stream = StreamBounds { bytes_max: 1_000, ..StreamBounds::default() };
+    let store = Arc::new(MemoryStore::new(clock::system(), Bounds { stream, ..Bounds::default() }));
+    let push = PushConfig { stream_bytes_max: 1_000, ..PushConfig::default() };
+    let bridge = BridgeConfig { push, ..BridgeConfig::default() };
+    let way = Way::start_with(PushTopicConfig::default(), bridge, store);
+    let epoch = way.rig.session("away", owner(1), &["devices/away/push"]);
+    way.rig.rest("away", epoch);
+    way.ask(&[json!({ "device": "away", "payload": "x".repeat(1_000) })]);
+    assert_eq!(way.receipts(1)[0]["reason"], "too_large");
     way.until_committed(1);
 }
 
@@ -432,4 +543,36 @@ fn connections_that_begin_and_end_stand_in_the_book_of_events() {
         (&json!("disconnected"), &json!("keep_alive_timeout"))
     );
     assert_eq!((&events[2]["event"], &events[2]["at"]), (&json!("taken_over"), &json!(3)));
+}
+
+#[test]
+fn the_bridge_that_buries_a_gateway_writes_that_its_connections_have_ended() {
+    let topic = name("events");
+    create(&shared().brokers, &topic, &[]);
+    let rig = Rig::start();
+    let kafka = KafkaConfig { brokers: shared().brokers.clone(), ..KafkaConfig::default() };
+    keep_events(&rig.bridge, &kafka, &EventsConfig { topic: topic.clone(), ..EventsConfig::default() })
+        .unwrap();
+    let before = now_ms();
+    rig.ask(Request::RenewLease { node: owner(1).node, for_ms: 100 }).unwrap();
+    let (kept, ends) = (rig.session("kept", owner(1), &["#"]), rig.session("ends", owner(1), &[]));
+    let back = rig.session("back", owner(1), &["#"]);
+    assert!(rig.session("back", owner(2), &["#"]) > back, "it came back before anyone knew");
+    // The other node lives.
+    rig.ask(Request::RenewLease { node: owner(2).node, for_ms: 3_600_000 }).unwrap();
+    until("the events are there", || count(&kafka.brokers, &topic) == 2);
+    let mut records = read(&kafka.brokers, &topic, 2);
+    records.sort_by(|a, b| a.key.cmp(&b.key));
+    for (record, (client, epoch, ended)) in records.iter().zip([("ends", ends, true), ("kept", kept, false)])
+    {
+        let mut event: Value = serde_json::from_slice(&record.payload).unwrap();
+        let at = event["at"].take().as_u64().unwrap();
+        assert!((before..=now_ms()).contains(&at), "{at}");
+        let expected = json!({
+            "event": "disconnected", "client_id": client, "epoch": epoch.0, "node": owner(1).node.to_string(), "shard": 0,
+            "at": null, "reason": "node_died", "session_ended": ended,
+        });
+        assert_eq!((&*record.key, event), (client, expected));
+    }
+    assert_eq!(count(&kafka.brokers, &topic), 2, "nothing is told of the one that came back");
 }

@@ -24,22 +24,39 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Broker {
     pub(crate) brokers: String,
     pub(crate) sasl: String,
+    /// TLS, and SASL over it, with certificates that `ca` (a file) signed.
+    pub(crate) ssl: String,
+    pub(crate) sasl_ssl: String,
+    pub(crate) ca: String,
     directory: PathBuf,
     _keep: tempfile::TempDir,
 }
 
 impl Broker {
     pub(crate) fn start() -> Self {
+        Self::start_many(1)
+    }
+
+    /// One or three, of which each may have a replica.
+    pub(crate) fn start_many(brokers: usize) -> Self {
         let keep = tempfile::tempdir().unwrap();
         let directory = keep.path().join("kafka");
-        let lines = run(&directory);
+        let lines = run(&directory, &["--tls", "--brokers", &brokers.to_string()]);
         let value = |name: &str| lines.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-        Self { brokers: value("KAFKA_BROKERS="), sasl: value("KAFKA_SASL_BROKERS="), directory, _keep: keep }
+        Self {
+            brokers: value("KAFKA_BROKERS="),
+            sasl: value("KAFKA_SASL_BROKERS="),
+            ssl: value("KAFKA_SSL_BROKERS="),
+            sasl_ssl: value("KAFKA_SASL_SSL_BROKERS="),
+            ca: value("KAFKA_CA="),
+            directory,
+            _keep: keep,
+        }
     }
 
     /// Starts it again with what it has stored, after a signal has ended it.
     pub(crate) fn restart(&self) {
-        run(&self.directory);
+        run(&self.directory, &[]);
     }
 
     /// Sends it a signal, such as `STOP`.
@@ -50,10 +67,11 @@ impl Broker {
 }
 
 /// Gives the addresses.
-fn run(directory: &std::path::Path) -> String {
+fn run(directory: &std::path::Path, options: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../e2e/services/kafka.sh");
     let output = Command::new(script)
         .args(["start", "--while", &std::process::id().to_string()])
+        .args(options)
         .arg(directory)
         .output()
         .unwrap();
@@ -81,9 +99,13 @@ pub(crate) fn name(what: &str) -> String {
 }
 
 pub(crate) fn create(brokers: &str, topic: &str, settings: &[(&str, &str)]) {
+    create_replicated(brokers, topic, 1, settings);
+}
+
+pub(crate) fn create_replicated(brokers: &str, topic: &str, replicas: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let mut new = NewTopic::new(topic, 3, TopicReplication::Fixed(1));
+    let mut new = NewTopic::new(topic, 3, TopicReplication::Fixed(replicas));
     for (name, value) in settings {
         new = new.set(name, value);
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::sink::Sink;
 
-use crate::rig::{Way, frame, name, read, shared};
+use crate::rig::{Broker, Way, create_replicated, frame, name, read, shared};
+use crate::warnings::{listen, said_of};
 
 /// The line, which came in time.
 fn refusal(config: KafkaConfig) -> String {
@@ -23,8 +24,12 @@ fn bare(brokers: &str, topic: &str) -> KafkaConfig {
 }
 
 fn sasl(password: &str) -> BTreeMap<String, String> {
+    sasl_over("sasl_plaintext", password)
+}
+
+fn sasl_over(protocol: &str, password: &str) -> BTreeMap<String, String> {
     [
-        ("security.protocol", "sasl_plaintext"),
+        ("security.protocol", protocol),
         ("sasl.mechanism", "PLAIN"),
         ("sasl.username", "holdfast"),
         ("sasl.password", password),
@@ -97,6 +102,89 @@ fn tls_with_a_broker_that_has_none_is_told() {
         line.starts_with("no TLS with Kafka at ") || line.starts_with("no Kafka broker answers"),
         "{line}"
     );
+}
+
+#[test]
+fn frames_go_over_tls_and_over_sasl_within_it() {
+    let ca = ("ssl.ca.location".to_owned(), shared().ca.clone());
+    let tls = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned()), ca.clone()]);
+    let mut sasl = sasl_over("sasl_ssl", "holdfast");
+    sasl.extend([ca]);
+    for (brokers, settings) in [(&shared().ssl, tls), (&shared().sasl_ssl, sasl)] {
+        let topic = name("tls");
+        crate::rig::create(&shared().brokers, &topic, &[]);
+        let sink = KafkaSink::start(KafkaConfig { settings, ..bare(brokers, &topic) }).unwrap();
+        let mut way = Way::into(&sink);
+        way.push(&frame("d", "t", b"over TLS"), false);
+        way.send();
+        way.verdicts();
+        assert_eq!(read(&shared().brokers, &topic, 1)[0].text(), "over TLS");
+    }
+}
+
+#[test]
+fn a_broker_whose_certificate_nobody_vouches_for_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = directory.path().join("other-ca.pem");
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=another CA",
+        ])
+        .arg("-keyout")
+        .arg(directory.path().join("key.pem"))
+        .arg("-out")
+        .arg(&other)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let system: BTreeMap<_, _> = [("security.protocol".to_owned(), "ssl".to_owned())].into();
+    let mut wrong = system.clone();
+    wrong.insert("ssl.ca.location".to_owned(), other.to_str().unwrap().to_owned());
+    for settings in [system, wrong] {
+        let line = refusal(KafkaConfig { settings, ..bare(&shared().ssl, "t") });
+        assert!(line.starts_with(&format!("no TLS with Kafka at {} (", shared().ssl)), "{line}");
+        assert!(line.contains("certificate"), "{line}");
+    }
+    let missing = BTreeMap::from([
+        ("security.protocol".to_owned(), "ssl".to_owned()),
+        ("ssl.ca.location".to_owned(), "/nowhere/ca.pem".to_owned()),
+    ]);
+    let line = refusal(KafkaConfig { settings: missing, ..bare(&shared().ssl, "t") });
+    assert!(line.contains("ssl.ca.location"), "{line}");
+    // Whoever speaks without TLS where there is some is told as well.
+    let line = refusal(bare(&shared().ssl, "t"));
+    assert!(line.starts_with("no Kafka broker answers at "), "{line}");
+}
+
+#[test]
+fn a_topic_that_a_single_broker_can_lose_is_warned_of() {
+    listen();
+    let brokers = Broker::start_many(3);
+    let warned = |topic: &str, replicas, settings: &[(&str, &str)]| {
+        create_replicated(&brokers.brokers, topic, replicas, settings);
+        KafkaSink::start(bare(&brokers.brokers, topic)).unwrap();
+        said_of(&format!("topic={topic:?}"))
+    };
+    let [line] = &*warned("lonely", 1, &[]) else { panic!("one line") };
+    assert!(
+        line.starts_with("the topic has one replica: what is acknowledged is lost with its broker"),
+        "{line}"
+    );
+    let [line] = &*warned("hollow", 3, &[("min.insync.replicas", "1")]) else { panic!("one line") };
+    assert!(
+        line.starts_with("min.insync.replicas is 1: a frame may be acknowledged that a single broker holds"),
+        "{line}"
+    );
+    assert!(line.contains("replicas=3"), "{line}");
+    assert_eq!(warned("safe", 3, &[("min.insync.replicas", "2")]), [""; 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
@@ -169,17 +169,65 @@ fn a_push_to_a_group_goes_on_when_its_sender_has_gone() {
     assert_eq!(api.post(&patient).1["outcomes"]["delivered"], 3);
 }
 
+/// Counts the pages that are asked for.
+struct Paged {
+    store: Arc<dyn Store>,
+    pages: AtomicUsize,
+}
+
+impl Store for Paged {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if let Request::GroupMembers { members_max, .. } = request {
+            assert!(members_max <= 1_000, "a page is small");
+            self.pages.fetch_add(1, Ordering::AcqRel);
+        }
+        self.store.submit(request, reply);
+    }
+}
+
 #[test]
-fn a_large_group_is_walked_through_a_small_window() {
-    const MEMBERS_COUNT: usize = 20_000;
-    let rig = bounded(PushConfig { stream_in_flight_max: 50, ..PushConfig::default() });
-    let api = Api::of(&rig);
-    let text = as_lines((0..MEMBERS_COUNT).map(|number| format!("device-{number}")));
-    assert_eq!(api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: text/plain\r\n").0, 200);
-    let lines = api.lines("POST /v1/push?results=stream", r#"{"group":"fans","payload":1}"#).rest();
-    let devices: BTreeSet<_> = lines.iter().filter_map(|line| line["device"].as_str()).collect();
-    assert_eq!((devices.len(), lines.len()), (MEMBERS_COUNT, MEMBERS_COUNT + 1));
-    assert_eq!(lines.last().unwrap()["reasons"]["no_such_session"], MEMBERS_COUNT);
+fn a_group_of_a_hundred_thousand_is_walked_page_by_page_through_a_small_window() {
+    const MEMBERS_COUNT: usize = 100_000;
+    const WINDOW: usize = 50;
+    let store = Arc::new(Paged { store: memory_store(), pages: AtomicUsize::new(0) });
+    let push = PushConfig { stream_in_flight_max: WINDOW, ..PushConfig::default() };
+    let config = BridgeConfig { push, ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, Arc::clone(&store) as Arc<dyn Store>);
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    let names = || (0..MEMBERS_COUNT).map(|number| format!("device-{number}"));
+    assert_eq!(
+        api.request(&format!("PUT {MEMBERS}"), &as_lines(names()), "Content-Type: text/plain\r\n").0,
+        200
+    );
+    // One in ten is connected; nobody knows the others.
+    let connected = names().step_by(10);
+    connected.for_each(|client| {
+        rig.session(&client, owner(1), &[]);
+    });
+    let mut answer = api.lines("POST /v1/push?results=stream", r#"{"group":"fans","payload":1}"#);
+    let reading = std::thread::spawn(move || {
+        let (mut devices, mut last) = (BTreeSet::new(), Value::Null);
+        while let Some(line) = answer.next() {
+            match line["device"].as_str() {
+                Some(device) => assert!(devices.insert(device.to_owned()), "{device} has one outcome"),
+                None => last = line,
+            }
+        }
+        (devices.len(), last)
+    });
+    let mut open = Vec::new();
+    for heard in 1..=MEMBERS_COUNT / 10 {
+        open.push(numbered(shard.hear()).0);
+        assert!(open.len() <= WINDOW, "no more are on their way than the window has room for");
+        if open.len() == WINDOW || heard == MEMBERS_COUNT / 10 {
+            open.drain(..).for_each(|delivery| shard.report(delivery, Outcome::Delivered));
+        }
+    }
+    let (devices, whole) = reading.join().unwrap();
+    assert_eq!((devices, &whole["members"]), (MEMBERS_COUNT, &json!(MEMBERS_COUNT)));
+    assert_eq!(whole["outcomes"]["delivered"], MEMBERS_COUNT / 10);
+    assert_eq!(whole["reasons"]["no_such_session"], MEMBERS_COUNT / 10 * 9);
+    assert!(store.pages.load(Ordering::Acquire) >= MEMBERS_COUNT / 1_000);
 }
 
 #[test]

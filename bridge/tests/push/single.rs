@@ -7,12 +7,55 @@ use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::link::{InterestKind, Outcome};
+use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::{Api, bounded, numbered, post};
-use crate::shard::{Heard, Rig, memory_store, owner};
+use crate::shard::{Delivered, Heard, Rig, memory_store, owner};
+
+#[test]
+fn a_push_is_delivered_with_its_qos_content_type_and_time_to_live() {
+    let rig = Rig::start();
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    rig.session("d", owner(1), &[]);
+    shard.announce(InterestKind::Filter, "news/#", false);
+    let now_ms = || u64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    for (number, qos) in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().enumerate() {
+        for (target, topic) in [("device", "devices/d/push"), ("topic", "news/today")] {
+            let name = if target == "device" { "d" } else { topic };
+            let push =
+                json!({ target: name, "payload": "x", "qos": number, "content_type": "text/ü", "ttl_s": 60 });
+            let before = now_ms();
+            let asked = api.post_later(push);
+            let heard = shard.hear_delivery();
+            let ttl = before + 60_000..=now_ms() + 60_000;
+            assert!(ttl.contains(&heard.expires_at_ms), "{heard:?}, {ttl:?}");
+            if target == "device" {
+                shard.report(heard.number, Outcome::Delivered);
+            }
+            assert_eq!(asked.join().unwrap().0, if target == "device" { 200 } else { 202 });
+            let expected = Delivered {
+                number: heard.number,
+                topic: topic.into(),
+                payload: "x".into(),
+                qos,
+                retain: false,
+                expires_at_ms: heard.expires_at_ms,
+                content_type: Some("text/ü".into()),
+            };
+            assert_eq!(heard, expected);
+        }
+    }
+    // By default, and with neither.
+    let asked = api.post_later(json!({ "device": "d", "payload": null }));
+    let heard = shard.hear_delivery();
+    assert_eq!((heard.qos, heard.expires_at_ms, heard.content_type), (QoS::AtLeastOnce, 0, None));
+    assert_eq!(heard.payload, "");
+    shard.report(heard.number, Outcome::Delivered);
+    asked.join().unwrap();
+}
 
 #[test]
 fn what_the_shard_reports_is_what_the_sender_hears() {

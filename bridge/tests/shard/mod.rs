@@ -14,11 +14,11 @@ use holdfast_bridge::{Bridge, BridgeConfig, BridgeHandle};
 use holdfast_store::{Bounds, MemoryStore, Store, clock};
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::link::{
-    Hello, Interest, InterestKind, LINK_VERSION, Outcome, Report, Settled, Target, ToBridge, ToGateway,
-    Uplink, next_record,
+    Deliver, Hello, Interest, InterestKind, LINK_VERSION, Outcome, Report, Settled, Target, ToBridge,
+    ToGateway, Uplink, next_record,
 };
 use holdfast_wire::message::Message;
-use holdfast_wire::mqtt::{PacketId, QoS};
+use holdfast_wire::mqtt::{PacketId, PublishProperties, QoS};
 use holdfast_wire::session_record::{Cursor, SubscriptionRecord};
 use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
@@ -205,6 +205,18 @@ impl Heard {
     }
 }
 
+/// A delivery with all that its device sees of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    pub(crate) number: u64,
+    pub(crate) topic: String,
+    pub(crate) payload: String,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) expires_at_ms: u64,
+    pub(crate) content_type: Option<String>,
+}
+
 /// The shard's end of a link.
 pub(crate) struct Shard {
     pub(crate) owner: Owner,
@@ -292,6 +304,24 @@ impl Shard {
             other => panic!("{other:?}"),
         })
         .unwrap_or(Heard::Closed)
+    }
+
+    /// The next record, a delivery.
+    pub(crate) fn hear_delivery(&mut self) -> Delivered {
+        let delivered = self.read_record(|record| {
+            let ToGateway::Deliver(Deliver { delivery, message, .. }) = record else { panic!("{record:?}") };
+            let properties = PublishProperties::decode_block(message.properties).unwrap();
+            Delivered {
+                number: delivery,
+                topic: message.topic.into(),
+                payload: text(message.payload),
+                qos: message.qos,
+                retain: message.retain,
+                expires_at_ms: message.expires_at_ms,
+                content_type: properties.content_type.map(str::to_owned),
+            }
+        });
+        delivered.expect("the link stands")
     }
 
     /// Hears settlements until every sequence up to `last` is settled, all with 0.

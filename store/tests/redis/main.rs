@@ -19,7 +19,9 @@ mod redis_forms;
 mod redis_server;
 mod sentinel;
 mod sharing;
+mod telling;
 mod tls;
+mod warnings;
 #[path = "../contract/world.rs"]
 #[allow(dead_code, reason = "the contract suite uses all of it")]
 mod world;

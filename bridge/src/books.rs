@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use holdfast_wire::ids::Owner;
 use holdfast_wire::link::Event;
+use holdfast_wire::store::ExpiredSession;
 
 use crate::push::Receipt;
 
@@ -22,7 +23,9 @@ pub(crate) trait ReceiptBook: Send + Sync {
     fn note(&self, receipt: &Receipt<'_>);
 }
 
-/// Takes down which connections begin and end.
+/// Takes down which connections begin and end, and which sessions expire.
 pub(crate) trait EventBook: Send + Sync {
     fn note(&self, shard: Owner, event: &Event<'_>);
+
+    fn note_expired(&self, session: &ExpiredSession);
 }

@@ -1,9 +1,10 @@
-//! The book of events: which connections began and ended. Best effort; frames never wait for it.
+//! The book of events: which connections began and ended, and which sessions expired. Best effort; frames never wait for it.
 
 use std::sync::Arc;
 
-use holdfast_wire::ids::Owner;
+use holdfast_wire::ids::{Epoch, Owner};
 use holdfast_wire::link::{Event, EventKind};
+use holdfast_wire::store::ExpiredSession;
 use serde::Serialize;
 
 use super::book::{Book, LineCounters};
@@ -41,8 +42,10 @@ struct Line<'a> {
     event: &'static str,
     client_id: &'a str,
     epoch: u64,
-    node: String,
-    shard: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<u16>,
     /// ms of Unix time.
     at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,20 +61,26 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(shard: Owner, event: &Event<'a>) -> Self {
-        let mut line = Self {
-            event: "taken_over",
-            client_id: event.client,
-            epoch: event.epoch.0,
-            node: shard.node.to_string(),
-            shard: shard.shard.0,
-            at: event.at_ms,
+    fn new(event: &'static str, client_id: &'a str, epoch: Epoch, at: u64) -> Self {
+        Self {
+            event,
+            client_id,
+            epoch: epoch.0,
+            node: None,
+            shard: None,
+            at,
             protocol: None,
             session_present: None,
             session_expiry_s: None,
             reason: None,
             session_ended: None,
-        };
+        }
+    }
+
+    fn of(shard: Owner, event: &Event<'a>) -> Self {
+        let mut line = Self::new("taken_over", event.client, event.epoch, event.at_ms);
+        line.node = Some(shard.node.to_string());
+        line.shard = Some(shard.shard.0);
         match event.kind {
             EventKind::Connected { protocol, session_present, session_expiry_s } => {
                 line.event = "connected";
@@ -88,12 +97,38 @@ impl<'a> Line<'a> {
         }
         line
     }
+
+    /// One that nobody had connected.
+    fn of_expired(session: &'a ExpiredSession) -> Self {
+        Self::new("expired", &session.client, session.epoch, session.at_ms)
+    }
+
+    fn write(&self) -> Vec<u8> {
+        // Texts and numbers alone: there is nothing that could not be written.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
 }
 
 impl EventBook for Book {
     fn note(&self, shard: Owner, event: &Event<'_>) {
-        // Texts and numbers alone: there is nothing that could not be written.
-        let line = serde_json::to_vec(&Line::of(shard, event)).unwrap_or_default();
-        Self::note(self, event.client, &line);
+        Self::note(self, event.client, &Line::of(shard, event).write());
+    }
+
+    fn note_expired(&self, session: &ExpiredSession) {
+        Self::note(self, &session.client, &Line::of_expired(session).write());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::ids::ClientId;
+
+    use super::*;
+
+    #[test]
+    fn a_session_that_expired_has_no_node() {
+        let session = ExpiredSession { client: ClientId::new("d"), epoch: Epoch(7), at_ms: 12 };
+        let line = String::from_utf8(Line::of_expired(&session).write()).unwrap();
+        assert_eq!(line, r#"{"event":"expired","client_id":"d","epoch":7,"at":12}"#);
     }
 }

@@ -4,8 +4,10 @@
 //! cannot undo, then takes its sessions from it one by one. Everything may be done twice and stop anywhere: what is left undone the store
 //! names again.
 //!
-//! Start with [`keep_reaping`]; `suspects` says who is dead, `wills` brings the last words of their clients on their way.
+//! Start with [`keep_reaping`]; `suspects` says who is dead, `wills` brings the last words of their clients on their way. `expired` tells of sessions whose clients
+//! did not come back at all, which one bridge does as well.
 
+mod expired;
 mod suspects;
 mod wills;
 
@@ -42,7 +44,8 @@ pub(crate) async fn keep_reaping(core: Arc<Core>) {
     let (leads, led) = watch::channel(false);
     tokio::select! {
         () = keep_looking(&core, &leads) => {}
-        () = wills::keep_publishing(&core, led) => {}
+        () = wills::keep_publishing(&core, led.clone()) => {}
+        () = expired::keep_telling(&core, led) => {}
         _ = draining.wait_for(|draining| *draining) => {}
     }
 }

@@ -1,19 +1,21 @@
 //! Wills of sessions whose owner died, on the way that all frames take: into the sink, into streams, to those who listen.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_wire::ids::{Epoch, NodeId};
+use holdfast_wire::ids::{ClientId, Epoch, NodeId};
 use holdfast_wire::message::SharedMessage;
-use holdfast_wire::store::{DueWill, Reply, Request, StoreError};
+use holdfast_wire::store::{DueWill, Reply, Request};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::core::{Core, now_ms};
-use crate::fanout::publish;
+use crate::fanout::Publication;
 use crate::log::LogRecord;
 use crate::metrics as names;
 use crate::sink::Verdict;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask};
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_temporary};
 
 /// How often the store is asked for wills that have fallen due.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -24,15 +26,51 @@ const WILLS_MAX: u32 = 256;
 pub(super) async fn keep_publishing(core: &Arc<Core>, leads: watch::Receiver<bool>) {
     let mut rounds = tokio::time::interval(ASK_EVERY);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut stored = Stored::default();
     loop {
         rounds.tick().await;
-        while *leads.borrow() && publish_due(core).await {}
+        if !*leads.borrow() {
+            // They are given to whoever leads now.
+            stored = Stored::default();
+        }
+        while *leads.borrow() && publish_due(core, &mut stored).await {}
+    }
+}
+
+/// Wills that the sink has and that are on their way to streams and listeners, at most [`WILLS_MAX`].
+#[derive(Default)]
+struct Stored {
+    telling: JoinSet<(ClientId, u64)>,
+    names: HashSet<(ClientId, u64)>,
+}
+
+impl Stored {
+    fn forget_told(&mut self) {
+        while let Some(told) = self.telling.try_join_next() {
+            if let Ok(name) = told {
+                self.names.remove(&name);
+            }
+        }
+    }
+
+    fn add(&mut self, core: &Arc<Core>, due: DueWill, message: SharedMessage) {
+        let (core, name) = (Arc::clone(core), (due.client.clone(), due.number));
+        self.names.insert(name.clone());
+        self.telling.spawn(async move {
+            tell(&core, due, message).await;
+            name
+        });
     }
 }
 
 /// Publishes some; whether there may be more.
-async fn publish_due(core: &Arc<Core>) -> bool {
-    let wills = match ask(&*core.store, Request::DueWills { wills_max: WILLS_MAX }).await {
+async fn publish_due(core: &Arc<Core>, stored: &mut Stored) -> bool {
+    stored.forget_told();
+    let wills_max = WILLS_MAX.saturating_sub(stored.names.len() as u32);
+    if wills_max == 0 {
+        return false;
+    }
+    let given = match ask(&*core.store, Request::DueWills { wills_max }).await {
         Ok(Reply::Wills(wills)) => wills,
         Ok(_) => return false,
         Err(error) => {
@@ -40,17 +78,21 @@ async fn publish_due(core: &Arc<Core>) -> bool {
             return false;
         }
     };
+    let may_be_more = given.len() == wills_max as usize;
+    let mut wills = given;
+    // One that is not heard by all after a while is given again; it is still on its way.
+    wills.retain(|due| !stored.names.contains(&(due.client.clone(), due.number)));
     let now_ms = now_ms();
     let messages: Vec<_> =
         wills.iter().map(|due| SharedMessage::new(&due.will.published(due.number, now_ms))).collect();
-    let stored = store(core, &wills, &messages).await;
-    for ((due, message), stored) in wills.iter().zip(&messages).zip(stored) {
+    let done = store(core, &wills, &messages).await;
+    for ((due, message), done) in wills.into_iter().zip(messages).zip(done) {
         // What the sink could not store now, the store gives again later.
-        if stored {
-            tell(core, due, message).await;
+        if done {
+            stored.add(core, due, message);
         }
     }
-    wills.len() == WILLS_MAX as usize
+    may_be_more
 }
 
 /// Stores what the topic map wants stored; says of each whether the sink is done with it.
@@ -104,30 +146,25 @@ async fn store(core: &Core, wills: &[DueWill], messages: &[SharedMessage]) -> Ve
     done
 }
 
-/// Brings one that is stored to streams and listeners, and strikes it out. It waits for the store as long as that takes: let go now, it would be stored
-/// again.
-async fn tell(core: &Arc<Core>, due: &DueWill, message: &SharedMessage) {
+/// Brings one that is stored to streams and listeners, to each once, and strikes it out. It waits for the store, and for room in it, as long as that takes:
+/// let go now, it would be stored again.
+async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage) {
+    let mut publication = Publication::new(message);
     let mut retry_after = RETRY_MIN;
-    loop {
-        match published(core, due, message).await {
-            Ok(()) => return metrics::counter!(names::REAPED_WILLS).increment(1),
-            Err(StoreError::Unavailable(_)) => {
+    let heard = loop {
+        match publication.publish(core).await {
+            Err(error) if is_temporary(&error) => {
                 tokio::time::sleep(retry_after).await;
                 retry_after = (retry_after * 2).min(RETRY_MAX);
             }
-            Err(error) => {
-                return tracing::warn!(client = %due.client, %error, "a will is stored, but not heard by all");
-            }
+            heard => break heard,
         }
-    }
-}
-
-async fn published(core: &Arc<Core>, due: &DueWill, message: &SharedMessage) -> Result<(), StoreError> {
-    let heard = match publish(core, message).await {
-        Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
-        heard => heard.map(drop),
     };
-    // Where the store has no room it will have none for the next attempt either.
-    ask(&*core.store, Request::WillPublished { client: due.client.clone(), number: due.number }).await?;
-    heard
+    let DueWill { client, number, .. } = due;
+    let struck_out =
+        ask_until_taken(&*core.store, Request::WillPublished { client: client.clone(), number }).await;
+    match heard.map(drop).and(struck_out.map(drop)) {
+        Ok(()) => metrics::counter!(names::REAPED_WILLS).increment(1),
+        Err(error) => tracing::warn!(%client, %error, "a will is stored, but not heard by all"),
+    }
 }

@@ -1,6 +1,7 @@
 //! The Kafka sink against a real Kafka, which `e2e/services/kafka.sh` starts.
 
 mod copies;
+mod expiry;
 mod outage;
 mod pushes;
 mod refusals;

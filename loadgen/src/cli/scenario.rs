@@ -86,7 +86,7 @@ struct KafkaArgs {
     /// Setting of librdkafka for the reader; may be repeated
     #[arg(long = "kafka-setting", value_name = "KEY=VALUE", value_parser = parse_setting)]
     settings: Vec<(String, String)>,
-    /// Seconds to wait for acknowledged frames that still stand in a spool, counted from the last that came
+    /// Seconds to wait for acknowledged frames that still stand in a spool, counted from the last that came; at least five
     #[arg(long = "kafka-wait", value_name = "S", default_value_t = 30.0)]
     patience_s: f64,
 }

@@ -29,7 +29,7 @@ pub(super) enum Next {
 }
 
 impl Ending {
-    /// `patience` counts from the last record, with what is missing; nothing comes for `quiet` before it is over.
+    /// Before it is over nothing comes for `quiet`. `patience` with what is missing counts from the last record too, and is never shorter.
     pub(super) fn new(
         partitions: impl IntoIterator<Item = i32>,
         patience: Duration,
@@ -37,7 +37,7 @@ impl Ending {
         now: Instant,
     ) -> Self {
         let at_end = partitions.into_iter().map(|partition| (partition, false)).collect();
-        Self { at_end, quiet: quiet.min(patience), patience, last_record: now }
+        Self { at_end, quiet, patience: patience.max(quiet), last_record: now }
     }
 
     pub(super) fn handle_record(&mut self, partition: i32, now: Instant) {
@@ -121,11 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_no_patience_does_not_wait_for_quiet_either() {
+    fn whoever_has_no_patience_waits_for_quiet_all_the_same() {
         let start = Instant::now();
         let mut ending = Ending::new([0], Duration::ZERO, 5 * S, start);
         ending.handle_end(0);
-        assert_eq!(ending.poll_next(start, || true), Next::Ask);
-        assert!(!ending.is_patient(start));
+        assert_eq!(ending.poll_next(start + 4 * S, || true), Next::Read);
+        assert_eq!(ending.poll_next(start + 5 * S, || true), Next::Ask);
+        // Brokers that do not answer then are given as long again.
+        assert!(ending.is_patient(start + 9 * S) && !ending.is_patient(start + 10 * S));
     }
 }

@@ -35,7 +35,7 @@ pub struct KafkaSource {
     /// Further settings of librdkafka, for TLS and SASL.
     pub settings: Vec<(String, String)>,
     /// How long to wait for acknowledged frames that are not there yet (a spool that still drains), and for brokers that do not answer, counted
-    /// from the last record that came.
+    /// from the last record that came; at least five seconds.
     pub patience: Duration,
 }
 
@@ -68,8 +68,7 @@ pub enum KafkaReadError {
     },
 }
 
-/// Hands every record of the topic to `result`, and those that come until nothing came for five seconds (or for the patience, if that is less);
-/// returns how many there were. Blocks.
+/// Hands every record of the topic to `result`, and those that come until nothing came for five seconds; returns how many there were. Blocks.
 pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, KafkaReadError> {
     let consumer = consumer(source)?;
     let partitions = assign_all(source, &consumer)?;

@@ -36,7 +36,7 @@ impl Engine {
             && self.connections.len() == 0
             && self.shared.uplinks.unsettled() == 0
             && self.shared.unclaimed.is_empty()
-            && self.shared.opener_wills.is_empty()
+            && self.shared.wills.is_empty()
             && self.shared.closes_again.is_empty()
             && self.shared.asked.is_empty()
     }

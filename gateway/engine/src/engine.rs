@@ -224,7 +224,7 @@ impl Engine {
             self.save(id, now);
         }
         self.close_again(now);
-        self.shared.strike_out_due(now);
+        self.shared.go_on_with_wills(now);
         self.write_back(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
@@ -280,7 +280,7 @@ impl Engine {
             .unsaved
             .front()
             .map(|(since_ms, _)| since_ms + self.shared.config.limits.save_interval_ms);
-        let wills = self.shared.opener_wills.next_ms();
+        let wills = self.shared.wills.next_ms();
         let closes = self.shared.closes_again.keys().next().map(|(due_ms, _)| *due_ms);
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
@@ -358,13 +358,13 @@ impl Engine {
         now: Now,
     ) {
         let Self { connections, shared, .. } = self;
-        let Shared { uplinks, outbox, stats, opener_wills, .. } = shared;
+        let Shared { uplinks, outbox, stats, .. } = shared;
         let mut refused = Vec::new();
         let mut held_back = Vec::new();
         let mut spoken = Vec::new();
         uplinks.settle(link, settled, |frame| {
-            if frame.kind == Kind::Will {
-                spoken.extend(opener_wills.settled(frame.connection));
+            if matches!(frame.kind, Kind::Will | Kind::OwedWill) {
+                spoken.push((frame.connection, frame.kind));
             }
             let Some(connection) = connections.find_mut(frame.connection) else { return };
             let Some(session) = connection.session_mut() else { return };
@@ -377,8 +377,8 @@ impl Engine {
                 held_back.push(frame.connection);
             }
         });
-        for (client, number) in spoken {
-            self.shared.strike_out(client, number);
+        for will in spoken {
+            self.shared.handle_spoken(will);
         }
         for (id, reason) in refused {
             if reason == CloseReason::Fenced {

@@ -15,7 +15,6 @@ mod engine;
 mod events;
 mod input;
 mod limits;
-mod opener_wills;
 mod outbox;
 mod output;
 mod ownership;
@@ -29,6 +28,7 @@ mod timers;
 mod topics;
 mod uplink;
 mod will;
+mod wills;
 
 pub use connection::close::{CloseReason, Level};
 pub use engine::Engine;

@@ -21,14 +21,13 @@ use crate::connection::{Connection, acknowledge, deliver};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LeaseWord, Now};
-use crate::opener_wills::OpenerWills;
 use crate::output::{Action, RequestId};
 use crate::requests::{Asked, Closing};
 use crate::session::Session;
 use crate::session::subscription::Subscription;
 use crate::shared::Shared;
 use crate::topics::interest::Waiter;
-use crate::will::NOBODY;
+use crate::wills::Wills;
 
 /// Sessions are written back in steps this far apart, in ms.
 const STEP_MS: u64 = 50;
@@ -45,6 +44,9 @@ const OPENED_BEFORE_MS: u64 = 20_000;
 const INTERRUPTED_MS: u64 = 600_000;
 /// Sessions that the store is asked about after it has been away.
 const PROBES: usize = 16;
+
+/// Stands where a connection would that is gone.
+const GONE: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX };
 
 /// What is in doubt, and what is on its way back to the store.
 #[derive(Debug, Default)]
@@ -229,7 +231,7 @@ impl Engine {
             will: will.clone(),
             session: SessionRecord::default(),
         };
-        self.shared.ask(Asked::Restore(NOBODY), request);
+        self.shared.ask(Asked::Restore(GONE), request);
         self.shared.ownership.walk.unanswered += 1;
         self.shared
             .ask_to_close(Closing { expiry_s: 0, is_brought_back: true, ..closing }, Progress::default());
@@ -468,7 +470,7 @@ impl Engine {
         shared.closes_again.clear();
         shared.unclaimed.clear();
         shared.handovers.clear();
-        shared.opener_wills = OpenerWills::default();
+        shared.wills = Wills::default();
         shared.uplinks.forget_outputs();
     }
 }

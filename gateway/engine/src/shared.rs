@@ -9,7 +9,6 @@ use rustc_hash::FxBuildHasher;
 
 use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
-use crate::opener_wills::OpenerWills;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
 use crate::ownership::Ownership;
@@ -21,6 +20,7 @@ use crate::timers::Timers;
 use crate::topics::interest::Interests;
 use crate::topics::subscribers::Subscriptions;
 use crate::uplink::Uplinks;
+use crate::wills::Wills;
 
 /// Everything but the connections themselves.
 #[derive(Debug)]
@@ -46,8 +46,8 @@ pub(crate) struct Shared {
     pub(crate) reads: u32,
     /// Sessions that are to read their streams again.
     pub(crate) rereading: Rereading,
-    /// Wills that fell due because a session was opened here, on their way.
-    pub(crate) opener_wills: OpenerWills,
+    /// Wills on their way.
+    pub(crate) wills: Wills,
     /// Connections with more to send than one turn allows. At most once each for every time they were held back.
     pub(crate) behind: Vec<ConnectionId>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
@@ -89,7 +89,7 @@ impl Shared {
             retained_asked: BTreeMap::new(),
             reads: 0,
             rereading: Rereading::default(),
-            opener_wills: OpenerWills::default(),
+            wills: Wills::default(),
             behind: Vec::new(),
             unsaved: VecDeque::new(),
             takeovers: BTreeMap::new(),

@@ -84,7 +84,8 @@ impl Engine {
         }
     }
 
-    /// Waits a moment for what the former owner knows, if there is a session or a will to know something of.
+    /// Waits a moment for what the former owner knows, if there is a session or a will to know something of: its own, or that of an earlier connection here
+    /// which ended while it waited.
     pub(crate) fn await_handover(
         &mut self,
         id: ConnectionId,
@@ -94,7 +95,7 @@ impl Engine {
     ) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let Phase::Opening(opening) = &mut connection.phase else { return };
-        if opened.session.is_none() && opened.will.is_none() {
+        if opened.session.is_none() && opened.will.is_none() && inherited.is_none() {
             return self.establish(id, opened, now);
         }
         let key = (opening.session.client.clone(), id);
@@ -223,14 +224,14 @@ impl Engine {
         let is_awaited = match opened.former.filter(|former| *former != self.shared.owner) {
             Some(former) => {
                 unclaimed.inherited = None;
-                self.shared.say_takeover(&key.0, opened.epoch, former)
+                let is_told = self.shared.say_takeover(&key.0, opened.epoch, former);
+                is_told && (opened.session.is_some() || opened.will.is_some())
             }
             None => {
                 unclaimed.inherited = unclaimed.inherited.or(self.adopt(&key.0, &mut opened, now));
                 unclaimed.inherited.is_some()
             }
         };
-        let is_awaited = is_awaited && (opened.session.is_some() || opened.will.is_some());
         unclaimed.is_told = !is_awaited;
         if !is_awaited {
             self.shared.publish_owed(key.1, &mut opened, now);

@@ -2,7 +2,7 @@
 //!
 //! One without a delay is published here as its connection ends; one with a delay goes to the store with the session
 //! ([`Request::Close`](holdfast_wire::store::Request::Close)) and is published by a bridge unless its client comes back before. Who has lost a session to
-//! another owner publishes nothing: that is the new owner's business (`opener_wills`), or the reaper's.
+//! another owner publishes nothing: that is the new owner's business, or the reaper's. What waits for a will on its way is in `wills`.
 
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::message::{Message, SharedMessage};
@@ -35,12 +35,16 @@ pub(crate) fn from_connect(will: &mqtt::Will<'_>, client: &str, now: Now) -> Wil
     }
 }
 
-/// Stands where a frame's connection would: nobody is owed an answer.
-pub(crate) const NOBODY: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX };
-
-/// Sends a will the way of all frames, under the epoch of the connection that left it. It passes the window's bound, and waits as an orphan where there is no
-/// link: the connection that could be held back is gone.
-pub(crate) fn publish(shared: &mut Shared, owed: ConnectionId, will: &WillRecord, number: u64, now: Now) {
+/// Sends a will the way of all frames, under the epoch of the connection that left it, on behalf of the one that is there or was last. It passes the window's
+/// bound, and waits as an orphan where there is no link: who could be held back is gone, or has yet to say its first word.
+pub(crate) fn publish(
+    shared: &mut Shared,
+    id: ConnectionId,
+    kind: Kind,
+    will: &WillRecord,
+    number: u64,
+    now: Now,
+) {
     let frame = Frame {
         epoch: Epoch(number),
         packet_id: None,
@@ -51,10 +55,10 @@ pub(crate) fn publish(shared: &mut Shared, owed: ConnectionId, will: &WillRecord
     };
     match shared.uplinks.choose(frame.message.publisher) {
         Some(link) => {
-            let offered: Result<(), _> = shared.uplinks.offer(link, owed, Kind::Will, true, &frame);
+            let offered: Result<(), _> = shared.uplinks.offer(link, id, kind, true, &frame);
             debug_assert!(offered.is_ok(), "a forced frame is always taken");
         }
-        None => shared.uplinks.orphan(owed, Kind::Will, &frame),
+        None => shared.uplinks.orphan(id, kind, &frame),
     }
     shared.stats.wills += 1;
 }

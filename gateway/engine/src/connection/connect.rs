@@ -153,6 +153,7 @@ impl Engine {
             self.shared.stats.takeovers += 1;
             self.end_taken_over(former, clean_start, now);
         }
+        self.shared.close_before_opening(&client);
         let request = Request::Open {
             client: client.clone(),
             owner: self.shared.owner,

@@ -16,7 +16,6 @@ use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::takeover::Left;
-use crate::will;
 
 /// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, and lose its will, if it comes back
 /// elsewhere at that very moment.
@@ -139,10 +138,13 @@ impl Engine {
             Leaving::Saved => {
                 // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it.
                 let is_due = |will: &mut &WillRecord| will.delay_s.min(session.expiry_s) == 0 && !is_doubted;
-                if let Some(will) = will.take_if(is_due) {
-                    will::publish(&mut self.shared, will::NOBODY, will, epoch.0, now);
+                match will.take_if(is_due) {
+                    None => self.close_session(client, epoch, session.expiry_s, progress, will.cloned()),
+                    Some(will) => {
+                        let closing = self.leave_session(client, epoch, session.expiry_s, &progress, None);
+                        self.shared.publish_and_close(id, will, closing, progress, now);
+                    }
                 }
-                self.close_session(client, epoch, session.expiry_s, progress, will.cloned());
             }
             // The store will not take it any more, so its new owner has to ask.
             Leaving::HandedOver if reason == CloseReason::Fenced && (is_kept || will.is_some()) => {
@@ -163,13 +165,24 @@ impl Engine {
         progress: Progress,
         will: Option<WillRecord>,
     ) {
+        let closing = self.leave_session(client, epoch, expiry_s, &progress, will);
+        self.shared.ask_to_close(closing, progress);
+    }
+
+    /// Until the store knows that a session has ended, a new owner may have to ask.
+    fn leave_session(
+        &mut self,
+        client: ClientId,
+        epoch: Epoch,
+        expiry_s: u32,
+        progress: &Progress,
+        will: Option<WillRecord>,
+    ) -> Closing {
         if expiry_s > 0 || will.is_some() {
-            // Until the store knows it, a new owner may have to ask.
             let left = Left { progress: (expiry_s > 0).then(|| progress.clone()), owes_will: will.is_some() };
             self.remember(client.clone(), epoch, left);
         }
-        let closing = Closing { client, epoch, expiry_s, will, failures: 0, is_brought_back: false };
-        self.shared.ask_to_close(closing, progress);
+        Closing { client, epoch, expiry_s, will, failures: 0, is_brought_back: false }
     }
 
     /// The store could not take it: a session that it believes connected would never expire.

@@ -20,7 +20,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const SPAN_FACTOR: usize = 4;
 
 /// What a frame is owed once it is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Nothing.
     QoS0,
@@ -28,8 +28,10 @@ pub(crate) enum Kind {
     QoS1,
     /// PUBREC.
     QoS2,
-    /// Nothing, but it must not be lost.
+    /// The end of its session: the will of the connection, which is gone.
     Will,
+    /// That the store need not keep it: the will of an earlier connection of the same client.
+    OwedWill,
 }
 
 /// One frame on its way.

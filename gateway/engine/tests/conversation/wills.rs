@@ -6,6 +6,7 @@ use holdfast_wire::store::{Request, WillRecord};
 
 use crate::packets::{connect, connect_311, resume, will};
 use crate::stage::Shard;
+use crate::takeover::taken_over;
 
 fn with_will(client_id: &str) -> Connect<'_> {
     Connect { will: Some(will("gone", "alas")), ..connect(client_id) }
@@ -100,10 +101,54 @@ fn a_delayed_will_is_the_stores_business() {
     shard.clock_advances_ms(20_000);
     shard.bridge(0).hears_nothing();
     assert_eq!(shard.stats().wills, 0);
-    // One without a delay is not.
-    shard.connects(&Connect { will: Some(will("gone", "d")), ..resume("d") }).vanishes();
+}
+
+#[test]
+fn a_session_is_closed_once_its_will_is_settled() {
+    let shard = Shard::new();
+    shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") }).vanishes();
+    shard.store_was_asked();
+    shard.bridge(0).hears_uplink("gone", "c");
+    shard.clock_advances_ms(1_999);
+    assert_eq!(shard.store_was_asked(), [], "should this gateway die, the store has the will");
+    shard.bridge(0).settles(1..=1);
+    assert_eq!(will_left_to_the_store(&shard, "c"), None);
+    // A sink that takes nothing does not keep sessions open.
+    shard.connects(&Connect { will: Some(will("gone", "d")), ..connect("d") }).vanishes();
+    shard.store_was_asked();
+    shard.clock_advances_ms(2_000);
     assert_eq!(will_left_to_the_store(&shard, "d"), None);
-    shard.bridge(0).hears_uplink("gone", "d");
+    shard.bridge(0).settles(2..=2);
+    assert_eq!(shard.store_was_asked(), []);
+}
+
+#[test]
+fn a_client_that_is_back_here_finds_its_session_closed() {
+    let shard = Shard::new();
+    shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") }).vanishes();
+    shard.bridge(0).hears_uplink("gone", "c");
+    shard.store_was_asked();
+    shard.connects(&resume("c"));
+    let asked = shard.store_was_asked();
+    assert!(
+        matches!(&asked[..], [Request::Close { will: None, .. }, Request::Open { .. }, ..]),
+        "the store was asked {asked:?}"
+    );
+    shard.bridge(0).settles(1..=1);
+    assert_eq!(shard.store_was_asked(), []);
+}
+
+#[test]
+fn a_client_that_is_back_elsewhere_waits_behind_its_will() {
+    let shard = Shard::new();
+    shard.connects(&Connect { will: Some(will("gone", "c")), ..resume("c") }).vanishes();
+    let elsewhere = shard.opened_elsewhere("c", 3_600);
+    shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
+    shard.bridge(0).hears_uplink("gone", "c");
+    assert!(!shard.bridge(0).hears_will_is_owed());
+    shard.bridge(0).settles(1..=1);
+    shard.clock_advances_ms(100_000);
+    assert_eq!(shard.stored_epoch("c"), elsewhere.epoch);
 }
 
 #[test]
@@ -124,6 +169,7 @@ fn a_session_that_ends_with_its_connection_has_nothing_to_delay_its_will_for() {
     let shard = Shard::new();
     shard.connects(&Connect { will: Some(delayed(60)), ..connect("d") }).vanishes();
     shard.bridge(0).hears_uplink("gone", "alas");
+    shard.bridge(0).settles(1..=1);
     assert_eq!(will_left_to_the_store(&shard, "d"), None);
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use holdfast_wire::mqtt::QoS;
 
 use crate::device::{Noticed, sequence};
+use crate::herald::Herald;
 use crate::world::World;
 
 impl World {
@@ -74,7 +75,9 @@ impl World {
         let is_exact = !self.faults.bridge_dies && !self.faults.links_flap && !self.has_forgotten;
         let is_timely = is_exact && !self.faults.store_fails;
         let now_ms = self.now_ms();
-        for stored in &self.bridge.sink[self.sink_seen..] {
+        for at in self.sink_seen..self.bridge.sink.len() {
+            let stored = self.bridge.sink[at].clone();
+            self.hear_of_herald(&stored.client, &stored.payload, is_timely);
             let Some(word) = self.last_words.get_mut(&stored.client) else { continue };
             let client = &stored.client;
             word.published += 1;
@@ -94,6 +97,10 @@ impl World {
     /// A will that was owed to the world and has not been published.
     pub(crate) fn unspoken(&self) -> Option<String> {
         let is_exact = !self.faults.bridge_dies && !self.faults.links_flap && !self.has_forgotten;
+        let herald = self.heralds.iter().find_map(Herald::unspoken);
+        if let Some(unspoken) = herald.filter(|_| is_exact && !self.faults.store_fails) {
+            return Some(unspoken);
+        }
         let mut words = self.last_words.iter();
         let (client, word) = words.find(|(_, word)| {
             let is_owed = word.died_ms.is_some() && !word.may_be_lost && !word.is_cancelled;

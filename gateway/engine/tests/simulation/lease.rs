@@ -24,6 +24,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    /// It was renewed before the node admits anyone.
+    pub(crate) fn renewed() -> Self {
+        Self { was_renewed: true, ..Self::default() }
+    }
+
     /// Time has passed while the process ran.
     pub(crate) fn pass(&mut self, now_ms: u64) {
         if now_ms >= self.next_ms {

@@ -19,6 +19,7 @@ impl World {
         self.tell(|| format!("node {shard} pauses for {ms} ms"));
         self.shards[shard].paused_until_ms = Some(self.now_ms() + ms);
         self.note_closing(shard);
+        self.excuse_heralds(shard, false);
         self.note(&[8, shard as u64, ms]);
     }
 
@@ -78,6 +79,8 @@ impl World {
     fn goes_on(&mut self, shard: usize) {
         let now = self.now_at(shard);
         if std::mem::take(&mut self.shards[shard].missed_link_loss) {
+            // What a bridge that came since has said over the lost link is lost too.
+            self.bridge.forget_shard(shard);
             self.shards[shard].unlink(now);
             self.drain(shard);
         }
@@ -171,6 +174,9 @@ impl World {
         let Ok(id) = self.shards[shard].engine.handle_accept(Listener::Mqtt, now) else { return false };
         let mut bytes = greeting(&client, delay_s, persistent, is_second_life);
         self.shards[shard].engine.handle_bytes(id, &mut bytes, now);
+        if let Some(word) = self.last_words.get_mut(&client).filter(|_| is_second_life) {
+            word.opened_by = Some(shard);
+        }
         self.mortals.push(Mortal { client, shard, id, connected: false, is_second_life });
         self.drain(shard);
         true
@@ -256,7 +262,9 @@ impl World {
     /// Wills that a node may have published of sessions which the store still believes connected.
     fn note_closing(&mut self, shard: usize) {
         for (client, word) in &mut self.last_words {
-            word.may_be_doubled |= self.shards[shard].is_closing(client);
+            // Published, perhaps, and not told to the store.
+            let is_in_hand = word.held_by == Some(shard) || word.opened_by == Some(shard);
+            word.may_be_doubled |= is_in_hand || self.shards[shard].is_closing(client);
         }
     }
 }

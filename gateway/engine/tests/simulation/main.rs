@@ -15,6 +15,7 @@
 
 mod bridge;
 mod device;
+mod herald;
 mod hostile;
 mod invariants;
 mod lease;
@@ -49,6 +50,7 @@ const EVERYTHING: Faults = Faults {
     nodes_pause: true,
     clocks_jump: true,
     reaps: true,
+    heralds: true,
 };
 
 fn play(seed: u64, faults: Faults) -> u64 {
@@ -148,11 +150,25 @@ fn nodes_pause_for_longer_than_their_lease_and_wills_are_published_once() {
 }
 
 #[test]
+fn nobody_is_gone_after_it_has_come_back() {
+    seeds().for_each(|seed| {
+        play_steps(seed, Faults { heralds: true, ..Faults::default() }, 3 * STEPS);
+    });
+}
+
+#[test]
 fn nodes_die_and_are_reaped() {
     seeds().for_each(|seed| {
         play(
             seed,
-            Faults { cuts: true, nodes_die: true, nodes_pause: true, reaps: true, ..Faults::default() },
+            Faults {
+                cuts: true,
+                nodes_die: true,
+                nodes_pause: true,
+                reaps: true,
+                heralds: true,
+                ..Faults::default()
+            },
         );
     });
 }

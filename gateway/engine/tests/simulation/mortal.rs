@@ -27,6 +27,8 @@ pub(crate) struct LastWord {
     pub(crate) delay_ms: u64,
     /// The gateway knows that the connection is lost, and is to publish the will: this shard.
     pub(crate) held_by: Option<usize>,
+    /// It came back by this shard, which publishes the will if it falls due by that.
+    pub(crate) opened_by: Option<usize>,
     /// It came back within the delay.
     pub(crate) is_cancelled: bool,
     /// The gateway that held it died, so it may be lost; or its client came back late ...

@@ -50,7 +50,7 @@ impl Shard {
             questions: VecDeque::new(),
             from_bridge: VecDeque::new(),
             link_up: false,
-            lease: Lease::default(),
+            lease: Lease::renewed(),
             paused_until_ms: None,
             clock_ahead_ms: 0,
             missed_link_loss: false,

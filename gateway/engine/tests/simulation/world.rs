@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_engine::{CloseReason, ConnectionId, EngineConfig, Limits, Listener, Now, SocketEnd};
 use holdfast_wire::ids::{NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
+use holdfast_wire::store::{Reply, Request};
 
 use crate::bridge::Bridge;
 use crate::device::Device;
+use crate::herald::{HERALDS, Herald};
 use crate::hostile::{HOSTILE, Hostile};
+use crate::lease::LEASE_MS;
 use crate::mortal::{LastWord, Mortal};
 use crate::random::Random;
 use crate::reaper::Reaper;
@@ -40,8 +43,12 @@ pub(crate) struct Faults {
     pub(crate) clocks_jump: bool,
     /// A bridge reaps dead nodes, and clients with wills come and go. Time passes faster.
     pub(crate) reaps: bool,
+    /// Clients whose will says that they are gone come back at once, and say that they are here.
+    pub(crate) heralds: bool,
 }
 
+/// The pace of time where nothing hurries it, in ms.
+const LEISURELY_MS: usize = 4;
 /// How often devices ping.
 const PING_MS: u64 = 1_000;
 pub(crate) const SHARDS: usize = 3;
@@ -65,6 +72,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<AtomicU64>,
     pub(crate) store: Store,
     pub(crate) reaper: Reaper,
+    pub(crate) heralds: Vec<Herald>,
     pub(crate) mortals: Vec<Mortal>,
     /// Those that have vanished, as far as their gateway has not noticed: client, shard and connection.
     pub(crate) unnoticed: Vec<(String, usize, ConnectionId)>,
@@ -88,8 +96,8 @@ pub(crate) struct World {
     pub(crate) has_flapped: bool,
     /// The store has lost writes.
     pub(crate) has_forgotten: bool,
-    /// Time passes fast, so that leases run out within a play.
-    hurries: bool,
+    /// How far time goes at most in one step, in ms. Fast, so that leases run out within a play, or slow, so that nobody is waited for too long.
+    pace_ms: usize,
     pub(crate) tells: bool,
 }
 
@@ -103,6 +111,7 @@ impl World {
             clock,
             store,
             reaper: Reaper::default(),
+            heralds: (0..HERALDS).map(Herald::new).collect(),
             mortals: Vec::new(),
             unnoticed: Vec::new(),
             born: 0,
@@ -120,7 +129,7 @@ impl World {
             has_died: false,
             has_flapped: false,
             has_forgotten: false,
-            hurries: faults.reaps,
+            pace_ms: if faults.reaps { 100 } else { LEISURELY_MS },
             tells: std::env::var_os("SIM_TELL").is_some(),
         };
         for _ in 0..SHARDS {
@@ -154,6 +163,8 @@ impl World {
             EngineConfig { limits, events: true, ..EngineConfig::default() },
             self.random.next(),
         );
+        let lease = self.store.ask(Request::RenewLease { node: owner.node, for_ms: LEASE_MS });
+        assert_eq!(lease, Ok(Reply::Renewed { known: false }));
         if self.bridge.up {
             shard.link(self.bridge.id, self.now());
         }
@@ -185,6 +196,7 @@ impl World {
             2 if self.faults.store_forgets && self.random.one_in(20) => self.store_forgets(),
             2 if self.faults.clocks_jump && self.random.one_in(5) => self.a_clock_jumps(),
             13..=16 if self.faults.reaps => self.live_and_die(true),
+            17..=19 if self.faults.heralds => self.come_and_go(),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
             8..=12 if self.faults.hostile => self.be_hostile(),
@@ -202,7 +214,7 @@ impl World {
             50..=64 => self.read_bridge(),
             65..=74 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
             75..=84 => self.answer_store(),
-            93..=94 if self.faults.reaps => self.reap(),
+            93..=94 if self.faults.reaps || self.faults.heralds => self.reap(),
             85..=94 => self.move_down(),
             _ => self.let_time_pass(),
         }
@@ -222,7 +234,8 @@ impl World {
             }
         }
         self.faults.store_fails = false;
-        self.hurries = false;
+        self.pace_ms = LEISURELY_MS;
+        self.dismiss_heralds();
         while !self.mortals.is_empty() {
             self.live_and_die(false);
         }
@@ -463,7 +476,7 @@ impl World {
     }
 
     fn let_time_pass(&mut self) {
-        let ms = 1 + self.random.below(if self.hurries { 100 } else { 4 }) as u64;
+        let ms = 1 + self.random.below(self.pace_ms) as u64;
         let before = self.clock.fetch_add(ms, Ordering::Relaxed);
         let now = self.now();
         if before / PING_MS != now.monotonic_ms / PING_MS {
@@ -573,6 +586,7 @@ impl World {
             }
         }
         self.lose_mortals(dead);
+        self.excuse_heralds(dead, true);
         self.hostile.retain(|hostile| hostile.shard != dead);
         self.bridge.forget_shard(dead);
         self.shards[dead] = self.new_shard();
@@ -587,6 +601,7 @@ impl World {
             let effects = self.shards[shard].drain(now);
             for (id, bytes) in effects.sent {
                 self.greet_mortal(shard, id, &bytes);
+                self.greet_herald(shard, id, &bytes);
                 let Some(number) = self.device_at(shard, id) else { continue };
                 self.trace.write(&bytes);
                 let Some(socket) = &mut self.devices[number].socket else { continue };
@@ -608,6 +623,7 @@ impl World {
                 }
                 self.hostile.retain(|hostile| (hostile.shard, hostile.id) != (shard, id));
                 self.close_mortal(shard, id);
+                self.close_herald(shard, id);
             }
             for id in &effects.resumed {
                 if let Some(number) = self.device_at(shard, *id) {

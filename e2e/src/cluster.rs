@@ -27,6 +27,7 @@ pub struct ClusterSetup {
     behind_proxies: bool,
     devices_behind_proxies: bool,
     by_name: bool,
+    any_services: bool,
     bridge_settings: Vec<(String, String)>,
     gateway_settings: Vec<(String, String)>,
 }
@@ -118,6 +119,7 @@ impl Default for ClusterSetup {
             behind_proxies: false,
             devices_behind_proxies: false,
             by_name: false,
+            any_services: false,
             bridge_settings: Vec::new(),
             gateway_settings: Vec::new(),
         }
@@ -160,6 +162,13 @@ impl ClusterSetup {
         Self { replication: Some(replicas), ..self }
     }
 
+    /// The Kafka and the Redis that `KAFKA_BROKERS` and `REDIS_URL` name, where they name some: for tests that neither kill nor stop them, have names
+    /// that nobody else has, and count nothing of others. Not behind proxies.
+    #[must_use]
+    pub fn any_services(self) -> Self {
+        Self { any_services: true, ..self }
+    }
+
     /// Proxies in all ways between processes.
     #[must_use]
     pub fn behind_proxies(self) -> Self {
@@ -197,7 +206,7 @@ impl ClusterSetup {
     /// # Panics
     /// When something does not come up, with what it said.
     pub fn start(self) -> Cluster {
-        let redis = Redis::start_as(self.redis);
+        let redis = if self.any_services { Redis::any() } else { Redis::start_as(self.redis) };
         let (kafka, mut ways) = if self.behind_proxies {
             let proxies: Vec<_> = (0..self.brokers).map(|_| Proxy::open()).collect();
             let addresses: Vec<_> = proxies.iter().map(Proxy::address).collect();
@@ -214,6 +223,8 @@ impl ClusterSetup {
                 bridge_store: store(),
             };
             (kafka, Some(ways))
+        } else if self.any_services && self.brokers == 1 {
+            (Kafka::any(), None)
         } else {
             (Kafka::start(self.brokers), None)
         };

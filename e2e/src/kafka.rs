@@ -1,7 +1,9 @@
 //! A real Kafka for one test: started on free ports and an empty directory, killed, stopped and continued, started again with what it
-//! had stored. Its processes end with the value, and with the test process if that is killed.
+//! had stored. Its processes end with the value, and with the test process if that is killed. A test that needs no power over it takes what
+//! `KAFKA_BROKERS` names, if it names some.
 
 use std::collections::HashMap;
+use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,10 @@ use crate::wait::{PATIENCE, until_true};
 #[derive(Debug)]
 pub struct Kafka {
     folder: TempDir,
-    brokers: Vec<SocketAddr>,
+    /// As bootstrap servers are named.
+    brokers: String,
+    /// Brokers of our own.
+    count: usize,
     sasl: Vec<SocketAddr>,
     behind: Vec<SocketAddr>,
 }
@@ -32,6 +37,15 @@ impl Kafka {
         Self::start_with(&["--brokers", &brokers.to_string()])
     }
 
+    /// The brokers that `KAFKA_BROKERS` in the environment names (`HOST:PORT,…`), or one of our own. Nobody may kill or stop it, or expect to be alone there.
+    ///
+    /// # Panics
+    /// When one is started and does not come up.
+    pub fn any() -> Self {
+        let Ok(brokers) = env::var("KAFKA_BROKERS") else { return Self::start(1) };
+        Self { folder: folder(), brokers, count: 0, sasl: Vec::new(), behind: Vec::new() }
+    }
+
     /// Starts as many brokers as there are proxies; [`Kafka::behind`] is where those must lead.
     ///
     /// # Panics
@@ -42,15 +56,15 @@ impl Kafka {
     }
 
     fn start_with(options: &[&str]) -> Self {
-        let folder =
-            TempDir::with_prefix("holdfast-kafka-").expect("the system's temporary folder is writable");
+        let folder = folder();
         let addresses = start_brokers(folder.path(), options);
         let of = |name: &str| -> Vec<SocketAddr> {
             let list = addresses.get(name).map(String::as_str).unwrap_or_default();
             list.split_terminator(',').map(|address| address.parse().expect("an address")).collect()
         };
         Self {
-            brokers: of("KAFKA_BROKERS"),
+            brokers: list(&of("KAFKA_BROKERS")),
+            count: of("KAFKA_BROKERS").len(),
             sasl: of("KAFKA_SASL_BROKERS"),
             behind: of("KAFKA_BEHIND"),
             folder,
@@ -59,7 +73,7 @@ impl Kafka {
 
     /// `HOST:PORT,…`
     pub fn brokers(&self) -> String {
-        list(&self.brokers)
+        self.brokers.clone()
     }
 
     /// The listeners that want SASL/PLAIN, user `holdfast`, password `holdfast`.
@@ -108,8 +122,9 @@ impl Kafka {
     /// Starts every broker again that does not run, and waits until they answer.
     ///
     /// # Panics
-    /// When they do not come up.
+    /// When they do not come up, or are not ours.
     pub fn restart(&self) {
+        assert!(self.count > 0, "nobody but its owner starts {}", self.brokers);
         start_brokers(self.folder.path(), &[]);
     }
 
@@ -132,13 +147,13 @@ impl Kafka {
 impl Drop for Kafka {
     fn drop(&mut self) {
         // Nothing of it is needed any more, so nobody waits for an orderly end.
-        for broker in (0..self.brokers.len()).filter(|broker| self.runs(*broker)) {
+        for broker in (0..self.count).filter(|broker| self.runs(*broker)) {
             if let Some(pid) = self.pid_of(broker).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
         if thread::panicking() {
-            for broker in 0..self.brokers.len() {
+            for broker in 0..self.count {
                 let log = fs::read_to_string(self.folder_of(broker).join("log")).unwrap_or_default();
                 let lines: Vec<_> = log.lines().rev().take(20).collect();
                 eprintln!("--- the end of what broker {broker} said ---");
@@ -146,6 +161,10 @@ impl Drop for Kafka {
             }
         }
     }
+}
+
+fn folder() -> TempDir {
+    TempDir::with_prefix("holdfast-kafka-").expect("the system's temporary folder is writable")
 }
 
 fn list(addresses: &[SocketAddr]) -> String {

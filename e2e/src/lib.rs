@@ -30,7 +30,7 @@ pub use gateway::{Gateway, Ready, Setup, StartFailure};
 pub use http::{Response, request};
 pub use kafka::Kafka;
 pub use names::Names;
-pub use process::{Finished, find_binary, resident_bytes, run};
+pub use process::{Finished, find_binary, resident_bytes, run, unique};
 pub use proxy::{Proxy, Weather};
 pub use redis::{Redis, RedisForm};
 pub use role::{Role, RoleFailure, RoleSetup};

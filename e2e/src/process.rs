@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -57,6 +58,12 @@ pub fn run(arguments: &[&str], within: Duration) -> Finished {
         text
     };
     Finished { status, stdout: text(&mut stdout), stderr: text(&mut stderr) }
+}
+
+/// `name` with something behind it that no other test has, for a service that several share.
+pub fn unique(name: &str) -> String {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}-{}", std::process::id(), TAKEN.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A child that does not outlive this value.

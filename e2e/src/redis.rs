@@ -1,7 +1,8 @@
 //! A real Redis for one test, in each of its forms: one server, a primary with sentinels, or a cluster. Started on free ports and empty
 //! directories, killed, stopped and continued, started again with what it had stored. Its processes end with the value, and with the test
-//! process if that is killed.
+//! process if that is killed. A test that needs no power over it takes what `REDIS_URL` names, if it names one.
 
+use std::env;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -43,8 +44,19 @@ pub struct Redis {
 
 #[derive(Debug)]
 enum Servers {
-    One { address: SocketAddr, arguments: Vec<String>, child: Killed },
-    Several { form: RedisForm, url: String },
+    One {
+        address: SocketAddr,
+        arguments: Vec<String>,
+        child: Killed,
+    },
+    Several {
+        form: RedisForm,
+        url: String,
+    },
+    /// Of somebody else.
+    Foreign {
+        url: String,
+    },
 }
 
 impl Redis {
@@ -68,6 +80,17 @@ impl Redis {
         Self { servers: Servers::One { address, arguments, child }, folder }
     }
 
+    /// The one that `REDIS_URL` in the environment names, or one of our own. Nobody may kill, stop or ask it, or expect to be alone there.
+    ///
+    /// # Panics
+    /// When one is started and does not come up.
+    pub fn any() -> Self {
+        match env::var("REDIS_URL") {
+            Ok(url) => Self { servers: Servers::Foreign { url }, folder: folder() },
+            Err(_) => Self::start(),
+        }
+    }
+
     /// In one of its forms, through `services/redis.sh`.
     ///
     /// # Panics
@@ -86,9 +109,11 @@ impl Redis {
     /// # Panics
     /// When there are several.
     pub fn address(&self) -> SocketAddr {
-        match self.servers {
-            Servers::One { address, .. } => address,
-            Servers::Several { form, .. } => panic!("{form:?} is more than one server"),
+        match &self.servers {
+            Servers::One { address, .. } => *address,
+            Servers::Several { url, .. } | Servers::Foreign { url } => {
+                panic!("{url} is not one server of ours")
+            }
         }
     }
 
@@ -96,7 +121,7 @@ impl Redis {
     pub fn url(&self) -> String {
         match &self.servers {
             Servers::One { address, .. } => format!("redis://{address}"),
-            Servers::Several { url, .. } => url.clone(),
+            Servers::Several { url, .. } | Servers::Foreign { url } => url.clone(),
         }
     }
 
@@ -140,9 +165,9 @@ impl Redis {
     /// When that does not come to be, or there is nobody to take its place.
     pub fn await_successor(&self) {
         let wanted = match self.servers {
-            Servers::One { .. } => panic!("one server has no successor"),
             Servers::Several { form: RedisForm::Cluster, .. } => 3,
             Servers::Several { .. } => 1,
+            _ => panic!("one server has no successor"),
         };
         until_true("a replica to be promoted", SUCCESSION, || self.primaries().len() == wanted);
     }
@@ -151,7 +176,7 @@ impl Redis {
     pub fn pause(&self) {
         match &self.servers {
             Servers::One { child, .. } => send(child.0.id(), Signal::STOP),
-            Servers::Several { .. } => {
+            _ => {
                 for pid in self.primaries().iter().filter_map(Server::pid) {
                     send(pid, Signal::STOP);
                 }
@@ -163,7 +188,7 @@ impl Redis {
     pub fn resume(&self) {
         match &self.servers {
             Servers::One { child, .. } => send(child.0.id(), Signal::CONT),
-            Servers::Several { .. } => {
+            _ => {
                 for pid in self.all().iter().filter_map(Server::pid) {
                     send(pid, Signal::CONT);
                 }
@@ -189,6 +214,7 @@ impl Redis {
                 *child = Killed(start_one(self.folder.path(), *address, arguments));
             }
             Servers::Several { form, .. } => drop(start_several(self.folder.path(), *form)),
+            Servers::Foreign { url } => panic!("nobody but its owner starts {url}"),
         }
     }
 
@@ -213,7 +239,7 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        if matches!(self.servers, Servers::One { .. }) {
+        if !matches!(self.servers, Servers::Several { .. }) {
             return;
         }
         // Nothing of it is needed any more, so nobody waits for an orderly end. Sentinels come first: none of them promotes anyone.

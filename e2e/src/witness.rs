@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::packet::{self, Version, kind};
-use crate::{Client, wait};
+use crate::{Client, unique, wait};
 
 /// What a round trip may take on a machine that is busy with the test itself. A gateway that is wedged by a peer takes
 /// much longer.
@@ -32,15 +32,16 @@ impl Witness {
     /// # Panics
     /// When it cannot connect.
     pub fn start(mqtt: SocketAddr) -> Self {
-        let mut client = Client::open(mqtt, Version::V311, "witness");
-        assert_eq!(client.subscribe("witness/self", 1), 1);
-        round_trip(&mut client, 1);
+        let topic = unique("witness");
+        let mut client = Client::open(mqtt, Version::V311, &topic);
+        assert_eq!(client.subscribe(&topic, 1), 1);
+        round_trip(&mut client, &topic, 1);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut testimony = Testimony { round_trips: 0, slowest: Duration::ZERO };
             while !stopped.load(Ordering::Relaxed) {
-                let took = round_trip(&mut client, (testimony.round_trips % 60_000) as u16 + 1);
+                let took = round_trip(&mut client, &topic, (testimony.round_trips % 60_000) as u16 + 1);
                 testimony.slowest = testimony.slowest.max(took);
                 testimony.round_trips += 1;
                 wait::pause(Duration::from_millis(2));
@@ -70,9 +71,9 @@ impl Drop for Witness {
 }
 
 /// PUBLISH out, PUBACK and the delivery in, in whichever order, PUBACK out.
-fn round_trip(client: &mut Client, id: u16) -> Duration {
+fn round_trip(client: &mut Client, topic: &str, id: u16) -> Duration {
     let started = Instant::now();
-    client.send(&packet::publish(Version::V311, 1, "witness/self", id, b"still here"));
+    client.send(&packet::publish(Version::V311, 1, topic, id, b"still here"));
     let (mut acknowledged, mut delivered) = (false, false);
     while !(acknowledged && delivered) {
         let packet = client.receive();

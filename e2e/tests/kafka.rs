@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use holdfast_e2e::packet::{Version, kind, publish};
 use holdfast_e2e::wait::until_true;
-use holdfast_e2e::{Client, ClusterSetup, End, Kafka, Redis, RoleFailure, RoleSetup, wait::PATIENCE};
+use holdfast_e2e::{Client, ClusterSetup, End, Kafka, Redis, RoleFailure, RoleSetup, unique, wait::PATIENCE};
 
 /// A bridge of this Redis and this Kafka.
 fn bridge(redis: &Redis, brokers: &str) -> RoleSetup {
@@ -29,7 +29,7 @@ fn assert_names(line: &str, what: &[&str]) {
 
 #[test]
 fn a_broker_that_is_not_there_is_named() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -38,7 +38,7 @@ fn a_broker_that_is_not_there_is_named() {
 
 #[test]
 fn a_broker_that_accepts_and_says_nothing_is_named() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     assert_names(&refused(bridge(&redis, &address)), &[&address]);
@@ -46,8 +46,8 @@ fn a_broker_that_accepts_and_says_nothing_is_named() {
 
 #[test]
 fn a_missing_topic_and_wrong_credentials_and_settings_of_ours_are_named() {
-    let redis = Redis::start();
-    let kafka = Kafka::start(1);
+    // Its own Kafka, since the topic is missing there and a listener wants a password.
+    let (redis, kafka) = (Redis::any(), Kafka::start(1));
     assert_names(&refused(bridge(&redis, &kafka.brokers())), &["holdfast.frames", "kafka.create_topics"]);
 
     let stranger = |password: &str| {
@@ -71,10 +71,11 @@ fn a_missing_topic_and_wrong_credentials_and_settings_of_ours_are_named() {
 fn a_frame_that_kafka_will_never_take_is_refused_and_holds_nobody_back() {
     // Kafka takes 1 MiB by default.
     let large = vec![b'x'; 1_500_000];
-    let cluster = ClusterSetup::new().set_gateways("mqtt.maximum_packet_size", 4 << 20).start();
+    let setup = ClusterSetup::new().any_services();
+    let cluster = setup.set_gateways("mqtt.maximum_packet_size", 4 << 20).start();
     let mqtt = cluster.gateways[0].address("mqtt");
 
-    let mut modern = Client::open(mqtt, Version::V5, "modern");
+    let mut modern = Client::open(mqtt, Version::V5, &unique("modern"));
     modern.send(&publish(Version::V5, 1, "large", 1, &large));
     modern.send(&publish(Version::V5, 1, "small", 2, b"small"));
     let (first, second) = (modern.receive_kind(kind::PUBACK), modern.receive_kind(kind::PUBACK));
@@ -83,11 +84,11 @@ fn a_frame_that_kafka_will_never_take_is_refused_and_holds_nobody_back() {
     assert_eq!((second.id(), second.reason()), (2, 0));
 
     // MQTT 3.1.1 has no way to refuse but the end of the connection.
-    let mut old = Client::open(mqtt, Version::V311, "old");
+    let mut old = Client::open(mqtt, Version::V311, &unique("old"));
     old.send(&publish(Version::V311, 1, "large", 1, &large));
     assert_eq!(old.poll(PATIENCE).unwrap_err(), End::Closed);
 
-    let mut another = Client::open(mqtt, Version::V311, "another");
+    let mut another = Client::open(mqtt, Version::V311, &unique("another"));
     another.send(&publish(Version::V311, 1, "small", 1, b"small"));
     assert_eq!(another.receive_kind(kind::PUBACK).id(), 1);
     until_true("the bridge to be ready all the while", PATIENCE, || {

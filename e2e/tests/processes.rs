@@ -1,6 +1,6 @@
 //! Gateways and bridges as processes of their own, with a real Redis between them: what a frame, a device and a stranger meet there.
 //!
-//! Frames rest in the bridges' logs, which tell more cheaply than Kafka what a bridge had when it died; `kafka.rs` and `chaos` have Kafka.
+//! Nobody here harms Redis, so `REDIS_URL` may name one. Frames rest in the bridges' logs, which tell more cheaply than Kafka what a bridge had when it died; `kafka.rs` and `chaos` have Kafka.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish};
 use holdfast_e2e::wait::{PATIENCE, until_true};
-use holdfast_e2e::{Client, Proxy, Redis, Role, RoleSetup, Weather, Witness, log, request, run};
+use holdfast_e2e::{Client, Proxy, Redis, Role, RoleSetup, Weather, Witness, log, request, run, unique};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -36,15 +36,17 @@ fn frames(bridge: &Role) -> Vec<(String, Vec<u8>, bool)> {
 
 /// Publishes numbers with QoS 1, and takes acknowledgements as they come.
 struct Publisher {
+    client_id: String,
     client: Client,
     sent: u16,
     acknowledged: u16,
 }
 
 impl Publisher {
-    fn connect(gateway: &Role, client_id: &str) -> Self {
-        let client = Client::open(gateway.address("mqtt"), Version::V5, client_id);
-        Self { client, sent: 0, acknowledged: 0 }
+    fn connect(gateway: &Role) -> Self {
+        let client_id = unique("device");
+        let client = Client::open(gateway.address("mqtt"), Version::V5, &client_id);
+        Self { client_id, client, sent: 0, acknowledged: 0 }
     }
 
     fn publish(&mut self) {
@@ -75,13 +77,13 @@ fn push(bridge: &Role, body: &Value) -> Value {
 
 #[test]
 fn a_frame_is_in_the_log_of_the_bridge_when_it_is_acknowledged() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridge = bridge(&redis).start();
     let gateway = gateway(&redis, &[bridge.address("link")]).start();
-    let mut publisher = Publisher::connect(&gateway, "device");
+    let mut publisher = Publisher::connect(&gateway);
     publisher.publish();
     publisher.await_all();
-    assert_eq!(frames(&bridge), [("device".to_owned(), b"1".to_vec(), false)]);
+    assert_eq!(frames(&bridge), [(publisher.client_id, b"1".to_vec(), false)]);
     until_true("both to be ready", PATIENCE, || {
         (gateway.readiness(), bridge.readiness()) == (Some(200), Some(200))
     });
@@ -89,10 +91,10 @@ fn a_frame_is_in_the_log_of_the_bridge_when_it_is_acknowledged() {
 
 #[test]
 fn a_bridge_that_is_killed_costs_no_acknowledged_frame_and_no_connection() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let mut bridge = bridge(&redis).start();
     let gateway = gateway(&redis, &[bridge.address("link")]).start();
-    let mut publisher = Publisher::connect(&gateway, "device");
+    let mut publisher = Publisher::connect(&gateway);
     for round in 1..=3 {
         for _ in 0..10 {
             publisher.publish();
@@ -122,7 +124,7 @@ fn a_bridge_that_is_killed_costs_no_acknowledged_frame_and_no_connection() {
 
 #[test]
 fn a_gateway_that_finds_no_bridge_admits_nobody_and_says_so_until_one_is_there() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let mut bridge = bridge(&redis).start();
     let mut gateway = gateway(&redis, &[bridge.address("link")]).start();
     // Once more without a bridge, on the addresses that are known now.
@@ -146,7 +148,7 @@ fn a_gateway_that_finds_no_bridge_admits_nobody_and_says_so_until_one_is_there()
             let _ = until_over.recv();
         });
         gateway.restart();
-        let mut publisher = Publisher::connect(&gateway, "device");
+        let mut publisher = Publisher::connect(&gateway);
         publisher.publish();
         publisher.await_all();
         drop(over);
@@ -155,10 +157,10 @@ fn a_gateway_that_finds_no_bridge_admits_nobody_and_says_so_until_one_is_there()
 
 #[test]
 fn a_gateway_that_loses_its_only_bridge_keeps_its_devices_and_reads_them_again_later() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let mut bridge = bridge(&redis).start();
     let gateway = gateway(&redis, &[bridge.address("link")]).start();
-    let mut publisher = Publisher::connect(&gateway, "device");
+    let mut publisher = Publisher::connect(&gateway);
     bridge.kill();
     until_true("the gateway to notice", PATIENCE, || gateway.readiness() == Some(503));
     until_true("the metric", PATIENCE, || gateway.metrics().sum("holdfast_links_up", &[]) == 0);
@@ -171,19 +173,20 @@ fn a_gateway_that_loses_its_only_bridge_keeps_its_devices_and_reads_them_again_l
 
 #[test]
 fn a_device_that_comes_back_on_the_other_gateway_resumes_there_and_a_push_finds_it() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridges = [bridge(&redis).start(), bridge(&redis).start()];
     let links = bridges.each_ref().map(|bridge| bridge.address("link"));
     let gateways = [gateway(&redis, &links).start(), gateway(&redis, &links).start()];
-    let connect = Connect::new(Version::V5, "device").persistent();
+    let id = unique("device");
+    let connect = Connect::new(Version::V5, &id).persistent();
     let (mut device, answer) = Client::connect(gateways[0].address("mqtt"), &connect);
     assert!(!answer.session_present());
-    assert_eq!(device.subscribe("devices/device/push", 1), 1);
+    assert_eq!(device.subscribe(&format!("devices/{id}/push"), 1), 1);
     device.leave();
 
     // Away: it is kept, whichever bridge is asked.
     for bridge in &bridges {
-        let answer = push(bridge, &json!({"device": "device", "payload": "while away"}));
+        let answer = push(bridge, &json!({"device": id, "payload": "while away"}));
         assert_eq!(answer["outcome"], "queued", "{answer}");
     }
     let (mut device, answer) = Client::connect(gateways[1].address("mqtt"), &connect);
@@ -197,7 +200,7 @@ fn a_device_that_comes_back_on_the_other_gateway_resumes_there_and_a_push_finds_
     // There: it is delivered, whichever bridge is asked.
     for bridge in &bridges {
         let answer = thread::scope(|scope| {
-            let pushing = scope.spawn(|| push(bridge, &json!({"device": "device", "payload": "live"})));
+            let pushing = scope.spawn(|| push(bridge, &json!({"device": id, "payload": "live"})));
             let heard = device.receive_publish();
             device.send(&acknowledge(kind::PUBACK, heard.id));
             pushing.join().expect("an answer")
@@ -206,21 +209,21 @@ fn a_device_that_comes_back_on_the_other_gateway_resumes_there_and_a_push_finds_
     }
 
     // What one gateway's device publishes, the other's hears.
-    assert_eq!(device.subscribe("news/#", 1), 1);
-    let mut publisher = Client::open(gateways[0].address("mqtt"), Version::V5, "publisher");
-    publisher.send(&publish(Version::V5, 1, "news/today", 1, b"all's well"));
+    let news = unique("news");
+    assert_eq!(device.subscribe(&format!("{news}/#"), 1), 1);
+    let mut publisher = Client::open(gateways[0].address("mqtt"), Version::V5, &unique("publisher"));
+    publisher.send(&publish(Version::V5, 1, &format!("{news}/today"), 1, b"all's well"));
     assert_eq!(device.receive_publish().payload, b"all's well");
 }
 
 #[test]
 fn a_bridge_that_leaves_hands_its_devices_over_in_order() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let mut bridges = [bridge(&redis).start(), bridge(&redis).start()];
     let links = bridges.each_ref().map(|bridge| bridge.address("link"));
     let gateway = gateway(&redis, &links).start();
     until_true("links to both", PATIENCE, || gateway.metrics().sum("holdfast_links_up", &[]) == 4);
-    let mut publishers: Vec<_> =
-        (0..8).map(|number| Publisher::connect(&gateway, &format!("device-{number}"))).collect();
+    let mut publishers: Vec<_> = (0..8).map(|_| Publisher::connect(&gateway)).collect();
     let some = |publishers: &mut Vec<Publisher>| {
         for publisher in publishers.iter_mut() {
             (0..10).for_each(|_| publisher.publish());
@@ -252,14 +255,14 @@ fn a_bridge_that_leaves_hands_its_devices_over_in_order() {
 
 #[test]
 fn a_bridge_that_joins_is_found_by_the_name_it_shares() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridge = bridge(&redis).start();
     let port = bridge.address("link").port();
     let gateway = gateway(&redis, &[])
         .argument("--bridge", format!("localhost:{port}"))
         .set("link.resolve_every_s", 1)
         .start();
-    let mut publisher = Publisher::connect(&gateway, "device");
+    let mut publisher = Publisher::connect(&gateway);
     publisher.publish();
     publisher.await_all();
     assert_eq!(frames(&bridge).len(), 1);
@@ -267,11 +270,11 @@ fn a_bridge_that_joins_is_found_by_the_name_it_shares() {
 
 #[test]
 fn a_link_that_swallows_everything_is_given_up_and_what_it_swallowed_sent_again() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridge = bridge(&redis).start();
     let proxy = Proxy::to(bridge.address("link"));
     let gateway = gateway(&redis, &[proxy.address()]).start();
-    let mut publisher = Publisher::connect(&gateway, "device");
+    let mut publisher = Publisher::connect(&gateway);
     proxy.set(Weather::BlackHole);
     publisher.publish();
     let begun = Instant::now();
@@ -285,7 +288,7 @@ fn a_link_that_swallows_everything_is_given_up_and_what_it_swallowed_sent_again(
 #[test]
 fn a_wrong_secret_is_one_clear_line_at_both_ends_and_patience() {
     const WHY: &str = "link secret differs: set the same link.secret";
-    let redis = Redis::start();
+    let redis = Redis::any();
     let mut bridge = bridge(&redis).environment("HOLDFAST_LINK_SECRET", "right").start();
     let folder = TempDir::new().unwrap();
     let secret = folder.path().join("secret");
@@ -318,7 +321,7 @@ fn a_wrong_secret_is_one_clear_line_at_both_ends_and_patience() {
 
 #[test]
 fn strangers_at_the_link_are_cut_and_nobody_else_notices() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridge = bridge(&redis).start();
     let gateway = gateway(&redis, &[bridge.address("link")]).start();
     let witness = Witness::start(gateway.address("mqtt"));
@@ -431,7 +434,7 @@ fn a_bridge_beyond_this_machine_needs_a_secret() {
 
 #[test]
 fn sighup_gives_a_running_gateway_other_limits() {
-    let redis = Redis::start();
+    let redis = Redis::any();
     let bridge = bridge(&redis).start();
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("holdfast.toml");
@@ -439,11 +442,11 @@ fn sighup_gives_a_running_gateway_other_limits() {
     let gateway = gateway(&redis, &[bridge.address("link")]).argument("--config", file.display()).start();
     let receive_maximum = || {
         let (_client, answer) =
-            Client::connect(gateway.address("mqtt"), &Connect::new(Version::V5, "device"));
+            Client::connect(gateway.address("mqtt"), &Connect::new(Version::V5, &unique("device")));
         let properties = answer.connack_properties();
         properties.into_iter().find(|(id, _)| *id == 0x21).map(|(_, value)| value)
     };
-    let mut stays = Client::open(gateway.address("mqtt"), Version::V5, "stays");
+    let mut stays = Client::open(gateway.address("mqtt"), Version::V5, &unique("stays"));
     assert_eq!(receive_maximum(), Some(vec![0, 7]));
     fs::write(&file, "[mqtt]\nreceive_maximum = 0\n").unwrap();
     gateway.reload();

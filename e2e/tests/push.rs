@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_e2e::packet::{Connect, Version, acknowledge, kind};
 use holdfast_e2e::wait::{PATIENCE, until_true};
-use holdfast_e2e::{Client, Gateway, Response};
+use holdfast_e2e::{Client, Gateway, Response, Setup};
 use serde_json::{Value, json};
 
 fn push(gateway: &Gateway, body: &Value) -> Response {
@@ -71,6 +71,35 @@ fn a_push_may_name_the_topic_that_its_device_listens_to() {
         client.send(&acknowledge(kind::PUBACK, heard.id));
     });
     assert_outcome(&response, "delivered", None);
+}
+
+/// As long as a client id can be, with all that names of keys, addresses and topics are made of.
+#[test]
+fn a_device_with_the_longest_of_names_is_found_pushed_to_and_disconnected() {
+    let gateway = Setup::new().set("limits.client_id_bytes_max", 65_535).start();
+    let name = "ü/{} ".repeat(10_922) + "end";
+    assert_eq!(name.len(), 65_535);
+    let connect = Connect::new(Version::V5, &name).persistent();
+    let (mut client, _) = Client::connect(gateway.mqtt(), &connect);
+    assert_eq!(client.subscribe("commands", 1), 1);
+    let ask = |body: &Value| gateway.http("POST", "/v1/devices", &[], body.to_string().as_bytes());
+    let found = ask(&json!({"find": name}));
+    assert_eq!((found.status, &found.json()["connected"]), (200, &json!(true)));
+    let body = json!({"device": name, "topic": "commands", "payload": "go"});
+    let (response, ()) = push_while(&gateway, &body, || {
+        let heard = client.receive_publish();
+        assert_eq!((&*heard.topic, &*heard.payload), ("commands", &b"go"[..]));
+        client.send(&acknowledge(kind::PUBACK, heard.id));
+    });
+    assert_outcome(&response, "delivered", None);
+    assert_eq!(ask(&json!({"disconnect": name})).status, 204);
+    assert_eq!(client.receive_kind(kind::DISCONNECT).reason(), 0x98);
+    until_true("it to be away", PATIENCE, || ask(&json!({"find": name})).json()["connected"] == false);
+    assert_outcome(&push(&gateway, &body), "queued", None);
+    assert_eq!(ask(&json!({"find": name})).json()["pending"], 1);
+    let (mut client, answer) = Client::connect(gateway.mqtt(), &connect);
+    assert!(answer.session_present());
+    assert_eq!(client.receive_publish().payload, b"go");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! `with-cluster [--gateways N] [--bridges N] [--brokers 1|3] -- COMMAND…`: runs a command beside gateways and bridges of its own, with a real
-//! Kafka and Redis.
+//! Kafka and Redis: those of `KAFKA_BROKERS` and `REDIS_URL`, or of its own.
 //!
 //! The command finds the addresses in `E2E_MQTT`, `E2E_WS`, `E2E_ADMIN` (of the first gateway), `E2E_PUSH` (of the first bridge),
 //! `E2E_KAFKA` and `E2E_REDIS`; this program ends with the command's exit code.
@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use holdfast_e2e::ClusterSetup;
 
 fn main() -> ExitCode {
-    let mut setup = ClusterSetup::new();
+    let mut setup = ClusterSetup::new().any_services();
     let mut arguments = env::args().skip(1);
     loop {
         let option = arguments.next();

@@ -135,7 +135,7 @@ fn pushes_by_record_reach_a_device_a_topic_and_a_group_and_each_leaves_its_recei
     away.ping();
 
     // Every record of those above has one receipt, though all were read by one group.
-    assert_eq!(receipts.await_records(10, |_| true).len(), 10);
+    assert_eq!(receipts.await_records(11, |_| true).len(), 11);
 }
 
 #[test]

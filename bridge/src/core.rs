@@ -43,7 +43,7 @@ pub(crate) struct Core {
     interests: RwLock<InterestTable>,
     /// Whether the interest table holds anything; spares frames the lock where nobody listens.
     any_interest: AtomicBool,
-    last_message_id: AtomicU64,
+    next_message_id: AtomicU64,
     next_link: AtomicU64,
     /// Each link's task holds a clone of the sender; the receiver ends when the last one has.
     pub(crate) links_open: Mutex<Option<mpsc::Sender<()>>>,
@@ -73,7 +73,7 @@ impl Core {
             dedupe: Mutex::new(Dedupe::new(config.dedupe, random())),
             interests: RwLock::default(),
             any_interest: AtomicBool::new(false),
-            last_message_id: AtomicU64::new(0),
+            next_message_id: AtomicU64::new(random()),
             next_link: AtomicU64::new(1),
             links_open: Mutex::new(Some(links_open)),
             config,
@@ -102,16 +102,13 @@ impl Core {
         self.any_interest.store(!interests.is_empty(), Ordering::Release);
     }
 
-    /// Unique in this bridge and ordered by time: ms of Unix time above 20 bits of counter. More than a million in one ms borrow from
-    /// the next; a clock that is set back does not matter.
-    pub(crate) fn next_message_id(&self, now_ms: u64) -> u64 {
-        let at_least = now_ms << 20;
-        let update = |last: u64| Some((last + 1).max(at_least));
-        // The update never declines, so both arms hold the former value.
-        let last = match self.last_message_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update) {
-            Ok(last) | Err(last) => last,
-        };
-        (last + 1).max(at_least)
+    /// No other message has it, of this bridge or of another, now or before: each bridge counts from a random place of its own at each start, so two of them
+    /// that number a million million messages each have one in common with a chance of about one in ten million. Never 0.
+    pub(crate) fn next_message_id(&self) -> u64 {
+        match self.next_message_id.fetch_add(1, Ordering::Relaxed) {
+            0 => self.next_message_id(),
+            id => id,
+        }
     }
 
     pub(crate) fn next_link(&self) -> LinkId {

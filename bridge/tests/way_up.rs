@@ -2,6 +2,7 @@
 
 mod shard;
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -196,6 +197,36 @@ fn a_frame_for_persistent_sessions_is_settled_once_their_stream_has_it() {
     assert_eq!(positions[0].stream, stream);
     assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
     assert_eq!(rig.stream(stream), ["now"]);
+}
+
+/// A session takes two messages with one id for one message that stands in two streams.
+#[test]
+fn no_two_messages_have_one_id_whichever_bridge_took_them() {
+    const FRAMES: u64 = 400;
+    let first = Rig::start();
+    let second = Rig::start_with(BridgeConfig::default(), Arc::clone(&first.store));
+    first.session("reader", owner(7), &["accel/#"]);
+    let shards = [(&first, 1), (&second, 2)].map(|(rig, node)| {
+        let mut shard = rig.shard(node);
+        shard.announce(InterestKind::Filter, "accel/#", true);
+        shard
+    });
+    std::thread::scope(|scope| {
+        for mut shard in shards {
+            scope.spawn(move || {
+                for sequence in 1..=FRAMES {
+                    shard.publish(uplink(sequence, "accel/x", "1"));
+                    shard.until_settled(1);
+                }
+            });
+        }
+    });
+    let stream = StreamKey::Filter("accel/#".into());
+    let read = Request::Read { stream, after: 0, messages_max: 10_000, bytes_max: 1 << 30 };
+    let Ok(Reply::Messages { messages, .. }) = first.ask(read) else { panic!("the stream is read") };
+    assert_eq!(messages.len() as u64, 2 * FRAMES);
+    let ids: HashSet<_> = messages.iter().map(|(_, message)| message.view().id).collect();
+    assert_eq!(ids.len(), messages.len());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::mqtt::QoS;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Identity given by the bridge that accepted it, or by whoever publishes a will; 0 before that. Queues recognise a message that reaches a
-    /// session by several streams by it.
+    /// session by several streams by it, so no two messages may have the same, whichever bridges took them.
     pub id: u64,
     /// Topic name; valid, without wildcards.
     pub topic: &'a str,

@@ -157,7 +157,7 @@ impl PushRequest {
         PublishProperties { content_type: self.content_type.as_deref(), ..PublishProperties::default() }
             .encode_forwardable(&mut properties);
         SharedMessage::new(&Message {
-            id: core.next_message_id(now_ms),
+            id: core.next_message_id(),
             topic,
             qos: self.qos,
             retain: self.retain && matches!(self.target, PushTarget::Topic(_)),

@@ -223,7 +223,7 @@ impl Unsettled {
         }
         // A will brings its own, so that its copies are known.
         if message.id == 0 {
-            message.id = self.core.next_message_id(now_ms);
+            message.id = self.core.next_message_id();
         }
         if message.published_at_ms == 0 {
             message.published_at_ms = now_ms;

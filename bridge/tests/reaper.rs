@@ -2,13 +2,14 @@
 
 mod shard;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::BridgeConfig;
-use holdfast_store::{Bounds, MemoryStore, Store, clock};
+use holdfast_store::{Bounds, MemoryStore, ReplyTo, Store, clock};
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner};
+use holdfast_wire::link::InterestKind;
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError, WillRecord};
@@ -148,4 +149,93 @@ fn one_bridge_of_several_publishes_each_will_once() {
     let mut logged = all();
     logged.sort_unstable();
     assert_eq!(logged, clients);
+}
+
+/// A store in which some things go wrong.
+struct Troubled {
+    store: Arc<dyn Store>,
+    /// How often it will not say whether a will was struck out.
+    silences: AtomicU64,
+    /// It has no room for the retained message of this topic.
+    no_room_for: Mutex<Option<&'static str>>,
+}
+
+impl Troubled {
+    fn rig(silences: u64, no_room_for: Option<&'static str>) -> (Rig, Arc<Self>) {
+        let (silences, no_room_for) = (AtomicU64::new(silences), Mutex::new(no_room_for));
+        let store = Arc::new(Self { store: memory_store(), silences, no_room_for });
+        (Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as _), store)
+    }
+}
+
+impl Store for Troubled {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        match &request {
+            Request::WillPublished { .. }
+                if self
+                    .silences
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1))
+                    .is_ok() =>
+            {
+                reply(Err(StoreError::Unavailable("it does not answer".to_owned())));
+            }
+            Request::Retain { message }
+                if Some(message.view().topic) == *self.no_room_for.lock().unwrap() =>
+            {
+                reply(Err(StoreError::Full("there is no room".to_owned())));
+            }
+            _ => self.store.submit(request, reply),
+        }
+    }
+}
+
+/// What a shard hears that has subscribed to all wills, up to the payload `last`.
+fn heard_until(shard: &mut Shard, last: &str) -> Vec<String> {
+    let mut heard = Vec::new();
+    while heard.last().is_none_or(|payload| payload != last) {
+        match shard.hear() {
+            Heard::Deliver { payload, .. } => heard.push(payload),
+            Heard::Settled(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    heard
+}
+
+#[test]
+fn a_will_is_heard_once_however_often_the_store_does_not_answer() {
+    let (rig, store) = Troubled::rig(7, None);
+    let mut shard = rig.shard(2);
+    shard.announce(InterestKind::Filter, "gone/#", false);
+    let dead = owner(1);
+    renew(&rig, dead.node).unwrap();
+    for client in ["a", "b"] {
+        connect(&rig, client, dead, 3_600, Some(will(client, 0)));
+    }
+    until(&rig, shard.owner.node, || store.silences.load(Ordering::Acquire) == 0);
+    shard.publish(uplink(1, "gone/end", "end"));
+    let mut heard = heard_until(&mut shard, "end");
+    heard.sort_unstable();
+    assert_eq!(heard, ["a", "b", "end"]);
+}
+
+#[test]
+fn a_will_waits_for_room_in_the_store_and_holds_up_no_other() {
+    let (rig, store) = Troubled::rig(0, Some("gone/full"));
+    let mut shard = rig.shard(2);
+    shard.announce(InterestKind::Filter, "gone/#", false);
+    let dead = owner(1);
+    renew(&rig, dead.node).unwrap();
+    for client in ["fits", "full", "too"] {
+        connect(&rig, client, dead, 3_600, Some(will(client, 0)));
+    }
+    let retains =
+        |client: &str| retained(&rig).iter().any(|message| message.view().payload == client.as_bytes());
+    until(&rig, shard.owner.node, || retains("fits") && retains("too"));
+    assert!(!retains("full"));
+    *store.no_room_for.lock().unwrap() = None;
+    let mut heard = heard_until(&mut shard, "full");
+    heard.sort_unstable();
+    assert_eq!(heard, ["fits", "full", "too"]);
+    assert!(retains("full"));
 }

@@ -12,5 +12,5 @@ mod retained;
 
 pub(crate) use deliver::FanOut;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
-pub(crate) use publish::{Publication, Published, device_stream, publish};
+pub(crate) use publish::{Publication, Published, device_stream};
 pub(crate) use retained::{PageRead, answer_reads};

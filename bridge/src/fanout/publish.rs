@@ -114,11 +114,6 @@ impl Publication {
     }
 }
 
-/// Publishes in one try.
-pub(crate) async fn publish(core: &Arc<Core>, message: &SharedMessage) -> Result<Published, StoreError> {
-    Publication::new(message.clone()).publish(core).await
-}
-
 /// The stream of a device whose persistent session holds, with QoS > 0, a filter that matches and that none of `streams` covers.
 pub(crate) fn device_stream(
     client: &str,

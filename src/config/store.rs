@@ -34,7 +34,13 @@ pub(crate) struct StoreKeys {
     /// Clients in one group of `POST /v1/groups`, and a sixteenth of those in all groups. Full: a change that adds more is refused.
     /// Default 1,000,000.
     pub(crate) group_members_max: u32,
+    /// Replicas of a Redis that must have a change before it is answered; `?replicas=` in `url` stands above it. Too few: refused as if the store
+    /// were away. Default 0.
+    pub(crate) redis_replicas: u32,
 }
+
+/// Replicas that an answer may wait for.
+const REDIS_REPLICAS_MAX: u32 = 100;
 
 impl Default for StoreKeys {
     fn default() -> Self {
@@ -48,6 +54,7 @@ impl Default for StoreKeys {
             stream_age_s_max: stream.age_ms_max / 1_000,
             stream_when_full: DROP_OLDEST.to_owned(),
             group_members_max,
+            redis_replicas: 0,
         }
     }
 }
@@ -92,7 +99,13 @@ impl StoreKeys {
             sessions_max: within("store.sessions_max", self.sessions_max, 1..=1 << 30)?,
             group_members_max: within("store.group_members_max", self.group_members_max, 1..=1 << 28)?,
         };
-        Ok(Options { bounds, ..Options::default() })
+        let redis_replicas =
+            within("store.redis_replicas", self.redis_replicas, 0..=REDIS_REPLICAS_MAX)?;
+        if redis_replicas > 0 && !self.url.starts_with("redis") {
+            let needs = "is for a store in Redis: store.url = redis://HOST:PORT";
+            return Err(refuse("store.redis_replicas", redis_replicas, needs));
+        }
+        Ok(Options { bounds, redis_replicas, ..Options::default() })
     }
 }
 
@@ -115,6 +128,25 @@ mod tests {
         assert_eq!(check("drop_newest"), Ok(WhenFull::DropNewest));
         let refusal = check("drop").unwrap_err().to_string();
         assert_eq!(refusal, "store.stream_when_full = drop: must be \"drop_oldest\" or \"drop_newest\"");
+    }
+
+    #[test]
+    fn only_a_redis_has_replicas() {
+        let check = |url: &str, redis_replicas| {
+            StoreKeys { url: url.to_owned(), redis_replicas, ..StoreKeys::default() }
+                .check()
+                .map(|options| options.redis_replicas)
+        };
+        assert_eq!(check("rediss://host", 2), Ok(2));
+        assert_eq!(check("memory:", 0), Ok(0));
+        assert!(check("redis://host", 101).is_err());
+        for own in ["", "memory:", "embedded:/var/lib/holdfast"] {
+            let refusal = check(own, 1).unwrap_err().to_string();
+            assert_eq!(
+                refusal,
+                "store.redis_replicas = 1: is for a store in Redis: store.url = redis://HOST:PORT"
+            );
+        }
     }
 
     fn url(url: &str, role: Role) -> Result<Option<String>, ConfigError> {

@@ -34,12 +34,14 @@ pub struct Options {
     pub clock: Clock,
     /// How much it may keep.
     pub bounds: Bounds,
+    /// Replicas of a Redis that must have a change before it is answered, unless the URL says how many ([`RedisOptions::replicas`]).
+    pub redis_replicas: u32,
 }
 
 impl Default for Options {
     /// The system's clock and the bounds' defaults.
     fn default() -> Self {
-        Self { clock: clock::system(), bounds: Bounds::default() }
+        Self { clock: clock::system(), bounds: Bounds::default(), redis_replicas: 0 }
     }
 }
 
@@ -56,7 +58,8 @@ pub fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
             Ok(Arc::new(EmbeddedStore::open(Path::new(directory), options)?))
         }
         Some(("redis" | "rediss" | "redis+sentinel" | "redis+cluster", _)) => {
-            let options = RedisOptions { bounds: options.bounds, ..RedisOptions::default() };
+            let Options { bounds, redis_replicas: replicas, .. } = options;
+            let options = RedisOptions { bounds, replicas, ..RedisOptions::default() };
             Ok(Arc::new(RedisStore::connect(url, options)?))
         }
         _ => {

@@ -10,7 +10,7 @@ use holdfast_store::contract::{
     SessionInfo, StoreError, WillRecord,
 };
 use holdfast_store::{
-    Bounds, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds, WhenFull,
+    Bounds, Clock, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds, WhenFull,
 };
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::message::{Message, SharedMessage};
@@ -512,5 +512,6 @@ pub(crate) fn text_of(message: &SharedMessage) -> String {
 fn options(bounds: Bounds) -> (Options, Arc<AtomicU64>) {
     let now = Arc::new(AtomicU64::new(1_700_000_000_000));
     let hand = Arc::clone(&now);
-    (Options { clock: Arc::new(move || hand.load(Ordering::Relaxed)), bounds }, now)
+    let clock: Clock = Arc::new(move || hand.load(Ordering::Relaxed));
+    (Options { clock, bounds, ..Options::default() }, now)
 }

@@ -30,6 +30,8 @@ use crate::metrics as names;
 const POLL: Duration = Duration::from_secs(1);
 /// How long reports are gathered while they do come.
 const GATHER: Duration = Duration::from_micros(500);
+/// The most that somebody who waits for room, or a dead letter, waits for a look at it. Looks become so rare while nothing is reported, in an outage.
+const LOOK: Duration = Duration::from_millis(100);
 /// Events of which the reports are told together, at most.
 const EVENTS_MAX: usize = 256;
 
@@ -151,12 +153,18 @@ impl Running {
     /// Takes the reports until it has retired and nothing is left of it.
     fn serve(self: Arc<Self>, room: &Room, dead_letter: Option<&Topic>) {
         let mut letters = Vec::new();
-        let mut busy = false;
+        let mut pause = None;
         loop {
-            busy = self.take_reports(busy);
-            if room.is_awaited() {
+            let reported = self.take_reports(pause);
+            let is_awaited = room.is_awaited();
+            if is_awaited {
                 room.news.notify_waiters();
             }
+            pause = match pause {
+                _ if reported => Some(GATHER),
+                _ if !is_awaited && letters.is_empty() => None,
+                pause => Some((2 * pause.unwrap_or(GATHER)).min(LOOK)),
+            };
             letters.append(&mut self.delivery().take_letters());
             if let Some(topic) = dead_letter {
                 letters.retain(|letter| !self.bury(topic, letter));
@@ -172,15 +180,16 @@ impl Running {
         }
     }
 
-    /// One wait for reports, of which there are some; says whether there were.
-    fn take_reports(&self, busy: bool) -> bool {
-        self.delivery().gather(busy);
-        if !busy {
+    /// One wait for reports, of so long if something comes of its end; says whether there were any.
+    fn take_reports(&self, pause: Option<Duration>) -> bool {
+        self.delivery().gather(pause.is_some());
+        let Some(pause) = pause else {
+            // It lasts for all of its time, whatever comes: nobody may be waiting for its end.
             self.producer.poll(POLL);
             return self.delivery().tell_gathered() > 0;
-        }
+        };
         // A poll waits for whole milliseconds and spins for the rest of its time.
-        std::thread::sleep(GATHER);
+        std::thread::sleep(pause);
         let mut reports = 0;
         for _ in 0..EVENTS_MAX {
             // Takes one event, which has the reports of one request.

@@ -136,7 +136,8 @@ fn a_full_queue_holds_back(broker: &Broker) {
     assert_eq!(sending, [Verdict::Withdrawn]);
     broker.signal("CONT");
     let mut way = Way::into(&sink);
-    for number in 0..500_u32 {
+    // A hundred times what has room: each time that there is some, it is seen.
+    for number in 0..5_000_u32 {
         way.push(&frame("f", "t", number.to_string().as_bytes()), false);
     }
     way.send();
@@ -145,7 +146,7 @@ fn a_full_queue_holds_back(broker: &Broker) {
     let stored = read(&broker.brokers, "full", count(broker, "full"));
     let stored: Vec<u32> =
         stored.iter().filter(|r| of_f(r)).map(|record| record.text().parse().unwrap()).collect();
-    assert_eq!(stored, (0..500).collect::<Vec<_>>());
+    assert_eq!(stored, (0..5_000).collect::<Vec<_>>());
 }
 
 fn push(way: &mut Way, numbers: std::ops::Range<u32>) {

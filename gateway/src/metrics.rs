@@ -57,6 +57,8 @@ const ENGINE_COUNTERS: &[Row<Stats>] = &[
     ("holdfast_wills_published_total", NONE, |stats| stats.wills),
     ("holdfast_store_errors_total", NONE, |stats| stats.store_errors),
     ("holdfast_sessions_restored_total", NONE, |stats| stats.restored),
+    ("holdfast_opens_again_total", NONE, |stats| stats.opens_again),
+    ("holdfast_sessions_stray_total", NONE, |stats| stats.strays_closed),
 ];
 
 const SHELL_COUNTERS: &[Row<ShellStats>] = &[
@@ -73,6 +75,8 @@ const SHELL_COUNTERS: &[Row<ShellStats>] = &[
 const CONNECTIONS_CLOSED: &str = "holdfast_connections_closed_total";
 const CONNECTIONS: &str = "holdfast_connections";
 const HALF_OPEN: &str = "holdfast_connections_half_open";
+const OPENS_WAITING: &str = "holdfast_opens_waiting";
+const OPENS_WINDOW: &str = "holdfast_opens_window";
 const SOCKETS: &str = "holdfast_sockets";
 const UNSENT_BYTES: &str = "holdfast_unsent_bytes";
 const LINKS_UP: &str = "holdfast_links_up";
@@ -98,6 +102,14 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("holdfast_wills_published_total", "Wills published"),
     ("holdfast_store_errors_total", "Questions that the session store could not answer"),
     ("holdfast_sessions_restored_total", "Sessions written back to a session store that had lost its data"),
+    (
+        "holdfast_opens_again_total",
+        "Questions to open a session that the session store could not answer while the device waited on",
+    ),
+    (
+        "holdfast_sessions_stray_total",
+        "Sessions closed that the session store had opened for connections which ended before it said so",
+    ),
     (
         "holdfast_lease_holds_total",
         "Times a shard held because the process had not run for longer than its lease",
@@ -126,6 +138,8 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     }
     metrics::describe_gauge!(CONNECTIONS, "Connections that the engine knows");
     metrics::describe_gauge!(HALF_OPEN, "Connections that have not finished their CONNECT");
+    metrics::describe_gauge!(OPENS_WAITING, "CONNECTs that wait until the session store may be asked about them");
+    metrics::describe_gauge!(OPENS_WINDOW, "Sessions that the session store may be asked to open at once");
     metrics::describe_gauge!(SOCKETS, "Client sockets held open; more than connections means a leak");
     metrics::describe_gauge!(UNSENT_BYTES, Unit::Bytes, "Bytes that wait because devices do not read");
     metrics::describe_gauge!(LINKS_UP, "Links to bridges that stand");
@@ -141,6 +155,8 @@ pub(crate) struct ShardMetrics {
     closed: Vec<(Counter, u64)>,
     connections: Gauge,
     half_open: Gauge,
+    opens_waiting: Gauge,
+    opens_window: Gauge,
     sockets: Gauge,
     unsent_bytes: Gauge,
     links_up: Gauge,
@@ -155,6 +171,10 @@ pub(crate) struct ShardGauges {
     pub(crate) connections: usize,
     /// ... of which have not finished their CONNECT.
     pub(crate) half_open: usize,
+    /// CONNECTs that wait until the store may be asked about them.
+    pub(crate) opens_waiting: u32,
+    /// How many it may be asked about at once.
+    pub(crate) opens_window: u32,
     /// Client sockets held open.
     pub(crate) sockets: usize,
     /// Bytes in send buffers.
@@ -182,6 +202,8 @@ impl ShardMetrics {
             closed: CloseReason::ALL.iter().map(closed).collect(),
             connections: gauge!(CONNECTIONS, "shard" => shard.clone()),
             half_open: gauge!(HALF_OPEN, "shard" => shard.clone()),
+            opens_waiting: gauge!(OPENS_WAITING, "shard" => shard.clone()),
+            opens_window: gauge!(OPENS_WINDOW, "shard" => shard.clone()),
             sockets: gauge!(SOCKETS, "shard" => shard.clone()),
             unsent_bytes: gauge!(UNSENT_BYTES, "shard" => shard.clone()),
             links_up: gauge!(LINKS_UP, "shard" => shard.clone()),
@@ -201,6 +223,8 @@ impl ShardMetrics {
         }
         self.connections.set(gauges.connections as f64);
         self.half_open.set(gauges.half_open as f64);
+        self.opens_waiting.set(f64::from(gauges.opens_waiting));
+        self.opens_window.set(f64::from(gauges.opens_window));
         self.sockets.set(gauges.sockets as f64);
         self.unsent_bytes.set(gauges.unsent_bytes as f64);
         self.links_up.set(gauges.links_up as f64);

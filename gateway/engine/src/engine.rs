@@ -225,6 +225,8 @@ impl Engine {
         }
         self.close_again(now);
         self.shared.go_on_with_wills(now);
+        self.admit(now);
+        self.look_up_strays(now);
         self.write_back(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
@@ -285,7 +287,9 @@ impl Engine {
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
         let ownership = self.shared.ownership.next_ms();
-        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers, ownership]
+        let admission = self.shared.admission.next_ms();
+        let strays = self.shared.strays.next_ms;
+        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers, ownership, admission, strays]
             .into_iter()
             .flatten()
             .min()

@@ -9,6 +9,7 @@
 //! may follow; then `connection/established.rs` for the way up and `topics/fan_out.rs` for the way down.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod connection;
 mod drain;
 mod engine;
@@ -23,6 +24,7 @@ mod rereading;
 mod session;
 mod shared;
 mod stats;
+mod stray;
 mod takeover;
 mod timers;
 mod topics;

@@ -16,6 +16,7 @@ use holdfast_wire::ids::Owner;
 use holdfast_wire::session_record::{Cursor, SessionRecord, StreamKey};
 use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
+use crate::admission::Admission;
 use crate::connection::close::CloseReason;
 use crate::connection::{Connection, acknowledge, deliver};
 use crate::engine::Engine;
@@ -26,6 +27,7 @@ use crate::requests::{Asked, Closing};
 use crate::session::Session;
 use crate::session::subscription::Subscription;
 use crate::shared::Shared;
+use crate::stray::Strays;
 use crate::topics::interest::Waiter;
 use crate::wills::Wills;
 
@@ -468,6 +470,8 @@ impl Engine {
         shared.subscribes.clear();
         shared.unsaved.clear();
         shared.closes_again.clear();
+        shared.admission = Admission::default();
+        shared.strays = Strays::default();
         shared.unclaimed.clear();
         shared.handovers.clear();
         shared.wills = Wills::default();

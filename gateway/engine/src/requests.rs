@@ -3,14 +3,15 @@
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::store::WillRecord;
 
+use crate::admission::OpenAsked;
 use crate::input::{ConnectionId, LinkIndex};
 use crate::session::retained::RetainedRead;
 
 /// What a question to the store was about.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// A connection opens its session; whose it is and its expiry in seconds, should the connection be gone by then.
-    Open(ConnectionId, ClientId, u32),
+    /// A connection opens its session.
+    Open(OpenAsked),
     /// Subscriptions of a persistent session; the SUBSCRIBE's ticket.
     Subscribe(u64),
     /// A persistent session's UNSUBSCRIBE, its filters, and the answer that it is owed.
@@ -27,6 +28,8 @@ pub(crate) enum Asked {
     Close(Closing),
     /// A will needs to be published no more: whose, and its number.
     WillPublished(ClientId, u64),
+    /// Did an opening that was not answered take effect? The session expiry is the one it asked for, in seconds.
+    Stray(ClientId, u32),
 }
 
 /// A session that is to rest or to end in the store. How far it came is in `Shared::closing`, if it outlives its connection.

@@ -7,6 +7,7 @@ use holdfast_wire::link::{Takeover, ToBridge};
 use holdfast_wire::store::Request;
 use rustc_hash::FxBuildHasher;
 
+use crate::admission::Admission;
 use crate::input::ConnectionId;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
@@ -15,6 +16,7 @@ use crate::ownership::Ownership;
 use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
+use crate::stray::Strays;
 use crate::takeover::{Left, Unclaimed};
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
@@ -64,6 +66,10 @@ pub(crate) struct Shared {
     /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
     /// and `takeover::UNCLAIMED_MAX`.
     pub(crate) unclaimed: BTreeMap<(ClientId, ConnectionId), Unclaimed>,
+    /// Connections that wait for their session.
+    pub(crate) admission: Admission,
+    /// Sessions that may be ours without a connection.
+    pub(crate) strays: Strays,
     /// Which sessions may not be ours any more.
     pub(crate) ownership: Ownership,
     pub(crate) stats: Stats,
@@ -97,6 +103,8 @@ impl Shared {
             closes_again: BTreeMap::new(),
             handovers: VecDeque::new(),
             unclaimed: BTreeMap::new(),
+            admission: Admission::default(),
+            strays: Strays::default(),
             ownership: Ownership::default(),
             stats: Stats::default(),
             scratch: Vec::new(),

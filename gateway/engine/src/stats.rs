@@ -47,6 +47,10 @@ pub struct Stats {
     pub wills: u64,
     /// Questions to the store that it could not answer.
     pub store_errors: u64,
+    /// Openings of sessions that the store could not answer, and was to be asked about again.
+    pub opens_again: u64,
+    /// Sessions closed that the store had opened for connections which ended before it could say so.
+    pub strays_closed: u64,
     /// Sessions written back to a store that had forgotten them.
     pub restored: u64,
     /// Events of connections that no bridge was there to be told of.

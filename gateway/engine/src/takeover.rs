@@ -41,7 +41,8 @@ impl Engine {
             }
             // It hears once the store has answered us, and the owner before us too.
             Some((_, Phase::Opening(opening)))
-                if opening.opened.as_ref().is_none_or(|opened| opened.epoch < takeover.epoch) =>
+                if !opening.is_waiting()
+                    && opening.opened.as_ref().is_none_or(|opened| opened.epoch < takeover.epoch) =>
             {
                 if let Some(earlier) = succeed(&mut opening.successor, successor) {
                     self.pass_on_what_is_left(&client, earlier);
@@ -52,7 +53,7 @@ impl Engine {
     }
 
     /// Tells the next owner what connections knew that have ended, as far as the store may not have heard of it in time.
-    fn pass_on_what_is_left(&mut self, client: &ClientId, successor: Successor) {
+    pub(crate) fn pass_on_what_is_left(&mut self, client: &ClientId, successor: Successor) {
         let unclaimed = self
             .shared
             .unclaimed_of(client)
@@ -201,6 +202,7 @@ impl Engine {
             successor: opening.successor,
             opened: opening.opened,
             is_told: false,
+            is_past: false,
         };
         self.shared.unclaimed.insert((opening.session.client.clone(), id), unclaimed);
     }
@@ -224,6 +226,7 @@ impl Engine {
         let is_awaited = match opened.former.filter(|former| *former != self.shared.owner) {
             Some(former) => {
                 unclaimed.inherited = None;
+                self.pass_over_unclaimed(&key.0);
                 let is_told = self.shared.say_takeover(&key.0, opened.epoch, former);
                 is_told && (opened.session.is_some() || opened.will.is_some())
             }
@@ -257,10 +260,14 @@ impl Engine {
     /// A newer connection of the same client takes up what an older one has left. If that still waits for its former owner, so does the newer one:
     /// under this epoch.
     pub(crate) fn adopt(&mut self, client: &ClientId, opened: &mut Opened, now: Now) -> Option<Epoch> {
-        let left = self.shared.unclaimed_of(client).find_map(|(key, unclaimed)| {
-            (unclaimed.opened.is_some() && unclaimed.successor.is_none()).then(|| key.clone())
-        })?;
-        let unclaimed = self.shared.unclaimed.remove(&left)?;
+        let (_, last) = self
+            .shared
+            .unclaimed_of(client)
+            .filter(|(_, unclaimed)| unclaimed.successor.is_none() && !unclaimed.is_past)
+            .filter_map(|(key, unclaimed)| Some((unclaimed.opened.as_ref()?.epoch, key.clone())))
+            .max()?;
+        let unclaimed = self.shared.unclaimed.remove(&last)?;
+        self.pass_over_unclaimed(client);
         let awaited = unclaimed.awaited_epoch().filter(|_| !unclaimed.is_told);
         let earlier = unclaimed.opened?;
         if awaited.is_none() {
@@ -268,16 +275,22 @@ impl Engine {
         } else if let Some(will) = earlier.will {
             // What the former owner says is said of this one.
             if let Some(later) = opened.will.replace(will) {
-                self.shared.publish_for(left.1, later, now);
+                self.shared.publish_for(last.1, later, now);
             }
         }
         awaited
     }
 
+    /// Another connection had the session after all of this client that have ended here: none takes up any more what they have left.
+    pub(crate) fn pass_over_unclaimed(&mut self, client: &ClientId) {
+        let left = self.shared.unclaimed_of(client).filter(|(_, unclaimed)| unclaimed.opened.is_some());
+        left.for_each(|(_, unclaimed)| unclaimed.is_past = true);
+    }
+
     /// Whether the store is asked to open this client's session for a connection that is here.
     fn is_opening(&self, client: &str) -> bool {
         self.find_client(client).and_then(|id| self.connections.find(id)).is_some_and(
-            |connection| matches!(&connection.phase, Phase::Opening(opening) if opening.opened.is_none()),
+            |connection| matches!(&connection.phase, Phase::Opening(opening) if !opening.is_waiting() && opening.opened.is_none()),
         )
     }
 
@@ -327,6 +340,8 @@ pub(crate) struct Unclaimed {
     opened: Option<Opened>,
     /// The former owner has said what it knows, or is not waited for.
     is_told: bool,
+    /// A later connection has had the session.
+    is_past: bool,
 }
 
 impl Unclaimed {
@@ -350,7 +365,7 @@ impl Shared {
         }
     }
 
-    fn unclaimed_of(
+    pub(crate) fn unclaimed_of(
         &mut self,
         client: &ClientId,
     ) -> impl Iterator<Item = (&(ClientId, ConnectionId), &mut Unclaimed)> {

@@ -180,6 +180,11 @@ impl Socket {
         self.flags |= PEER_FINISHED;
     }
 
+    /// Whether the peer has finished, and everything that it sent was read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has(PEER_FINISHED) && matches!(self.stream.peek(&mut [0]), Ok(0))
+    }
+
     /// Marks the socket as a member of the shard's ready list; false if it was one.
     pub(crate) fn enqueue(&mut self) -> bool {
         let newly = !self.has(QUEUED);

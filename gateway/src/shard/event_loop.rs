@@ -282,6 +282,8 @@ impl Shard {
         let gauges = ShardGauges {
             connections: self.engine.connections() as usize,
             half_open: self.engine.half_open() as usize,
+            opens_waiting: self.engine.opens_waiting(),
+            opens_window: self.engine.opens_window(),
             sockets: self.sockets.len(),
             unsent_bytes: self.unsent.bytes,
             links_up: self.links_up(),

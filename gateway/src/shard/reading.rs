@@ -53,7 +53,12 @@ impl Shard {
         let Some(socket) = self.sockets.find(id) else { return };
         match socket.stage() {
             // Where the engine takes no more, the bytes stay in the kernel and TCP holds the device back; `ResumeRead` follows.
-            Stage::Open if !self.engine.may_read(id) => return,
+            Stage::Open if !self.engine.may_read(id) => {
+                if self.engine.only_waits(id) && socket.is_over() {
+                    self.end(id, SocketEnd::Fin, now);
+                }
+                return;
+            }
             // Read, or thrown away, once the last words are out.
             Stage::Flushing => return,
             Stage::Open | Stage::Lingering => {}

@@ -8,7 +8,7 @@ use holdfast_wire::mqtt::{
     ConnAck, ConnAckProperties, Connect, DecodeError, FixedHeader, ProtocolVersion, QoS, ReasonCode,
 };
 use holdfast_wire::session_record::{InflightState, SessionRecord};
-use holdfast_wire::store::{Opened, Request};
+use holdfast_wire::store::Opened;
 
 use super::close::CloseReason;
 use super::{Opening, Phase, deliver, json, subscribe};
@@ -16,7 +16,6 @@ use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, Now};
 use crate::output::Action;
-use crate::requests::Asked;
 use crate::session::durable::{self, Durable};
 use crate::session::receipts;
 use crate::session::sending::{Inflight, Item};
@@ -145,7 +144,7 @@ impl Engine {
         })
     }
 
-    /// Closes an older connection of the same client here, then asks the store to open the session.
+    /// Closes an older connection of the same client here; then the session is opened in its turn.
     pub(crate) fn open_session(&mut self, id: ConnectionId, open: OpenRequest, now: Now) {
         let OpenRequest { session, clean_start, assigned_id, changed_expiry, changed_keep_alive } = open;
         let client = session.client.clone();
@@ -153,15 +152,7 @@ impl Engine {
             self.shared.stats.takeovers += 1;
             self.end_taken_over(former, clean_start, now);
         }
-        self.shared.close_before_opening(&client);
-        let request = Request::Open {
-            client: client.clone(),
-            owner: self.shared.owner,
-            clean_start,
-            expiry_s: session.expiry_s,
-            will: session.will.as_deref().cloned(),
-        };
-        self.shared.ask(Asked::Open(id, client.clone(), session.expiry_s), request);
+        let may_be_open = self.forget_stray(&client);
         let Some(connection) = self.connections.find_mut(id) else { return };
         connection.protocol = session.protocol;
         connection.phase = Phase::Opening(Box::new(Opening {
@@ -169,6 +160,9 @@ impl Engine {
             assigned_id,
             changed_expiry,
             changed_keep_alive,
+            clean_start,
+            is_asked: false,
+            may_be_open,
             successor: None,
             inherited: None,
             opened: None,
@@ -176,6 +170,7 @@ impl Engine {
         connection.hear(now.monotonic_ms);
         self.half_open -= 1;
         self.enter_client(&client, id.slot);
+        self.await_session(id, now);
     }
 
     /// The store opened the session. If another shard holds its connection, that one is told, and asked what it knows beyond the store.
@@ -199,6 +194,7 @@ impl Engine {
                 None => self.establish(id, opened, now),
             };
         };
+        self.pass_over_unclaimed(&client);
         if self.shared.say_takeover(&client, opened.epoch, former) {
             self.await_handover(id, opened, None, now);
         } else {

@@ -75,7 +75,7 @@ pub(crate) enum Phase {
     Closing,
 }
 
-/// A session that the store is asked to open.
+/// A session that the store is to open.
 #[derive(Debug)]
 pub(crate) struct Opening {
     pub(crate) session: Box<Session>,
@@ -83,6 +83,11 @@ pub(crate) struct Opening {
     pub(crate) assigned_id: bool,
     pub(crate) changed_expiry: bool,
     pub(crate) changed_keep_alive: bool,
+    pub(crate) clean_start: bool,
+    /// The store is being asked, or has answered.
+    pub(crate) is_asked: bool,
+    /// The store may have opened the session for a question that it did not answer, which asked for this session expiry, in seconds.
+    pub(crate) may_be_open: Option<u32>,
     /// Another owner was given the session meanwhile, and waits to hear what its former owners know.
     pub(crate) successor: Option<Successor>,
     /// The epoch of an older connection here that ended while it waited for what the former owner knows: that answer is this one's.
@@ -96,6 +101,13 @@ pub(crate) struct Opening {
 pub(crate) struct Successor {
     pub(crate) owner: Owner,
     pub(crate) epoch: Epoch,
+}
+
+impl Opening {
+    /// Whether it waits for its turn to be asked about.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.is_asked
+    }
 }
 
 impl Connection {

@@ -86,7 +86,9 @@ impl Engine {
         match std::mem::replace(&mut connection.phase, Phase::Closing) {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
-                if leaving != Leaving::Lost {
+                if opening.is_waiting() {
+                    self.leave_waiting(*opening, leaving, now);
+                } else if leaving != Leaving::Lost {
                     self.leave_unclaimed(id, *opening, now);
                 }
             }

@@ -4,8 +4,7 @@ use holdfast_wire::mqtt::ReasonCode;
 use holdfast_wire::store::{Reply, StoreError};
 
 use super::Engine;
-use crate::connection::close::CloseReason;
-use crate::connection::{Connection, Phase, deliver, subscribe};
+use crate::connection::{Connection, deliver, subscribe};
 use crate::input::{ConnectionId, Now};
 use crate::output::RequestId;
 use crate::requests::Asked;
@@ -23,24 +22,8 @@ impl Engine {
             self.shared.ownership.note_failure(now);
         }
         match asked {
-            Asked::Open(id, client, expiry_s) => match result {
-                Ok(Reply::Opened(opened))
-                    if self.connections.find(id).is_some_and(|c| matches!(c.phase, Phase::Opening(_))) =>
-                {
-                    self.handle_opened(id, opened, now);
-                }
-                Ok(Reply::Opened(opened)) => {
-                    self.handle_opened_unclaimed(id, client, expiry_s, opened, now);
-                }
-                result => {
-                    if result == Err(StoreError::Fenced) {
-                        // A node that was declared dead opens nothing any more.
-                        self.shared.ask_lease();
-                    }
-                    self.end(id, CloseReason::StoreUnavailable, now);
-                    self.forget_unclaimed(&client, id);
-                }
-            },
+            Asked::Open(open) => self.handle_open_answer(request, open, result, now),
+            Asked::Stray(client, expiry_s) => self.handle_stray(client, expiry_s, result, now),
             Asked::Subscribe(ticket) => self.handle_subscribed(ticket, request, result, now),
             Asked::Unsubscribe(id, filters, mut answer) => {
                 if let Some(durable) = self

@@ -202,25 +202,35 @@ fn a_will_beyond_what_the_server_announces_is_refused() {
 }
 
 #[test]
-fn without_a_store_a_client_hears_that_the_server_is_unavailable() {
+fn without_a_store_a_client_hears_that_the_server_is_unavailable_once_it_has_waited() {
     let shard = Shard::new();
     shard.store_goes_away();
-    refuses(&shard, &connect("c"), CloseReason::StoreUnavailable);
-    refuses(&shard, &connect_311("c"), CloseReason::StoreUnavailable);
-    assert_eq!(shard.stats().store_errors, 2);
+    let client = shard.client();
+    client.sends(connect("c"));
+    let old = shard.client_311();
+    old.sends(connect_311("d"));
+    shard.clock_advances_ms(9_750);
+    client.hears_nothing();
+    old.hears_nothing();
+    shard.clock_advances_ms(500);
+    for client in [client, old] {
+        client.hears(refused(ReasonCode::ServerUnavailable));
+        client.hears_the_end(CloseReason::StoreUnavailable);
+    }
     shard.store_answers();
     shard.connects(&connect("c"));
 }
 
 #[test]
-fn while_the_store_is_away_who_resumes_is_turned_back_and_who_is_connected_notices_nothing() {
+fn while_the_store_is_away_who_resumes_waits_in_vain_and_who_is_connected_notices_nothing() {
     let shard = Shard::new();
     let connected = shard.connects(&resume("connected"));
     connected.subscribes("down", AT_LEAST_ONCE);
     shard.bridge(0).forgets();
     shard.store_goes_away();
-    refuses(&shard, &resume("c"), CloseReason::StoreUnavailable);
-    refuses(&shard, &resume_311("c"), CloseReason::StoreUnavailable);
+    let (waiting, old) = (shard.client(), shard.client_311());
+    waiting.sends(resume("c"));
+    old.sends(resume_311("d"));
     // For longer than any lease lasts, with something to save all the while.
     for number in 1..=10 {
         connected.sends(qos1(number, "up", "x"));
@@ -231,6 +241,11 @@ fn while_the_store_is_away_who_resumes_is_turned_back_and_who_is_connected_notic
         connected.acknowledges(number);
         shard.clock_advances_ms(1_000);
         shard.lease_says(LeaseWord::Unanswered);
+    }
+    shard.clock_advances_ms(250);
+    for client in [waiting, old] {
+        client.hears(refused(ReasonCode::ServerUnavailable));
+        client.hears_the_end(CloseReason::StoreUnavailable);
     }
     shard.store_answers();
     shard.lease_says(LeaseWord::Recovered);

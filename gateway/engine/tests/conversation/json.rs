@@ -276,6 +276,7 @@ fn without_a_store_a_device_is_told_when_to_come_again() {
     let shard = Shard::new();
     shard.store_goes_away();
     let client = opens(&shard, D, "holdfast.v1");
+    shard.clock_advances_ms(10_250);
     let mut heard = heard_behind_upgrade(&client);
     let goodbye = String::from_utf8(cut_frame(&mut heard).1).expect("text");
     assert!(

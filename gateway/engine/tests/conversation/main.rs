@@ -12,6 +12,7 @@ mod packets;
 mod stage;
 mod store;
 
+mod admission;
 mod backpressure;
 mod bad_input;
 mod connecting;

@@ -124,6 +124,32 @@ impl Shard {
         self.stage().store.will = Some(DueWill { client, number, will });
     }
 
+    /// It gives the first so many of the answers that it held.
+    pub(crate) fn store_answers_first(&self, count: usize) {
+        for _ in 0..count {
+            self.store_settles_first(|store, body| store.answer(body));
+        }
+    }
+
+    /// It gives up on the first question that it held, having carried it out or not.
+    pub(crate) fn store_gives_up_first(&self, is_carried_out: bool) {
+        self.store_settles_first(|store, body| {
+            if is_carried_out {
+                store.answer(body).expect("the memory store takes it");
+            }
+            Err(StoreError::Unavailable("no answer in time".to_owned()))
+        });
+    }
+
+    fn store_settles_first(&self, settle: impl FnOnce(&mut ScriptedStore, Request) -> Answer) {
+        let mut stage = self.stage();
+        let (request, body) = stage.store.held.pop_front().expect("it was asked something");
+        let result = settle(&mut stage.store, body);
+        let now = stage.now;
+        stage.engine.handle_store_reply(request, result, now);
+        stage.turn();
+    }
+
     /// It loses everything.
     pub(crate) fn store_loses_its_data(&self) {
         let mut stage = self.stage();

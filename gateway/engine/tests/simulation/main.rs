@@ -20,6 +20,7 @@ mod hostile;
 mod invariants;
 mod lease;
 mod lifecycle;
+mod mass_return;
 mod mortal;
 mod network;
 mod random;

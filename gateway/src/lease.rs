@@ -2,7 +2,8 @@
 //!
 //! What the store says of it concerns the shards, and they are told: that the store has lost its data (it does not know a lease which it had renewed), that it
 //! answers again after a while, and that the node was declared dead. A process that did not run for longer than its lease may have been declared dead
-//! meanwhile: its shards hold until the store has said whether it was ([`Lease::await_word`]). A store that is merely away holds up nobody who runs.
+//! meanwhile: its shards hold until the store has said whether it was ([`Lease::await_word`]). One whose lease had run out before, as the store was away, holds after
+//! a shorter sleep too, until the store has said so or has turned out to be away still. A store that is merely away holds up nobody who runs.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,9 +40,22 @@ struct State {
     last: u64,
     /// When the last one was asked for, in ms.
     asked_at_ms: u64,
+    /// When the latest one was asked for that the store could not answer, in ms.
+    failed_at_ms: u64,
     /// The last one that was answered was not confirmed.
     is_interrupted: bool,
     is_buried: bool,
+}
+
+/// What the lease is worth to a process that did not run for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sleep {
+    /// As much as before.
+    Short,
+    /// It ran out, or has had the time to be lost and won again: whether the node lives only the store can say.
+    Outslept,
+    /// It had run out before, as the store was away. If the store still is, nothing has changed; if it came back, others may have declared the node dead.
+    Lapsed,
 }
 
 /// Whether the node may own sessions.
@@ -110,15 +124,17 @@ impl Lease {
         self.renew(Some(shard));
     }
 
-    /// Whether a process that ran last at `before_ms` and then did not for `slept_ms` outslept its lease. Not if it had run out before: then the store was
-    /// away, and the node went on all the same.
-    pub(crate) fn was_outslept(&self, before_ms: u64, slept_ms: u64) -> bool {
-        if slept_ms < NOTICEABLE_MS {
-            return false;
-        }
+    /// What a sleep of `slept_ms` does to the lease of a process that ran last at `before_ms`.
+    pub(crate) fn judge_sleep(&self, before_ms: u64, slept_ms: u64) -> Sleep {
         let age_ms = before_ms.saturating_sub(self.renewed_at_ms.load(Ordering::Relaxed));
         let lease_ms = u64::from(LEASE_MS);
-        slept_ms > lease_ms || (age_ms <= lease_ms && age_ms + slept_ms > lease_ms)
+        if slept_ms < NOTICEABLE_MS || age_ms + slept_ms <= lease_ms {
+            Sleep::Short
+        } else if slept_ms > lease_ms || age_ms <= lease_ms {
+            Sleep::Outslept
+        } else {
+            Sleep::Lapsed
+        }
     }
 
     /// What the store says to a renewal that was asked for at `since_ms` or later; waits for it for at most `within`. Asks by itself, if nobody has.
@@ -140,6 +156,11 @@ impl Lease {
             .wait_timeout_while(self.state(), within, |state| standing(state) == Standing::Unknown)
             .unwrap_or_else(PoisonError::into_inner);
         standing(&state)
+    }
+
+    /// Whether the store could not answer a renewal that was asked for at `since_ms` or later.
+    pub(crate) fn has_failed_since(&self, since_ms: u64) -> bool {
+        self.state().failed_at_ms >= since_ms
     }
 
     fn renew(self: &Arc<Self>, asker: Option<Mailbox<Letter>>) {
@@ -200,6 +221,7 @@ impl Lease {
                     tracing::debug!(%error, "the lease was not renewed");
                 }
                 state.is_interrupted = true;
+                state.failed_at_ms = state.failed_at_ms.max(asked_at_ms);
                 LeaseWord::Unanswered
             }
         };
@@ -341,13 +363,31 @@ mod tests {
     fn a_lease_is_outslept_by_a_process_that_did_not_run_for_it_and_not_by_an_absence_of_the_store() {
         let scene = scene();
         scene.lease.renewed_at_ms.store(10_000, Ordering::Relaxed);
-        let outslept = |before_ms, slept_ms| scene.lease.was_outslept(before_ms, slept_ms);
-        assert!(!outslept(10_900, 900), "a busy machine");
-        assert!(!outslept(10_900, 4_000), "it is still good");
-        assert!(outslept(10_900, 4_200));
-        assert!(outslept(10_900, 60_000));
-        assert!(!outslept(40_000, 4_000), "the store was away before");
-        assert!(outslept(40_000, 6_000), "it may have come back meanwhile");
+        let sleep = |before_ms, slept_ms| scene.lease.judge_sleep(before_ms, slept_ms);
+        assert_eq!(sleep(10_900, 900), Sleep::Short, "a busy machine");
+        assert_eq!(sleep(10_900, 4_000), Sleep::Short, "it is still good");
+        assert_eq!(sleep(10_900, 4_200), Sleep::Outslept);
+        assert_eq!(sleep(10_900, 60_000), Sleep::Outslept);
+        assert_eq!(sleep(40_000, 900), Sleep::Short, "the store is away, and the machine busy");
+        assert_eq!(sleep(40_000, 4_000), Sleep::Lapsed, "the store was away before");
+        assert_eq!(sleep(40_000, 6_000), Sleep::Outslept, "it may have come back meanwhile");
+    }
+
+    #[test]
+    fn a_store_that_is_away_after_a_sleep_says_so_but_not_by_what_it_was_asked_before() {
+        let scene = scene();
+        scene.lease.renew(None);
+        let since_ms = scene.lease.now_ms() + 2;
+        while scene.lease.now_ms() < since_ms {
+            std::thread::yield_now();
+        }
+        scene.store.answers(answer(None));
+        assert!(!scene.lease.has_failed_since(since_ms));
+        // It asks by itself.
+        assert_eq!(scene.lease.await_word(since_ms, Duration::ZERO), Standing::Unknown);
+        scene.store.answers(answer(None));
+        assert!(scene.lease.has_failed_since(since_ms));
+        assert_eq!(scene.lease.await_word(since_ms, Duration::ZERO), Standing::Unknown);
     }
 
     #[test]

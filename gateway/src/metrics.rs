@@ -22,7 +22,7 @@ pub(crate) struct ShellStats {
     pub(crate) linger_cut: u64,
     /// Turns of the event loop.
     pub(crate) turns: u64,
-    /// Times this shard held because the process had not run for longer than its lease.
+    /// Times this shard held because the process had not run until its lease had run out.
     pub(crate) holds: u64,
 }
 
@@ -112,7 +112,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "holdfast_lease_holds_total",
-        "Times a shard held because the process had not run for longer than its lease",
+        "Times a shard held because the process had not run until its lease had run out",
     ),
     ("holdfast_accept_pauses_total", "Times a listener rested because there was no room for another socket"),
     ("holdfast_connections_accept_lost_total", "Connections that were gone before they were accepted"),
@@ -138,7 +138,10 @@ pub fn install_recorder() -> Result<PrometheusHandle, BuildError> {
     }
     metrics::describe_gauge!(CONNECTIONS, "Connections that the engine knows");
     metrics::describe_gauge!(HALF_OPEN, "Connections that have not finished their CONNECT");
-    metrics::describe_gauge!(OPENS_WAITING, "CONNECTs that wait until the session store may be asked about them");
+    metrics::describe_gauge!(
+        OPENS_WAITING,
+        "CONNECTs that wait until the session store may be asked about them"
+    );
     metrics::describe_gauge!(OPENS_WINDOW, "Sessions that the session store may be asked to open at once");
     metrics::describe_gauge!(SOCKETS, "Client sockets held open; more than connections means a leak");
     metrics::describe_gauge!(UNSENT_BYTES, Unit::Bytes, "Bytes that wait because devices do not read");

@@ -100,7 +100,7 @@ pub struct Limits {
     pub connections_max: u32,
     /// Connections that have not finished their CONNECT. Full: the next one is closed as it comes.
     pub half_open_max: u32,
-    /// How long a connection may take to finish its CONNECT, in ms.
+    /// How long a connection may take to finish its CONNECT, in ms; and then, how long it waits for the store.
     pub connect_timeout_ms: u64,
     /// Longest client id, in bytes. A longer one is refused as not valid.
     pub client_id_bytes_max: u16,

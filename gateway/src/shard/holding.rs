@@ -1,4 +1,4 @@
-//! A process that did not run for longer than its lease, and a node that was declared dead.
+//! A process that did not run until its lease had run out, and a node that was declared dead.
 //!
 //! While it was stopped, or its machine slept, others may have declared it dead and taken its sessions. What lies in its sockets and what it was about to
 //! say belongs to a past that may not be its own any more, so a shard that comes to itself after so long touches none of it before the store
@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdfast_engine::{LeaseWord, Now};
 
 use super::{Letter, Phase, Shard, ShardReport};
-use crate::lease::Standing;
+use crate::lease::{Sleep, Standing};
 
 /// When the thread last ran, and how long it meant to sleep from then on.
 #[derive(Clone, Copy, Debug)]
@@ -40,25 +40,30 @@ impl Awake {
 }
 
 impl Shard {
-    /// The present. Before that, if the process did not run for longer than its lease, holds until the store has said whether the node still may own sessions. With a store
-    /// that does not answer that takes as long as the store is away: whoever slept cannot know that it was away all the while.
+    /// The present. Before that, if the process did not run and has no lease left, holds until the store has said whether the node still may own sessions. With a store
+    /// that does not answer that takes as long as the store is away: whoever slept for long cannot know that it was away all the while. Where it was away before a
+    /// shorter sleep, one answer that does not come is enough.
     pub(super) fn wake(&mut self) -> Now {
         let now = self.clock.now();
         let before = mem::replace(&mut self.awake, Awake::starting(now));
         let slept_ms = before.slept_ms(now);
-        if matches!(self.phase, Phase::Buried(_) | Phase::Stopped)
-            || !self.lease.was_outslept(before.at.monotonic_ms, slept_ms)
-        {
+        if matches!(self.phase, Phase::Buried(_) | Phase::Stopped) {
+            return now;
+        }
+        let sleep = self.lease.judge_sleep(before.at.monotonic_ms, slept_ms);
+        if sleep == Sleep::Short {
             return now;
         }
         tracing::warn!(
             slept_ms,
-            "the process did not run for longer than its lease; nothing is read or answered before the session store has said whether it still owns its sessions"
+            "the process did not run and its lease has run out; nothing is read or answered before the session store has said whether it still owns its sessions"
         );
         self.stats.holds += 1;
         let since_ms = now.monotonic_ms.max(1);
         loop {
             match self.lease.await_word(since_ms, LOOK_EVERY) {
+                // As before the sleep, when the node went on all the same.
+                Standing::Unknown if sleep == Sleep::Lapsed && self.lease.has_failed_since(since_ms) => break,
                 Standing::Unknown => self.answer_while_held(),
                 Standing::Renewed => break,
                 Standing::Buried => {

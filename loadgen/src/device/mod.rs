@@ -29,8 +29,9 @@ use crate::plan::{Dialect, FleetPlan};
 use crate::random::Random;
 use crate::schedule::{RateCurve, Schedule};
 
-/// From dialling to CONNACK or `welcome`.
-const ADMISSION: Duration = Duration::from_secs(10);
+/// From dialling to CONNACK or `welcome`: as long as most MQTT clients wait (theirs give up after 5 to 30 s), and longer than a gateway lets them wait, so that its word is
+/// what is counted.
+const ADMISSION: Duration = Duration::from_secs(30);
 
 /// A connection that lived for so long is worth an attempt at once when it is lost.
 const LASTING: Duration = Duration::from_secs(1);

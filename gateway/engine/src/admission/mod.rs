@@ -213,7 +213,7 @@ impl Engine {
         self.admit(now);
     }
 
-    /// The store could not answer: it is asked again later, as far as connect_timeout allows. Whether it has opened the session nobody knows.
+    /// The store could not answer: it is asked again later, as far as `connect_timeout` allows. Whether it has opened the session nobody knows.
     fn await_session_again(&mut self, id: ConnectionId, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let waited_ms = connection.silent_ms(now.monotonic_ms);
@@ -233,7 +233,7 @@ impl Engine {
     }
 
     /// A connection ended while it waited.
-    pub(crate) fn leave_waiting(&mut self, opening: Opening, leaving: Leaving, now: Now) {
+    pub(crate) fn leave_waiting(&mut self, opening: &Opening, leaving: Leaving, now: Now) {
         self.shared.admission.count -= 1;
         if let Some(expiry_s) = opening.may_be_open.filter(|_| leaving != Leaving::Lost) {
             self.note_stray(opening.session.client.clone(), expiry_s, now);

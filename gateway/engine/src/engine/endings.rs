@@ -87,7 +87,7 @@ impl Engine {
             Phase::Opening(opening) => {
                 self.leave_client(&opening.session.client, id.slot);
                 if opening.is_waiting() {
-                    self.leave_waiting(*opening, leaving, now);
+                    self.leave_waiting(&opening, leaving, now);
                 } else if leaving != Leaving::Lost {
                     self.leave_unclaimed(id, *opening, now);
                 }

@@ -64,7 +64,9 @@ fn no_more_is_asked_at_once_than_the_store_answers_and_the_others_follow_in_thei
     shard.store_answers_first(FIRST / 2);
     assert_eq!(opened(&shard), Vec::<String>::new());
     shard.store_answers();
-    clients.iter().for_each(|client| client.hears(accepted()));
+    for client in &clients {
+        client.hears(accepted());
+    }
     assert_eq!((waiting(&shard), shard.stats().connects), (0, FIRST as u64 + 20));
 }
 
@@ -175,7 +177,9 @@ fn a_store_that_is_away_is_not_asked_by_everyone_and_takes_everyone_once_it_is_b
     assert!(asked < 200, "asked {asked} times for 500 in 5 s");
     shard.store_answers();
     shard.clock_advances_ms(2_000);
-    clients.iter().for_each(|client| client.hears(accepted()));
+    for client in &clients {
+        client.hears(accepted());
+    }
 }
 
 #[test]
@@ -213,7 +217,9 @@ fn another_owner_does_not_wait_for_those_who_wait_here() {
     assert!(matches!(shard.bridge(0).hears(), Heard::Handover { .. }));
     shard.store_answers();
     shard.clock_advances_ms(1_000);
-    clients.iter().for_each(|client| client.hears(accepted()));
+    for client in &clients {
+        client.hears(accepted());
+    }
 }
 
 #[test]

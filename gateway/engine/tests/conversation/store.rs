@@ -127,7 +127,7 @@ impl Shard {
     /// It gives the first so many of the answers that it held.
     pub(crate) fn store_answers_first(&self, count: usize) {
         for _ in 0..count {
-            self.store_settles_first(|store, body| store.answer(body));
+            self.store_settles_first(ScriptedStore::answer);
         }
     }
 

@@ -41,6 +41,7 @@ impl Store for MemoryStore {
         let answer = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.sweep(now_ms, &mut NoJournal);
+            state.end_groups(&mut NoJournal);
             state.apply(request, now_ms, &mut NoJournal)
         };
         // Behind the lock, so that it may submit again.

@@ -30,6 +30,9 @@ pub(super) struct Journal {
     changes_bytes: usize,
     /// Answers that leave once `changes` are durable.
     pending: Vec<Pending>,
+    /// Answers that leave once the last member of a group that ended is gone. Its members go slice by slice, one with each commit, so that nobody
+    /// waits for all of them.
+    ending: Vec<(Box<str>, Pending)>,
     committing: Option<Committing>,
     /// Why nothing durable is taken at the moment.
     refusing: Option<StoreError>,
@@ -63,6 +66,7 @@ impl Shared {
             changes: Vec::new(),
             changes_bytes: 0,
             pending: Vec::new(),
+            ending: Vec::new(),
             committing: None,
             refusing: None,
             stopping: false,
@@ -81,8 +85,9 @@ impl Shared {
 
     /// Waits for changes and takes all of them.
     pub(super) fn next_work(&self) -> Work {
-        let idle = |journal: &mut Journal| journal.changes.is_empty() && !journal.stopping;
+        let idle = |journal: &mut Journal| !journal.holds_changes() && !journal.stopping;
         let mut journal = self.wake.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        journal.end_groups();
         if journal.changes.is_empty() {
             return Work::Stop;
         }
@@ -123,10 +128,15 @@ impl Journal {
             self.state.sweep(now_ms, &mut changes);
         }
         let swept = changes.len();
+        let ended = if let Request::DropGroup { group } = &request { Some(group.clone()) } else { None };
         let answer = self.state.apply(request, now_ms, &mut changes);
         let waits = changes.len() > swept;
         self.changes_bytes += changes.iter().map(Change::bytes).sum::<usize>();
         self.changes.append(&mut changes);
+        if let Some(group) = ended.filter(|group| self.state.is_ending(group)) {
+            self.ending.push((group, Pending { answer, reply }));
+            return None;
+        }
         if waits {
             self.pending.push(Pending { answer, reply });
             return None;
@@ -161,7 +171,23 @@ impl Journal {
 
     /// Whether the writer has something to do. Waking it costs a system call, so it is asked first.
     pub(super) fn holds_changes(&self) -> bool {
-        !self.changes.is_empty()
+        !self.changes.is_empty() || self.state.ends_groups()
+    }
+
+    /// Adds a slice of a group that ended to what is written next, and its answers to the last one.
+    fn end_groups(&mut self) {
+        if !self.state.ends_groups() {
+            return;
+        }
+        let mut changes = Vec::new();
+        self.state.end_groups(&mut changes);
+        self.changes_bytes += changes.iter().map(Change::bytes).sum::<usize>();
+        self.changes.append(&mut changes);
+        let (ending, ended) = std::mem::take(&mut self.ending)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(group, _)| self.state.is_ending(group));
+        self.ending = ending;
+        self.pending.extend(ended.into_iter().map(|(_, pending)| pending));
     }
 
     /// Whether the disk has refused, or not answered in time, and nothing was written since.
@@ -186,6 +212,7 @@ impl Journal {
     fn take_pending(&mut self) -> Vec<Pending> {
         let mut pending = self.committing.take().map(|committing| committing.pending).unwrap_or_default();
         pending.append(&mut self.pending);
+        pending.extend(self.ending.drain(..).map(|(_, pending)| pending));
         pending
     }
 }

@@ -1,6 +1,6 @@
 //! Named groups of clients, for pushes to all of them. Nothing to do with shared subscriptions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use holdfast_wire::ids::ClientId;
@@ -8,19 +8,29 @@ use holdfast_wire::store::{Page, Reply, StoreError};
 
 use super::change::{Change, Journal};
 
+/// Members of a group that ends which are let go at once. More would hold everyone up: a disk takes some 10 us for each.
+const SLICE: usize = 4_096;
+
 /// All groups together have at most as many members as this many groups may have.
 const FULL_GROUPS_MAX: usize = 16;
 
 /// All groups. None is without members.
 pub(crate) struct ClientGroups {
     by_name: BTreeMap<Box<str>, BTreeSet<ClientId>>,
+    /// What is left of groups that ended. Each was a whole group once, so there are never more than a store may have of them, with what was added since.
+    ending: VecDeque<(Box<str>, BTreeSet<ClientId>)>,
     members: usize,
     members_max: usize,
 }
 
 impl ClientGroups {
     pub(crate) fn new(members_max: u32) -> Self {
-        Self { by_name: BTreeMap::new(), members: 0, members_max: members_max as usize }
+        Self {
+            by_name: BTreeMap::new(),
+            ending: VecDeque::new(),
+            members: 0,
+            members_max: members_max as usize,
+        }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -68,11 +78,38 @@ impl ClientGroups {
         Ok(reply)
     }
 
-    /// Ends a group, if it is there.
+    /// Ends a group, if it is there. A large one has no members from now on, but lets go of them slice by slice ([`Self::end_some`]).
     pub(crate) fn drop_group(&mut self, name: &str, journal: &mut impl Journal) {
-        if let Some(members) = self.by_name.remove(name) {
-            self.members -= members.len();
+        let Some(members) = self.by_name.remove(name) else { return };
+        self.members -= members.len();
+        if members.len() <= SLICE {
             journal.record(|| Change::GroupGone(name.into()));
+        } else {
+            self.ending.push_back((name.into(), members));
+        }
+    }
+
+    /// Whether something is left of a group of this name that ended.
+    pub(crate) fn is_ending(&self, name: &str) -> bool {
+        self.ending.iter().any(|(ending, _)| **ending == *name)
+    }
+
+    /// Whether something is left of any.
+    pub(crate) fn are_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// Lets go of some members of groups that ended.
+    pub(crate) fn end_some(&mut self, journal: &mut impl Journal) {
+        let Some((name, left)) = self.ending.front_mut() else { return };
+        let again = self.by_name.get(name);
+        // One that has come into a new group of that name is kept by the same row.
+        let is_gone = |client: &ClientId| again.is_none_or(|group| !group.contains(client));
+        let mut slice = Vec::with_capacity(SLICE);
+        slice.extend(std::iter::from_fn(|| left.pop_first()).take(SLICE).filter(is_gone));
+        journal.record(|| Change::Members(name.clone(), Vec::new(), slice));
+        if left.is_empty() {
+            self.ending.pop_front();
         }
     }
 
@@ -105,5 +142,41 @@ impl ClientGroups {
             None => self.by_name.entry(name.into()).or_default(),
         };
         self.members += usize::from(members.insert(ClientId::new(client)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(range: std::ops::Range<usize>) -> Vec<ClientId> {
+        range.map(|number| ClientId::new(&format!("{number:06}"))).collect()
+    }
+
+    #[test]
+    fn a_large_group_ends_at_once_and_lets_go_of_its_members_slice_by_slice() {
+        let mut groups = ClientGroups::new(1_000_000);
+        let mut journal = Vec::new();
+        groups.change("g", ids(0..10_000), vec![], &mut journal).unwrap();
+        journal.clear();
+        groups.drop_group("g", &mut journal);
+        assert!(journal.is_empty() && !groups.contains("g") && groups.is_ending("g"));
+        let page = groups.page("g", None, 10).unwrap();
+        assert_eq!(page, Reply::Members { clients: vec![], next: None });
+        assert_eq!(groups.members, 0);
+        // A new group of that name begins before the former one is gone.
+        groups.change("g", ids(5_000..5_002), vec![], &mut journal).unwrap();
+        journal.clear();
+        while groups.are_ending() {
+            groups.end_some(&mut journal);
+        }
+        let mut gone = Vec::new();
+        for change in journal {
+            let Change::Members(_, came, left) = change else { panic!("{change:?}") };
+            assert!(came.is_empty() && left.len() <= SLICE, "{}", left.len());
+            gone.extend(left);
+        }
+        assert_eq!(gone, [ids(0..5_000), ids(5_002..10_000)].concat());
+        assert!(groups.contains("g"));
     }
 }

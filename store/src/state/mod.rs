@@ -112,7 +112,7 @@ impl State {
                 self.sessions.find(client).is_some_and(|session| session.is_durable() || session.has_will())
             }
             Request::WillPublished { number, .. } => self.wills.contains(*number),
-            Request::DropGroup { group } => self.groups.contains(group),
+            Request::DropGroup { group } => self.groups.contains(group) || self.groups.is_ending(group),
             Request::Append { .. } | Request::Retain { .. } | Request::ChangeGroup { .. } => true,
             Request::Lookup { .. }
             | Request::Read { .. }
@@ -200,6 +200,21 @@ impl State {
                 self.groups.page(&group, page.as_ref(), members_max)
             }
         }
+    }
+
+    /// Whether a request that ended a group has yet to let go of its members ([`Self::end_groups`]).
+    pub(crate) fn is_ending(&self, group: &str) -> bool {
+        self.groups.is_ending(group)
+    }
+
+    /// Whether any group that ended has yet to.
+    pub(crate) fn ends_groups(&self) -> bool {
+        self.groups.are_ending()
+    }
+
+    /// Lets go of some members of a group that ended.
+    pub(crate) fn end_groups(&mut self, journal: &mut impl Journal) {
+        self.groups.end_some(journal);
     }
 
     /// Clears away some of what has ended.

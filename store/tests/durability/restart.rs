@@ -1,10 +1,11 @@
 //! An orderly end and a new start.
 
+use holdfast_store::Bounds;
 use holdfast_store::contract::{ExpiredSession, NEVER_EXPIRES_S, Progress, Reply, Request};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::mqtt::{PacketId, QoS};
 
-use crate::world::{ALICE, BOB, Bench, at, close, device, filter, text_of};
+use crate::world::{ALICE, BOB, BOUNDS, Bench, at, close, device, filter, text_of};
 
 #[test]
 fn sessions_streams_cursors_and_retained_messages_are_there_again() {
@@ -269,6 +270,38 @@ fn groups_are_there_again() {
     bench.reopen();
     let read = Request::GroupMembers { group: "g".into(), page: None, members_max: 10 };
     assert_eq!(bench.ask(read), Ok(Reply::Members { clients: vec![], next: None }));
+}
+
+/// It goes slice by slice, each with a commit.
+#[test]
+fn a_large_group_that_ended_does_not_come_back() {
+    let mut bench = Bench::embedded().another(Bounds { group_members_max: 100_000, ..BOUNDS });
+    let members: Vec<_> = (0..30_000).map(|number| ClientId::new(&number.to_string())).collect();
+    let add = |add: Vec<ClientId>| Request::ChangeGroup { group: "g".into(), add, remove: vec![] };
+    bench.ask(add(members.clone())).unwrap();
+    let (answered, answers) = std::sync::mpsc::channel();
+    for (name, request) in [
+        ("ended", Request::DropGroup { group: "g".into() }),
+        ("ended again", Request::DropGroup { group: "g".into() }),
+        ("began", add(members[..2].to_vec())),
+    ] {
+        let answered = answered.clone();
+        bench.store.submit(
+            request,
+            Box::new(move |answer| {
+                answered.send((name, answer.is_ok())).unwrap();
+            }),
+        );
+    }
+    drop(answered);
+    // Who has only begun a group waits for no slice but the first, so the order depends on the disk.
+    let mut answered: Vec<_> = answers.iter().collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [("began", true), ("ended", true), ("ended again", true)]);
+    bench.reopen();
+    let read = Request::GroupMembers { group: "g".into(), page: None, members_max: 10 };
+    let Ok(Reply::Members { clients, next: None }) = bench.ask(read) else { panic!("one page") };
+    assert_eq!(clients, members[..2]);
 }
 
 #[test]

@@ -34,9 +34,9 @@ impl Names {
     /// # Panics
     /// When the file cannot be written.
     pub fn set(&self, name: &str, addresses: &[IpAddr]) {
-        let lines: String = addresses.iter().map(|address| format!("{address} {name}\n")).collect();
+        let lines: Vec<_> = addresses.iter().map(|address| format!("{address} {name}\n")).collect();
         // In place, as what is mounted is this file and not its name.
-        fs::write(self.path(), lines).expect("a file of our own");
+        fs::write(self.path(), lines.concat()).expect("a file of our own");
     }
 
     pub(crate) fn path(&self) -> PathBuf {

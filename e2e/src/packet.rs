@@ -199,6 +199,13 @@ impl Connect {
         self
     }
 
+    /// The will that was given is retained.
+    #[must_use]
+    pub fn retained_will(mut self) -> Self {
+        self.flags |= 0b10_0000;
+        self
+    }
+
     /// The version that follows.
     pub fn version(&self) -> Version {
         self.version

@@ -306,6 +306,31 @@ fn a_qos_2_message_sent_again_on_a_new_connection_is_delivered_once() {
 }
 
 #[test]
+fn wills_of_sessions_that_outlive_the_process_are_published_after_a_kill() {
+    let mut gateway = Gateway::start();
+    let persistent = |client_id: &str| Connect::new(Version::V5, client_id).persistent();
+    let (mut listener, _) = Client::connect(gateway.mqtt(), &persistent("listener"));
+    assert_eq!(listener.subscribe("gone/#", 1), 1);
+    // One that was connected, one whose delay (its property is 0x18) runs, and one that the process takes along.
+    let _connected =
+        Client::connect(gateway.mqtt(), &persistent("connected").will("gone/connected", b"", &[]));
+    let delayed = persistent("delayed").will("gone/delayed", b"", &[0x18, 0, 0, 0, 4]);
+    let (delayed, _) = Client::connect(gateway.mqtt(), &delayed);
+    let clean = Connect::new(Version::V5, "clean").will("gone/clean", b"", &[]);
+    let _clean = Client::connect(gateway.mqtt(), &clean);
+    delayed.cut();
+    until_true("it to be away", PATIENCE, || {
+        gateway.http("GET", "/v1/devices/delayed", &[], b"").json()["connected"] == false
+    });
+    gateway.kill();
+    gateway.restart();
+    let (mut listener, _) = Client::connect(gateway.mqtt(), &persistent("listener"));
+    let mut heard = [listener.receive_publish().topic, listener.receive_publish().topic];
+    heard.sort();
+    assert_eq!(heard, ["gone/connected", "gone/delayed"]);
+}
+
+#[test]
 fn retained_messages_survive_a_kill() {
     let mut gateway = Gateway::start();
     let mut sender = Client::open(gateway.mqtt(), Version::V311, "sender");

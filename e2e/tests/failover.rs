@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish, session_expiry_s};
+use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish, publish_with, session_expiry_s};
 use holdfast_e2e::wait::{PATIENCE, until, until_true};
 use holdfast_e2e::{Client, Redis, Role, RoleSetup, log, request};
 use serde_json::{Value, json};
@@ -61,6 +61,11 @@ fn persistent(client_id: &str) -> Connect {
     Connect::new(Version::V5, client_id).persistent()
 }
 
+/// Will delay interval, a property of wills.
+fn delay(seconds: u32) -> Vec<u8> {
+    [&[0x18_u8][..], &seconds.to_be_bytes()].concat()
+}
+
 fn heard(client: &mut Client) -> String {
     let heard = client.receive_publish();
     client.send(&acknowledge(kind::PUBACK, heard.id));
@@ -92,9 +97,10 @@ fn a_killed_gateway_leaves_wills_that_are_published_and_sessions_that_resume_els
         assert_eq!(pushing.join().expect("an answer")["outcome"], "delivered");
     });
 
+    assert_eq!(heard(&mut listener), "returns", "at once: who takes the session over sees to its will");
     let mut wills = [heard(&mut listener), heard(&mut listener)];
     wills.sort();
-    assert_eq!(wills, ["away", "clean"], "and none of the one that came back");
+    assert_eq!(wills, ["away", "clean"]);
     assert!(killed_at.elapsed() >= AT_LEAST, "nobody is buried in haste");
     until_true("all to be reaped", PATIENCE, || fleet.reaped() == 3);
     assert_eq!(fleet.device("away")["connected"], false);
@@ -107,7 +113,11 @@ fn a_killed_gateway_leaves_wills_that_are_published_and_sessions_that_resume_els
     let mut stored: Vec<_> =
         log::read(&fleet.bridge.data_dir().join("log")).into_iter().map(|frame| frame.topic).collect();
     stored.sort();
-    assert_eq!(stored, ["gone/away", "gone/clean"], "a will is a frame like any other");
+    assert_eq!(
+        stored,
+        ["gone/away", "gone/clean", "gone/returns"],
+        "a will is a frame like any other, and there once"
+    );
 }
 
 #[test]
@@ -220,7 +230,6 @@ fn a_will_waits_for_its_delay_when_its_gateway_died() {
     let mut fleet = Fleet::start();
     let (mut listener, _) = fleet.connect(1, &persistent("listener"));
     assert_eq!(listener.subscribe("gone/#", 1), 1);
-    let delay = |seconds: u32| [&[0x18_u8][..], &seconds.to_be_bytes()].concat();
     let later = persistent("later").will("gone/later", b"later", &delay(3));
     let (_later, _) = fleet.connect(0, &later);
     // A session that ends before the delay takes its will along: it is published then (MQTT-3.1.3-9).
@@ -228,4 +237,68 @@ fn a_will_waits_for_its_delay_when_its_gateway_died() {
     let (_short, _) = fleet.connect(0, &short.will("gone/short", b"short", &delay(3_600)));
     fleet.gateways[0].kill();
     assert_eq!([heard(&mut listener), heard(&mut listener)], ["short", "later"]);
+}
+
+#[test]
+fn a_will_whose_delay_runs_outlives_its_gateway() {
+    let mut fleet = Fleet::start();
+    let (mut listener, _) = fleet.connect(1, &persistent("listener"));
+    assert_eq!(listener.subscribe("gone/#", 1), 1);
+    let (later, _) = fleet.connect(0, &persistent("later").will("gone/later", b"later", &delay(4)));
+    let (back, _) = fleet.connect(0, &persistent("back").will("gone/back", b"back", &delay(4)));
+    let vanished_at = Instant::now();
+    later.cut();
+    back.cut();
+    for client_id in ["later", "back"] {
+        until_true("it to be away", PATIENCE, || fleet.device(client_id)["connected"] == false);
+    }
+    fleet.gateways[0].kill();
+    let (_back, session_present) = fleet.connect(1, &persistent("back"));
+    assert!(session_present);
+    assert_eq!(heard(&mut listener), "later", "and not the one that came back in time");
+    assert!(vanished_at.elapsed() >= Duration::from_secs(3), "to the second");
+}
+
+#[test]
+fn a_device_that_is_back_at_once_is_not_said_to_be_gone() {
+    let mut fleet = Fleet::start();
+    let (mut listener, _) = fleet.connect(1, &persistent("listener"));
+    assert_eq!(listener.subscribe("presence/#", 1), 1);
+    let present = |client_id: &str| {
+        let topic = format!("presence/{client_id}");
+        persistent(client_id).will(&topic, b"offline", &[]).retained_will()
+    };
+    let says_online = |client: &mut Client, client_id: &str| {
+        let topic = format!("presence/{client_id}");
+        client.send(&publish_with(Version::V5, 0b011, &topic, 1, &[], b"online"));
+        client.receive_kind(kind::PUBACK);
+    };
+    let devices = ["cut", "moves", "mourned"];
+    let mut first: Vec<_> = devices.iter().map(|client_id| fleet.connect(0, &present(client_id)).0).collect();
+    for (client, client_id) in first.iter_mut().zip(devices) {
+        says_online(client, client_id);
+        assert_eq!(heard(&mut listener), "online");
+    }
+    let (_left, _) = fleet.connect(0, &persistent("left"));
+    // One loses its connection, one comes anew while the other connection stands, and one finds its gateway dead.
+    first.remove(0).cut();
+    for client_id in devices {
+        if client_id == "mourned" {
+            fleet.gateways[0].kill();
+        }
+        let (mut client, session_present) = fleet.connect(1, &present(client_id));
+        assert!(session_present);
+        says_online(&mut client, client_id);
+        assert_eq!([heard(&mut listener), heard(&mut listener)], ["offline", "online"], "{client_id}");
+        first.push(client);
+    }
+    // Nor is it said later, when the dead gateway has been found out.
+    until_true("the dead gateway to be found out", NOTICED + PATIENCE, || fleet.reaped() == 1);
+    let (mut late, _) = fleet.connect(1, &Connect::new(Version::V5, "late"));
+    late.subscribe("presence/#", 1);
+    assert_eq!([heard(&mut late), heard(&mut late), heard(&mut late)], ["online"; 3]);
+    let (mut marker, _) = fleet.connect(1, &Connect::new(Version::V5, "marker"));
+    says_online(&mut marker, "marker");
+    let mark = listener.receive_publish();
+    assert_eq!(mark.topic, "presence/marker");
 }

@@ -46,9 +46,9 @@ fn with_hold_devices_wait_for_kafka_and_nothing_is_spooled() {
     for hanging in [false, true] {
         let kafka = &trial.cluster.kafka;
         if hanging {
-            kafka.pause(0)
+            kafka.pause(0);
         } else {
-            kafka.kill(0)
+            kafka.kill(0);
         }
         until_true("frames to wait", RECOVERY, || metric(&trial, "holdfast_spool_state") == 4);
         await_silence(&trial);
@@ -58,9 +58,9 @@ fn with_hold_devices_wait_for_kafka_and_nothing_is_spooled() {
         );
         assert_eq!(trial.cluster.bridges[0].readiness(), Some(200), "links and pushes are none the worse");
         if hanging {
-            kafka.resume(0)
+            kafka.resume(0);
         } else {
-            kafka.restart()
+            kafka.restart();
         }
         trial.await_service("with Kafka back");
         until_true("the outage to be over", RECOVERY, || metric(&trial, "holdfast_spool_state") == 0);

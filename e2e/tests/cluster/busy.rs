@@ -21,7 +21,9 @@ fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
     // Something is owed to everyone at all times.
     let mut send = || {
         id += 1;
-        devices.iter_mut().for_each(|device| device.send(&publish(Version::V5, 1, "numbers", id, b"number")));
+        for device in &mut devices {
+            device.send(&publish(Version::V5, 1, "numbers", id, b"number"));
+        }
     };
     let spools = |cluster: &Cluster| cluster.bridges[0].metrics().sum("holdfast_spool_state", &[]) != 0;
     let ready = |role: &Role| role.readiness() == Some(200);
@@ -34,24 +36,24 @@ fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
     for hanging in [false, true] {
         let what = if hanging { "hangs" } else { "refuses" };
         if hanging {
-            cluster.kafka.pause(0)
+            cluster.kafka.pause(0);
         } else {
-            cluster.kafka.kill(0)
+            cluster.kafka.kill(0);
         }
         send();
         until_true("frames to be spooled", PATIENCE, || spools(&cluster));
         both(&cluster, &format!("Kafka {what}"));
         if hanging {
-            cluster.kafka.resume(0)
+            cluster.kafka.resume(0);
         } else {
-            cluster.kafka.restart()
+            cluster.kafka.restart();
         }
         until_true("the spool to be empty", 3 * PATIENCE, || !spools(&cluster));
 
         if hanging {
-            cluster.redis.pause()
+            cluster.redis.pause();
         } else {
-            cluster.redis.kill()
+            cluster.redis.kill();
         }
         send();
         until_true("both to miss Redis", PATIENCE, || {
@@ -59,25 +61,25 @@ fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
         });
         both(&cluster, &format!("Redis {what}"));
         if hanging {
-            cluster.redis.resume()
+            cluster.redis.resume();
         } else {
-            cluster.redis.restart()
+            cluster.redis.restart();
         }
         until_true("both to be ready again", PATIENCE, || {
             ready(&cluster.gateways[0]) && ready(&cluster.bridges[0])
         });
 
         if hanging {
-            cluster.bridges[0].pause()
+            cluster.bridges[0].pause();
         } else {
-            cluster.bridges[0].kill()
+            cluster.bridges[0].kill();
         }
         send();
         assert_idle(&format!("the bridge {what}"), &[&cluster.gateways[0]]);
         if hanging {
-            cluster.bridges[0].resume()
+            cluster.bridges[0].resume();
         } else {
-            cluster.bridges[0].restart()
+            cluster.bridges[0].restart();
         }
         until_true("the gateway to be ready again", PATIENCE, || ready(&cluster.gateways[0]));
     }

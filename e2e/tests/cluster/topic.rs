@@ -47,7 +47,7 @@ impl Topic {
 
     /// Stores a record that was made so long ago.
     pub(crate) fn write(&self, key: &str, value: &str, age: Duration) {
-        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - age;
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().saturating_sub(age);
         let timestamp = i64::try_from(made.as_millis()).unwrap();
         let record = BaseRecord::to(self.name).key(key).payload(value).timestamp(timestamp);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();

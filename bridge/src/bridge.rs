@@ -1,11 +1,12 @@
 //! A running bridge: its start and its end.
 
 mod runtime;
+mod turns;
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
@@ -25,6 +26,7 @@ use crate::store_pulse::keep_asking;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
 use runtime::Runtime;
+use turns::Turns;
 
 /// What answers may take to leave for whoever asked, once there is nothing else to wait for.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -52,9 +54,12 @@ impl Bridge {
         store: Arc<dyn Store>,
         sink: Arc<dyn Sink>,
     ) -> Result<BridgeHandle, StartError> {
-        let runtime = Runtime::start(config.worker_threads)?;
         let (links_open, links_closed) = mpsc::channel(1);
         let core = Arc::new(Core::new(config, store, sink, links_open)?);
+        let turns = Arc::new(Turns::new(Arc::clone(&core.pace), Arc::clone(&core.sink)));
+        let ended = Arc::clone(&turns);
+        let runtime = Runtime::start(core.config.worker_threads, move || ended.end(Instant::now()))?;
+        runtime.handle().spawn(turns.bound());
         runtime.handle().spawn(know_durable_filters(Arc::clone(&core)));
         runtime.handle().spawn(keep_reaping(Arc::clone(&core)));
         runtime.handle().spawn(keep_asking(Arc::clone(&core)));

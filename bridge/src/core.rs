@@ -14,6 +14,7 @@ use crate::config::BridgeConfig;
 use crate::fanout::{InterestTable, LinkId, Owes};
 use crate::link::{Complaints, Peers};
 use crate::metrics::Counters;
+use crate::pace::Pace;
 use crate::push::Pushes;
 use crate::sink::Sink;
 use crate::store_pulse::StorePulse;
@@ -27,6 +28,7 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) store_pulse: StorePulse,
     pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) pace: Arc<Pace>,
     pub(crate) topic_map: TopicMap,
     pub(crate) peers: Peers,
     pub(crate) pushes: Pushes,
@@ -61,6 +63,7 @@ impl Core {
             bridge: BridgeId(random()),
             store,
             store_pulse: StorePulse::begin(),
+            pace: Arc::new(Pace::new(sink.rest())),
             sink,
             peers: Peers::default(),
             pushes: Pushes::new(config.push.clone()),

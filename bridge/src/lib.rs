@@ -18,6 +18,7 @@ pub mod kafka;
 mod link;
 pub mod log;
 pub mod metrics;
+mod pace;
 pub mod push;
 mod reaper;
 mod reserved;

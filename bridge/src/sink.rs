@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::log::{Batch, Log, LogRecord};
 
@@ -13,7 +14,7 @@ use crate::log::{Batch, Log, LogRecord};
 pub type Sent<'a> = Pin<Box<dyn Future<Output = Result<(), SinkClosed>> + Send + 'a>>;
 
 /// Called for runs of a batch's frames, numbered as they were pushed; each frame is in exactly one run. May be called on any thread, from within
-/// [`Lane::send`] and [`Sink::withdraw`] too, and must neither block nor call the sink. Dropped if the sink closes before it knows.
+/// [`Lane::send`], [`Sink::withdraw`] and [`Sink::take_verdicts`] too, and must neither block nor call the sink. Dropped if the sink closes before it knows.
 pub type OnSettled = Box<dyn FnMut(Range<u32>, Verdict) + Send>;
 
 /// What became of frames.
@@ -91,6 +92,18 @@ pub trait Sink: Send + Sync + 'static {
     /// gave frames back by itself gives back whatever is pushed until this is called: otherwise later frames would overtake them. Does nothing in
     /// a sink that always knows, as the log does.
     fn withdraw(&self) {}
+
+    /// How long a bridge that is woken often for little may sleep before it looks again, so that it finds more at once; zero: that brings nothing here.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Tells the verdicts that there are, on this thread; none if the sink tells them by itself. Whoever calls it calls it again within a millisecond or
+    /// two, so a sink may keep its verdicts for that and spare itself a waking for each. If the calls stay out it tells them all the same.
+    fn take_verdicts(&self) {}
+
+    /// Nobody calls [`Sink::take_verdicts`] for now.
+    fn leave_verdicts(&self) {}
 }
 
 /// One link's way into a sink. Frames of one lane keep their order.

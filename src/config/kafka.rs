@@ -36,6 +36,8 @@ pub(crate) struct KafkaKeys {
     pub(crate) compression: String,
     /// How long a record waits for company, in ms. 0 to 1,000.
     pub(crate) linger_ms: u32,
+    /// How long a bridge that is woken often for little waits for more to come, in us. 0 to 10,000.
+    pub(crate) batch_us: u32,
     /// Most bytes of records that leave together for one partition.
     pub(crate) batch_bytes_max: u32,
     /// Bytes of records that wait for their delivery reports. Full: devices are held back. 1 MiB to 1 TiB.
@@ -61,6 +63,7 @@ impl Default for KafkaKeys {
             dead_letter: kafka.dead_letter.unwrap_or_default(),
             compression: kafka.compression,
             linger_ms: kafka.linger.as_millis() as u32,
+            batch_us: kafka.batch.as_micros() as u32,
             batch_bytes_max: kafka.batch_bytes_max,
             queue_bytes_max: kafka.queue_bytes_max,
             queue_records_max: kafka.queue_records_max,
@@ -97,6 +100,7 @@ impl KafkaKeys {
             dead_letter: Some(self.dead_letter.clone()).filter(|topic| !topic.is_empty()),
             compression: self.compression.clone(),
             linger: Duration::from_millis(within("kafka.linger_ms", self.linger_ms, 0..=1_000)?.into()),
+            batch: Duration::from_micros(within("kafka.batch_us", self.batch_us, 0..=10_000)?.into()),
             batch_bytes_max: within("kafka.batch_bytes_max", self.batch_bytes_max, 1_024..=1 << 28)?,
             queue_bytes_max: within("kafka.queue_bytes_max", self.queue_bytes_max, 1 << 20..=1 << 40)?,
             queue_records_max: within("kafka.queue_records_max", self.queue_records_max, 1..=10_000_000)?,

@@ -37,8 +37,9 @@ impl Drop for Background {
 const THREAD_NAME: &str = "bridge";
 
 impl Runtime {
-    /// Starts one with so many threads, at least one.
-    pub(super) fn start(threads: usize) -> io::Result<Self> {
+    /// Starts one with so many threads, at least one. If it is one, that thread calls `turn_ended` whenever it has nothing to do, before it looks for
+    /// more.
+    pub(super) fn start(threads: usize, turn_ended: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
         if threads > 1 {
             let runtime = Builder::new_multi_thread()
                 .worker_threads(threads)
@@ -48,7 +49,7 @@ impl Runtime {
             let handle = runtime.handle().clone();
             return Ok(Self { handle, _running: Running::Many(Background(Some(runtime))) });
         }
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread().enable_all().on_thread_park(turn_ended).build()?;
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel();
         std::thread::Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {

@@ -33,6 +33,8 @@ pub struct KafkaConfig {
     pub compression: String,
     /// How long a record may wait for others that go to the same partition.
     pub linger: Duration,
+    /// How long a bridge that is woken often for little waits for more frames and reports to come before it looks again; zero: it never waits.
+    pub batch: Duration,
     /// Most bytes of records that leave together for one partition; fewer if one of the topics takes less.
     pub batch_bytes_max: u32,
     /// Bytes of records that wait for their delivery reports, at most; a record beside them waits in its lane, and its link is not read from.
@@ -58,6 +60,7 @@ impl Default for KafkaConfig {
             dead_letter: None,
             compression: "lz4".into(),
             linger: Duration::from_millis(1),
+            batch: Duration::from_micros(400),
             batch_bytes_max: 512 << 10,
             queue_bytes_max: 128 << 20,
             queue_records_max: 200_000,

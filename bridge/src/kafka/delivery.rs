@@ -1,6 +1,6 @@
 //! What librdkafka tells us: reports of records, errors of the whole, and its log.
 //!
-//! Called on the thread that polls a producer, for one record after the other.
+//! Called on the thread that polls a producer, its own or one that takes reports, for one record after the other.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,6 +103,10 @@ impl Delivery {
         self.troubles.fatal.load(Ordering::Acquire)
     }
 
+    pub(super) fn has_letters(&self) -> bool {
+        !self.letters.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) fn take_letters(&self) -> Vec<Letter> {
         std::mem::take(&mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -119,7 +123,11 @@ impl Delivery {
         let reports = std::mem::take(&mut gathered.reports);
         drop(gathered);
         self.pending.stored(&mut stored);
-        self.gathered().stored = stored;
+        let mut gathered = self.gathered();
+        // Unless another thread has gathered meanwhile.
+        if gathered.stored.is_empty() {
+            gathered.stored = stored;
+        }
         reports
     }
 

@@ -33,7 +33,7 @@ const ALL_TOPICS: &str = "";
 
 /// What stores, once the brokers have answered.
 pub(super) struct Parts {
-    producers: Arc<Producers>,
+    pub(super) producers: Arc<Producers>,
     topics: Arc<Topics>,
 }
 

@@ -33,6 +33,7 @@ mod start;
 mod topics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use config::KafkaConfig;
 pub use consumer::KafkaPushes;
@@ -44,7 +45,10 @@ use late::{Late, LateLane, Parts};
 use start::Brokers;
 
 /// Kafka as a sink. Dropping it gives up what is not stored.
-pub struct KafkaSink(Arc<Late>);
+pub struct KafkaSink {
+    late: Arc<Late>,
+    batch: Duration,
+}
 
 impl KafkaSink {
     /// Reaches the brokers, checks the topics, and makes those that lack if it may. Blocks for up to `config.start_within`, and says what is wrong
@@ -54,13 +58,13 @@ impl KafkaSink {
         let found = Arc::new(Brokers::of(&config)?).find(&config, config.start_within)?;
         let late = Arc::new(Late::default());
         late.begin(Parts::open(&config, found, &late.plight)?);
-        Ok(Self(late))
+        Ok(Self { late, batch: config.batch })
     }
 
     /// The same, but if no broker answers within a few seconds the sink is there all the same, [in trouble](Sink::trouble): it checks and makes the
     /// topics once one does, and gives back what was pushed meanwhile. What else is wrong then is its trouble.
     pub fn start_or_await(config: KafkaConfig) -> Result<Self, KafkaStartError> {
-        let config = Arc::new(config);
+        let (batch, config) = (config.batch, Arc::new(config));
         let brokers = Arc::new(Brokers::of(&config)?);
         let late = Arc::new(Late::default());
         match brokers.find(&config, config.start_within.min(late::AWAY_AFTER)) {
@@ -68,20 +72,20 @@ impl KafkaSink {
             Err(error @ KafkaStartError::Unreachable { .. }) => late.wait_for(brokers, config, &error)?,
             Err(error) => return Err(error),
         }
-        Ok(Self(late))
+        Ok(Self { late, batch })
     }
 
     /// Whether the brokers have answered, so that it stores.
     pub fn has_begun(&self) -> bool {
-        self.0.parts().is_some()
+        self.late.parts().is_some()
     }
 }
 
 impl Sink for KafkaSink {
     fn lane(&self) -> Box<dyn Lane> {
-        match self.0.parts() {
+        match self.late.parts() {
             Some(parts) => Box::new(parts.lane()),
-            None => Box::new(LateLane::new(Arc::clone(&self.0))),
+            None => Box::new(LateLane::new(Arc::clone(&self.late))),
         }
     }
 
@@ -90,11 +94,27 @@ impl Sink for KafkaSink {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.0.trouble()
+        self.late.trouble()
     }
 
     fn withdraw(&self) {
-        self.0.withdraw();
+        self.late.withdraw();
+    }
+
+    fn rest(&self) -> Duration {
+        self.batch
+    }
+
+    fn take_verdicts(&self) {
+        if let Some(parts) = self.late.parts() {
+            parts.producers.take_reports();
+        }
+    }
+
+    fn leave_verdicts(&self) {
+        if let Some(parts) = self.late.parts() {
+            parts.producers.leave_reports();
+        }
     }
 }
 

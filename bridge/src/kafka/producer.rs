@@ -1,15 +1,18 @@
-//! The producer of the moment, the thread that takes its reports, and how one follows another.
+//! The producer of the moment, who takes its reports, and how one follows another.
 //!
 //! ```text
 //! running ──(withdraw)──────────────> over: purged until nothing is in flight, then dropped; another one runs
 //!    └──(librdkafka: fatal, or a record comes back)──> failed: purged, and takes nothing ──(withdraw)──> over
 //! ```
 //!
+//! A producer has a thread that waits for reports. A bridge that is busy, which looks often anyway, takes them itself, and the thread sleeps.
+//!
 //! A producer that has failed is not replaced by itself: what was pushed later would overtake what it gave back. Whoever withdraws has stored
 //! that by then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
 use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
@@ -32,6 +35,8 @@ const POLL: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_micros(500);
 /// The most that somebody who waits for room, or a dead letter, waits for a look at it. Looks become so rare while nothing is reported, in an outage.
 const LOOK: Duration = Duration::from_millis(100);
+/// So long the producer's thread believes that others take the reports.
+const LAPSE: Duration = Duration::from_millis(100);
 /// Events of which the reports are told together, at most.
 const EVENTS_MAX: usize = 256;
 
@@ -52,6 +57,11 @@ pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 pub(super) struct Running {
     producer: BaseProducer<Delivery>,
     retired: AtomicBool,
+    /// Others take the reports.
+    attended: AtomicBool,
+    /// ... and have done so since the thread last looked.
+    taken: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
 impl Producers {
@@ -74,6 +84,19 @@ impl Producers {
 
     pub(super) fn current(&self) -> Arc<Running> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// As [`Sink::take_verdicts`](crate::sink::Sink::take_verdicts).
+    pub(super) fn take_reports(&self) {
+        self.current().take_reports_for_its_thread();
+        if self.room.is_awaited() {
+            self.room.news.notify_waiters();
+        }
+    }
+
+    /// As [`Sink::leave_verdicts`](crate::sink::Sink::leave_verdicts).
+    pub(super) fn leave_reports(&self) {
+        self.current().leave_reports();
     }
 
     pub(super) fn room(&self) -> &Arc<Room> {
@@ -114,13 +137,16 @@ impl Running {
         let native = config.native_for(topics.record_bytes_max(), batch_bytes_max)?;
         let delivery = Delivery::new(pending, Arc::clone(topics), plight, batch_bytes_max);
         let producer: BaseProducer<Delivery> = native.create_with_context(delivery)?;
-        let running = Arc::new(Self { producer, retired: AtomicBool::new(false) });
+        let no = || AtomicBool::new(false);
+        let running =
+            Arc::new(Self { producer, retired: no(), attended: no(), taken: no(), thread: OnceLock::new() });
         let (polled, room, dead_letter) =
             (Arc::clone(&running), Arc::clone(room), topics.dead_letter().cloned());
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("kafka".into())
             .spawn(move || polled.serve(&room, dead_letter.as_deref()))
             .map_err(|error| KafkaStartError::Other(format!("no thread can be started: {error}")))?;
+        let _ = running.thread.set(thread.thread().clone());
         Ok(running)
     }
 
@@ -144,6 +170,38 @@ impl Running {
     fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         self.purge();
+        self.wake();
+    }
+
+    /// Ends a sleep of its thread.
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn take_reports_for_its_thread(&self) {
+        if self.is_over() {
+            return;
+        }
+        self.attended.store(true, Ordering::Release);
+        self.taken.store(true, Ordering::Release);
+        self.delivery().gather(true);
+        self.drain();
+        if self.is_over() {
+            self.purge();
+            self.wake();
+        } else if self.delivery().has_letters() {
+            self.wake();
+        }
+    }
+
+    fn leave_reports(&self) {
+        if self.attended.swap(false, Ordering::AcqRel) {
+            self.delivery().gather(false);
+            self.delivery().tell_gathered();
+            self.wake();
+        }
     }
 
     fn purge(&self) {
@@ -155,7 +213,15 @@ impl Running {
         let mut letters = Vec::new();
         let mut pause = None;
         loop {
-            let reported = self.take_reports(pause);
+            let reported = if letters.is_empty() && self.is_attended() {
+                std::thread::park_timeout(LAPSE);
+                if !self.taken.swap(false, Ordering::AcqRel) {
+                    self.leave_reports();
+                }
+                false
+            } else {
+                self.take_reports(pause)
+            };
             let is_awaited = room.is_awaited();
             if is_awaited {
                 room.news.notify_waiters();
@@ -180,6 +246,11 @@ impl Running {
         }
     }
 
+    /// Whether others take its reports. What is left of one that is over nobody takes but its thread.
+    fn is_attended(&self) -> bool {
+        self.attended.load(Ordering::Acquire) && !self.is_over()
+    }
+
     /// One wait for reports, of so long if something comes of its end; says whether there were any.
     fn take_reports(&self, pause: Option<Duration>) -> bool {
         self.delivery().gather(pause.is_some());
@@ -190,6 +261,11 @@ impl Running {
         };
         // A poll waits for whole milliseconds and spins for the rest of its time.
         std::thread::sleep(pause);
+        self.drain()
+    }
+
+    /// Takes the reports that there are and tells them; says whether there were any.
+    fn drain(&self) -> bool {
         let mut reports = 0;
         for _ in 0..EVENTS_MAX {
             // Takes one event, which has the reports of one request.

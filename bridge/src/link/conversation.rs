@@ -296,7 +296,10 @@ impl Link {
                 ToBridge::RetainedRead(read) => {
                     self.retained_reads.send(read.into()).await.map_err(|_| Ending::Gone)?;
                 }
-                ToBridge::Report(report) => self.peer.reported(report.delivery, report.outcome),
+                ToBridge::Report(report) => {
+                    self.core.pace.note_delivery();
+                    self.peer.reported(report.delivery, report.outcome);
+                }
                 ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover).await?,
                 ToBridge::Handover(handover) => {
                     if let Some(owner) = self.core.peers.of_shard(handover.owner) {
@@ -321,6 +324,7 @@ impl Link {
         self.records.drop_front(passed);
         if uplinks > 0 {
             self.core.counters.uplinks.increment(uplinks);
+            self.core.pace.note_frames(uplinks);
             self.uplinks.flush(&self.peer).await?;
         }
         Ok(())

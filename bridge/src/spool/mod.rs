@@ -209,6 +209,18 @@ impl Sink for OutageSink {
     fn trouble(&self) -> Option<String> {
         self.shared.primary.trouble()
     }
+
+    fn rest(&self) -> Duration {
+        self.shared.primary.rest()
+    }
+
+    fn take_verdicts(&self) {
+        self.shared.primary.take_verdicts();
+    }
+
+    fn leave_verdicts(&self) {
+        self.shared.primary.leave_verdicts();
+    }
 }
 
 impl Drop for OutageSink {

@@ -276,6 +276,9 @@ impl Unsettled {
         if parts & !part::SINK == 0 {
             return None;
         }
+        if owes.live {
+            self.core.pace.note_delivery();
+        }
         let ticket = self.owed.insert(arrival, shared.clone(), parts, stored);
         if let Some(client) = owes.device {
             let question = Question::Device { client, streams: owes.streams };

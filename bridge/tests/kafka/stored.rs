@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use holdfast_bridge::TopicRule;
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::log::LogRecord;
-use holdfast_bridge::sink::{Receipt, Verdict};
+use holdfast_bridge::sink::{Receipt, Sink, Verdict};
 
-use crate::rig::{NOW, Way, config, create, frame, name, read, shared};
+use crate::rig::{NOW, Way, config, create, frame, name, read, shared, until};
 
 #[test]
 fn a_stored_frame_is_where_its_receipt_says_and_as_the_documentation_says() {
@@ -106,4 +106,38 @@ fn topics_of_templates_are_made_if_they_may_be_and_no_more_than_the_bound() {
     let stored = Verdict::Stored;
     assert_eq!(way.verdicts(), [stored.clone(), stored.clone(), stored, Verdict::Refused(0x97)]);
     assert_eq!(read(&shared().brokers, &format!("{plant}.1"), 2).len(), 2);
+}
+
+#[test]
+fn verdicts_come_to_whoever_takes_them_and_by_themselves_to_whoever_does_not() {
+    let sink = KafkaSink::start(config(shared(), &name("taken"))).unwrap();
+    let mut way = Way::into(&sink);
+    let mut pushed = 0;
+    let mut settled = |takes: bool| {
+        pushed += 500;
+        for number in 0..500 {
+            way.push(&frame(&format!("device-{}", number % 7), "t", b""), number % 50 == 0);
+        }
+        way.send();
+        until("everything is settled", || {
+            if takes {
+                sink.take_verdicts();
+            }
+            way.told() == pushed
+        });
+    };
+    settled(true);
+    sink.leave_verdicts();
+    settled(false);
+    settled(true);
+    // Whoever took them is gone without a word.
+    settled(false);
+    sink.take_verdicts();
+    sink.withdraw();
+    settled(false);
+    sink.take_verdicts();
+    settled(true);
+    let verdicts = way.verdicts();
+    let stored = |verdict: &&Verdict| matches!(verdict, Verdict::Stored | Verdict::StoredAt(_));
+    assert_eq!((verdicts.len(), verdicts.iter().filter(stored).count()), (3_000, 3_000));
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use holdfast_bridge::config::{DedupeConfig, PushConfig};
 use holdfast_bridge::log::LogConfig;
 use holdfast_bridge::{BridgeConfig, SinkName, TopicMapError, TopicRule};
-use holdfast_store::Bounds;
 use holdfast_gateway::config::{ConfigError, secret_needed};
+use holdfast_store::Bounds;
 use serde::{Deserialize, Serialize};
 
 use super::role::Role;
@@ -409,7 +409,12 @@ mod tests {
         let allowed = "sink.queue_bytes_max = 1: must be between 1048576 and 1073741824";
         assert_eq!(sink.check().unwrap_err().to_string(), allowed);
         let push = PushKeys { topic: "a/+".into(), ..PushKeys::default() };
-        assert!(push.check(&Bounds::default()).unwrap_err().to_string().starts_with("push.topic = a/+: must be a topic name"));
+        assert!(
+            push.check(&Bounds::default())
+                .unwrap_err()
+                .to_string()
+                .starts_with("push.topic = a/+: must be a topic name")
+        );
         for topic in ["pushes", "devices/{clientid}/push", "{client_id}/{x}"] {
             let push = PushKeys { topic: topic.into(), ..PushKeys::default() };
             let line = push.check(&Bounds::default()).unwrap_err().to_string();

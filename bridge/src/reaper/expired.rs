@@ -37,7 +37,9 @@ pub(super) async fn keep_telling(core: &Arc<Core>, leads: watch::Receiver<bool>)
 async fn tell_some(core: &Core, book: &dyn EventBook) -> bool {
     match ask(&*core.store, Request::TakeExpired { sessions_max: SESSIONS_MAX }).await {
         Ok(Reply::Expired(sessions)) => {
-            sessions.iter().for_each(|session| book.note_expired(session));
+            for session in &sessions {
+                book.note_expired(session);
+            }
             !sessions.is_empty()
         }
         Ok(_) => false,

@@ -205,7 +205,9 @@ impl Side {
             Step::PublishDue { wills_max } => return Some(self.publish_due(*wills_max)),
             Step::TakeExpired => {
                 let mut sessions = self.bench.take_expired(100);
-                sessions.iter_mut().for_each(|session| session.epoch = Epoch(0));
+                for session in &mut sessions {
+                    session.epoch = Epoch(0);
+                }
                 sessions.sort_by(|a, b| (&a.client, a.at_ms).cmp(&(&b.client, b.at_ms)));
                 return Some(Ok(Reply::Expired(sessions)));
             }

@@ -10,9 +10,10 @@ use holdfast_wire::mqtt::QoS;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::books::Books;
+use crate::complaints::Complaints;
 use crate::config::BridgeConfig;
 use crate::fanout::{InterestTable, LinkId, Owes};
-use crate::link::{Complaints, Peers};
+use crate::link::Peers;
 use crate::metrics::Counters;
 use crate::pace::Pace;
 use crate::push::Pushes;

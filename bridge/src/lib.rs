@@ -10,6 +10,7 @@
 pub mod admin;
 mod books;
 mod bridge;
+mod complaints;
 pub mod config;
 mod core;
 pub mod devices;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::config::KafkaConfig;
 use super::delivery::{Troubles, log};
 use super::error::KafkaStartError;
-use crate::link::Complaints;
+use crate::complaints::Complaints;
 
 /// How long a line that was not taken waits before it is given to Kafka again.
 const RETRY: Duration = Duration::from_millis(250);

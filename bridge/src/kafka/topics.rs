@@ -14,7 +14,7 @@ use tracing::field::display;
 use super::config::KafkaConfig;
 use super::error::{KafkaStartError, Refusal};
 use super::start::{Brokers, Found};
-use crate::link::Complaints;
+use crate::complaints::Complaints;
 use crate::uplink::topic_map::{SinkName, TopicMap};
 
 /// Names that may wait for the thread; one that finds it full is asked for again with its next frame.

@@ -5,7 +5,6 @@
 //!
 //! Links of gateways on other machines come from `listener`, and have a task that sees whether both ends live. Start with `conversation`.
 
-mod complaints;
 mod conversation;
 mod keep_alive;
 mod listener;
@@ -15,7 +14,6 @@ mod records;
 mod stream;
 mod writer;
 
-pub(crate) use complaints::Complaints;
 pub(crate) use conversation::converse;
 pub(crate) use listener::accept_links;
 pub(crate) use peer::Peer;

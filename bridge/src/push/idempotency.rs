@@ -47,9 +47,9 @@ struct Known {
 }
 
 /// What is known of an id.
-pub(super) enum Entered {
+pub(super) enum Entered<P> {
     /// Nothing: push, and tell the outcome.
-    First(watch::Sender<Standing>, watch::Receiver<Standing>),
+    First(watch::Sender<Standing>, watch::Receiver<Standing>, P),
     /// It was pushed; this is where the outcome is or will be.
     Known(watch::Receiver<Standing>),
 }
@@ -59,8 +59,14 @@ impl Outcomes {
         Self { config, by_id: HashMap::new(), order: BTreeMap::new(), next_place: 0 }
     }
 
-    /// A push came with this id.
-    pub(super) fn enter(&mut self, id: &str, fingerprint: u64, now: Instant) -> Result<Entered, PushError> {
+    /// A push came with this id. Nothing is known of one before it has its permit: whoever finds an id may count on an outcome.
+    pub(super) fn enter<P>(
+        &mut self,
+        id: &str,
+        fingerprint: u64,
+        now: Instant,
+        permit: impl FnOnce() -> Result<P, PushError>,
+    ) -> Result<Entered<P>, PushError> {
         self.forget_old(now);
         if let Some(known) = self.by_id.get(id) {
             if known.fingerprint != fingerprint {
@@ -68,11 +74,12 @@ impl Outcomes {
             }
             return Ok(Entered::Known(known.outcome.clone()));
         }
+        let permit = permit()?;
         let (tell, outcome) = watch::channel(Standing::InFlight);
         let place = self.place();
         self.by_id.insert(id.into(), Known { place, fingerprint, outcome: outcome.clone(), since: None });
         self.order.insert(place, (now, id.into()));
-        Ok(Entered::First(tell, outcome))
+        Ok(Entered::First(tell, outcome, permit))
     }
 
     /// Its outcome has come.
@@ -133,8 +140,17 @@ mod tests {
         Outcomes::new(PushConfig { outcomes_max, ..PushConfig::default() })
     }
 
+    fn enter(
+        outcomes: &mut Outcomes,
+        id: &str,
+        fingerprint: u64,
+        now: Instant,
+    ) -> Result<Entered<()>, PushError> {
+        outcomes.enter(id, fingerprint, now, || Ok(()))
+    }
+
     fn first(outcomes: &mut Outcomes, id: &str, now: Instant) -> watch::Sender<Standing> {
-        let Ok(Entered::First(tell, _)) = outcomes.enter(id, 1, now) else { panic!("{id} is known") };
+        let Ok(Entered::First(tell, ..)) = enter(outcomes, id, 1, now) else { panic!("{id} is known") };
         tell
     }
 
@@ -145,7 +161,7 @@ mod tests {
     }
 
     fn is_known(outcomes: &mut Outcomes, id: &str, now: Instant) -> bool {
-        matches!(outcomes.enter(id, 1, now), Ok(Entered::Known(_)))
+        matches!(enter(outcomes, id, 1, now), Ok(Entered::Known(_)))
     }
 
     #[test]
@@ -153,11 +169,23 @@ mod tests {
         let (mut outcomes, now) = (outcomes(10), Instant::now());
         let tell = first(&mut outcomes, "a", now);
         tell.send_replace(Standing::Known(Ok(PushOutcome::Queued)));
-        let Ok(Entered::Known(outcome)) = outcomes.enter("a", 1, now) else { panic!() };
+        let Ok(Entered::Known(outcome)) = enter(&mut outcomes, "a", 1, now) else { panic!() };
         assert_eq!(*outcome.borrow(), Standing::Known(Ok(PushOutcome::Queued)));
-        assert!(matches!(outcomes.enter("a", 2, now), Err(PushError::IdReused(_))));
+        assert!(matches!(enter(&mut outcomes, "a", 2, now), Err(PushError::IdReused(_))));
         outcomes.forget("a");
         first(&mut outcomes, "a", now);
+    }
+
+    #[test]
+    fn a_push_that_gets_no_permit_leaves_nothing_that_another_could_wait_for() {
+        let (mut outcomes, now) = (outcomes(10), Instant::now());
+        let busy = || Err::<(), _>(PushError::Busy);
+        assert!(matches!(outcomes.enter("a", 1, now, busy), Err(PushError::Busy)));
+        let _tell = first(&mut outcomes, "a", now);
+        assert!(
+            matches!(outcomes.enter("a", 1, now, busy), Ok(Entered::Known(_))),
+            "it waits, and needs none"
+        );
     }
 
     #[test]

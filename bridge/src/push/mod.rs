@@ -197,7 +197,8 @@ pub(crate) async fn until_known(
     }
 }
 
-/// Carries a push out, unless its id is known; says where to see how it stands. `permit` is held until the outcome is known.
+/// Carries a push out, unless its id is known; says where to see how it stands. `permit` is held until the outcome is known, and asked for while all
+/// outcomes are locked.
 fn begin(
     core: &Arc<Core>,
     runtime: &Handle,
@@ -207,15 +208,15 @@ fn begin(
 ) -> Result<watch::Receiver<Standing>, PushError> {
     let (terms, request) = (carry.terms, Arc::clone(&carry.request));
     request.check(core)?;
-    let (tell, standing) = if terms.is_remembered {
-        match core.pushes.outcomes().enter(id, request.fingerprint(), Instant::now())? {
+    let (tell, standing, permit) = if terms.is_remembered {
+        match core.pushes.outcomes().enter(id, request.fingerprint(), Instant::now(), permit)? {
             Entered::Known(standing) => return Ok(standing),
-            Entered::First(tell, standing) => (tell, standing),
+            Entered::First(tell, standing, permit) => (tell, standing, permit),
         }
     } else {
-        watch::channel(Standing::InFlight)
+        let (tell, standing) = watch::channel(Standing::InFlight);
+        (tell, standing, permit()?)
     };
-    let permit = permit().inspect_err(|_| core.pushes.outcomes().forget(id))?;
     let (core, id) = (Arc::clone(core), id.to_owned());
     runtime.spawn(async move {
         let held = || {

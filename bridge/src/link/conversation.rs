@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::keep_alive::keep_alive;
-use super::peer::{Peer, PeerGone};
+use super::peer::{Closing, Peer, PeerGone};
 use super::records::Records;
 use super::stream::{LinkStream, WriteHalf};
 use super::writer;
@@ -45,8 +45,8 @@ const RETAINED_READS_MAX: usize = 256;
 enum Ending {
     #[error("the shard closed it")]
     Closed,
-    #[error("it does not read what it is told, or dialled again")]
-    Gone,
+    #[error("{0}")]
+    Gone(Closing),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -68,8 +68,8 @@ enum Ending {
 }
 
 impl From<PeerGone> for Ending {
-    fn from(_: PeerGone) -> Self {
-        Self::Gone
+    fn from(PeerGone(why): PeerGone) -> Self {
+        Self::Gone(why)
     }
 }
 
@@ -77,10 +77,11 @@ impl Ending {
     fn reason(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
-            Self::Gone => "gone",
-            Self::Io(_) => "io",
+            Self::Gone(Closing::Replaced | Closing::Ended) => "gone",
+            Self::Gone(Closing::Silent) | Self::Silent => "silent",
+            Self::Gone(Closing::Stuck) => "stuck",
+            Self::Gone(Closing::Broken) | Self::Io(_) => "io",
             Self::Garbage(_) | Self::Filter(..) | Self::OutOfPlace => "garbage",
-            Self::Silent => "silent",
             Self::Unready => "unready",
             Self::Refused(_) => "refused",
             Self::Sink(_) => "sink",
@@ -214,7 +215,7 @@ impl Link {
     ) -> Self {
         let peer = Arc::new(Peer::new(core.next_link(), shard));
         if let Some(former) = core.peers.opened(&peer) {
-            former.close();
+            former.close(Closing::Replaced);
         }
         let welcome =
             Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
@@ -245,7 +246,7 @@ impl Link {
         let Self { core, peer, mut uplinks, inbox, writer, .. } = self;
         if !matches!(ending, Ending::Drained) {
             // A shard that is gone hears nothing any more; so that nobody waits for it, before its uplinks are seen through.
-            peer.close();
+            peer.close(Closing::Ended);
         }
         core.peers.lost(&peer);
         core.change_interests(|interests| interests.link_lost(peer.link));
@@ -255,7 +256,7 @@ impl Link {
             inbox.arrived.notified().await;
             uplinks.hear(&peer);
         }
-        peer.close();
+        peer.close(Closing::Ended);
         let _ = writer.await;
     }
 
@@ -266,7 +267,7 @@ impl Link {
             self.peer.note_listening(false);
             tokio::select! {
                 biased;
-                () = self.peer.until_closed() => return Err(Ending::Gone),
+                gone = self.peer.until_closed() => return Err(gone.into()),
                 () = until_true(&mut draining) => return Err(Ending::Drained),
                 () = self.inbox.arrived.notified() => self.uplinks.hear(&self.peer),
                 read = read(&self.peer, &mut self.records), if may_read => {
@@ -294,7 +295,7 @@ impl Link {
                 }
                 ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest).await?,
                 ToBridge::RetainedRead(read) => {
-                    self.retained_reads.send(read.into()).await.map_err(|_| Ending::Gone)?;
+                    self.retained_reads.send(read.into()).await.map_err(|_| self.peer.gone())?;
                 }
                 ToBridge::Report(report) => {
                     self.core.pace.note_delivery();
@@ -318,7 +319,7 @@ impl Link {
             // Another shard may have been waited for. If this one dialled again meanwhile, it sends what follows over its new link, and what is
             // left here would come behind that.
             if self.peer.is_closed() {
-                return Err(Ending::Gone);
+                return Err(self.peer.gone().into());
             }
         }
         self.records.drop_front(passed);
@@ -497,11 +498,30 @@ mod tests {
             let mut handling = pin!(link.handle_records());
             assert!(is_waiting(handling.as_mut()).await, "the former owner has no room");
             let newer = Arc::new(Peer::new(core.next_link(), shard(1)));
-            core.peers.opened(&newer).unwrap().close();
+            core.peers.opened(&newer).unwrap().close(Closing::Replaced);
             slow.take(&mut Vec::new()).await.unwrap();
-            assert!(matches!(handling.await, Err(Ending::Gone)));
+            assert!(matches!(handling.await, Err(Ending::Gone(Closing::Replaced))));
         }
         assert!(link.uplinks.is_settled(), "the frame was taken");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_closed_here_says_why_and_stays_with_it() {
+        let core = unready();
+        core.ready.send_replace(true);
+        for (why, told, reason) in [
+            (Closing::Silent, "the shard gave no sign of life for 15 s", "silent"),
+            (Closing::Stuck, "the shard takes nothing any more", "stuck"),
+            (Closing::Replaced, "the shard dialled again", "gone"),
+        ] {
+            let (far, records, write) = stream();
+            say(&far, &[hello(1)]);
+            let Ok(mut link) = open(&core, records, write).await else { panic!("no link") };
+            link.peer.close(why);
+            link.peer.close(Closing::Broken);
+            let Err(ending) = link.talk().await;
+            assert_eq!((&*ending.to_string(), ending.reason()), (told, reason));
+        }
     }
 
     fn uplink() -> Uplink<'static> {

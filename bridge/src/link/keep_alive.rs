@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::peer::Peer;
-use crate::metrics as names;
+use super::peer::{Closing, Peer};
 
 const SIGN_EVERY: Duration = Duration::from_secs(5);
 
@@ -27,9 +26,7 @@ pub(super) async fn keep_alive(peer: Arc<Peer>) {
         }
         silent = if peer.was_silent() { silent + 1 } else { 0 };
         if silent == SILENT_SIGNS_MAX {
-            tracing::warn!(node = %peer.shard.node, shard = %peer.shard.shard, "a shard gave no sign of life for 15 s; its link is closed");
-            metrics::counter!(names::LINKS_CLOSED, "reason" => "silent").increment(1);
-            return peer.close();
+            return peer.close(Closing::Silent);
         }
     }
 }

@@ -14,9 +14,29 @@ use crate::fanout::LinkId;
 /// senders wait.
 pub(crate) const OUT_BYTES_MAX: usize = 8 << 20;
 
-/// The link is closed.
+/// The link is closed, for this reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerGone;
+pub(crate) struct PeerGone(pub(crate) Closing);
+
+/// Why a link was closed at this end; the first reason stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Closing {
+    /// Its shard has another one.
+    #[error("the shard dialled again")]
+    Replaced,
+    /// The shard said nothing for too long.
+    #[error("the shard gave no sign of life for 15 s")]
+    Silent,
+    /// The shard read nothing for too long.
+    #[error("the shard takes nothing any more")]
+    Stuck,
+    /// Nothing can be written to it.
+    #[error("it cannot be written to any more")]
+    Broken,
+    /// Its conversation has ended.
+    #[error("its conversation has ended")]
+    Ended,
+}
 
 /// One open link.
 #[derive(Debug)]
@@ -41,7 +61,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Default)]
 struct Out {
     bytes: Vec<u8>,
-    closed: bool,
+    closed: Option<Closing>,
     /// Something was written since the last sign of life was due.
     said: bool,
 }
@@ -96,13 +116,13 @@ impl Peer {
 
     fn has_room(&self) -> Result<bool, PeerGone> {
         let out = self.out();
-        if out.closed { Err(PeerGone) } else { Ok(out.bytes.len() < OUT_BYTES_MAX) }
+        out.closed.map_or_else(|| Ok(out.bytes.len() < OUT_BYTES_MAX), |why| Err(PeerGone(why)))
     }
 
     fn write(&self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), PeerGone> {
         let mut out = self.out();
-        if out.closed {
-            return Err(PeerGone);
+        if let Some(why) = out.closed {
+            return Err(PeerGone(why));
         }
         // The writer takes all there is; it was told when there was nothing.
         let is_first = out.bytes.is_empty();
@@ -118,8 +138,8 @@ impl Peer {
     /// Says that the bridge lives, if nothing was said since the last call.
     pub(crate) fn give_sign(&self) -> Result<(), PeerGone> {
         let mut out = self.out();
-        if out.closed {
-            return Err(PeerGone);
+        if let Some(why) = out.closed {
+            return Err(PeerGone(why));
         }
         let is_quiet = !std::mem::replace(&mut out.said, false) && out.bytes.is_empty();
         if is_quiet {
@@ -157,8 +177,8 @@ impl Peer {
                     self.room.notify_waiters();
                     return Ok(());
                 }
-                if out.closed {
-                    return Err(PeerGone);
+                if let Some(why) = out.closed {
+                    return Err(PeerGone(why));
                 }
             }
             self.written.notified().await;
@@ -170,7 +190,7 @@ impl Peer {
         let delivery = self.next_delivery.fetch_add(1, Ordering::Relaxed);
         let (report, reported) = oneshot::channel();
         self.reports().insert(delivery, report);
-        if self.out().closed {
+        if self.is_closed() {
             self.reports().clear();
         }
         (delivery, reported)
@@ -189,8 +209,8 @@ impl Peer {
     }
 
     /// Closes the link: nothing more is taken, what was taken may still be written, and whoever waits hears of it.
-    pub(crate) fn close(&self) {
-        self.out().closed = true;
+    pub(crate) fn close(&self, why: Closing) {
+        self.out().closed.get_or_insert(why);
         self.reports().clear();
         self.written.notify_one();
         self.room.notify_waiters();
@@ -199,12 +219,18 @@ impl Peer {
 
     /// Whether someone closed the link.
     pub(crate) fn is_closed(&self) -> bool {
-        self.out().closed
+        self.out().closed.is_some()
     }
 
     /// Waits until someone closes the link; for its reader alone.
-    pub(crate) async fn until_closed(&self) {
+    pub(crate) async fn until_closed(&self) -> PeerGone {
         self.closed.notified().await;
+        self.gone()
+    }
+
+    /// Why the link is closed, for whoever knows that it is.
+    pub(crate) fn gone(&self) -> PeerGone {
+        PeerGone(self.out().closed.unwrap_or(Closing::Ended))
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use super::peer::Peer;
+use super::peer::{Closing, Peer};
 use super::stream::WriteHalf;
 use crate::core::Core;
-use crate::metrics as names;
 
 /// A buffer that a burst has grown beyond this is not kept.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
@@ -21,12 +20,8 @@ pub(super) async fn write(core: Arc<Core>, peer: Arc<Peer>, mut stream: WriteHal
         while !rest.is_empty() {
             match timeout(stuck_after, stream.write(rest)).await {
                 Ok(Ok(written)) if written > 0 => rest = &rest[written..],
-                Ok(_) => return peer.close(),
-                Err(_) => {
-                    tracing::warn!(node = %peer.shard.node, shard = %peer.shard.shard, "a shard takes nothing any more; its link is closed");
-                    metrics::counter!(names::LINKS_CLOSED, "reason" => "stuck").increment(1);
-                    return peer.close();
-                }
+                Ok(_) => return peer.close(Closing::Broken),
+                Err(_) => return peer.close(Closing::Stuck),
             }
         }
         core.counters.bytes_out.increment(buffer.len() as u64);

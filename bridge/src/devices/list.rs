@@ -22,6 +22,8 @@ use crate::store_requests::ask;
 const LIMIT: u32 = 100;
 /// Most sessions on a page.
 pub(super) const LIMIT_MAX: u32 = 1_000;
+/// Of a page that the store did not give out.
+const NO_PAGE: &str = "page: give it as the former answer's `next`";
 
 /// A page of sessions, in no particular order.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -67,6 +69,7 @@ pub(super) async fn show(
     let read = query.map_err(|rejected| rejected.body_text()).and_then(|Query(query)| read(query));
     let ListRequest { owner, page, sessions_max, connected } =
         read.map_err(|why| Problem::new(Kind::Invalid, why))?;
+    let is_first = page.is_none();
     match ask(&*bridge.core().store, Request::Sessions { owner, page, sessions_max }).await {
         Ok(Reply::Sessions { sessions, next }) => {
             let wanted = |session: &&SessionEntry| connected.is_none_or(|is| is == session.owner.is_some());
@@ -75,8 +78,8 @@ pub(super) async fn show(
             Ok(Json(Devices { devices, next }))
         }
         Ok(_) => Err(foreign_answer()),
-        // Only a page can be what it does not understand.
-        Err(StoreError::Unreadable(why)) => Err(Problem::new(Kind::Invalid, why)),
+        // What it does not understand may be the page.
+        Err(StoreError::Unreadable(_)) if !is_first => Err(Problem::new(Kind::Invalid, NO_PAGE)),
         Err(error) => Err(Problem::from(&error)),
     }
 }
@@ -107,12 +110,9 @@ fn read(query: ListQuery) -> Result<ListRequest, String> {
         return Err(format!("limit = {sessions_max}: a page has 1 to {LIMIT_MAX} sessions"));
     }
     let page = match query.page {
-        Some(page) => Some(
-            BASE64_URL_SAFE_NO_PAD
-                .decode(&page)
-                .map_err(|_| "page: give it as the former answer's \"next\"".to_owned())?
-                .into_boxed_slice(),
-        ),
+        Some(page) => {
+            Some(BASE64_URL_SAFE_NO_PAD.decode(&page).map_err(|_| NO_PAGE.to_owned())?.into_boxed_slice())
+        }
         None => None,
     };
     let owner = match query.node {

@@ -1,13 +1,16 @@
 //! `/v1/devices`: where devices are, as the session store knows.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use holdfast_bridge::BridgeConfig;
+use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Request, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::Api;
-use crate::shard::{Heard, Rig, owner};
+use crate::shard::{Heard, Rig, memory_store, owner};
 
 fn show(api: &Api, path: &str) -> Value {
     let (status, answer) = api.request(&format!("GET {path}"), "", "");
@@ -96,6 +99,28 @@ fn a_list_is_narrowed_by_node_and_by_connection() {
         let (status, problem) = api.request(&format!("GET /v1/devices?{query}"), "", "");
         assert_eq!((status, &problem["type"]), (400, &json!("/v1/problems/invalid")), "{query}");
     }
+}
+
+/// Holds sessions in another format.
+struct Foreign(Arc<dyn Store>);
+
+impl Store for Foreign {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        match request {
+            Request::Sessions { .. } => reply(Err(StoreError::Unreadable("format 9".to_owned()))),
+            request => self.0.submit(request, reply),
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_not_held_against_whoever_asks() {
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::new(Foreign(memory_store())));
+    let api = Api::of(&rig);
+    let (status, problem) = api.request("GET /v1/devices", "", "");
+    assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/store-unreadable")));
+    let (status, problem) = api.request("GET /v1/devices?page=AAAA", "", "");
+    assert_eq!((status, &problem["type"]), (400, &json!("/v1/problems/invalid")), "it may be the page");
 }
 
 #[test]

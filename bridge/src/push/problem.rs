@@ -95,7 +95,7 @@ impl Kind {
                 "A field, a name or the query is not as it must be; `detail` says which, and what is allowed."
             }
             Self::NotFound => {
-                "There is nothing at this address, or no session of this client, or it is not connected."
+                "There is nothing at this address, or no session of this client, or it is not connected, or the group has no members."
             }
             Self::MethodNotAllowed => {
                 "The address is right, the method is not: the Allow header says which are."

@@ -91,6 +91,9 @@ pub(super) async fn list(
     let is_first = page.is_none();
     let question = Question::GroupMembers { group: (*group).into(), page: page.map(Into::into), members_max };
     match ask(&*bridge.core().store, question).await {
+        Ok(Reply::Members { clients, next: None }) if is_first && clients.is_empty() => {
+            Err(Problem::new(Kind::NotFound, "no such group: it has no members"))
+        }
         Ok(Reply::Members { clients, next }) => {
             let members = clients.iter().map(ToString::to_string).collect();
             let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
@@ -279,7 +282,7 @@ pub(super) fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
     const MEMBERS: &str = "/v1/groups/{group}/members";
     let store = [Kind::Invalid, Kind::StoreAway, Kind::StoreUnreadable, Kind::StoreFull];
     let list = "In no particular order. One that is there all the while is on one page; one that comes or goes meanwhile may be. A group without \
-        members does not exist, and has none.";
+        members does not exist.";
     let about = "As a list, of at most `push.body_bytes_max` bytes, or as any number of lines; a request that went wrong may be made again.";
     let mut changes = Vec::new();
     for (method, name, title, done) in [
@@ -300,7 +303,7 @@ pub(super) fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
         .query::<u32>(schemas, "limit", "Members on the page, 1 to 1000; 100 if not given.")
         .query::<String>(schemas, "page", "The former answer's `next`.")
         .answers::<Page>(schemas, 200, "a page")
-        .problems(schemas, &store);
+        .problems(schemas, &[&store[..], &[Kind::NotFound]].concat());
     let end = Operation::new(
         "delete",
         "/v1/groups/{group}",

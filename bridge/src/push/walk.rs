@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::ClientId;
-use holdfast_wire::store::{Page, Reply, Request};
+use holdfast_wire::store::{Page, Reply, Request, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -22,7 +22,7 @@ use super::request::{PushError, PushRequest};
 use super::{STREAM_BYTES_MAX, Terms};
 use crate::core::{Core, now_ms};
 use crate::metrics as names;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
+use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_temporary};
 
 /// Members on a page.
 const PAGE_MEMBERS: u32 = 1_000;
@@ -32,7 +32,7 @@ pub(super) const LISTENER_STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Where members' outcomes are told as they come.
 pub(super) type Listener = mpsc::Sender<(ClientId, PushOutcome)>;
 
-/// Pushes to every member. An error only before the first of them.
+/// Pushes to every member. An error says that nobody was pushed to, or, if the store's is none that passes, only those whom it could name.
 pub(super) async fn to_group(
     core: &Arc<Core>,
     group: &str,
@@ -43,31 +43,32 @@ pub(super) async fn to_group(
     // Never closed, so there is always a permit to come.
     let _turn = core.pushes.walks.acquire().await;
     let question = |page| Request::GroupMembers { group: group.into(), page, members_max: PAGE_MEMBERS };
-    let mut page = members(ask(&*core.store, question(None)).await.map_err(PushError::Store)?);
+    let mut page = members(ask(&*core.store, question(None)).await).map_err(PushError::Store)?;
     let window =
         core.config.push.stream_in_flight_max.min(STREAM_BYTES_MAX / request.payload.len().max(1)).max(1);
     let mut pushing = JoinSet::new();
     let mut tally = Tally::default();
-    loop {
+    let end = loop {
         for client in page.clients {
             if pushing.len() >= window {
                 settle(pushing.join_next().await, &mut tally, &mut listener).await;
             }
             pushing.spawn(to_member(Arc::clone(core), client, Arc::clone(request), terms));
         }
-        let Some(next) = page.next else { break };
-        page = match ask_until_answered(&*core.store, question(Some(next))).await {
-            Ok(reply) => members(reply),
-            Err(error) => {
-                // Nobody else can name the rest, and those before have had theirs.
-                tracing::error!(%error, group, "the members of a group cannot be read to their end");
-                tally.count(PushOutcome::Refused(Refusal::Store));
-                break;
-            }
+        let Some(next) = page.next else { break Ok(()) };
+        // An error that passes is none: those before would be pushed to again.
+        page = match members(ask_until_taken(&*core.store, question(Some(next))).await) {
+            Ok(page) => page,
+            Err(error) => break Err(error),
         };
-    }
+    };
     while let Some(joined) = pushing.join_next().await {
         settle(Some(joined), &mut tally, &mut listener).await;
+    }
+    if let Err(error) = end {
+        let members = tally.pushes();
+        tracing::error!(%error, group, members, "a group's members cannot be read to their end: the rest was not pushed to");
+        return Err(PushError::Store(error));
     }
     if tally.pushes() == 0 {
         return Ok(PushOutcome::Refused(Refusal::NoSuchGroup));
@@ -80,10 +81,10 @@ struct MembersPage {
     next: Option<Page>,
 }
 
-fn members(reply: Reply) -> MembersPage {
-    match reply {
-        Reply::Members { clients, next } => MembersPage { clients, next },
-        _ => MembersPage { clients: Vec::new(), next: None },
+fn members(answer: Result<Reply, StoreError>) -> Result<MembersPage, StoreError> {
+    match answer? {
+        Reply::Members { clients, next } => Ok(MembersPage { clients, next }),
+        _ => Err(StoreError::Unreadable("it answered another question".to_owned())),
     }
 }
 

@@ -279,6 +279,41 @@ fn a_store_that_is_away_when_a_group_is_named_is_told_and_later_waited_for() {
     assert_eq!(api.post(&push).1["reasons"]["no_such_session"], 1, "nothing came of the first");
 }
 
+/// Names the members of the first page alone while it is broken.
+struct Broken {
+    store: Arc<dyn Store>,
+    is_broken: AtomicBool,
+}
+
+impl Store for Broken {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        match request {
+            Request::GroupMembers { page: Some(_), .. } if self.is_broken.load(Ordering::Acquire) => {
+                reply(Err(StoreError::Unreadable("it has another format".to_owned())));
+            }
+            request => self.store.submit(request, reply),
+        }
+    }
+}
+
+#[test]
+fn a_group_whose_members_cannot_be_read_to_their_end_is_not_done() {
+    let store = Arc::new(Broken { store: memory_store(), is_broken: AtomicBool::new(true) });
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let api = Api::of(&rig);
+    let names = as_lines((0..1_500).map(|number| format!("device-{number}")));
+    assert_eq!(api.request(&format!("PUT {MEMBERS}"), &names, "Content-Type: text/plain\r\n").0, 200);
+    let push = json!({ "group": "fans", "payload": 1, "id": "x" });
+    let (status, problem) = api.post(&push);
+    assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/store-unreadable")), "{problem}");
+    let lines = api.lines("POST /v1/push?results=stream", &push.to_string()).rest();
+    assert_eq!(lines.len(), 1_001, "those that were named have their outcome");
+    assert_eq!(lines[1_000]["problem"]["type"], "/v1/problems/store-unreadable");
+    store.is_broken.store(false, Ordering::Release);
+    let (status, answer) = api.post(&push);
+    assert_eq!((status, &answer["members"]), (200, &json!(1_500)), "the id is free for another try");
+}
+
 /// Cannot name members while it is away; each lookup of `a` fails once.
 struct Fickle {
     store: Arc<dyn Store>,

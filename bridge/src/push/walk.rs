@@ -26,7 +26,7 @@ use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_tempo
 
 /// Members on a page.
 const PAGE_MEMBERS: u32 = 1_000;
-/// Who listens to outcomes and takes none for so long is given up; a walk goes on, a batch ends.
+/// Who listens to outcomes and lets a walk wait for so long in all, or takes none of a batch's for so long, is given up; a walk goes on, a batch ends.
 pub(super) const LISTENER_STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// Where members' outcomes are told as they come.
@@ -38,8 +38,9 @@ pub(super) async fn to_group(
     group: &str,
     request: &Arc<PushRequest>,
     terms: Terms,
-    mut listener: Option<Listener>,
+    listener: Option<Listener>,
 ) -> Result<PushOutcome, PushError> {
+    let mut listening = Listening { listener, patience: LISTENER_STUCK_AFTER };
     // Never closed, so there is always a permit to come.
     let _turn = core.pushes.walks.acquire().await;
     let question = |page| Request::GroupMembers { group: group.into(), page, members_max: PAGE_MEMBERS };
@@ -51,7 +52,7 @@ pub(super) async fn to_group(
     let end = loop {
         for client in page.clients {
             if pushing.len() >= window {
-                settle(pushing.join_next().await, &mut tally, &mut listener).await;
+                settle(pushing.join_next().await, &mut tally, &mut listening).await;
             }
             pushing.spawn(to_member(Arc::clone(core), client, Arc::clone(request), terms));
         }
@@ -63,7 +64,7 @@ pub(super) async fn to_group(
         };
     };
     while let Some(joined) = pushing.join_next().await {
-        settle(Some(joined), &mut tally, &mut listener).await;
+        settle(Some(joined), &mut tally, &mut listening).await;
     }
     if let Err(error) = end {
         let members = tally.pushes();
@@ -134,14 +135,64 @@ async fn push(
 async fn settle(
     joined: Option<Result<(ClientId, PushOutcome), tokio::task::JoinError>>,
     tally: &mut Tally,
-    listener: &mut Option<Listener>,
+    listening: &mut Listening,
 ) {
     // A member's task is not aborted and does not panic.
     let Some(Ok((client, outcome))) = joined else { return };
     tally.count(outcome);
-    if let Some(tell) = listener
-        && tell.send_timeout((client, outcome), LISTENER_STUCK_AFTER).await.is_err()
-    {
-        *listener = None;
+    listening.tell(client, outcome).await;
+}
+
+/// Who listens, and for how long in all the walk still waits for it: one that takes a little now and then would hold a place among the walks for as
+/// long as it likes.
+struct Listening {
+    listener: Option<Listener>,
+    patience: Duration,
+}
+
+impl Listening {
+    async fn tell(&mut self, client: ClientId, outcome: PushOutcome) {
+        let Some(listener) = &self.listener else { return };
+        let since = Instant::now();
+        if listener.send_timeout((client, outcome), self.patience).await.is_err() {
+            self.listener = None;
+        }
+        self.patience = self.patience.saturating_sub(since.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_trickles_is_given_up_as_well() {
+        const MEMBERS: usize = 1_000;
+        let (tell, mut told) = mpsc::channel(1);
+        let mut listening = Listening { listener: Some(tell), patience: Duration::from_millis(100) };
+        let trickle = tokio::spawn(async move {
+            let mut count = 0;
+            while told.recv().await.is_some() {
+                count += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            count
+        });
+        for _ in 0..MEMBERS {
+            listening.tell(ClientId::new("d"), PushOutcome::Delivered).await;
+        }
+        assert!(listening.listener.is_none());
+        assert!((1..MEMBERS).contains(&trickle.await.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_keeps_up_costs_no_patience() {
+        let (tell, mut told) = mpsc::channel(1);
+        let mut listening = Listening { listener: Some(tell), patience: Duration::from_mins(10) };
+        for _ in 0..100 {
+            listening.tell(ClientId::new("d"), PushOutcome::Delivered).await;
+            assert!(told.recv().await.is_some());
+        }
+        assert!(listening.listener.is_some() && listening.patience > Duration::from_mins(5));
     }
 }

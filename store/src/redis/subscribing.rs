@@ -14,8 +14,9 @@ use super::server::Call;
 use super::sessions::{is_group, write_progress};
 use crate::contract::{Progress, Reply, StoreError, WillRecord};
 
-/// Epochs are smaller; the functions count in doubles, and all that are given out later have to be larger than one that is written back.
-const EPOCH_END: u64 = 1 << 52;
+/// Epochs are smaller. The functions count in doubles, which are exact below 2^53, and all that are given out later have to be larger than
+/// one that is written back: a year of microseconds is left for those.
+const EPOCH_END: u64 = (1 << 53) - (1 << 45);
 
 /// A stream that a session has newly joined.
 struct Joined {
@@ -63,7 +64,8 @@ impl Worker {
     pub(super) async fn restore(&self, kept: Kept) -> Result<Reply, StoreError> {
         let Kept { client, owner, epoch, expiry_s, will, session } = kept;
         if epoch.0 == 0 || epoch.0 >= EPOCH_END {
-            return Err(StoreError::Unavailable(format!("epoch {epoch} is none that this store gives out")));
+            // Never one that was given out here, so whoever has it asks for another, and not for this once more.
+            return Err(StoreError::Fenced);
         }
         let partition = Partition::of_client(&client);
         let has_room = self.room.borrow().sessions() < u64::from(self.bounds.sessions_max);

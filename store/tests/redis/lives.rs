@@ -4,7 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_store::contract::{Reply, Request, StoreError};
 use holdfast_store::{RedisOptions, RedisStore};
-use holdfast_wire::ids::ClientId;
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::session_record::SessionRecord;
 
 use crate::load::{PATIENCE, ask, ask_until_done, message, open};
 use crate::redis_server::RedisServer;
@@ -106,6 +107,33 @@ fn a_server_without_memory_is_dialled_again_and_serves_those_who_are_there() {
     // Nor does it keep away one that comes newly.
     let late = connect(&server);
     assert!(matches!(ask_until_done(&late, &lookup), Reply::Session(Some(_))));
+}
+
+#[test]
+fn a_session_is_written_back_under_any_epoch_that_may_ever_be_given_out() {
+    let server = RedisServer::start("");
+    let store = connect(&server);
+    let restore = |epoch| {
+        let request = Request::Restore {
+            client: ClientId::new("d"),
+            owner: ALICE,
+            epoch: Epoch(epoch),
+            expiry_s: 60,
+            will: None,
+            session: SessionRecord::default(),
+        };
+        ask(&store, request)
+    };
+    // Whoever comes with one that is none has no session here, and is not to come again and again.
+    for none in [0, 1 << 53, u64::MAX] {
+        assert_eq!(restore(none), Err(StoreError::Fenced), "{none}");
+    }
+    // The year 2253, in which the server begins another life.
+    let late = (1 << 53) - (1 << 46);
+    let mut begin = redis::cmd("HSET");
+    begin.arg(key("n")).arg("h").arg(late + 1).arg("e").arg(late + 1).exec(&mut server.connection()).unwrap();
+    assert!(restore(late).is_ok());
+    assert!(open(&store, "d") > Epoch(late));
 }
 
 #[test]

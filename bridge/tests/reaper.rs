@@ -12,7 +12,7 @@ use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner};
 use holdfast_wire::link::InterestKind;
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
-use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError, WillRecord};
+use holdfast_wire::store::{Progress, Reply, Request, SessionInfo, StoreError, WillRecord};
 use shard::*;
 
 const LEASE_MS: u32 = 1_000;
@@ -158,12 +158,14 @@ struct Troubled {
     silences: AtomicU64,
     /// It has no room for the retained message of this topic.
     no_room_for: Mutex<Option<&'static str>>,
+    /// A part of it is away, so that it cannot say of nodes whether they own anything.
+    names_no_dead: bool,
 }
 
 impl Troubled {
     fn rig(silences: u64, no_room_for: Option<&'static str>) -> (Rig, Arc<Self>) {
         let (silences, no_room_for) = (AtomicU64::new(silences), Mutex::new(no_room_for));
-        let store = Arc::new(Self { store: memory_store(), silences, no_room_for });
+        let store = Arc::new(Self { store: memory_store(), silences, no_room_for, names_no_dead: false });
         (Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as _), store)
     }
 }
@@ -183,6 +185,9 @@ impl Store for Troubled {
                 if Some(message.view().topic) == *self.no_room_for.lock().unwrap() =>
             {
                 reply(Err(StoreError::Full("there is no room".to_owned())));
+            }
+            Request::DeadNodes if self.names_no_dead => {
+                reply(Err(StoreError::Unavailable("a part of it is away".to_owned())));
             }
             _ => self.store.submit(request, reply),
         }
@@ -238,4 +243,26 @@ fn a_will_waits_for_room_in_the_store_and_holds_up_no_other() {
     heard.sort_unstable();
     assert_eq!(heard, ["fits", "full", "too"]);
     assert!(retains("full"));
+}
+
+#[test]
+fn wills_are_published_while_the_store_cannot_name_the_dead() {
+    let store = Troubled {
+        store: memory_store(),
+        silences: AtomicU64::new(0),
+        no_room_for: Mutex::new(None),
+        names_no_dead: true,
+    };
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::new(store));
+    let living = owner(1);
+    let epoch = connect(&rig, "left", living, 3_600, None);
+    let close = Request::Close {
+        client: ClientId::new("left"),
+        epoch,
+        expiry_s: 3_600,
+        progress: Progress::default(),
+        will: Some(will("left", 0)),
+    };
+    rig.ask(close).unwrap();
+    until(&rig, living.node, || !retained(&rig).is_empty());
 }

@@ -60,7 +60,6 @@ async fn keep_looking(core: &Arc<Core>, leads: &watch::Sender<bool>) {
         let looked = look(core, &mut suspects, leads).await;
         if let Err(error) = &looked {
             suspects.clear();
-            leads.send_replace(false);
             if !complained {
                 tracing::info!(%error, "dead gateways cannot be looked for now");
             }
@@ -74,9 +73,10 @@ async fn look(
     suspects: &mut Suspects,
     leads: &watch::Sender<bool>,
 ) -> Result<(), StoreError> {
-    let is_led = take_lock(core).await?;
-    leads.send_replace(is_led);
-    if !is_led {
+    let is_led = take_lock(core).await;
+    // Whoever has the lock goes on with the wills that the store gives out, though it may not be able to name the dead.
+    leads.send_replace(is_led == Ok(true));
+    if !is_led? {
         suspects.clear();
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use holdfast_wire::ids::{ClientId, Epoch};
+use tokio::time::timeout;
 
 use super::dispatch::Worker;
 use super::partition::{PARTITIONS, Partition};
@@ -27,27 +28,44 @@ impl Worker {
     }
 
     /// Asks all partitions how many there are, and then those that have some for as many as are wanted: one that is given out and not
-    /// published would stay away for a while. Begins behind where it ended last time, so that no partition waits for ever.
+    /// published would stay away for a while. Begins behind where it ended last time, so that no partition waits for ever. One that
+    /// nobody serves keeps its own and no others.
     pub(super) async fn due_wills(&self, wills_max: usize) -> Result<Reply, StoreError> {
         let first = self.next_will_partition.get();
         let in_turn = || (0..PARTITIONS).map(|number| Partition((first + number) % PARTITIONS));
-        let mut left = wills_max as u64;
+        let (mut left, mut failed) = (wills_max as u64, None);
         let mut shares = Vec::new();
-        for (partition, due) in
-            in_turn().zip(join_all(in_turn().map(|partition| self.count_wills(partition))).await)
-        {
-            let share = due?.min(left);
+        let counts = in_turn().map(|partition| self.in_time(self.count_wills(partition)));
+        for (partition, due) in in_turn().zip(join_all(counts).await) {
+            let share = due.unwrap_or_else(|why| {
+                failed = Some(why);
+                0
+            });
+            let share = share.min(left);
             left -= share;
             if share > 0 {
-                shares.push(self.wills_of(partition, share));
+                shares.push(self.in_time(self.wills_of(partition, share)));
                 self.next_will_partition.set((partition.0 + 1) % PARTITIONS);
             }
         }
         let mut wills = Vec::new();
         for given in join_all(shares).await {
-            wills.extend(given?);
+            match given {
+                Ok(given) => wills.extend(given),
+                Err(why) => failed = Some(why),
+            }
         }
-        Ok(Reply::Wills(wills))
+        match failed {
+            // Those that were given are not given again for a while.
+            Some(why) if wills.is_empty() => Err(why),
+            _ => Ok(Reply::Wills(wills)),
+        }
+    }
+
+    /// An answer while there is still time for what the other partitions answered to be passed on.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let no_answer = || Err(StoreError::Unavailable("a part of it does not answer".to_owned()));
+        timeout(self.deadline / 3, answer).await.unwrap_or_else(|_| no_answer())
     }
 
     async fn count_wills(&self, partition: Partition) -> Result<u64, StoreError> {

@@ -1,10 +1,13 @@
 //! A node of a cluster dies, and slots move from one to another, under load.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_store::{RedisOptions, RedisStore};
+use holdfast_wire::ids::ClientId;
 
-use crate::load::{Load, connect};
+use crate::load::{Load, ask, ask_until_done, connect, message, open};
 use crate::redis_forms::{Cluster, cluster, is_ok};
 use crate::redis_server::{RedisServer, until};
 
@@ -72,6 +75,37 @@ fn the_others_serve_on_while_a_dead_one_has_no_successor() {
         let at_once = answers.iter().all(|(_, took)| *took < Duration::from_secs(1));
         (1..answers.len()).contains(&served) && at_once
     });
+}
+
+#[test]
+fn wills_are_given_out_while_a_dead_one_has_no_successor() {
+    let servers = Cluster::start(&[], "--cluster-require-full-coverage no");
+    let store = connect(&servers.url());
+    let clients: Vec<_> = (0..24).map(|number| format!("device-{number}")).collect();
+    for client in &clients {
+        let (epoch, client) = (open(&store, client), ClientId::new(client));
+        let will = Some(WillRecord { message: message(&client), delay_s: 0, expiry_s: 0 });
+        let close = Request::Close { client, epoch, expiry_s: 3_600, progress: Progress::default(), will };
+        ask_until_done(&store, &close);
+    }
+    servers.nodes[2].signal("KILL");
+    let is_served = |client: &String| {
+        let answer = ask(&store, Request::Lookup { client: ClientId::new(client) });
+        matches!(answer, Ok(Reply::Session(Some(_))))
+    };
+    until("some are served, and some are not", || {
+        (1..clients.len()).contains(&clients.iter().filter(|client| is_served(client)).count())
+    });
+    let served: BTreeSet<_> = clients.iter().filter(|client| is_served(client)).cloned().collect();
+    let mut given = BTreeSet::new();
+    until("all wills are given out that are there", || {
+        if let Ok(Reply::Wills(wills)) = ask(&store, Request::DueWills { wills_max: 5 }) {
+            given.extend(wills.into_iter().map(|due| due.client.to_string()));
+        }
+        given == served
+    });
+    let none = ask(&store, Request::DueWills { wills_max: 5 });
+    assert!(matches!(none, Err(StoreError::Unavailable(_))), "nobody knows whether there are more: {none:?}");
 }
 
 #[test]

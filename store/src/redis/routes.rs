@@ -340,7 +340,8 @@ impl Routes {
     async fn mistrust(&self, sentinels: &Sentinels) {
         let Some(link) = self.links.borrow().first().cloned() else { return };
         let Ok(wire) = link.wire() else { return };
-        if let Some(primary) = sentinels.successor(&self.dialler).await
+        let Some(present) = link.address() else { return };
+        if let Some(primary) = sentinels.successor(&self.dialler, &present).await
             && !link.is_at(&primary)
         {
             self.lose(&wire, &format!("the sentinels name {primary} now"));

@@ -51,6 +51,16 @@ impl SentinelTrio {
         redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).exec(&mut self.sentinels[0].connection()).unwrap();
     }
 
+    /// Sets the sentinels up again, for a server on this port: they count its failovers from 0.
+    pub(crate) fn monitor_anew(&self, port: u16) {
+        for sentinel in &self.sentinels {
+            let mut connection = sentinel.connection();
+            redis::cmd("SENTINEL").arg("REMOVE").arg(NAME).exec(&mut connection).unwrap();
+            let mut monitor = redis::cmd("SENTINEL");
+            monitor.arg("MONITOR").arg(NAME).arg("127.0.0.1").arg(port).arg(2).exec(&mut connection).unwrap();
+        }
+    }
+
     /// The port of the primary, as the first sentinel knows it.
     pub(crate) fn primary_port(&self) -> u16 {
         ask_primary(&self.sentinels[0], "port").parse().unwrap()

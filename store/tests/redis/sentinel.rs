@@ -95,6 +95,21 @@ fn a_primary_that_was_stopped_and_does_not_know_that_it_is_none_serves_nobody() 
 }
 
 #[test]
+fn sentinels_that_were_set_up_again_for_another_server_are_followed_by_those_who_run_already() {
+    let trio = SentinelTrio::start(1, DOWN_AFTER);
+    let store = connect(&trio.url());
+    let mut load = Load::new(&store);
+    load.run(2);
+    trio.fail_over();
+    until("another primary is named", || trio.primary_port() == trio.servers[1].port());
+    load.run(2);
+    let another = RedisServer::start("");
+    trio.monitor_anew(another.port());
+    let keys = || redis::cmd("DBSIZE").query::<usize>(&mut another.connection()).unwrap();
+    until("the store has begun there", || keys() > 0);
+}
+
+#[test]
 fn sentinels_that_do_not_know_the_name_are_told_from_those_that_are_not_there() {
     let trio = SentinelTrio::start(0, DOWN_AFTER);
     let wrong = trio.url().replace(NAME, "other");

@@ -8,6 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -58,6 +60,7 @@ pub(super) fn run(
     dialler: Dialler,
     options: RedisOptions,
     queue: mpsc::Receiver<Order>,
+    refuses: Arc<AtomicBool>,
     opened: &SyncSender<Result<(), OpenError>>,
 ) {
     // Nobody hears it if the caller of `connect` is gone; then the queue is closed as well.
@@ -67,7 +70,7 @@ pub(super) fn run(
         Err(source) => return say(Err(OpenError::Thread { source })),
     };
     LocalSet::new().block_on(&runtime, async {
-        match Worker::open(dialler, options).await {
+        match Worker::open(dialler, options, refuses).await {
             Ok(worker) => {
                 say(Ok(()));
                 Rc::new(Dispatcher { worker: Rc::new(worker), lanes: RefCell::new(Lanes::new()) })
@@ -90,13 +93,19 @@ pub(super) struct Worker {
     pub(super) next_will_partition: Cell<u16>,
     /// The partition that is asked first for sessions that expired.
     pub(super) next_expired_partition: Cell<u16>,
+    /// Whether no server takes changes, as far as is known.
+    pub(super) refuses: Arc<AtomicBool>,
     clock: Option<Clock>,
     /// How long anything that is asked may take.
     pub(super) deadline: Duration,
 }
 
 impl Worker {
-    async fn open(dialler: Dialler, options: RedisOptions) -> Result<Self, OpenError> {
+    async fn open(
+        dialler: Dialler,
+        options: RedisOptions,
+        refuses: Arc<AtomicBool>,
+    ) -> Result<Self, OpenError> {
         let RedisOptions { bounds, deadline, prefix, clock, replicas, .. } = options;
         let shown = dialler.url.shown();
         let server = Rc::new(Server::open(dialler, &prefix, replicas).await?);
@@ -108,6 +117,7 @@ impl Worker {
             relieving: Cell::new(false),
             next_will_partition: Cell::new(0),
             next_expired_partition: Cell::new(0),
+            refuses,
             clock,
             deadline,
         };
@@ -197,6 +207,7 @@ impl Dispatcher {
         let background = [
             spawn_local(Rc::clone(&self.worker.server).keep_up()),
             spawn_local(Rc::clone(&self.worker).keep_sweeping()),
+            spawn_local(Rc::clone(&self.worker).keep_probing()),
         ];
         // Each request holds one; when the last is gone, all are answered.
         let (running, mut all_answered) = mpsc::channel::<()>(1);

@@ -23,6 +23,7 @@ mod nodes;
 mod pages;
 mod partition;
 mod reaping;
+mod refusing;
 mod replicas;
 mod retained;
 mod room;
@@ -36,7 +37,7 @@ mod sweep;
 mod url;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,7 @@ pub struct RedisStore {
     orders: Option<mpsc::Sender<Order>>,
     waiting: Arc<AtomicUsize>,
     requests_max: usize,
+    refuses: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -113,15 +115,23 @@ impl RedisStore {
         // One that does not fit is refused by `order`.
         let (orders, queue) = mpsc::channel(requests_max.max(1));
         let (opened, outcome) = std::sync::mpsc::sync_channel(1);
+        let refuses = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&refuses);
         let thread = thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || dispatch::run(dialler, options, queue, &opened))
+            .spawn(move || dispatch::run(dialler, options, queue, told, &opened))
             .map_err(|source| OpenError::Thread { source })?;
         // The thread says how it went before it does anything else, or it ended.
         outcome
             .recv()
             .unwrap_or_else(|_| Err(OpenError::Thread { source: std::io::Error::other("it ended") }))?;
-        Ok(Self { orders: Some(orders), waiting: Arc::default(), requests_max, thread: Some(thread) })
+        Ok(Self {
+            orders: Some(orders),
+            waiting: Arc::default(),
+            requests_max,
+            refuses,
+            thread: Some(thread),
+        })
     }
 
     /// Clears away everything that has ended by now, then calls `done`. Goes on by itself all the time; this is for who
@@ -165,6 +175,10 @@ impl Store for RedisStore {
             return reply(Err(StoreError::Unavailable(why)));
         }
         self.order(Job::Request(request, reply));
+    }
+
+    fn is_refusing(&self) -> bool {
+        self.refuses.load(Ordering::Acquire)
     }
 }
 

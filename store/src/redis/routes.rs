@@ -126,6 +126,15 @@ impl Routes {
         &self.gates[partition.index()]
     }
 
+    /// For each server, one of the partitions that it has.
+    pub(super) fn one_of_each(&self) -> Vec<Partition> {
+        let leads = |link: &Rc<Link>, partition| {
+            self.gate(partition).link().is_some_and(|known| Rc::ptr_eq(&known, link))
+        };
+        let one_of = |link| Partition::all().find(|partition| leads(link, *partition));
+        self.links.borrow().iter().filter_map(one_of).collect()
+    }
+
     /// Someone has closed a gate: it is opened again once its way is known.
     pub(super) fn open_gate_soon(&self, partition: Partition) {
         self.closed.borrow_mut().push(partition);

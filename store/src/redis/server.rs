@@ -94,6 +94,16 @@ impl Server {
         Ok(value)
     }
 
+    /// Sends a call whose answer is nobody's but the caller's to judge.
+    pub(super) async fn land(&self, call: Call) -> Result<Value, Failure> {
+        self.fly(&call.0).await?.0
+    }
+
+    /// For each server, one of the partitions that it has.
+    pub(super) fn one_partition_of_each(&self) -> Vec<Partition> {
+        self.routes.one_of_each()
+    }
+
     async fn fly(&self, command: &Cmd) -> Result<Landing, Failure> {
         let partition = partition_of(command);
         let gate = self.routes.gate(partition);

@@ -17,6 +17,7 @@ mod random_steps;
 mod redis_forms;
 #[path = "../contract/redis_server.rs"]
 mod redis_server;
+mod refusing;
 mod sentinel;
 mod sharing;
 mod telling;

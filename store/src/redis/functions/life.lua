@@ -10,6 +10,11 @@ export('life', function(keys)
   return { 'ok', known[1] or '', known[2] or '' }
 end, { 'no-writes' })
 
+-- Changes nothing, but says that it might: a server that takes no changes now refuses it before it runs.
+export('probe', function()
+  return { 'ok' }
+end)
+
 -- life, a mark. Whoever has connected calls it before anything else if `life` says another one; answers the mark that stands.
 export('begin', function(keys, args)
   local partition, life = keys[1], args[1]

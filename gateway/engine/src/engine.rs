@@ -288,7 +288,7 @@ impl Engine {
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
         let ownership = self.shared.ownership.next_ms();
         let admission = self.shared.admission.next_ms();
-        let strays = self.shared.strays.next_ms;
+        let strays = self.shared.strays.next_ms();
         [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers, ownership, admission, strays]
             .into_iter()
             .flatten()

@@ -1,7 +1,8 @@
 //! Sessions that the store may have opened for connections that ended before it could say so.
 //!
-//! Such a session has an owner that does not hold it: what is pushed to its client is queued, and it never expires. Once the store answers again it is
-//! looked up, and closed if it is ours. A connection of the same client that comes meanwhile speaks for it.
+//! Such a session has an owner that does not hold it: what is pushed to its client is queued, and it never expires. Most clients come again within moments, here or
+//! elsewhere, and their connections speak for it. After a minute it is looked up, and closed if it is ours: one that outlives its connections by way of
+//! opening it once more, as only that tells how far it came, and a close without that would forget it.
 
 use std::collections::BTreeMap;
 
@@ -19,17 +20,24 @@ const STRAYS_MAX: usize = 10_000;
 /// Lookups on their way at once.
 const LOOKUPS_MAX: u32 = 32;
 
-/// After a question that the store could not answer it is left alone for so long, in ms: what it was asked before may still be on its way to it.
-const REST_MS: u64 = 2_000;
+/// How long clients are given to come again, in ms: one that does so elsewhere between our look and our opening would lose its connection once more.
+const REST_MS: u64 = 60_000;
 
 /// Clients that have no connection here.
 #[derive(Debug, Default)]
 pub(crate) struct Strays {
-    /// With the session expiry that they asked for, in seconds.
-    sessions: BTreeMap<ClientId, u32>,
+    /// By when they are looked up, with the session expiry that they asked for, in seconds.
+    due: BTreeMap<(u64, u64), (ClientId, u32)>,
+    by_client: BTreeMap<ClientId, (u64, u64)>,
     lookups: u32,
-    /// When the store is asked next; none while nobody is to be looked up.
-    pub(crate) next_ms: Option<u64>,
+}
+
+impl Strays {
+    /// When the next one is looked up, in ms of the monotonic clock.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        let (due_ms, _) = self.due.keys().next()?;
+        (self.lookups < LOOKUPS_MAX).then_some(*due_ms)
+    }
 }
 
 impl Engine {
@@ -42,27 +50,31 @@ impl Engine {
             }
             return;
         }
+        self.forget_stray(&client);
+        let key = (now.monotonic_ms + REST_MS, self.shared.number());
         let strays = &mut self.shared.strays;
-        if strays.sessions.len() >= STRAYS_MAX && !strays.sessions.contains_key(&client) {
-            strays.sessions.pop_first();
+        if strays.due.len() >= STRAYS_MAX
+            && let Some((_, (first, _))) = strays.due.pop_first()
+        {
+            strays.by_client.remove(&first);
         }
-        strays.sessions.insert(client, expiry_s);
-        strays.next_ms.get_or_insert(now.monotonic_ms + REST_MS);
+        strays.by_client.insert(client.clone(), key);
+        strays.due.insert(key, (client, expiry_s));
     }
 
     /// The client has come again: its connection speaks for the session now. Given back is the expiry, if there may be one.
     pub(crate) fn forget_stray(&mut self, client: &ClientId) -> Option<u32> {
-        self.shared.strays.sessions.remove(client)
+        let strays = &mut self.shared.strays;
+        let key = strays.by_client.remove(client)?;
+        strays.due.remove(&key).map(|(_, expiry_s)| expiry_s)
     }
 
-    /// Looks some of them up.
+    /// Looks up those whose time has come.
     pub(crate) fn look_up_strays(&mut self, now: Now) {
-        if self.shared.strays.next_ms.take_if(|due_ms| *due_ms <= now.monotonic_ms).is_none() {
-            return;
-        }
-        while self.shared.strays.lookups < LOOKUPS_MAX
-            && let Some((client, expiry_s)) = self.shared.strays.sessions.pop_first()
+        while self.shared.strays.next_ms().is_some_and(|due_ms| due_ms <= now.monotonic_ms)
+            && let Some((_, (client, expiry_s))) = self.shared.strays.due.pop_first()
         {
+            self.shared.strays.by_client.remove(&client);
             self.shared.strays.lookups += 1;
             let request = Request::Lookup { client: client.clone() };
             self.shared.ask(Asked::Stray(client, expiry_s), request);
@@ -81,20 +93,18 @@ impl Engine {
         let owner = self.shared.owner;
         match result {
             Ok(Reply::Session(Some(info))) if info.owner == Some(owner) => {
-                // A connection that came since has yet to be asked about, or has another epoch; one that waits for its former owner is closed with
-                // what that one says, and may have come before or after.
                 if self.find_client(&client).is_some() || self.shared.unclaimed_of(&client).next().is_some() {
                     self.note_stray(client, expiry_s, now);
+                } else if info.persistent {
+                    self.shared.stats.strays_closed += 1;
+                    self.open_for_nobody(client, expiry_s, now);
                 } else {
                     self.shared.stats.strays_closed += 1;
-                    self.close_session(client, info.epoch, expiry_s, Progress::default(), None);
+                    self.close_session(client, info.epoch, 0, Progress::default(), None);
                 }
             }
-            Err(StoreError::Unavailable(_)) => return self.note_stray(client, expiry_s, now),
+            Err(StoreError::Unavailable(_)) => self.note_stray(client, expiry_s, now),
             Ok(_) | Err(_) => {}
-        }
-        if !self.shared.strays.sessions.is_empty() {
-            self.shared.strays.next_ms.get_or_insert(now.monotonic_ms);
         }
     }
 }

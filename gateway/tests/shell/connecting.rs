@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use holdfast_gateway::{Node, NodeConfig, StartError};
+use holdfast_store::contract::Request;
+use holdfast_store::{MemoryStore, ReplyTo, Store};
 
 use crate::client::{CONNACK, Client, Packet, connect_311};
 use crate::{World, config, wait_until};
@@ -116,4 +120,66 @@ fn a_port_in_use_is_one_line_and_opens_nothing() {
     );
     assert!(!line.contains('\n'), "{line}");
     world.connect("still-served").ping();
+}
+
+/// A store in memory that keeps questions about sessions to itself until it is told to answer.
+struct Slow {
+    memory: Arc<MemoryStore>,
+    held: Mutex<Option<Vec<(Request, ReplyTo)>>>,
+    opened: AtomicUsize,
+}
+
+impl Slow {
+    fn answers(&self) {
+        for (request, reply) in self.held.lock().unwrap().take().unwrap_or_default() {
+            self.memory.submit(request, reply);
+        }
+    }
+}
+
+impl Store for Slow {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if !matches!(request, Request::Open { .. }) {
+            return self.memory.submit(request, reply);
+        }
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        match &mut *self.held.lock().unwrap() {
+            Some(held) => held.push((request, reply)),
+            None => self.memory.submit(request, reply),
+        }
+    }
+}
+
+#[test]
+fn a_device_that_gives_up_while_it_waits_for_a_slow_store_is_let_go_and_never_asked_about() {
+    let store = Arc::new(Slow {
+        memory: crate::memory(),
+        held: Mutex::new(Some(Vec::new())),
+        opened: AtomicUsize::new(0),
+    });
+    let world = World::start_on(
+        Arc::clone(&store) as Arc<dyn Store>,
+        |node| node,
+        |config| {
+            config.shards = 1;
+            config.limits.connect_timeout_ms = 600_000;
+        },
+    );
+    let dial = |name: String| {
+        let mut client = Client::open(world.mqtt());
+        client.send(&connect_311(&name));
+        client
+    };
+    let mut asked: Vec<Client> = (0..32).map(|number| dial(format!("asked-{number}"))).collect();
+    wait_until("the store is asked", || store.opened.load(Ordering::Relaxed) == 32);
+    let waiting: Vec<Client> = (0..8).map(|number| dial(format!("waiting-{number}"))).collect();
+    wait_until("all are here", || world.connections() == 40);
+    drop(waiting);
+    wait_until("those who waited are let go", || world.connections() == 32);
+    store.answers();
+    for client in &mut asked {
+        assert_eq!(client.read(), Packet { first: CONNACK, body: vec![0, 0] });
+    }
+    world.connect("later").ping();
+    assert_eq!(store.opened.load(Ordering::Relaxed), 33);
 }

@@ -175,6 +175,18 @@ impl Engine {
         admission.window.ask(number.0);
     }
 
+    /// Opens a session whose client has no connection here: it rests again as soon as the store has told how far it came.
+    pub(crate) fn open_for_nobody(&mut self, client: ClientId, expiry_s: u32, now: Now) {
+        // Of no connection, and of no other such session.
+        let id = ConnectionId { slot: u32::MAX, generation: self.shared.number() as u32 };
+        let owner = self.shared.owner;
+        let request =
+            Request::Open { client: client.clone(), owner, clean_start: false, expiry_s, will: None };
+        let asked = OpenAsked { id, client, expiry_s, at_ms: now.monotonic_ms };
+        let number = self.shared.ask(Asked::Open(asked), request);
+        self.shared.admission.window.ask(number.0);
+    }
+
     /// The store has opened a session, or has not.
     pub(crate) fn handle_open_answer(
         &mut self,

@@ -3,12 +3,12 @@
 use holdfast_engine::{CloseReason, EngineConfig, Limits};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Takeover, ToGateway};
-use holdfast_wire::mqtt::{Connect, ReasonCode};
+use holdfast_wire::mqtt::{Connect, Publish, ReasonCode};
 use holdfast_wire::store::{Reply, Request, SessionInfo};
 
 use crate::bridge::Heard;
 use crate::client::Client;
-use crate::packets::{accepted, connect, expiring, refused, resume, resumed};
+use crate::packets::{AT_LEAST_ONCE, accepted, connect, expiring, message, qos1, refused, resume, resumed};
 use crate::stage::Shard;
 
 /// Questions about sessions that leave at once at first.
@@ -239,20 +239,67 @@ fn a_session_that_was_opened_for_nobody_is_closed_once_the_store_answers() {
         }
         assert_eq!(session(&shard, "c").expect("it was opened").owner, Some(Shard::OWNER));
         shard.store_goes_away();
-        shard.clock_advances_ms(10_000);
+        shard.clock_advances_ms(100_000);
         shard.store_was_asked();
         shard.store_answers();
-        shard.clock_advances_ms(2_000);
+        shard.clock_advances_ms(60_000);
         let asked = shard.store_was_asked();
         assert!(
-            matches!(&asked[..], [Request::Lookup { .. }, Request::Close { expiry_s: 60, will: None, .. }]),
+            matches!(
+                &asked[..],
+                [
+                    Request::Lookup { .. },
+                    Request::Open { clean_start: false, expiry_s: 60, will: None, .. },
+                    Request::Close { expiry_s: 60, will: None, .. }
+                ]
+            ),
             "{asked:?}"
         );
         assert_eq!(session(&shard, "c").expect("it rests").owner, None);
         assert_eq!(shard.stats().strays_closed, 1);
-        shard.clock_advances_ms(60_000);
+        shard.clock_advances_ms(200_000);
         assert_eq!(shard.store_was_asked(), []);
     }
+}
+
+#[test]
+fn a_session_that_ends_with_its_connection_and_was_opened_for_nobody_ends() {
+    let shard = Shard::new();
+    shard.store_holds();
+    let client = shard.client();
+    client.sends(connect("c"));
+    client.vanishes();
+    shard.store_gives_up_first(true);
+    shard.store_answers();
+    assert_eq!(session(&shard, "c").expect("it was opened").owner, Some(Shard::OWNER));
+    shard.store_was_asked();
+    shard.clock_advances_ms(60_000);
+    let asked = shard.store_was_asked();
+    assert!(matches!(&asked[..], [Request::Lookup { .. }, Request::Close { expiry_s: 0, .. }]), "{asked:?}");
+    assert_eq!(session(&shard, "c"), None);
+}
+
+#[test]
+fn a_session_that_was_opened_for_nobody_keeps_what_it_had() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    let positions = shard.appends(&["a"], &message("a", "x"));
+    shard.bridge(0).publishes_at(&message("a", "x"), positions);
+    client.hears(qos1(1, "a", "x"));
+    client.vanishes();
+    shard.store_holds();
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.vanishes();
+    shard.store_gives_up_first(true);
+    shard.store_answers();
+    shard.clock_advances_ms(60_000);
+    assert_eq!(session(&shard, "c").expect("it rests").owner, None);
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos1(1, "a", "x") });
 }
 
 #[test]
@@ -269,7 +316,7 @@ fn a_session_that_was_not_opened_or_is_elsewhere_by_now_is_left_alone() {
         }
         shard.store_was_asked();
         shard.store_answers();
-        shard.clock_advances_ms(60_000);
+        shard.clock_advances_ms(200_000);
         assert!(matches!(&shard.store_was_asked()[..], [Request::Lookup { .. }]));
     }
 }
@@ -283,7 +330,7 @@ fn a_connection_that_comes_meanwhile_speaks_for_a_session_that_was_opened_for_no
     client.vanishes();
     shard.store_gives_up_first(true);
     // While it is looked up.
-    shard.clock_advances_ms(2_000);
+    shard.clock_advances_ms(60_000);
     let client = shard.client();
     client.sends(resume("c"));
     shard.store_was_asked();
@@ -303,13 +350,13 @@ fn a_connection_that_comes_meanwhile_and_is_never_asked_about_leaves_the_session
     first.vanishes();
     shard.store_gives_up_first(true);
     // It is looked up while its client comes again, and waits.
-    shard.clock_advances_ms(2_000);
+    shard.clock_advances_ms(60_000);
     let _crowd = crowd(&shard, 1..FIRST + 1);
     let again = crowd(&shard, 0..1);
     shard.store_answers_first(1);
     assert_eq!(waiting(&shard), 1);
     again[0].vanishes();
     shard.store_answers();
-    shard.clock_advances_ms(5_000);
+    shard.clock_advances_ms(120_000);
     assert_eq!(session(&shard, "c-0").expect("it rests").owner, None);
 }

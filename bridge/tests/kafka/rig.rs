@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::log::LogRecord;
@@ -54,6 +54,16 @@ impl Broker {
         }
     }
 
+    /// What the environment names.
+    fn foreign() -> Option<Self> {
+        let brokers = std::env::var("KAFKA_BROKERS").ok()?;
+        let keep = tempfile::tempdir().unwrap();
+        let directory = keep.path().join("kafka");
+        let nothing = String::new;
+        let (sasl, ssl, sasl_ssl, ca) = (nothing(), nothing(), nothing(), nothing());
+        Some(Self { brokers, sasl, ssl, sasl_ssl, ca, directory, _keep: keep })
+    }
+
     /// Starts it again with what it has stored, after a signal has ended it.
     pub(crate) fn restart(&self) {
         run(&self.directory, &[]);
@@ -86,16 +96,24 @@ impl Drop for Broker {
     }
 }
 
-/// The broker that all tests share which leave it running.
+/// The broker that all tests share which leave it running: that of `KAFKA_BROKERS`, of which nothing but these addresses is known, or one of our own.
 pub(crate) fn shared() -> &'static Broker {
-    static SHARED: OnceLock<Broker> = OnceLock::new();
-    SHARED.get_or_init(Broker::start)
+    static FOREIGN: OnceLock<Option<Broker>> = OnceLock::new();
+    FOREIGN.get_or_init(Broker::foreign).as_ref().unwrap_or_else(guarded)
 }
 
-/// A name that no other test has.
+/// One of our own that all tests share which leave it running, with its listeners for TLS and SASL.
+pub(crate) fn guarded() -> &'static Broker {
+    static GUARDED: OnceLock<Broker> = OnceLock::new();
+    GUARDED.get_or_init(Broker::start)
+}
+
+/// A name that no other test has, nor had one of an earlier run.
 pub(crate) fn name(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    static RUN: OnceLock<Duration> = OnceLock::new();
+    let run = RUN.get_or_init(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+    format!("{what}-{:x}-{}", run.as_millis(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) fn create(brokers: &str, topic: &str, settings: &[(&str, &str)]) {

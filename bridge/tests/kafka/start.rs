@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use holdfast_bridge::kafka::{KafkaConfig, KafkaSink};
 use holdfast_bridge::sink::Sink;
 
-use crate::rig::{Broker, Way, create_replicated, frame, name, read, shared};
+use crate::rig::{Broker, DEADLINE, Way, create_replicated, frame, guarded, name, read, shared};
 use crate::warnings::{listen, said_of};
 
 /// The line, which came in time.
@@ -69,9 +69,9 @@ fn whoever_keeps_frames_elsewhere_gets_a_sink_without_a_broker_but_not_with_a_wr
     let sink = KafkaSink::start_or_await(bare(&closed.to_string(), "t")).unwrap();
     assert!(!sink.has_begun());
     assert!(sink.trouble().unwrap().starts_with(&format!("no Kafka broker answers at {closed} (")));
-    let wrong = KafkaConfig { settings: sasl("wrong"), ..bare(&shared().sasl, "t") };
+    let wrong = KafkaConfig { settings: sasl("wrong"), ..bare(&guarded().sasl, "t") };
     let line = KafkaSink::start_or_await(wrong).unwrap_err().to_string();
-    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", shared().sasl)), "{line}");
+    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", guarded().sasl)), "{line}");
     let line = KafkaSink::start_or_await(bare(&shared().brokers, &name("missing"))).unwrap_err().to_string();
     assert!(line.starts_with("the Kafka topic \"missing-"), "{line}");
 }
@@ -87,11 +87,11 @@ fn a_broker_that_accepts_and_never_answers_is_named() {
 #[test]
 fn wrong_credentials_are_told_at_once_and_right_ones_go_through() {
     let topic = name("sasl");
-    crate::rig::create(&shared().brokers, &topic, &[]);
-    let config = |password| KafkaConfig { settings: sasl(password), ..bare(&shared().sasl, &topic) };
+    crate::rig::create(&guarded().brokers, &topic, &[]);
+    let config = |password| KafkaConfig { settings: sasl(password), ..bare(&guarded().sasl, &topic) };
     let line = refusal(config("wrong"));
-    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", shared().sasl)), "{line}");
-    KafkaSink::start(config("holdfast")).unwrap();
+    assert!(line.starts_with(&format!("Kafka at {} refuses our credentials (", guarded().sasl)), "{line}");
+    KafkaSink::start(KafkaConfig { start_within: DEADLINE, ..config("holdfast") }).unwrap();
 }
 
 #[test]
@@ -106,19 +106,20 @@ fn tls_with_a_broker_that_has_none_is_told() {
 
 #[test]
 fn frames_go_over_tls_and_over_sasl_within_it() {
-    let ca = ("ssl.ca.location".to_owned(), shared().ca.clone());
+    let ca = ("ssl.ca.location".to_owned(), guarded().ca.clone());
     let tls = BTreeMap::from([("security.protocol".to_owned(), "ssl".to_owned()), ca.clone()]);
     let mut sasl = sasl_over("sasl_ssl", "holdfast");
     sasl.extend([ca]);
-    for (brokers, settings) in [(&shared().ssl, tls), (&shared().sasl_ssl, sasl)] {
+    for (brokers, settings) in [(&guarded().ssl, tls), (&guarded().sasl_ssl, sasl)] {
         let topic = name("tls");
-        crate::rig::create(&shared().brokers, &topic, &[]);
-        let sink = KafkaSink::start(KafkaConfig { settings, ..bare(brokers, &topic) }).unwrap();
+        crate::rig::create(&guarded().brokers, &topic, &[]);
+        let config = KafkaConfig { settings, start_within: DEADLINE, ..bare(brokers, &topic) };
+        let sink = KafkaSink::start(config).unwrap();
         let mut way = Way::into(&sink);
         way.push(&frame("d", "t", b"over TLS"), false);
         way.send();
         way.verdicts();
-        assert_eq!(read(&shared().brokers, &topic, 1)[0].text(), "over TLS");
+        assert_eq!(read(&guarded().brokers, &topic, 1)[0].text(), "over TLS");
     }
 }
 
@@ -149,18 +150,18 @@ fn a_broker_whose_certificate_nobody_vouches_for_is_told_at_once() {
     let mut wrong = system.clone();
     wrong.insert("ssl.ca.location".to_owned(), other.to_str().unwrap().to_owned());
     for settings in [system, wrong] {
-        let line = refusal(KafkaConfig { settings, ..bare(&shared().ssl, "t") });
-        assert!(line.starts_with(&format!("no TLS with Kafka at {} (", shared().ssl)), "{line}");
+        let line = refusal(KafkaConfig { settings, ..bare(&guarded().ssl, "t") });
+        assert!(line.starts_with(&format!("no TLS with Kafka at {} (", guarded().ssl)), "{line}");
         assert!(line.contains("certificate"), "{line}");
     }
     let missing = BTreeMap::from([
         ("security.protocol".to_owned(), "ssl".to_owned()),
         ("ssl.ca.location".to_owned(), "/nowhere/ca.pem".to_owned()),
     ]);
-    let line = refusal(KafkaConfig { settings: missing, ..bare(&shared().ssl, "t") });
+    let line = refusal(KafkaConfig { settings: missing, ..bare(&guarded().ssl, "t") });
     assert!(line.contains("ssl.ca.location"), "{line}");
     // Whoever speaks without TLS where there is some is told as well.
-    let line = refusal(bare(&shared().ssl, "t"));
+    let line = refusal(bare(&guarded().ssl, "t"));
     assert!(line.starts_with("no Kafka broker answers at "), "{line}");
 }
 

@@ -87,31 +87,30 @@ impl Worker {
     }
 
     /// Asks partition after partition, several at once, until there are as many as are wanted. What one answers is taken from it, so no more are asked
-    /// for than there is room for.
+    /// for than there is room for. One that nobody serves ends this question, and the next begins behind it.
     pub(super) async fn take_expired(&self, sessions_max: usize) -> Result<Reply, StoreError> {
-        let (mut told, mut asked) = (Vec::new(), 0);
-        while asked < PARTITIONS && told.len() < sessions_max {
+        let (mut told, mut asked, mut failed) = (Vec::new(), 0, None);
+        while asked < PARTITIONS && told.len() < sessions_max && failed.is_none() {
             let first = self.next_expired_partition.get();
             let left = sessions_max - told.len();
             let width = EXPIRED_WIDTH.min(PARTITIONS - asked).min(u16::try_from(left).unwrap_or(u16::MAX));
             let share = left / usize::from(width);
             let batch = (0..width).map(|number| Partition((first + number) % PARTITIONS));
-            let answers = join_all(batch.map(|partition| self.expired_of(partition, share))).await;
-            self.next_expired_partition.set((first + width) % PARTITIONS);
-            asked += width;
-            let mut failed = None;
-            for answer in answers {
+            let answers = batch.map(|partition| self.in_time(self.expired_of(partition, share)));
+            for answer in join_all(answers).await {
                 match answer {
                     Ok(sessions) => told.extend(sessions),
                     Err(why) => failed = Some(why),
                 }
             }
-            // Those that were told are not told again.
-            if let Some(why) = failed.filter(|_| told.is_empty()) {
-                return Err(why);
-            }
+            self.next_expired_partition.set((first + width) % PARTITIONS);
+            asked += width;
         }
-        Ok(Reply::Expired(told))
+        match failed {
+            // Those that were told are not told again.
+            Some(why) if told.is_empty() => Err(why),
+            _ => Ok(Reply::Expired(told)),
+        }
     }
 
     async fn expired_of(

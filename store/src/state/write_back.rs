@@ -29,7 +29,8 @@ impl State {
             return Err(StoreError::Fenced);
         }
         if epoch.0 == 0 || epoch.0 >= self.epoch_end {
-            return Err(StoreError::Unavailable(format!("epoch {epoch} is none that this store gives out")));
+            // Never one that was given out here, so whoever has it asks for another, and not for this once more.
+            return Err(StoreError::Fenced);
         }
         match self.sessions.find(&client).filter(|found| !found.is_over(now_ms)) {
             Some(found) if found.epoch > epoch.0 => return Err(StoreError::Fenced),

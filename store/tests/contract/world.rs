@@ -10,7 +10,8 @@ use holdfast_store::contract::{
     SessionInfo, StoreError, WillRecord,
 };
 use holdfast_store::{
-    Bounds, Clock, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds, WhenFull,
+    Bounds, Clock, EmbeddedStore, MemoryStore, Options, RedisOptions, RedisStore, Store, StreamBounds,
+    WhenFull,
 };
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::message::{Message, SharedMessage};

@@ -6,8 +6,6 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use holdfast_wire::ids::NodeId;
 use holdfast_wire::store::{Page, Reply, Request, SessionEntry, StoreError};
 use schemars::JsonSchema;
@@ -16,14 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::foreign_answer;
 use crate::bridge::BridgeHandle;
 use crate::push::problem::{Kind, Problem};
+use crate::push::reading::{self, NO_PAGE};
 use crate::store_requests::ask;
 
 /// Sessions on a page, unless the query says otherwise.
 const LIMIT: u32 = 100;
 /// Most sessions on a page.
 pub(super) const LIMIT_MAX: u32 = 1_000;
-/// Of a page that the store did not give out.
-const NO_PAGE: &str = "page: give it as the former answer's `next`";
 
 /// A page of sessions, in no particular order.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -56,17 +53,17 @@ struct DeviceEntry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    limit: Option<u32>,
+    limit: Option<String>,
     page: Option<String>,
     node: Option<String>,
-    connected: Option<bool>,
+    connected: Option<String>,
 }
 
 pub(super) async fn show(
     State(bridge): State<BridgeHandle>,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Devices>, Problem> {
-    let read = query.map_err(|rejected| rejected.body_text()).and_then(|Query(query)| read(query));
+    let read = read(&reading::query(query)?);
     let ListRequest { owner, page, sessions_max, connected } =
         read.map_err(|why| Problem::new(Kind::Invalid, why))?;
     let is_first = page.is_none();
@@ -74,7 +71,7 @@ pub(super) async fn show(
         Ok(Reply::Sessions { sessions, next }) => {
             let wanted = |session: &&SessionEntry| connected.is_none_or(|is| is == session.owner.is_some());
             let devices = sessions.iter().filter(wanted).map(entry).collect();
-            let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
+            let next = next.as_ref().map(reading::name_page);
             Ok(Json(Devices { devices, next }))
         }
         Ok(_) => Err(foreign_answer()),
@@ -104,26 +101,24 @@ struct ListRequest {
     connected: Option<bool>,
 }
 
-fn read(query: ListQuery) -> Result<ListRequest, String> {
-    let sessions_max = query.limit.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&sessions_max) {
-        return Err(format!("limit = {sessions_max}: a page has 1 to {LIMIT_MAX} sessions"));
-    }
-    let page = match query.page {
-        Some(page) => {
-            Some(BASE64_URL_SAFE_NO_PAD.decode(&page).map_err(|_| NO_PAGE.to_owned())?.into_boxed_slice())
-        }
-        None => None,
-    };
-    let owner = match query.node {
+fn read(query: &ListQuery) -> Result<ListRequest, String> {
+    let sessions_max = reading::limit(query.limit.as_deref(), LIMIT, LIMIT_MAX)?;
+    let page = reading::page(query.page.as_deref())?;
+    let owner = match &query.node {
         // The sign that a number may have is none of a name.
-        Some(node) => match u64::from_str_radix(&node, 16) {
+        Some(node) => match u64::from_str_radix(node, 16) {
             Ok(id) if node.len() == 16 && !node.starts_with('+') => Some(NodeId(id)),
             _ => return Err(format!("node = {node:?}: a node is named by 16 hexadecimal digits")),
         },
         None => None,
     };
-    Ok(ListRequest { owner, page, sessions_max, connected: query.connected })
+    let connected = match query.connected.as_deref() {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => return Err(format!("connected = {other:?}: must be true or false")),
+    };
+    Ok(ListRequest { owner, page, sessions_max, connected })
 }
 
 #[cfg(test)]
@@ -131,8 +126,8 @@ mod tests {
     use super::*;
 
     fn query(limit: Option<u32>, page: Option<&str>, node: Option<&str>) -> Result<ListRequest, String> {
-        read(ListQuery {
-            limit,
+        read(&ListQuery {
+            limit: limit.map(|limit| limit.to_string()),
             page: page.map(str::to_owned),
             node: node.map(str::to_owned),
             connected: None,

@@ -26,8 +26,8 @@ use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError};
 
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::push::body;
 use crate::push::problem::{Kind, Problem};
+use crate::push::reading;
 use crate::store_requests::ask;
 pub(crate) use operations::operations;
 
@@ -61,9 +61,10 @@ async fn by_body(
     State(bridge): State<BridgeHandle>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejected| Problem::new(Kind::Malformed, rejected.body_text()))?;
-    let request = serde_json::from_slice(&body)
-        .map_err(|error| Problem::from(&body::not_read(&error)).after("; give {\"find\": client id}"))?;
+    let body = body.map_err(|_| Problem::new(Kind::Malformed, "the body is cut off, or too long for any client id"))?;
+    let request = reading::json(&body).map_err(|error| {
+        Problem::from(&error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
+    })?;
     match request {
         DeviceRequest::Find(client) => find(bridge.core(), &client).await,
         DeviceRequest::Disconnect(client) => end_connection(bridge.core(), &client).await,

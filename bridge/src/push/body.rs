@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use base64::{DecodeError, Engine};
 use holdfast_wire::mqtt::QoS;
 use schemars::{JsonSchema, Schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::reading;
 use super::request::{PushError, PushRequest, PushTarget};
 
 /// Longest id of a push, in bytes.
@@ -46,7 +46,8 @@ pub(crate) struct Body {
     /// Any bytes, in base64.
     payload_base64: Option<String>,
     /// 0, 1 or 2; 1 if not given. With 0 nothing is kept for a device that is away.
-    #[schemars(range(max = 2))]
+    #[serde(default, deserialize_with = "qos")]
+    #[schemars(range(max = 2), with = "Option<u8>")]
     qos: Option<u8>,
     /// Seconds after which it is of no use; not given: never.
     #[serde(default, deserialize_with = "seconds")]
@@ -65,12 +66,14 @@ pub(crate) struct Body {
     #[schemars(length(min = 1, max = 256))]
     id: Option<String>,
     /// In a request of its own: how long to wait for the outcome, at most `push.wait_ms_max`.
+    #[serde(default, deserialize_with = "milliseconds")]
+    #[schemars(with = "Option<u64>")]
     wait_ms: Option<u64>,
 }
 
 /// `null` is a payload, and none is a mistake; and no other field has a default that it would be given as.
 fn without_defaults(schema: &mut Schema) {
-    for field in ["/properties/payload", "/properties/ttl_s"] {
+    for field in ["/properties/payload", "/properties/ttl_s", "/properties/qos", "/properties/wait_ms"] {
         if let Some(field) = schema.pointer_mut(field).and_then(Value::as_object_mut) {
             field.remove("default");
         }
@@ -82,16 +85,30 @@ fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D:
     Box::<RawValue>::deserialize(from).map(Some)
 }
 
-/// As a number of seconds; the error names the field, which the library's own does not.
 fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    whole(from, "ttl_s", "a whole number of seconds, 1 to 4294967295")
+}
+
+fn qos<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
+    whole(from, "qos", "0, 1 or 2")
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    whole(from, "wait_ms", "a whole number of milliseconds")
+}
+
+/// The error says what is allowed, which the library's own does not.
+fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    from: D,
+    field: &str,
+    allowed: &str,
+) -> Result<Option<T>, D::Error> {
     let given = Value::deserialize(from)?;
     if given.is_null() {
         return Ok(None);
     }
-    let seconds = given.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
-    let refused =
-        || D::Error::custom(format!("ttl_s = {given}: must be a whole number of seconds, 1 to {}", u32::MAX));
-    seconds.map(Some).ok_or_else(refused)
+    let number = given.as_u64().and_then(|number| T::try_from(number).ok());
+    number.map(Some).ok_or_else(|| D::Error::custom(format!("{field} = {given}: must be {allowed}")))
 }
 
 /// Understands a push; without `wait_ms` it waits for its outcome for `wait`. The error says what is wrong with it.
@@ -100,16 +117,8 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError
     if json.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|&first| first != b'{') {
         return Err(PushError::Malformed("a push must be a JSON object".to_owned()));
     }
-    let body: Body = serde_json::from_slice(json).map_err(|error| not_read(&error))?;
+    let body: Body = reading::json(json)?;
     request(body, wait).map_err(PushError::Invalid)
-}
-
-/// Text that is not JSON is told from JSON that is not what is asked for.
-pub(crate) fn not_read(error: &serde_json::Error) -> PushError {
-    match error.classify() {
-        Category::Data => PushError::Invalid(error.to_string()),
-        Category::Syntax | Category::Eof | Category::Io => PushError::Malformed(error.to_string()),
-    }
 }
 
 fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {
@@ -126,9 +135,7 @@ fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {
     let payload = match (body.payload, body.payload_base64) {
         (Some(_), Some(_)) => return Err("give payload or payload_base64, not both".to_owned()),
         (Some(value), None) => bytes(&value)?,
-        (None, Some(base64)) => {
-            BASE64_STANDARD.decode(base64).map_err(|error| format!("payload_base64: {error}"))?
-        }
+        (None, Some(base64)) => BASE64_STANDARD.decode(base64).map_err(|error| not_base64(&error))?,
         (None, None) => return Err("give a payload; null stands for an empty one".to_owned()),
     };
     if let Some(id) = &body.id {
@@ -156,13 +163,25 @@ pub(super) fn check_id(id: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn not_base64(error: &DecodeError) -> String {
+    let place = match error {
+        DecodeError::InvalidByte(offset, _) | DecodeError::InvalidLastSymbol(offset, _) => {
+            format!("not at byte {offset}")
+        }
+        DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => "not at its end".to_owned(),
+    };
+    format!("payload_base64: must be base64 (A-Z a-z 0-9 + /, filled with = to a multiple of 4), {place}")
+}
+
 /// A JSON string is meant as its text, null as nothing; any other value as it is written.
 fn bytes(value: &RawValue) -> Result<Vec<u8>, String> {
     match value.get() {
         "null" => Ok(Vec::new()),
-        text if text.starts_with('"') => serde_json::from_str::<String>(text)
-            .map(String::into_bytes)
-            .map_err(|error| format!("payload: {error}")),
+        // Nothing else can be wrong with it by now.
+        text if text.starts_with('"') => serde_json::from_str::<String>(text).map(String::into_bytes).map_err(|_| {
+            "payload: an escape stands for no character (surrogates come in pairs); send other bytes as payload_base64"
+                .to_owned()
+        }),
         other => Ok(other.as_bytes().to_vec()),
     }
 }

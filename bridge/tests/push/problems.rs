@@ -15,12 +15,26 @@ fn a_request_that_makes_no_sense_is_told_why() {
     let rig = Rig::start();
     let api = Api::of(&rig);
     for (body, problem, hint) in [
-        ("", "malformed", "EOF"),
+        ("", "malformed", "there is nothing in it"),
+        (r#"{"device":"d","payload":"1"#, "malformed", "payload: it ends before"),
+        (r#"{"device":"\u12"}"#, "malformed", "device: no JSON at line 1, column 17: an escape must be"),
+        (r#"{"device":"d","payload":"\ud800"}"#, "invalid", "payload: an escape stands for no character"),
         ("[]", "malformed", "must be a JSON object"),
-        (r#"{"device":"d","payload":tru}"#, "malformed", "expected"),
+        (
+            r#"{"device":"d","payload":tru}"#,
+            "malformed",
+            "payload: no JSON at line 1, column 28: must be true, false or null",
+        ),
         ("{}", "invalid", "name a device or a topic or a group"),
         (r#"{"device":"d"}"#, "invalid", "give a payload"),
-        (r#"{"device":7,"payload":1}"#, "invalid", "expected a string"),
+        (r#"{"device":7,"payload":1}"#, "invalid", "device: must be a string, not integer `7`"),
+        (r#"{"device":"d","payload":1,"retain":null}"#, "invalid", "retain: must be a boolean, not null"),
+        (r#"{"device":"d","payload":1,"qos":-1}"#, "invalid", "qos = -1: must be 0, 1 or 2"),
+        (
+            r#"{"device":"d","payload":1,"wait_ms":"1s"}"#,
+            "invalid",
+            "wait_ms = \"1s\": must be a whole number of milliseconds",
+        ),
         (r#"{"device":"d","payload":1,"ttl":5}"#, "invalid", "unknown field `ttl`"),
         (r#"{"device":"d","payload":1,"qos":3}"#, "invalid", "qos"),
         (r#"{"device":"d","payload":1,"ttl_s":0}"#, "invalid", "ttl_s"),
@@ -35,7 +49,8 @@ fn a_request_that_makes_no_sense_is_told_why() {
         (r#"{"topic":"a","payload":1,"collapse_key":"k"}"#, "invalid", "collapse_key: subscribers"),
         (r#"{"device":"d","payload":1,"collapse_key":""}"#, "invalid", "collapse_key: 1 to 256 bytes"),
         (r#"{"device":"d","payload":1,"payload_base64":""}"#, "invalid", "not both"),
-        (r#"{"device":"d","payload_base64":"*"}"#, "invalid", "payload_base64"),
+        (r#"{"device":"d","payload_base64":"AA*="}"#, "invalid", "payload_base64: must be base64"),
+        (r#"{"device":"d","payload_base64":"AA*="}"#, "invalid", "not at byte 2"),
         (r#"{"device":"d","payload":1,"id":""}"#, "invalid", "id"),
     ] {
         let (status, answer) = post(api.address, body, "");
@@ -43,6 +58,30 @@ fn a_request_that_makes_no_sense_is_told_why() {
         let detail = answer["detail"].as_str().unwrap();
         assert!(detail.contains(hint), "{body}: {detail}");
     }
+}
+
+#[test]
+fn a_query_that_makes_no_sense_is_told_by_its_field_and_what_is_allowed() {
+    let rig = Rig::start();
+    let api = Api::of(&rig);
+    for (line, body, expected) in [
+        ("GET /v1/devices?connected=yes", "", "connected = \"yes\": must be true or false"),
+        ("GET /v1/devices?limit=ten", "", "limit = \"ten\": must be 1 to 1000"),
+        ("GET /v1/groups/g/members?limit=-1", "", "limit = \"-1\": must be 1 to 1000"),
+        ("POST /v1/push/batch?results=all", "", "the query: results: must be stream or counts, not \"all\""),
+        (
+            "PUT /v1/groups/g/members",
+            r#"["a",1]"#,
+            "[1]: must be a string, not integer `1`; give a list of client ids",
+        ),
+        ("PUT /v1/groups/g/members", "{}", "must be a sequence, not map; give a list of client ids"),
+    ] {
+        let (status, answer) = api.request(line, body, "");
+        assert_eq!((status, &answer["detail"]), (400, &json!(expected)), "{line}");
+    }
+    let (_, answer) = api.request("GET /v1/devices?colour=red", "", "");
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.starts_with("the query: ") && detail.contains("unknown field `colour`"), "{detail}");
 }
 
 #[test]

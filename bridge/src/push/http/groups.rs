@@ -9,8 +9,6 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{Reply, Request as Question, StoreError};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -18,11 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use super::lines::{Broken, Line, LineReader};
 use super::openapi::Operation;
-use super::{Form, form, not_read, wrong_query};
+use super::{Form, form, not_read};
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::push::body;
 use crate::push::problem::{Kind, Problem};
+use crate::push::reading::{self, NO_PAGE};
 use crate::push::request::{check_client, check_group};
 use crate::store_requests::ask;
 
@@ -68,7 +66,7 @@ struct Page {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
-    limit: Option<u32>,
+    limit: Option<String>,
     page: Option<String>,
 }
 
@@ -80,26 +78,22 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let group = name(group)?;
-    let Query(ListQuery { limit, page }) = query.map_err(|rejected| wrong_query(&rejected))?;
-    let members_max = limit.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&members_max) {
-        let why = format!("limit: {members_max} is not 1 to {LIMIT_MAX}");
-        return Err(Problem::new(Kind::Invalid, why));
-    }
-    let no_page = || Problem::new(Kind::Invalid, "page: give it as the former answer's `next`");
-    let page = page.map(|page| BASE64_URL_SAFE_NO_PAD.decode(page)).transpose().map_err(|_| no_page())?;
+    let ListQuery { limit, page } = reading::query(query)?;
+    let invalid = |why: String| Problem::new(Kind::Invalid, why);
+    let members_max = reading::limit(limit.as_deref(), LIMIT, LIMIT_MAX).map_err(invalid)?;
+    let page = reading::page(page.as_deref()).map_err(invalid)?;
     let is_first = page.is_none();
-    let question = Question::GroupMembers { group: (*group).into(), page: page.map(Into::into), members_max };
+    let question = Question::GroupMembers { group: (*group).into(), page, members_max };
     match ask(&*bridge.core().store, question).await {
         Ok(Reply::Members { clients, next: None }) if is_first && clients.is_empty() => {
             Err(Problem::new(Kind::NotFound, "no such group: it has no members"))
         }
         Ok(Reply::Members { clients, next }) => {
             let members = clients.iter().map(ToString::to_string).collect();
-            let next = next.map(|next| BASE64_URL_SAFE_NO_PAD.encode(next));
+            let next = next.as_ref().map(reading::name_page);
             Ok(Json(Page { group, members, next }).into_response())
         }
-        Err(StoreError::Unreadable(_)) if !is_first => Err(no_page()),
+        Err(StoreError::Unreadable(_)) if !is_first => Err(Problem::new(Kind::Invalid, NO_PAGE)),
         Ok(_) => Err(Problem::new(Kind::StoreUnreadable, "the store answered another question")),
         Err(error) => Err(Problem::from(&error)),
     }
@@ -130,9 +124,9 @@ pub(super) async fn end(State(bridge): State<BridgeHandle>, group: Group) -> Res
 }
 
 fn name(group: Group) -> Result<String, Problem> {
-    let refuse = |why: String| Problem::new(Kind::Invalid, why);
-    let Path(group) = group.map_err(|rejected| refuse(rejected.body_text()))?;
-    check_group(&group).map_err(refuse)?;
+    // One that is not UTF-8 is refused as one that is not there.
+    let group = group.map_or_else(|_| String::new(), |Path(group)| group);
+    check_group(&group).map_err(|why| Problem::new(Kind::Invalid, why))?;
     Ok(group)
 }
 
@@ -177,8 +171,8 @@ struct Change {
 
 impl Change {
     async fn list(mut self, body: &[u8]) -> Result<Response, Problem> {
-        let Clients(clients) = serde_json::from_slice(body)
-            .map_err(|error| Problem::from(&body::not_read(&error)).after("; give a list of client ids"))?;
+        let Clients(clients) = reading::json(body)
+            .map_err(|error| Problem::from(&error).after("; give a list of client ids"))?;
         for client in &clients {
             check_client(client).map_err(|why| Problem::new(Kind::Invalid, why))?;
         }
@@ -268,9 +262,8 @@ impl Change {
 /// The client id in a line.
 fn client(text: Vec<u8>, form: Form) -> Result<String, Problem> {
     let client = if form == Form::JsonLines {
-        serde_json::from_slice(&text).map_err(|error| {
-            Problem::from(&body::not_read(&error)).after("; give a client id as a JSON string")
-        })?
+        reading::json(&text)
+            .map_err(|error| Problem::from(&error).after("; give a client id as a JSON string"))?
     } else {
         String::from_utf8(text).map_err(|_| Problem::new(Kind::Malformed, "it is not UTF-8"))?
     };

@@ -16,7 +16,7 @@ mod single;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
@@ -107,15 +107,11 @@ fn not_read(rejected: &BytesRejection, bytes_max: usize) -> Problem {
     if rejected.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return too_large(bytes_max);
     }
-    Problem::new(Kind::Malformed, rejected.body_text())
+    Problem::new(Kind::Malformed, "the body ends before its end")
 }
 
 fn too_large(bytes_max: usize) -> Problem {
     Problem::new(Kind::TooLarge, format!("at most {bytes_max} bytes (push.body_bytes_max)"))
-}
-
-fn wrong_query(rejected: &QueryRejection) -> Problem {
-    Problem::new(Kind::Invalid, rejected.body_text())
 }
 
 #[cfg(test)]

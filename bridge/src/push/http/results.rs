@@ -10,7 +10,8 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -22,8 +23,8 @@ use crate::push::walk::LISTENER_STUCK_AFTER;
 const LINES_MAX: usize = 256;
 
 /// Which results are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub(super) enum Results {
     /// Each as it comes, and their counts at the end.
     Stream,
@@ -35,7 +36,16 @@ pub(super) enum Results {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
+    #[serde(default, deserialize_with = "results")]
     pub(super) results: Option<Results>,
+}
+
+fn results<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Results>, D::Error> {
+    match &*String::deserialize(from)? {
+        "stream" => Ok(Some(Results::Stream)),
+        "counts" => Ok(Some(Results::Counts)),
+        other => Err(D::Error::custom(format!("must be stream or counts, not {other:?}"))),
+    }
 }
 
 /// What became of a push.

@@ -13,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::openapi::Operation;
 use super::results::{Answer, Lines, Result as Line, Results, Wish};
-use super::{Form, form, not_read, wrong_query};
+use super::{Form, form, not_read};
 use crate::bridge::BridgeHandle;
 use crate::push::begin_by_request;
 use crate::push::body::{self, Body};
 use crate::push::idempotency::Standing;
 use crate::push::outcome::{PushOutcome, Refusal, Told};
 use crate::push::problem::{Kind, Problem};
+use crate::push::reading;
 use crate::push::request::{PushAnswer, PushError, PushRequest, PushTarget};
 
 /// Members' outcomes on their way to whoever listens.
@@ -40,7 +41,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let Query(wish) = query.map_err(|rejected| wrong_query(&rejected))?;
+    let wish = reading::query(query)?;
     form(&headers, &[Form::Json])?;
     let config = &bridge.core().config.push;
     let body = body.map_err(|rejected| not_read(&rejected, config.body_bytes_max))?;

@@ -1,0 +1,95 @@
+//! What comes from outside, as JSON or in a query: what is wrong with it is said by the name of its field and with what is allowed, not in the words of
+//! the library that reads it. Pure.
+
+use std::error::Error as _;
+
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use holdfast_wire::store::Page;
+use serde::Deserialize;
+use serde_json::error::Category;
+
+use super::problem::{Kind, Problem};
+use super::request::PushError;
+
+/// Of a page that the store did not give out.
+pub(crate) const NO_PAGE: &str = "page: give it as the former answer's `next`";
+
+/// JSON as what it is to be. Text that is not JSON is told from JSON that is not what is asked for.
+pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, PushError> {
+    serde_json::from_slice(text).map_err(|error| {
+        // To keep track of the field costs time, so it is looked for only now.
+        let again = &mut serde_json::Deserializer::from_slice(text);
+        let found = serde_path_to_error::deserialize::<_, T>(again).err();
+        let field = found.map(|found| found.path().to_string()).filter(|path| path != ".");
+        refuse(field.as_deref(), &error)
+    })
+}
+
+fn refuse(field: Option<&str>, error: &serde_json::Error) -> PushError {
+    let (line, column) = (error.line(), error.column());
+    let said = error.to_string();
+    let said = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
+    let of =
+        field.filter(|field| !said.contains(field)).map_or_else(String::new, |field| format!("{field}: "));
+    match error.classify() {
+        Category::Data => PushError::Invalid(format!("{of}{}", wanted(said))),
+        Category::Eof | Category::Io if column == 0 => {
+            PushError::Malformed("there is nothing in it".to_owned())
+        }
+        Category::Eof | Category::Io => {
+            PushError::Malformed(format!("{of}it ends before a text, a list or an object is closed"))
+        }
+        Category::Syntax => {
+            PushError::Malformed(format!("{of}no JSON at line {line}, column {column}: {}", broken(said)))
+        }
+    }
+}
+
+/// What stands there and what should.
+fn wanted(said: &str) -> String {
+    let stripped = ["invalid type: ", "invalid value: ", "unknown variant "]
+        .iter()
+        .find_map(|kind| said.strip_prefix(kind));
+    match stripped.and_then(|both| both.split_once(", expected ")) {
+        Some((given, wanted)) => format!("must be {wanted}, not {given}"),
+        None => said.to_owned(),
+    }
+}
+
+fn broken(said: &str) -> &str {
+    if ["escape", "surrogate", "unicode code point"].iter().any(|word| said.contains(word)) {
+        return "an escape must be one of JSON's; \\u has four hexadecimal digits, and surrogates come in pairs";
+    }
+    if said == "expected ident" { "must be true, false or null" } else { said }
+}
+
+/// The fields of a query.
+pub(crate) fn query<T>(given: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    let refuse = |rejected: QueryRejection| {
+        // The rejection says first that it is one.
+        let why = rejected.source().map_or_else(|| rejected.to_string(), ToString::to_string);
+        Problem::new(Kind::Invalid, format!("the query: {why}"))
+    };
+    given.map(|Query(fields)| fields).map_err(refuse)
+}
+
+/// How many a page may have: 1 to `max`.
+pub(crate) fn limit(given: Option<&str>, unless_given: u32, max: u32) -> Result<u32, String> {
+    let Some(given) = given else { return Ok(unless_given) };
+    let limit = given.parse().ok().filter(|limit| (1..=max).contains(limit));
+    limit.ok_or_else(|| format!("limit = {given:?}: must be 1 to {max}"))
+}
+
+/// Where a page begins; none: at the first.
+pub(crate) fn page(given: Option<&str>) -> Result<Option<Page>, String> {
+    let page = given.map(|page| BASE64_URL_SAFE_NO_PAD.decode(page)).transpose();
+    page.map(|page| page.map(Into::into)).map_err(|_| NO_PAGE.to_owned())
+}
+
+/// A page's name, as [`page`] reads it.
+pub(crate) fn name_page(page: &Page) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(page)
+}

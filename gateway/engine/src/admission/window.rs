@@ -5,7 +5,7 @@
 //! | answered within [`PROMPT_MS`] while others wait | one more may be on its way: so the window doubles with each round of answers |
 //! | answered within [`LATE_MS`] while others wait | one more for each round of answers |
 //! | answered, or failed, later than that | half as many, once for each round |
-//! | [`FAILED_MAX`] failed, and none was answered between them | the store is away: [`FLOOR`], and a rest of [`REST_MS`] after each failure |
+//! | [`FAILED_MAX`] failed, and none was answered between them | the store is away: [`PROBES`], and a rest of [`REST_MS`] after each failure |
 //!
 //! The time of an answer tells how many questions stand in front of a store, whoever asked them, so shards and gateways that share one find
 //! their shares without knowing of each other: what they grow by is the same for all, and what they give up is half of what each has. A failure that
@@ -17,8 +17,10 @@ const PROMPT_MS: u64 = 100;
 /// Answers later than this make it smaller, in ms: a fifth of the time after which a store gives a question up, so that one which becomes four
 /// times as slow from one moment to the next still answers what it was asked before.
 pub(super) const LATE_MS: u64 = 400;
-/// It is never smaller. With a hundred shards that share a store that answers as slowly as 200 times a second none is given up.
-const FLOOR: u32 = 4;
+/// It is never smaller: a store that is slow to answer whatever it is asked is asked some more at once. Sixty shards that share one need 500 answers a second.
+const FLOOR: u32 = 16;
+/// As many are asked at once of a store that counts as away.
+const PROBES: u32 = 4;
 /// Where it begins.
 pub(super) const FIRST: u32 = 32;
 /// It is never larger. Beyond the 100 ms that a store in good health has for each, that is 10,000 opens a second of one shard.
@@ -110,7 +112,7 @@ impl Window {
         }
         self.failed = (self.failed + 1).min(FAILED_MAX);
         if self.failed == FAILED_MAX {
-            (self.size, self.answered) = (FLOOR, 0);
+            (self.size, self.answered) = (PROBES, 0);
             self.rests_until_ms = now_ms + REST_MS;
         }
     }
@@ -209,14 +211,19 @@ mod tests {
     }
 
     #[test]
-    fn one_late_round_halves_it_once() {
+    fn one_late_round_halves_it_once_and_not_below_its_floor() {
         let mut window = Window::default();
         (1..=32).for_each(|number| window.ask(number));
-        (1..=32).for_each(|number| window.handle_answer(number, LATE_MS + 1, true));
-        assert_eq!(window.size(), 16);
-        window.ask(33);
-        window.handle_answer(33, LATE_MS + 1, true);
-        assert_eq!(window.size(), 8);
+        (1..=32).for_each(|number| window.handle_answer(number, 1, true));
+        assert_eq!(window.size(), 64);
+        (33..=96).for_each(|number| window.ask(number));
+        (33..=96).for_each(|number| window.handle_answer(number, LATE_MS + 1, true));
+        assert_eq!(window.size(), 32);
+        for (number, size) in [(97, 16), (98, FLOOR)] {
+            window.ask(number);
+            window.handle_answer(number, LATE_MS + 1, true);
+            assert_eq!(window.size(), size);
+        }
     }
 
     #[test]

@@ -43,9 +43,11 @@ pub(super) async fn by_body(
     State(admin): State<Arc<Admin>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejected| Problem::new(Kind::Invalid, rejected.body_text()))?;
-    let request = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(Kind::Invalid, format!("{error}; give {{\"find\": client id}}")))?;
+    let body =
+        body.map_err(|_| Problem::new(Kind::Invalid, "the body is cut off, or too long for any client id"))?;
+    let request = serde_json::from_slice(&body).map_err(|_| {
+        Problem::new(Kind::Invalid, "give {\"find\": client id} or {\"disconnect\": client id}")
+    })?;
     match request {
         DeviceRequest::Find(client) => Ok(find(&admin, &client).await?.into_response()),
         DeviceRequest::Disconnect(client) => Ok(end_connection(&admin, &client).await?.into_response()),

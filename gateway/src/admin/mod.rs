@@ -1,6 +1,7 @@
 //! The admin server: metrics, health, device lookup, drain.
 //!
-//! The one part of the gateway on tokio; it asks the shards by mailbox and never touches what is theirs. Routes:
+//! The one part of the gateway on tokio; it asks the shards by mailbox and never touches what is theirs. Whoever looks for pushes, groups or the list of
+//! devices on a gateway of its own is sent to a bridge. Routes:
 //!
 //! | route | answers |
 //! | --- | --- |
@@ -60,6 +61,11 @@ pub(crate) struct Admin {
 
 /// All routes, with `extra` beside them. Panics if `extra` has one of them too: that is a mistake of the assembly.
 pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
+    let elsewhere = if extra.has_routes() {
+        ""
+    } else {
+        " of a gateway; a bridge lists devices, takes pushes and groups, and says what it takes: GET /v1/openapi.json at its push.listen"
+    };
     Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(health::live))
@@ -67,10 +73,13 @@ pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
         .route("/v1/devices", post(devices::by_body))
         .route("/v1/devices/{client_id}", get(devices::show).delete(devices::disconnect))
         .route("/drain", post(request_drain))
-        .method_not_allowed_fallback(async || {
-            Problem::new(Kind::MethodNotAllowed, "this address does not take this method")
+        .method_not_allowed_fallback(async move || {
+            let detail = format!("this address does not take this method{elsewhere}");
+            Problem::new(Kind::MethodNotAllowed, detail)
         })
-        .fallback(async || Problem::new(Kind::NotFound, "there is nothing at this address"))
+        .fallback(async move || {
+            Problem::new(Kind::NotFound, format!("there is nothing at this address{elsewhere}"))
+        })
         .with_state(admin)
         // There can be one answer for what nobody knows.
         .merge(extra.reset_fallback())

@@ -70,6 +70,21 @@ fn what_nobody_can_answer_is_a_problem_too() {
 }
 
 #[test]
+fn whoever_asks_a_gateway_for_what_a_bridge_answers_is_sent_there() {
+    let world = World::start();
+    for (method, path, kind) in [
+        ("GET", "/v1/devices", "method-not-allowed"),
+        ("POST", "/v1/push", "not-found"),
+        ("GET", "/v1/openapi.json", "not-found"),
+    ] {
+        let problem = http::request(world.admin(), method, path).json();
+        assert_eq!(problem["type"], format!("/v1/problems/{kind}"), "{method} {path}");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains("a bridge lists devices"), "{method} {path}: {detail}");
+    }
+}
+
+#[test]
 fn an_operator_can_disconnect_a_device() {
     let world = World::start();
     let mut client = world.connect("device");

@@ -61,7 +61,8 @@ async fn by_body(
     State(bridge): State<BridgeHandle>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|_| Problem::new(Kind::Malformed, "the body is cut off, or too long for any client id"))?;
+    let body = body
+        .map_err(|_| Problem::new(Kind::Malformed, "the body is cut off, or too long for any client id"))?;
     let request = reading::json(&body).map_err(|error| {
         Problem::from(&error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
     })?;

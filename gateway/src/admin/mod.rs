@@ -64,7 +64,7 @@ pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
     let elsewhere = if extra.has_routes() {
         ""
     } else {
-        " of a gateway; a bridge lists devices, takes pushes and groups, and says what it takes: GET /v1/openapi.json at its push.listen"
+        "; this is a gateway, and a bridge lists devices, takes pushes and groups, and says what it takes: GET /v1/openapi.json at its push.listen"
     };
     Router::new()
         .route("/metrics", get(show_metrics))

@@ -23,7 +23,7 @@ pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, PushErro
         // To keep track of the field costs time, so it is looked for only now.
         let again = &mut serde_json::Deserializer::from_slice(text);
         let found = serde_path_to_error::deserialize::<_, T>(again).err();
-        let field = found.map(|found| found.path().to_string()).filter(|path| path != ".");
+        let field = found.map(|found| found.path().to_string()).filter(|path| path != "." && path != "?");
         refuse(field.as_deref(), &error)
     })
 }

@@ -9,6 +9,8 @@
 //! A connection may end while its session is on the way here. The session is held then until it has arrived ([`Unclaimed`]), and rests, goes on to
 //! the owner after us, or is taken up by the client's next connection here.
 
+use std::ops::RangeInclusive;
+
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Handover, Takeover, ToBridge};
 use holdfast_wire::session_record::SessionRecord;
@@ -287,11 +289,15 @@ impl Engine {
         left.for_each(|(_, unclaimed)| unclaimed.is_past = true);
     }
 
-    /// Whether the store is asked to open this client's session for a connection that is here.
-    fn is_opening(&self, client: &str) -> bool {
-        self.find_client(client).and_then(|id| self.connections.find(id)).is_some_and(
-            |connection| matches!(&connection.phase, Phase::Opening(opening) if !opening.is_waiting() && opening.opened.is_none()),
-        )
+    /// Whether the store is asked to open this client's session, for a connection that is here or has ended meanwhile.
+    fn is_opening(&self, client: &ClientId) -> bool {
+        let found = self.find_client(client).and_then(|id| self.connections.find(id));
+        let is_asked_about = match found.map(|connection| &connection.phase) {
+            Some(Phase::Opening(opening)) => !opening.is_waiting() && opening.opened.is_none(),
+            _ => false,
+        };
+        is_asked_about
+            || self.shared.unclaimed.range(all_of(client)).any(|(_, unclaimed)| unclaimed.opened.is_none())
     }
 
     /// Nothing more is to be expected: the session goes on to its next owner, or rests.
@@ -369,10 +375,15 @@ impl Shared {
         &mut self,
         client: &ClientId,
     ) -> impl Iterator<Item = (&(ClientId, ConnectionId), &mut Unclaimed)> {
-        let first = ConnectionId { slot: 0, generation: 0 };
-        let last = ConnectionId { slot: u32::MAX, generation: u32::MAX };
-        self.unclaimed.range_mut((client.clone(), first)..=(client.clone(), last))
+        self.unclaimed.range_mut(all_of(client))
     }
+}
+
+/// The keys of all connections of a client.
+fn all_of(client: &ClientId) -> RangeInclusive<(ClientId, ConnectionId)> {
+    let first = ConnectionId { slot: 0, generation: 0 };
+    let last = ConnectionId { slot: u32::MAX, generation: u32::MAX };
+    (client.clone(), first)..=(client.clone(), last)
 }
 
 /// Notes who owns the session next. Given back is one that came for an earlier epoch of ours.

@@ -297,6 +297,30 @@ fn what_arrives_for_a_connection_that_is_gone_is_taken_up_by_the_next_one_here()
 }
 
 #[test]
+fn what_arrives_while_the_next_one_is_gone_too_is_saved_with_that_ones_session() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let first = shard.client();
+    first.sends(resume("c"));
+    let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else { panic!("the former owner is told") };
+    first.vanishes();
+    shard.store_holds();
+    let second = shard.client();
+    second.sends(resume("c"));
+    second.vanishes();
+    let session = known(7);
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
+    shard.bridge(0).says(&ToGateway::Handover(handover));
+    shard.store_was_asked();
+    shard.store_answers();
+    let asked = shard.store_was_asked();
+    let [Request::Close { progress, epoch: closed, .. }] = &asked[..] else {
+        panic!("the store is asked {asked:?}")
+    };
+    assert_eq!((&progress.received[..], *closed), (&[id(7)][..], shard.stored_epoch("c")));
+}
+
+#[test]
 fn what_arrives_for_a_connection_that_is_gone_goes_on_to_the_next_owner() {
     let shard = Shard::new();
     shard.opened_elsewhere("c", 3_600);

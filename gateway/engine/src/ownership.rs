@@ -97,6 +97,15 @@ struct Walk {
     next_ms: Option<u64>,
     /// Who was written back under a number that is not above this one was so before the last loss.
     since: u64,
+    /// The store may have lost once more what it was given back since, so everyone is written back again behind this.
+    is_overtaken: bool,
+}
+
+impl Walk {
+    /// Whether a session that was last written back under this number is still to be, or once more.
+    fn awaits(&self, restored: u64) -> bool {
+        self.next_ms.is_some() && (self.is_overtaken || restored <= self.since)
+    }
 }
 
 impl Ownership {
@@ -211,8 +220,7 @@ impl Engine {
             self.shared.subscribes.remove(&ticket);
         }
         let walk = &self.shared.ownership.walk;
-        let is_awaited = walk.next_ms.is_some()
-            && session.durable.as_ref().is_some_and(|durable| durable.restored <= walk.since);
+        let is_awaited = session.durable.as_ref().is_some_and(|durable| walk.awaits(durable.restored));
         // Of one that is in doubt nobody will be told any more whether it is lost: the store takes it back only if it is.
         if is_kept && (is_awaited || is_doubted) {
             let owner = self.shared.owner;
@@ -267,11 +275,16 @@ impl Engine {
         }
     }
 
-    /// A store that was away does not know a session: others may be lost too. That is seen to once for each time it was away.
+    /// A store that was away does not know a session: others may be lost too. That is seen to once for each time it was away; if it was away again while
+    /// everyone is written back, then once that is done, however often it was.
     fn note_loss(&mut self, now: Now) {
-        let ownership = &self.shared.ownership;
-        let is_seen_to = ownership.walk.next_ms.is_some() || ownership.mended_ms == ownership.failed_ms;
-        if !is_seen_to {
+        let ownership = &mut self.shared.ownership;
+        if ownership.mended_ms == ownership.failed_ms {
+            return;
+        }
+        if ownership.walk.next_ms.is_some() {
+            ownership.walk.is_overtaken = true;
+        } else {
             self.begin_walk(now);
         }
     }
@@ -283,6 +296,7 @@ impl Engine {
         ownership.mended_ms = ownership.failed_ms;
         ownership.forgot_ms = Some(now.monotonic_ms);
         ownership.walk.since = since;
+        ownership.walk.is_overtaken = false;
         ownership.walk.left = self.connections.slots();
         ownership.walk.next_ms.get_or_insert(now.monotonic_ms);
     }
@@ -309,16 +323,18 @@ impl Engine {
                 walk.left -= 1;
                 self.connections.at(slot).map(|(id, _)| id)
             } else {
-                return self.end_walk();
+                return self.end_walk(now);
             };
             room -= u64::from(id.is_some_and(|id| self.restore(id)));
         }
         self.shared.ownership.walk.next_ms = Some(now.monotonic_ms + STEP_MS);
     }
 
-    fn end_walk(&mut self) {
+    fn end_walk(&mut self, now: Now) {
         let Shared { ownership, interests, uplinks, .. } = &mut self.shared;
-        if ownership.walk.unanswered == 0 {
+        if ownership.walk.unanswered == 0 && ownership.walk.is_overtaken {
+            self.begin_walk(now);
+        } else if ownership.walk.unanswered == 0 {
             ownership.walk.next_ms = None;
             // Bridges that missed filters in the store's list meanwhile append to their streams again.
             interests.say_durable_again(uplinks);

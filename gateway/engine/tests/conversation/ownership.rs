@@ -184,6 +184,45 @@ fn a_store_that_was_away_and_came_back_empty_is_found_out_without_word_of_the_le
     assert_eq!(shard.stored_filters("d"), Some(vec!["b".to_owned()]));
 }
 
+/// Sessions on their way back, one of them there already, into a store that has lost its data once more and has nobody told so.
+fn lost_twice() -> (Shard, [Client; 3]) {
+    let limits = Limits { restores_per_s: 20, save_interval_ms: 10, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let clients = ["a", "b", "c"].map(|name| subscriber(&shard, name, name));
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    // Long enough for what it had to save, so that no further write of its own finds out.
+    shard.clock_advances_ms(40);
+    assert_eq!(shard.stored_filters("a"), Some(vec!["a".to_owned()]));
+    assert_eq!(shard.stored_filters("b"), None);
+    shard.store_loses_its_data();
+    // The answer that would have told was lost.
+    shard.lease_says(LeaseWord::Recovered);
+    (shard, clients)
+}
+
+#[test]
+fn a_second_loss_while_sessions_are_written_back_is_seen_to_as_well() {
+    let (shard, _clients) = lost_twice();
+    shard.store_was_asked();
+    shard.clock_advances_ms(1_000);
+    for name in ["a", "b", "c"] {
+        assert_eq!(shard.stored_filters(name), Some(vec![name.to_owned()]));
+    }
+    shard.clock_advances_ms(5_000);
+    assert!(restored(&shard) <= 5, "those that were left, and everyone once");
+}
+
+#[test]
+fn a_session_that_was_lost_again_is_left_to_rest_if_its_connection_ends_meanwhile() {
+    let (shard, [a, ..]) = lost_twice();
+    assert_eq!(shard.stored_filters("a"), None);
+    a.vanishes();
+    let a = shard.client();
+    a.sends(resume("a"));
+    a.hears(resumed());
+}
+
 #[test]
 fn a_connection_that_ends_before_its_session_is_back_leaves_it_to_rest() {
     let limits = Limits { restores_per_s: 20, ..Limits::default() };

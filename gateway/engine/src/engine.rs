@@ -211,11 +211,13 @@ impl Engine {
 
     /// Time has passed. Cheap when nothing is due.
     pub fn handle_timers(&mut self, now: Now) {
-        while let Some((tick, due)) = self.shared.timers.take_due(now.monotonic_ms) {
-            for id in due {
-                self.handle_due(id, tick, now);
-            }
-        }
+        self.judge_silence(now);
+        self.handle_steps(now);
+    }
+
+    /// The same, but nobody is judged by silence: what would have broken it may still lie in the kernel. The store, bridges and those who leave do
+    /// not wait for that.
+    pub fn handle_steps(&mut self, now: Now) {
         let save_interval_ms = self.shared.config.limits.save_interval_ms;
         while let Some((since_ms, id)) = self.shared.unsaved.front().copied()
             && since_ms + save_interval_ms <= now.monotonic_ms
@@ -230,6 +232,14 @@ impl Engine {
         self.write_back(now);
         self.handle_late_handovers(now);
         self.go_on_draining(now);
+    }
+
+    fn judge_silence(&mut self, now: Now) {
+        while let Some((tick, due)) = self.shared.timers.take_due(now.monotonic_ms) {
+            for id in due {
+                self.handle_due(id, tick, now);
+            }
+        }
     }
 
     /// Goes on with a fan-out, with connections that had more than one turn allows, or with sessions that are to read again. Flush in between.

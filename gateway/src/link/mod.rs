@@ -129,6 +129,11 @@ impl Link {
         self.phase == Phase::Up
     }
 
+    /// Whether what is due next judges the bridge by its silence.
+    pub(crate) fn awaits_word(&self) -> bool {
+        self.phase != Phase::Down
+    }
+
     /// The bridge that it is up to.
     pub(crate) fn bridge(&self) -> Option<BridgeId> {
         self.bridge.filter(|_| self.is_up())

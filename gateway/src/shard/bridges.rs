@@ -37,10 +37,13 @@ impl Shard {
         }
     }
 
-    /// Lets every link do what is due.
-    pub(super) fn handle_links_due(&mut self, now: Now) {
+    /// Lets every link do what is due. Those to bridges that may have spoken already wait until silence may be judged.
+    pub(super) fn handle_links_due(&mut self, judges: bool, now: Now) {
         for place in 0..self.links.len() {
             if self.links[place].next_due_ms().is_none_or(|due_ms| due_ms > now.monotonic_ms) {
+                continue;
+            }
+            if !judges && self.links[place].awaits_word() {
                 continue;
             }
             let reached = |bridge: BridgeId| self.links.iter().any(|link| link.bridge() == Some(bridge));

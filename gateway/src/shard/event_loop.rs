@@ -205,10 +205,13 @@ impl Shard {
     }
 
     fn handle_due(&mut self, more: bool, now: Now) {
-        if self.judging.may_judge(more, now.monotonic_ms) {
+        let judges = self.judging.may_judge(more, now.monotonic_ms);
+        if judges {
             self.engine.handle_timers(now);
-            self.handle_links_due(now);
+        } else {
+            self.engine.handle_steps(now);
         }
+        self.handle_links_due(judges, now);
         self.unsettled |= more;
         for listener in &mut self.listeners {
             listener.handle_due(now.monotonic_ms);

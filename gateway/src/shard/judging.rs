@@ -1,16 +1,16 @@
 //! When silence may be judged: not while what would break it may still lie in the kernel.
 //!
 //! A poll reports so many events at once and no more. After a pause of the process, or in a burst, more links and devices have spoken than one poll tells of,
-//! and timers that ran in between would take those for silent that were not heard yet.
+//! and timers that judged in between would take those for silent that were not heard yet.
 
-/// Whether timers may run in a turn.
+/// Whether those who are silent may be judged in a turn. Everything else that is due runs in each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Judging {
     /// Since when polls have come back full, in ms.
     full_since_ms: Option<u64>,
 }
 
-/// A shard under a load that fills every poll runs its timers all the same, this late at most, in ms.
+/// A shard under a load that fills every poll judges all the same, this late at most, in ms.
 const LATE_MS_MAX: u64 = 1_000;
 
 impl Judging {
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_never_ends_does_not_stop_the_timers() {
+    fn under_a_load_that_never_ends_those_who_are_silent_are_judged_late() {
         let mut judging = Judging::default();
         let judged = (0..10_000).step_by(10).filter(|now_ms| judging.may_judge(true, *now_ms)).count();
         assert_eq!(judged, 9);

@@ -224,6 +224,24 @@ fn a_session_that_was_lost_again_is_left_to_rest_if_its_connection_ends_meanwhil
 }
 
 #[test]
+fn sessions_are_written_back_while_nobody_can_be_judged_by_silence() {
+    let limits = Limits { restores_per_s: 20, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let connect = |name| shard.connects(&Connect { keep_alive_s: 1, ..resume(name) });
+    let clients = ["a", "b", "c"].map(connect);
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_unheard_ms(2_000);
+    for name in ["a", "b", "c"] {
+        assert_eq!(shard.stored_filters(name), Some(vec![]), "{name} has not been taken for silent");
+    }
+    shard.clock_advances_ms(1);
+    for client in clients {
+        client.hears_goodbye(CloseReason::KeepAliveTimeout);
+    }
+}
+
+#[test]
 fn a_connection_that_ends_before_its_session_is_back_leaves_it_to_rest() {
     let limits = Limits { restores_per_s: 20, ..Limits::default() };
     let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });

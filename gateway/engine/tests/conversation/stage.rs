@@ -140,6 +140,15 @@ impl Shard {
 
     /// Time passes, in steps of at most the next timer, as the shell would wake.
     pub(crate) fn clock_advances_ms(&self, ms: u64) {
+        self.advance(ms, Engine::handle_timers);
+    }
+
+    /// The same while what devices have said may still lie in the kernel.
+    pub(crate) fn clock_advances_unheard_ms(&self, ms: u64) {
+        self.advance(ms, Engine::handle_steps);
+    }
+
+    fn advance(&self, ms: u64, pass: impl Fn(&mut Engine, Now)) {
         let until = self.stage().now.monotonic_ms + ms;
         loop {
             let mut stage = self.stage();
@@ -152,7 +161,7 @@ impl Shard {
             stage.now.unix_ms += passed;
             stage.clock.store(stage.now.unix_ms, Ordering::Relaxed);
             let now = stage.now;
-            stage.engine.handle_timers(now);
+            pass(&mut stage.engine, now);
             stage.turn();
             if stage.now.monotonic_ms == until {
                 return;

@@ -262,6 +262,11 @@ impl<'t> Tables<'t> {
                     drop(self.members.remove((&**group, client.as_str()))?);
                 }
             }
+            Change::MembersGone(group, first, last, kept) => {
+                let range = (&**group, first.as_str())..=(&**group, last.as_str());
+                let is_kept = |client: &str| kept.binary_search_by(|kept| kept.as_str().cmp(client)).is_ok();
+                self.members.retain_in(range, |(_, client), ()| is_kept(client))?;
+            }
             Change::GroupGone(group) => {
                 // The first name that is greater than the group's.
                 let next = format!("{group}\0");

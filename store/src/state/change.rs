@@ -56,6 +56,8 @@ pub(crate) enum Change {
     WillGone(u64),
     /// Clients came into a group, and others left it.
     Members(Box<str>, Vec<ClientId>, Vec<ClientId>),
+    /// All members from the first to the last of these left a group, apart from some.
+    MembersGone(Box<str>, ClientId, ClientId, Vec<ClientId>),
     /// A group is gone, with all its members.
     GroupGone(Box<str>),
 }
@@ -76,6 +78,7 @@ impl Change {
                 Self::Members(name, came, left) => {
                     name.len() + (came.len() + left.len()) * size_of::<ClientId>()
                 }
+                Self::MembersGone(name, _, _, kept) => name.len() + kept.len() * size_of::<ClientId>(),
                 Self::SessionGone(_) | Self::Trimmed(..) | Self::WillGone(_) => 0,
             }
     }

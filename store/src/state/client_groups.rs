@@ -8,8 +8,8 @@ use holdfast_wire::store::{Page, Reply, StoreError};
 
 use super::change::{Change, Journal};
 
-/// Members of a group that ends which are let go at once. More would hold everyone up: a disk takes some 10 us for each.
-const SLICE: usize = 4_096;
+/// Members of a group that ends which are let go at once. More would hold everyone up for longer.
+const SLICE: usize = 65_536;
 
 /// All groups together have at most as many members as this many groups may have.
 const FULL_GROUPS_MAX: usize = 16;
@@ -102,12 +102,21 @@ impl ClientGroups {
     /// Lets go of some members of groups that ended.
     pub(crate) fn end_some(&mut self, journal: &mut impl Journal) {
         let Some((name, left)) = self.ending.front_mut() else { return };
-        let again = self.by_name.get(name);
-        // One that has come into a new group of that name is kept by the same row.
-        let is_gone = |client: &ClientId| again.is_none_or(|group| !group.contains(client));
-        let mut slice = Vec::with_capacity(SLICE);
-        slice.extend(std::iter::from_fn(|| left.pop_first()).take(SLICE).filter(is_gone));
-        journal.record(|| Change::Members(name.clone(), Vec::new(), slice));
+        let mut slice = std::iter::from_fn(|| left.pop_first()).take(SLICE);
+        let first = slice.next();
+        let last = slice.last().or_else(|| first.clone());
+        if let (Some(first), Some(last)) = (first, last) {
+            // Those that have come into a new group of that name are kept by the same rows.
+            let again = self.by_name.get(name);
+            let kept = || {
+                again
+                    .into_iter()
+                    .flat_map(|group| group.range::<ClientId, _>(&first..=&last))
+                    .cloned()
+                    .collect()
+            };
+            journal.record(|| Change::MembersGone(name.clone(), first.clone(), last.clone(), kept()));
+        }
         if left.is_empty() {
             self.ending.pop_front();
         }
@@ -157,7 +166,7 @@ mod tests {
     fn a_large_group_ends_at_once_and_lets_go_of_its_members_slice_by_slice() {
         let mut groups = ClientGroups::new(1_000_000);
         let mut journal = Vec::new();
-        groups.change("g", ids(0..10_000), vec![], &mut journal).unwrap();
+        groups.change("g", ids(0..200_000), vec![], &mut journal).unwrap();
         journal.clear();
         groups.drop_group("g", &mut journal);
         assert!(journal.is_empty() && !groups.contains("g") && groups.is_ending("g"));
@@ -170,13 +179,25 @@ mod tests {
         while groups.are_ending() {
             groups.end_some(&mut journal);
         }
-        let mut gone = Vec::new();
-        for change in journal {
-            let Change::Members(_, came, left) = change else { panic!("{change:?}") };
-            assert!(came.is_empty() && left.len() <= SLICE, "{}", left.len());
-            gone.extend(left);
-        }
-        assert_eq!(gone, [ids(0..5_000), ids(5_002..10_000)].concat());
+        let slices: Vec<_> = journal
+            .into_iter()
+            .map(|change| match change {
+                Change::MembersGone(_, first, last, kept) => (first, last, kept),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let edges = |from: usize, to: usize| (ids(from..from + 1).remove(0), ids(to - 1..to).remove(0));
+        let slice = |from, to, kept| {
+            let (first, last) = edges(from, to);
+            (first, last, kept)
+        };
+        let expected = [
+            slice(0, SLICE, ids(5_000..5_002)),
+            slice(SLICE, 2 * SLICE, vec![]),
+            slice(2 * SLICE, 3 * SLICE, vec![]),
+            slice(3 * SLICE, 200_000, vec![]),
+        ];
+        assert_eq!(slices, expected);
         assert!(groups.contains("g"));
     }
 }

@@ -276,7 +276,7 @@ fn groups_are_there_again() {
 #[test]
 fn a_large_group_that_ended_does_not_come_back() {
     let mut bench = Bench::embedded().another(Bounds { group_members_max: 100_000, ..BOUNDS });
-    let members: Vec<_> = (0..30_000).map(|number| ClientId::new(&number.to_string())).collect();
+    let members: Vec<_> = (0..80_000).map(|number| ClientId::new(&number.to_string())).collect();
     let add = |add: Vec<ClientId>| Request::ChangeGroup { group: "g".into(), add, remove: vec![] };
     bench.ask(add(members.clone())).unwrap();
     let (answered, answers) = std::sync::mpsc::channel();

@@ -24,8 +24,8 @@ use holdfast_wire::store::{Progress, Reply, Request};
 use redis_server::RedisServer;
 use shard::{DEADLINE, Heard, Rig, Shard, owner};
 
-/// What a bridge asks by itself now and then: for the lock of the reaper, for what has expired, for wills and dead nodes.
-const UPKEEP: [&str; 11] = [
+/// What a bridge asks by itself now and then: for the lock of the reaper, for what has expired, for wills and dead nodes, and whether anything is taken.
+const UPKEEP: [&str; 12] = [
     "lock",
     "sweep",
     "done",
@@ -37,6 +37,7 @@ const UPKEEP: [&str; 11] = [
     "heaviest",
     "recount",
     "begin",
+    "probe",
 ];
 
 /// Everything that is asked of a server from now on.

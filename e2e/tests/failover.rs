@@ -185,6 +185,26 @@ fn live_sessions_are_written_back_after_redis_lost_its_data() {
 }
 
 #[test]
+fn a_redis_without_memory_is_told_of_by_gateways_and_bridges_before_anybody_is_refused() {
+    let fleet = Fleet::start();
+    let roles = [&fleet.gateways[0], &fleet.bridge];
+    for role in roles {
+        until_true("everyone to be ready", PATIENCE, || role.readiness() == Some(200));
+    }
+    fleet.redis.ask("CONFIG SET maxmemory 1");
+    for role in roles {
+        until_true("everyone to know", PATIENCE, || role.readiness() == Some(503));
+        let answer = request(role.address("admin"), "GET", "/readyz", &[], b"").unwrap().json();
+        assert_eq!(answer["store"], false, "{answer}");
+        assert!(answer["reason"].as_str().unwrap().contains("cannot store"), "{answer}");
+    }
+    fleet.redis.ask("CONFIG SET maxmemory 0");
+    for role in roles {
+        until_true("everyone to be ready again", PATIENCE, || role.readiness() == Some(200));
+    }
+}
+
+#[test]
 fn a_fleet_is_listed_page_by_page_and_any_bridge_ends_a_connection() {
     let fleet = Fleet::start();
     let names: Vec<_> = (0..25).map(|number| format!("device-{number:02}")).collect();

@@ -99,8 +99,7 @@ impl StoreKeys {
             sessions_max: within("store.sessions_max", self.sessions_max, 1..=1 << 30)?,
             group_members_max: within("store.group_members_max", self.group_members_max, 1..=1 << 28)?,
         };
-        let redis_replicas =
-            within("store.redis_replicas", self.redis_replicas, 0..=REDIS_REPLICAS_MAX)?;
+        let redis_replicas = within("store.redis_replicas", self.redis_replicas, 0..=REDIS_REPLICAS_MAX)?;
         if redis_replicas > 0 && !self.url.starts_with("redis") {
             let needs = "is for a store in Redis: store.url = redis://HOST:PORT";
             return Err(refuse("store.redis_replicas", redis_replicas, needs));

@@ -367,7 +367,6 @@ pub(crate) fn wills_are_bounded_and_no_session_fails_to_end_for_them(bench: &Ben
     let [closed, reaped, taken] = ["closed", "reaped", "taken"].map(opened);
     bench.done(close_with("closed", closed, 60, large("closed")));
     bench.reap("reaped", reaped);
-    assert!([closed, reaped].map(|epoch| epoch < taken) == [true; 2]);
     assert_eq!(bench.lookup("closed").and_then(|session| session.owner), None);
     assert_eq!(bench.lookup("reaped").and_then(|session| session.owner), None);
     // Whoever takes one over hears it all the same.

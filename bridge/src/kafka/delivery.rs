@@ -17,6 +17,7 @@ use super::error::{Meaning, Refusal, one_line};
 use super::pending::{Pending, Ticket};
 use super::plight::Plight;
 use super::record::{bare_bytes, header_bytes};
+use super::room::Room;
 use super::topics::{Topics, fate};
 use crate::metrics as names;
 use crate::sink::{Receipt, Verdict};
@@ -34,6 +35,7 @@ pub(super) struct Delivery {
     pending: Arc<Pending>,
     topics: Arc<Topics>,
     plight: Arc<Plight>,
+    room: Arc<Room>,
     /// What the producer's batches may have.
     batch_bytes_max: usize,
     counters: Counters,
@@ -77,6 +79,7 @@ impl Delivery {
         pending: Arc<Pending>,
         topics: Arc<Topics>,
         plight: Arc<Plight>,
+        room: Arc<Room>,
         batch_bytes_max: usize,
     ) -> Self {
         let records = |result| metrics::counter!(names::KAFKA_RECORDS, "result" => result);
@@ -90,6 +93,7 @@ impl Delivery {
             buries: topics.dead_letter().is_some(),
             topics,
             plight,
+            room,
             batch_bytes_max,
             counters,
             troubles: Troubles::default(),
@@ -251,6 +255,10 @@ impl ProducerContext for Delivery {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        // A poll may go on for a second after it.
+        if self.room.is_awaited() {
+            self.room.news.notify_waiters();
+        }
         let ticket = Ticket::from(opaque);
         let message = match result {
             Ok(message) => message,

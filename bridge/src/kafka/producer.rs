@@ -33,7 +33,8 @@ use crate::metrics as names;
 const POLL: Duration = Duration::from_secs(1);
 /// How long reports are gathered while they do come.
 const GATHER: Duration = Duration::from_micros(500);
-/// The most that somebody who waits for room, or a dead letter, waits for a look at it. Looks become so rare while nothing is reported, in an outage.
+/// The most that a dead letter waits for a look at the room, and somebody who waits for room if no report tells of it. Looks become so rare while nothing is
+/// reported, in an outage.
 const LOOK: Duration = Duration::from_millis(100);
 /// So long the producer's thread believes that others take the reports.
 const LAPSE: Duration = Duration::from_millis(100);
@@ -135,7 +136,7 @@ impl Running {
     ) -> Result<Arc<Self>, KafkaStartError> {
         let batch_bytes_max = config.batch_bytes(topics.batch_bytes_max());
         let native = config.native_for(topics.record_bytes_max(), batch_bytes_max)?;
-        let delivery = Delivery::new(pending, Arc::clone(topics), plight, batch_bytes_max);
+        let delivery = Delivery::new(pending, Arc::clone(topics), plight, Arc::clone(room), batch_bytes_max);
         let producer: BaseProducer<Delivery> = native.create_with_context(delivery)?;
         let no = || AtomicBool::new(false);
         let running =
@@ -182,7 +183,8 @@ impl Running {
 
     fn take_reports_for_its_thread(&self) {
         if self.is_over() {
-            return;
+            // Its thread may be in a long poll; what lies behind a record that came back is not to be sent before it.
+            return self.purge();
         }
         self.attended.store(true, Ordering::Release);
         self.taken.store(true, Ordering::Release);
@@ -218,7 +220,8 @@ impl Running {
                 if !self.taken.swap(false, Ordering::AcqRel) {
                     self.leave_reports();
                 }
-                false
+                // Whoever took them left reports to come.
+                true
             } else {
                 self.take_reports(pause)
             };

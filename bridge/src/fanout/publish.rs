@@ -59,6 +59,11 @@ impl Publication {
             ask(&*core.store, Request::Retain { message: self.message.clone() }).await?;
             self.is_retained = true;
         }
+        self.go_live(core).await
+    }
+
+    /// Goes out live, with the places that it has in streams by now: no more streams get it.
+    pub(crate) async fn go_live(&mut self, core: &Arc<Core>) -> Result<Published, StoreError> {
         let reached = fan_out(core, &self.message, &self.positions, None).await;
         let shards = reached.shards;
         if reached.kept().await != 0 {

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::{ClientId, Epoch, NodeId};
 use holdfast_wire::message::SharedMessage;
-use holdfast_wire::store::{DueWill, Reply, Request};
+use holdfast_wire::store::{DueWill, Reply, Request, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -21,6 +21,8 @@ use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_tempo
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Wills that are on their way at once.
 const WILLS_MAX: u32 = 256;
+/// How long one of them waits for room in the store.
+const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
 /// Publishes what falls due while this bridge is the one that reaps. A sink that takes nothing holds up this task and nothing else.
 pub(super) async fn keep_publishing(core: &Arc<Core>, leads: watch::Receiver<bool>) {
@@ -146,13 +148,16 @@ async fn store(core: &Core, wills: &[DueWill], messages: &[SharedMessage]) -> Ve
     done
 }
 
-/// Brings one that is stored to streams and listeners, to each once, and strikes it out. It waits for the store, and for room in it, as long as that takes:
-/// let go now, it would be stored again.
+/// Brings one that is stored to streams and listeners, to each once, and strikes it out. It waits for the store as long as that takes: let go now, it would be
+/// stored again. For room in it it waits [`ROOM_WITHIN`], as others wait for its place here; then those hear it who are there.
 async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage) {
     let mut publication = Publication::new(message);
-    let mut retry_after = RETRY_MIN;
+    let (mut retry_after, began) = (RETRY_MIN, Instant::now());
     let heard = loop {
         match publication.publish(core).await {
+            Err(full @ StoreError::Full(_)) if began.elapsed() >= ROOM_WITHIN => {
+                break publication.go_live(core).await.and(Err(full));
+            }
             Err(error) if is_temporary(&error) => {
                 tokio::time::sleep(retry_after).await;
                 retry_after = (retry_after * 2).min(RETRY_MAX);

@@ -4,6 +4,7 @@
 //! Nothing of the gateway is asked and no offset is committed. What the headers mean is written in `docs/records.md`. What retention or compaction has
 //! taken away cannot be judged: an acknowledged frame among it counts as lost, a second copy is not seen. `ending` says when it is enough.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -72,6 +73,8 @@ pub enum KafkaReadError {
 pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, KafkaReadError> {
     let consumer = consumer(source)?;
     let partitions = assign_all(source, &consumer)?;
+    // Where reading goes on in each.
+    let mut next = BTreeMap::new();
     let mut ending = Ending::new(partitions, source.patience, QUIET, Instant::now());
     let mut count = 0;
     let mut last_error = None;
@@ -79,6 +82,7 @@ pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, Kafka
         match consumer.poll(LOOK) {
             Some(Ok(message)) => {
                 observe(&message, result);
+                next.insert(message.partition(), message.offset() + 1);
                 count += 1;
                 ending.handle_record(message.partition(), Instant::now());
             }
@@ -90,7 +94,7 @@ pub fn read(source: &KafkaSource, result: &mut FleetResult) -> Result<u64, Kafka
         let unread = match ending.poll_next(Instant::now(), || result.ledger.lost_count() > 0) {
             Next::Read => continue,
             Next::GiveUp(partitions) => partitions,
-            Next::Ask => match unanswered(source, &consumer, &ending.partitions()) {
+            Next::Ask => match unanswered(source, &consumer, &ending.partitions(), &next) {
                 Ok(()) => return Ok(count),
                 Err((partitions, error)) => {
                     last_error = Some(error);
@@ -156,17 +160,26 @@ fn partitions(source: &KafkaSource, consumer: &BaseConsumer) -> Result<Vec<i32>,
     Ok(found.map_or_else(Vec::new, |topic| topic.partitions().iter().map(MetadataPartition::id).collect()))
 }
 
-/// Partitions whose leader does not answer in the end, and those that were not read because they are new. Silence of a broker that is gone is no end.
-fn unanswered(source: &KafkaSource, consumer: &BaseConsumer, read: &[i32]) -> Result<(), (Vec<i32>, String)> {
+/// Partitions whose leader does not answer in the end, or has more than was read, and those that were not read because they are new. Silence of a broker that
+/// is gone is no end, and neither is that of one that has not been dialled again.
+fn unanswered(
+    source: &KafkaSource,
+    consumer: &BaseConsumer,
+    read: &[i32],
+    next: &BTreeMap<i32, i64>,
+) -> Result<(), (Vec<i32>, String)> {
     let now = partitions(source, consumer).map_err(|error| (read.to_vec(), error.to_string()))?;
     let new: Vec<i32> = now.into_iter().filter(|partition| !read.contains(partition)).collect();
     if !new.is_empty() {
         return Err((new, "the topic got them while it was read".to_owned()));
     }
     for partition in read {
-        consumer
+        let (begin, end) = consumer
             .fetch_watermarks(&source.topic, *partition, METADATA_WITHIN)
             .map_err(|error| (vec![*partition], error.to_string()))?;
+        if end > *next.get(partition).unwrap_or(&begin) {
+            return Err((vec![*partition], "it has more than was read".to_owned()));
+        }
     }
     Ok(())
 }
@@ -257,8 +270,23 @@ mod tests {
         let kafka = broker(&[]);
         let source = KafkaSource { brokers: kafka.brokers(), ..source(PATIENCE) };
         let consumer = consumer(&source).unwrap();
-        assert_eq!(unanswered(&source, &consumer, &[0, 1]), Ok(()));
-        assert_eq!(unanswered(&source, &consumer, &[0]).unwrap_err().0, [1]);
+        let next = BTreeMap::new();
+        assert_eq!(unanswered(&source, &consumer, &[0, 1], &next), Ok(()));
+        assert_eq!(unanswered(&source, &consumer, &[0], &next).unwrap_err().0, [1]);
+    }
+
+    #[test]
+    fn a_partition_that_has_more_than_was_read_is_no_end() {
+        let kafka = broker(&[1, 2]);
+        let source = KafkaSource { brokers: kafka.brokers(), ..source(PATIENCE) };
+        let consumer = consumer(&source).unwrap();
+        let ends = [0, 1].map(|partition| {
+            let (_, end) = consumer.fetch_watermarks(&source.topic, partition, METADATA_WITHIN).unwrap();
+            (partition, end)
+        });
+        assert_eq!(unanswered(&source, &consumer, &[0, 1], &ends.into()), Ok(()));
+        let behind = ends.map(|(partition, end)| (partition, (end - 1).max(0)));
+        assert!(unanswered(&source, &consumer, &[0, 1], &behind.into()).is_err());
     }
 
     #[test]

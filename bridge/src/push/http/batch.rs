@@ -6,9 +6,11 @@
 //! ```
 //!
 //! So a batch of any length costs the memory of its window. Whoever hangs up, or reads no results for a while, ends it: what has begun goes on and keeps the
-//! batch's place until it is done, the rest is not read. While the bridge stops, each further line is told that it was not pushed.
+//! batch's place until it is done, the rest is not read. While the bridge stops, each further line is told that it was not pushed, for a moment: a sender
+//! that never ends would keep the bridge from its own end.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ use crate::push::{STREAM_BYTES_MAX, Terms, fresh_id, until_known};
 
 /// A sender that says nothing for so long while the bridge stops is not waited for.
 const STOPPING_SILENT_MAX: Duration = Duration::from_secs(1);
+/// Nor is one that goes on for so long, however many lines it has. Part of the half of `drain.deadline_ms` (25 s) that pushes have.
+const STOPPING_MAX: Duration = Duration::from_secs(3);
 
 /// A push's result.
 #[derive(Serialize, JsonSchema)]
@@ -137,16 +141,19 @@ impl Batch {
     }
 
     async fn read(&self, lines: &mut LineReader) {
+        let mut stopped = pin!(self.refused_for(STOPPING_MAX));
         let broken = loop {
             let line = tokio::select! {
                 biased;
+                // First, as a sender may always have another line.
+                () = &mut stopped => break Some(stopping()),
                 line = lines.next() => match line {
                     Ok(Some(line)) => line,
                     Ok(None) => break None,
                     Err(Broken::Body) => break Some(Problem::new(Kind::Malformed, "the body ends before its end")),
                     Err(Broken::Silent) => break Some(Problem::new(Kind::Timeout, "no further line came")),
                 },
-                () = self.silence() => break Some(stopping()),
+                () = self.refused_for(STOPPING_SILENT_MAX) => break Some(stopping()),
             };
             let permits =
                 (self.permits(1, &self.window).await, self.permits(bytes(&line), &self.bytes).await);
@@ -171,10 +178,10 @@ impl Batch {
         self.shared.results.tell(&end).await;
     }
 
-    /// Until the bridge stops, and then a moment.
-    async fn silence(&self) {
+    /// Until the bridge stops, and then a moment, from when this is first looked at.
+    async fn refused_for(&self, moment: Duration) {
         self.shared.core.pushes.until_refused().await;
-        tokio::time::sleep(STOPPING_SILENT_MAX).await;
+        tokio::time::sleep(moment).await;
     }
 
     /// Neither semaphore is ever closed.
@@ -246,7 +253,7 @@ pub(super) fn operation(schemas: &mut SchemaGenerator) -> Operation {
     let about = "One push a line, as in `POST /v1/push`; each waits for its outcome, and `wait_ms` has no meaning. Results come in the order in which \
         they are known, with the number of their line; read them while you send. `results=counts` tells the last line alone. A client that \
         hangs up, or reads nothing for 30 s while results wait, ends the batch: what has begun goes on, the rest is not read. A bridge that stops brings what has \
-        begun to its outcome, and tells each further line that it was not pushed (problem `stopping`).";
+        begun to its outcome, and tells each further line for up to 3 s that it was not pushed (problem `stopping`).";
     Operation::new("post", "/v1/push/batch", "pushBatch", "Push many, a line each", about)
         .query::<Results>(schemas, "results", "Each result (the default), or their counts.")
         .takes::<Body>(schemas, Form::JsonLines.content_type())

@@ -1,14 +1,15 @@
 //! What becomes of pushes when their bridge stops: those that have begun come to their outcome, and each other one is told that it was not done.
 
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_bridge::BridgeHandle;
+use holdfast_bridge::config::PushConfig;
 use holdfast_wire::link::Outcome;
 use holdfast_wire::session_record::StreamKey;
 use serde_json::{Value, json};
 
-use crate::api::{Api, as_lines, numbered};
+use crate::api::{Api, as_lines, bounded, numbered};
 use crate::shard::{DEADLINE, Heard, Rig, owner};
 
 const BATCH: &str = "POST /v1/push/batch";
@@ -18,11 +19,13 @@ fn drain(bridge: &BridgeHandle, api: &Api, within: Duration) -> Receiver<bool> {
     let (tell, drained) = channel();
     let bridge = bridge.clone();
     std::thread::spawn(move || tell.send(bridge.shutdown(within)));
+    let begun = Instant::now();
     let (status, problem) = loop {
         let answer = api.post(&json!({ "device": "nobody", "payload": 1 }));
         if answer.0 != 404 {
             break answer;
         }
+        assert!(begun.elapsed() < DEADLINE, "pushes are still taken");
     };
     assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/stopping")));
     drained
@@ -34,22 +37,16 @@ fn by_line(lines: &[Value], number: u64) -> &Value {
 
 #[test]
 fn a_batch_comes_to_its_end_and_says_of_each_line_whether_it_was_done() {
-    let rig = Rig::start();
+    // The third line is not looked at before one of the others has its outcome, and by then pushes are refused.
+    let rig = bounded(PushConfig { stream_in_flight_max: 2, ..PushConfig::default() });
     let (api, mut shard) = (Api::served_by(&rig), rig.shard(1));
     rig.session("d", owner(1), &[]);
     let pushes = as_lines((0..3).map(|number| json!({ "device": "d", "payload": number })));
     // More is to come, and never does.
     let mut batch = api.open(BATCH, pushes.len() * 2);
-    let (first_two, third) = pushes.split_at(pushes.len() / 3 * 2);
-    batch.send(first_two.as_bytes());
+    batch.send(pushes.as_bytes());
     let begun = [numbered(shard.hear()).0, numbered(shard.hear()).0];
     let drained = drain(&rig.bridge, &api, DEADLINE);
-    batch.send(third.as_bytes());
-    let stopping = batch.next().unwrap();
-    assert_eq!(
-        (&stopping["line"], &stopping["problem"]["type"]),
-        (&json!(3), &json!("/v1/problems/stopping"))
-    );
     for number in begun {
         shard.report(number, Outcome::Delivered);
     }
@@ -57,11 +54,43 @@ fn a_batch_comes_to_its_end_and_says_of_each_line_whether_it_was_done() {
     for number in [1, 2] {
         assert_eq!(by_line(&lines, number)["outcome"], "delivered");
     }
+    assert_eq!(by_line(&lines, 3)["problem"]["type"], "/v1/problems/stopping");
     let end = lines.last().unwrap();
     assert_eq!((&end["end"], &end["pushes"], &end["problems"]), (&json!(true), &json!(2), &json!(1)));
     assert_eq!(end["problem"]["type"], "/v1/problems/stopping", "it was not read to its end");
     assert!(drained.recv_timeout(DEADLINE).unwrap(), "there was time for all");
     assert_eq!(shard.hear(), Heard::Closed);
+}
+
+#[test]
+fn a_sender_that_never_ends_does_not_keep_the_bridge_from_its_end() {
+    let rig = Rig::start();
+    let api = Api::served_by(&rig);
+    let push = as_lines([json!({ "device": "nobody", "payload": 1 })]);
+    let mut batch = api.open(BATCH, push.len() * 1_000_000);
+    batch.send(push.as_bytes());
+    assert_eq!(batch.next().unwrap()["reason"], "no_such_session");
+    let drained = drain(&rig.bridge, &api, DEADLINE);
+    let begun = Instant::now();
+    let (end, drained_early) = loop {
+        // Ten lines a second: it is never silent.
+        let drained_early = drained.recv_timeout(Duration::from_millis(100)).ok();
+        if drained_early.is_none() {
+            batch.send(push.as_bytes());
+        }
+        let line = batch.next().unwrap();
+        if line["end"] == true {
+            break (line, drained_early);
+        }
+        assert_eq!(line["problem"]["type"], "/v1/problems/stopping");
+        assert!(begun.elapsed() < DEADLINE, "it is still read");
+    };
+    assert_eq!(end["problem"]["type"], "/v1/problems/stopping");
+    drop(batch);
+    assert!(
+        drained_early.unwrap_or_else(|| drained.recv_timeout(DEADLINE).unwrap()),
+        "there was time for all"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@
 #                         the same with a cluster of three primaries and N replicas of each (1), in DIR/node-N; the URL names its nodes
 #   redis.sh stop DIR     stops whatever was started in DIR; what it stored stays there
 #
-# With --while PID before DIR, what is started is killed once the process PID is gone. DIR/pid is a server's process, DIR/log what it says, DIR/port its port.
+# A start that fails stops whatever runs in DIR. With --while PID before DIR, what is started is killed once the process PID is gone. DIR/pid is a server's process, DIR/log what it says, DIR/port its port.
 set -euo pipefail
 
 main() {
@@ -41,6 +41,9 @@ begin() {
   install
   # Before there is anything to stop: this script may end in the middle, with whoever called it.
   [ -z "$while_pid" ] || { mkdir -p "$1" && stop_with "$while_pid" "$1"; }
+  # Nobody may know of what a failed start began, and whoever called it may take the directory away, with which pid files go.
+  begun=$1
+  trap '[ $? = 0 ] || stop_all "$begun"' EXIT
   "$form" "$1" "$replicas"
 }
 

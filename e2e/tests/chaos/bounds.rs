@@ -27,10 +27,12 @@ fn partitions_without_a_leader_send_all_frames_through_the_spool_and_nothing_is_
     // One replica: what the killed broker led has nobody else.
     let setup = ClusterSetup::new().brokers(3).replication(1).set_bridges("outage_after_ms", 500);
     let trial = Trial::begin(setup, plan());
-    assert_eq!(metric(&trial, "holdfast_outages_total"), 0);
+    // A machine that stood still may have been taken for one: it is counted first, and over before there is another.
+    let outages = metric(&trial, "holdfast_outages_total");
+    until_true("Kafka to be at hand", RECOVERY, || metric(&trial, "holdfast_spool_state") == 0);
     trial.cluster.kafka.kill(1);
     trial.await_service("without some of the leaders");
-    assert!(metric(&trial, "holdfast_outages_total") > 0, "it was taken for an outage");
+    assert!(metric(&trial, "holdfast_outages_total") > outages, "it was taken for an outage");
     assert!(metric(&trial, "holdfast_spool_records") > 0, "and frames are in the spool");
     trial.cluster.kafka.restart();
     trial.await_drained();
@@ -45,6 +47,7 @@ fn with_hold_devices_wait_for_kafka_and_nothing_is_spooled() {
     let trial = Trial::begin(setup, plan());
     for hanging in [false, true] {
         let kafka = &trial.cluster.kafka;
+        let full = metric(&trial, "holdfast_kafka_queue_full_total");
         if hanging {
             kafka.pause(0);
         } else {
@@ -53,7 +56,7 @@ fn with_hold_devices_wait_for_kafka_and_nothing_is_spooled() {
         until_true("frames to wait", RECOVERY, || metric(&trial, "holdfast_spool_state") == 4);
         await_silence(&trial);
         assert!(
-            metric(&trial, "holdfast_kafka_queue_full_total") > 0,
+            metric(&trial, "holdfast_kafka_queue_full_total") > full,
             "1,920 frames want to wait where 100 may"
         );
         assert_eq!(trial.cluster.bridges[0].readiness(), Some(200), "links and pushes are none the worse");

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use holdfast_e2e::wait::{PATIENCE, until};
 use holdfast_e2e::{Redis, RoleSetup};
 
 /// Each role with this store.
@@ -72,12 +73,15 @@ fn keys_of_another_format_are_one_line_and_stay() {
 #[test]
 fn a_redis_that_is_too_old_is_one_line_and_nobody_listens_while_it_is_asked() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
     for setup in roles(&format!("redis://{address}")) {
         let addresses = setup.addresses();
         let failure = thread::scope(|scope| {
             let starting = scope.spawn(|| setup.try_start().expect_err("it must not start"));
-            let (stranger, _) = listener.accept().unwrap();
+            let (stranger, _) = until("Redis to be asked", PATIENCE, || listener.accept().ok());
+            stranger.set_nonblocking(false).unwrap();
+            stranger.set_read_timeout(Some(PATIENCE)).unwrap();
             answer_as_redis_6(&stranger, &addresses);
             starting.join().expect("it ends")
         });

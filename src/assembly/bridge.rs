@@ -119,7 +119,7 @@ impl BridgeAssembly {
     pub(crate) fn stop(self) -> bool {
         let begun = Instant::now();
         self.bridge.refuse_pushes();
-        // While the links stand; frames have at least the other half of the time.
+        // While the links stand. Pushes by HTTP have half of what is left, so frames have at least a quarter of the time.
         if !self.pushes.stop(self.drain_within / 2) {
             tracing::warn!("pushes by Kafka that have no outcome yet are left to the bridge that reads on");
         }

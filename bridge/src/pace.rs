@@ -2,8 +2,10 @@
 //!
 //! A frame wakes the thread when its link brings it and again when the sink has it, and on most machines a waking costs more than what is done about
 //! the frame. A thread that is woken often for little therefore sleeps before it looks, and finds several frames and several verdicts. One that is
-//! woken seldom never rests, so that a lone frame is answered at once; neither does one whose turns bring much anyway. A bridge that
-//! delivers does not rest either: each message would wait for it.
+//! woken seldom never rests, so that a lone frame is answered at once; neither does one whose turns bring much anyway. A bridge for
+//! whose every four frames there is a delivery does not rest either: each message would wait for it. With fewer deliveries it rests, and they wait up to a
+//! rest. A delivery counts when its shard reports it, not when it is sent, so one that nobody reports, such as a push to a topic, does not count;
+//! a frame that somebody hears counts when it comes up.
 //!
 //! Pure but for its counters. Shards rest by the same rule, in `pace` of the gateway.
 
@@ -49,7 +51,7 @@ impl Pace {
         self.frames.fetch_add(frames as u32, Ordering::Relaxed);
     }
 
-    /// A message goes down, or somebody hears a frame that came up.
+    /// A shard reported a message that went down, or somebody hears a frame that came up.
     pub(crate) fn note_delivery(&self) {
         self.deliveries.fetch_add(1, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_e2e::ClusterSetup;
 use holdfast_e2e::request;
-use holdfast_e2e::wait::{pause, until_true};
+use holdfast_e2e::wait::{pause, until, until_true};
 use holdfast_loadgen::plan::FleetPlan;
 
 use crate::trial::{RECOVERY, Trial, plan};
@@ -20,6 +20,16 @@ fn await_silence(trial: &Trial) {
         pause(Duration::from_secs(1));
         trial.acked() == before
     });
+}
+
+/// Devices have caught up with what they could not send: no link waits for room in the producer's queue, and a wait that begins now is a new one.
+/// Gives the waits until then.
+fn await_room(trial: &Trial) -> u64 {
+    until("links to wait no more for room", RECOVERY, || {
+        let before = metric(trial, "holdfast_kafka_queue_full_total");
+        pause(Duration::from_secs(1));
+        (metric(trial, "holdfast_kafka_queue_full_total") == before).then_some(before)
+    })
 }
 
 #[test]
@@ -47,7 +57,7 @@ fn with_hold_devices_wait_for_kafka_and_nothing_is_spooled() {
     let trial = Trial::begin(setup, plan());
     for hanging in [false, true] {
         let kafka = &trial.cluster.kafka;
-        let full = metric(&trial, "holdfast_kafka_queue_full_total");
+        let full = await_room(&trial);
         if hanging {
             kafka.pause(0);
         } else {

@@ -110,9 +110,10 @@ impl Herald {
     pub(crate) fn unspoken(&self) -> Option<String> {
         let number = self.lives.iter().enumerate().position(|(at, life)| {
             let next = self.lives.get(at + 1);
-            // One that comes back to its session may do so in time or not; and so may, in the store's order, one that had dialled before.
+            // One that comes back to its session may do so in time or not; and so may, in the store's order, one that had dialled before and heard nothing: a
+            // gateway that did not notice its end goes on with it.
             let is_last = next.is_none_or(|next| next.clean_start)
-                && self.lives[..at].last().is_none_or(|former| former.is_accepted);
+                && self.lives[..at].iter().all(|former| former.is_accepted);
             let falls_due = life.delay_ms == 0 || is_last;
             let is_owed = life.is_accepted && life.ended_ms.is_some() && !life.has_said_goodbye && falls_due;
             is_owed && !life.may_be_lost && life.published == 0

@@ -28,7 +28,7 @@ use crate::connection::{Connection, Opening, Phase};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, Now};
-use crate::output::RequestId;
+use crate::output::{Action, RequestId};
 use crate::requests::Asked;
 
 /// Half of the time after which the least patient clients give up, in ms.
@@ -238,6 +238,8 @@ impl Engine {
         admission.again.insert((now.monotonic_ms + after_ms, number), id);
         admission.count += 1;
         self.shared.stats.opens_again += 1;
+        // Its peer may have left while the store was asked, which nobody was to hear then.
+        self.shared.actions.push_back(Action::ResumeRead(id));
         if let Some(successor) = successor {
             // Who waits for our word is not kept waiting for the store's.
             self.pass_on_what_is_left(&client, successor);

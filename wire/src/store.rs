@@ -241,7 +241,7 @@ pub type Page = Box<[u8]>;
 pub const WILL_AGAIN_S: u32 = 30;
 
 /// How long a will that was answered to [`Request::Open`] is left to whoever asked, in seconds.
-pub const OPENER_WILL_S: u32 = 5;
+pub const OPENER_WILL_S: u32 = 8;
 
 /// For how long after it was last asked for them ([`Request::TakeExpired`]) a store keeps sessions that expired, in seconds.
 pub const EXPIRED_ASKED_S: u32 = 600;

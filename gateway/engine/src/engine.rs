@@ -226,6 +226,7 @@ impl Engine {
             self.save(id, now);
         }
         self.close_again(now);
+        self.forget_unasked(now);
         self.shared.go_on_with_wills(now);
         self.admit(now);
         self.look_up_strays(now);

@@ -29,6 +29,7 @@ const HANDOVER_MS_MAX: u64 = 500;
 impl Engine {
     /// A session has another owner. If its connection is here it is closed, and what the store does not know is handed over.
     pub(crate) fn handle_takeover(&mut self, takeover: &Takeover<'_>, now: Now) {
+        self.forget_unasked(now);
         let client = ClientId::new(takeover.client);
         let successor = Successor { owner: takeover.owner, epoch: takeover.epoch };
         let found = self.find_client(&client);

@@ -56,7 +56,7 @@ impl Wills {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.on_their_way.is_empty()
+        self.on_their_way.is_empty() && self.again.is_empty()
     }
 
     /// False if it is not to be waited for.
@@ -95,6 +95,16 @@ impl Shared {
         let left: Vec<_> = self.wills.closing.extract_if(all, |_, _| true).collect();
         for (_, (closing, progress)) in left {
             self.ask_to_close(closing, progress);
+        }
+        let all = (client.clone(), Epoch(0))..=(client.clone(), Epoch(u64::MAX));
+        if self.closing.range(all).next().is_none() {
+            return;
+        }
+        // What the store could not close: behind the opening it would be refused.
+        let again: Vec<_> =
+            self.closes_again.extract_if(.., |_, closing| closing.client == *client).collect();
+        for (_, closing) in again {
+            self.close_once_more(closing);
         }
     }
 

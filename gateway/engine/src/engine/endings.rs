@@ -28,6 +28,9 @@ const CLOSE_AGAIN_MS_MAX: u64 = 60_000;
 /// After about five minutes it is given up with its will, and left to whoever opens the session next.
 const CLOSE_FAILURES_MAX: u32 = 10;
 
+/// How long an ended session that has another owner is known here, in ms: that one asks within the wait for a handover, or has lost its link to us.
+const ASKED_FOR_WITHIN_MS: u64 = 60_000;
+
 /// No DISCONNECT of ours is longer, in bytes.
 const GOODBYE_BYTES_MAX: u32 = 64;
 
@@ -151,7 +154,8 @@ impl Engine {
             // The store will not take it any more, so its new owner has to ask.
             Leaving::HandedOver if reason == CloseReason::Fenced && (is_kept || will.is_some()) => {
                 let progress = is_kept.then_some(progress);
-                self.remember(client, epoch, Left { progress, owes_will: will.is_some() });
+                self.remember(client.clone(), epoch, Left { progress, owes_will: will.is_some() });
+                self.forget_soon(client, epoch, now);
             }
             Leaving::HandedOver | Leaving::Lost => {}
         }
@@ -205,13 +209,24 @@ impl Engine {
             && entry.key().0 <= now.monotonic_ms
         {
             let closing = entry.remove();
-            let left = self.shared.closing.get(&(closing.client.clone(), closing.epoch));
-            if (closing.expiry_s > 0 || closing.will.is_some()) && left.is_none() {
-                // Handed over to its new owner meanwhile.
-                continue;
-            }
-            let progress = left.and_then(|left| left.progress.clone()).unwrap_or_default();
-            self.shared.ask_to_close(closing, progress);
+            self.shared.close_once_more(closing);
+        }
+    }
+
+    /// The store takes no write of an ended session any more, as another owner has it. That one asks soon or never: a later owner must not be told what is
+    /// old by then.
+    pub(crate) fn forget_soon(&mut self, client: ClientId, epoch: Epoch, now: Now) {
+        self.shared.closing_until_ms.push_back((now.monotonic_ms + ASKED_FOR_WITHIN_MS, (client, epoch)));
+        self.forget_unasked(now);
+    }
+
+    /// Forgets ended sessions that nobody has asked for.
+    pub(crate) fn forget_unasked(&mut self, now: Now) {
+        let Shared { closing, closing_until_ms, .. } = &mut self.shared;
+        while let Some((_, left)) =
+            closing_until_ms.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms)
+        {
+            closing.remove(&left);
         }
     }
 
@@ -224,6 +239,16 @@ impl Engine {
 }
 
 impl Shared {
+    /// Asks the store again to close what it could not, unless it was handed over to its new owner meanwhile.
+    pub(crate) fn close_once_more(&mut self, closing: Closing) {
+        let left = self.closing.get(&(closing.client.clone(), closing.epoch));
+        if (closing.expiry_s > 0 || closing.will.is_some()) && left.is_none() {
+            return;
+        }
+        let progress = left.and_then(|left| left.progress.clone()).unwrap_or_default();
+        self.ask_to_close(closing, progress);
+    }
+
     pub(crate) fn ask_to_close(&mut self, closing: Closing, progress: Progress) {
         let Closing { client, epoch, expiry_s, will, .. } = closing.clone();
         self.ask(Asked::Close(closing), Request::Close { client, epoch, expiry_s, progress, will });
@@ -235,7 +260,10 @@ fn say_goodbye(connection: &Connection, id: ConnectionId, shared: &mut Shared, r
     let framing = connection.framing();
     match &connection.phase {
         Phase::Opening(opening)
-            if reason == CloseReason::StoreUnavailable && opening.session.protocol != Protocol::Json =>
+            if matches!(
+                reason,
+                CloseReason::StoreUnavailable | CloseReason::ServerShuttingDown | CloseReason::NodeBuried
+            ) && opening.session.protocol != Protocol::Json =>
         {
             let refusal = holdfast_wire::mqtt::ConnAck {
                 session_present: false,

@@ -96,7 +96,9 @@ impl Engine {
                 Err(StoreError::Gone) if closing.will.is_some() && !closing.is_brought_back => {
                     self.bring_back_for_its_will(closing);
                 }
-                Err(StoreError::Fenced | StoreError::Gone) => {}
+                Err(StoreError::Fenced | StoreError::Gone) => {
+                    self.forget_soon(closing.client, closing.epoch, now);
+                }
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {
                     self.shared.closing.remove(&(closing.client, closing.epoch));

@@ -349,3 +349,50 @@ fn a_will_that_is_answered_twice_is_published_once() {
         shard.bridge(0).hears_uplink("gone", "alas");
     }
 }
+
+#[test]
+fn what_the_store_could_not_close_is_closed_before_its_client_opens_again() {
+    let shard = Shard::new();
+    let delayed = WillProperties { delay_interval_s: Some(60), ..WillProperties::default() };
+    let will = Will { properties: delayed, ..will("gone", "alas") };
+    let client = shard.connects(&Connect { will: Some(will), ..resume("c") });
+    shard.store_was_asked();
+    shard.store_goes_away();
+    client.vanishes();
+    shard.store_answers();
+    shard.store_was_asked();
+    let client = shard.client();
+    client.sends(connect("c"));
+    let asked = shard.store_was_asked();
+    let closes = |request: &Request| matches!(request, Request::Close { will: Some(_), .. });
+    let opens = |request: &Request| matches!(request, Request::Open { clean_start: true, .. });
+    let place = |is_it: &dyn Fn(&Request) -> bool| {
+        asked.iter().position(is_it).unwrap_or_else(|| panic!("{asked:?}"))
+    };
+    assert!(place(&closes) < place(&opens), "{asked:?}");
+    client.hears(accepted());
+    shard.bridge(0).hears_uplink("gone", "alas");
+}
+
+#[test]
+fn a_shard_is_not_drained_before_the_store_knows_what_was_published() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    shard.store_answers_will(NUMBER, left_by("c"));
+    let client = shard.client();
+    client.sends(resume("c"));
+    let epoch = asks_the_former_owner(&shard);
+    shard.bridge(0).says(&handover("c", epoch, true));
+    shard.bridge(0).hears_uplink("gone", "alas");
+    client.hears(resumed());
+    shard.store_goes_away();
+    shard.bridge(0).settles(1..=1);
+    assert_eq!(struck_out(&shard), 1);
+    shard.store_answers();
+    shard.input(|engine, now| engine.handle_drain(now, 0));
+    shard.clock_advances_ms(500);
+    assert!(!shard.stage().engine.is_drained());
+    shard.clock_advances_ms(1_000);
+    assert_eq!(struck_out(&shard), 1);
+    assert!(shard.stage().engine.is_drained());
+}

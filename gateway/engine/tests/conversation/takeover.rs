@@ -3,7 +3,7 @@
 use holdfast_engine::CloseReason;
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{Handover, Takeover, ToGateway};
-use holdfast_wire::mqtt::{Connect, PubAck, PubRec, Publish};
+use holdfast_wire::mqtt::{Connect, PubAck, PubRec, Publish, Will, WillProperties};
 use holdfast_wire::session_record::SessionRecord;
 use holdfast_wire::store::Request;
 
@@ -358,4 +358,23 @@ fn a_takeover_that_means_an_earlier_connection_is_answered_with_what_that_one_kn
     let Heard::Handover { session, .. } = shard.bridge(0).hears() else { panic!("the other owner waits") };
     assert_eq!(SessionRecord::decode(&session).expect("a session record").received, [id(7)]);
     second.hears_nothing();
+}
+
+#[test]
+fn what_nobody_asks_for_within_a_minute_is_handed_over_to_nobody() {
+    for (waits_ms, is_told) in [(59_000, true), (61_000, false)] {
+        let shard = Shard::new();
+        let properties = WillProperties { delay_interval_s: Some(600), ..WillProperties::default() };
+        let will = Will { properties, ..will("gone", "alas") };
+        let client = shard.connects(&Connect { will: Some(will), ..resume("c") });
+        // The store refuses to close what another owner has, and that one does not say so.
+        shard.opened_elsewhere("c", 3_600);
+        client.vanishes();
+        shard.clock_advances_ms(waits_ms);
+        shard.bridge(0).says(&taken_over("c", Epoch(u64::MAX)));
+        let Heard::Handover { owes_will, .. } = shard.bridge(0).hears() else {
+            panic!("the other owner waits")
+        };
+        assert_eq!(owes_will, is_told, "after {waits_ms} ms");
+    }
 }

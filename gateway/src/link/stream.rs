@@ -17,7 +17,8 @@ pub(super) enum LinkStream {
     Tcp(TcpStream),
 }
 
-/// A bridge whose host vanished is noticed within this time, whether or not there is something to send.
+/// A bridge whose host vanished is noticed within this time while nothing is on its way to it, and otherwise by its silence. No user timeout of TCP: a bridge that lives
+/// and reads nothing, because its sink takes nothing, would run into it.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 impl LinkStream {
@@ -33,7 +34,6 @@ impl LinkStream {
         let socket = SockRef::from(&stream);
         // A batch is written once a turn and is to leave at once.
         socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_user_timeout(Some(SILENCE_MAX))?;
         let probe = TcpKeepalive::new()
             .with_time(SILENCE_MAX / 2)
             .with_interval(Duration::from_secs(1))

@@ -59,7 +59,8 @@ pub(crate) struct Shared {
     pub(crate) takeovers: BTreeMap<(ClientId, Epoch), Owner>,
     /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
     pub(crate) closing: BTreeMap<(ClientId, Epoch), Left>,
-    /// Until when those of them are known that have another owner, in that order; of some it was asked meanwhile.
+    /// Until when those of them are known that have another owner, in that order; of some it was asked meanwhile. One for each session that was
+    /// lost within a minute.
     pub(crate) closing_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
     /// Sessions that the store could not close, by when it is asked again. Bounded like `closing`; beyond it one is left to whoever opens it next.
     pub(crate) closes_again: BTreeMap<(u64, u64), Closing>,

@@ -1,15 +1,26 @@
 //! A node that leaves: everyone is told, evenly over time, and owed acknowledgements come first.
 
 use holdfast_engine::{AcceptRefused, CloseReason, Listener};
-use holdfast_wire::mqtt::{Connect, ProtocolVersion, PubAck, Will, WillProperties};
+use holdfast_wire::mqtt::{Connect, ProtocolVersion, PubAck, ReasonCode, Will, WillProperties};
 use holdfast_wire::store::Request;
 
-use crate::packets::{connect, connect_311, id, qos1, resume, will};
+use crate::packets::{connect, connect_311, id, qos1, refused, resume, will};
 use crate::stage::Shard;
 use crate::websocket::{cut_frame, heard_behind_upgrade, opens};
 
 fn drains(shard: &Shard, spread_ms: u64) {
     shard.input(|engine, now| engine.handle_drain(now, spread_ms));
+}
+
+#[test]
+fn who_waits_for_a_session_is_refused_with_the_code_that_sends_clients_elsewhere() {
+    let shard = Shard::new();
+    shard.store_holds();
+    let client = shard.client();
+    client.sends(connect("c"));
+    drains(&shard, 0);
+    shard.clock_advances_ms(1_000);
+    client.hears(refused(ReasonCode::ServerUnavailable));
 }
 
 #[test]

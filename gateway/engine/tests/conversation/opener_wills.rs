@@ -40,6 +40,17 @@ fn struck_out(shard: &Shard) -> usize {
     shard.store_was_asked().iter().filter(is_about_it).count()
 }
 
+/// The will is published if it is owed, and struck out in any case.
+#[track_caller]
+fn is_dealt_with(shard: &Shard, owes_will: bool) {
+    if owes_will {
+        shard.bridge(0).hears_uplink("gone", "alas");
+        shard.bridge(0).settles(1..=1);
+    }
+    shard.bridge(0).hears_nothing();
+    assert_eq!(struck_out(shard), 1);
+}
+
 #[test]
 fn a_will_that_is_owed_is_published_before_anything_of_the_new_connection() {
     // Whether the session goes on or not.
@@ -188,12 +199,7 @@ fn a_connection_that_ends_while_it_waits_has_the_will_dealt_with_all_the_same() 
         } else {
             shard.bridge(0).says(&handover("c", epoch, owes_will));
         }
-        if owes_will {
-            shard.bridge(0).hears_uplink("gone", "alas");
-            shard.bridge(0).settles(1..=1);
-        }
-        shard.bridge(0).hears_nothing();
-        assert_eq!(struck_out(&shard), 1);
+        is_dealt_with(&shard, owes_will);
     }
 }
 
@@ -234,12 +240,7 @@ fn the_next_connection_here_takes_up_the_will_that_the_one_before_waited_for() {
                 shard.bridge(0).says(&handover("c", epoch, owes_will));
             }
             second.hears(resumed());
-            if owes_will {
-                shard.bridge(0).hears_uplink("gone", "alas");
-                shard.bridge(0).settles(1..=1);
-            }
-            shard.bridge(0).hears_nothing();
-            assert_eq!(struck_out(&shard), 1);
+            is_dealt_with(&shard, owes_will);
         }
     }
 }

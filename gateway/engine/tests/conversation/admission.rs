@@ -360,3 +360,14 @@ fn a_connection_that_comes_meanwhile_and_is_never_asked_about_leaves_the_session
     shard.clock_advances_ms(120_000);
     assert_eq!(session(&shard, "c-0").expect("it rests").owner, None);
 }
+
+#[test]
+fn a_socket_is_looked_at_before_the_store_is_asked_again() {
+    let shard = Shard::new();
+    shard.store_holds();
+    shard.client().sends(connect("c"));
+    let before = shard.stage().reads_resumed;
+    shard.store_gives_up_first(true);
+    assert_eq!(shard.stage().reads_resumed, before + 1, "its peer may have left while nobody listened");
+    assert_eq!(shard.stage().engine.opens_waiting(), 1);
+}

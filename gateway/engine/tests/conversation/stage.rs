@@ -45,6 +45,8 @@ pub(crate) struct Stage {
     pub(crate) lease: Option<LeaseWord>,
     /// Questions about the lease that wait for the story.
     pub(crate) lease_asked: u32,
+    /// How often a socket was to be looked at again.
+    pub(crate) reads_resumed: usize,
 }
 
 /// One end of a connection.
@@ -86,6 +88,7 @@ impl Shard {
             holds_work: false,
             lease: Some(LeaseWord::Renewed),
             lease_asked: 0,
+            reads_resumed: 0,
         })))
     }
 
@@ -220,7 +223,10 @@ impl Stage {
                 is_quiet = false;
                 match action {
                     Action::Close { id, reason, .. } => closes.push((id, reason)),
-                    Action::ResumeRead(id) => self.read(id),
+                    Action::ResumeRead(id) => {
+                        self.reads_resumed += 1;
+                        self.read(id);
+                    }
                     Action::AskLease => match self.lease {
                         Some(word) => self.engine.handle_lease(word, self.now),
                         None => self.lease_asked += 1,

@@ -21,6 +21,9 @@ const BUSY_TURNS: u32 = 20;
 const FRAMES_MIN: u32 = 10;
 /// ... from which on turns are full without a rest: 100,000 a second.
 const FRAMES_MAX: u32 = 1_000;
+/// Frames in one window, 10,000 a second, beyond which rests grow shorter: each gathers as many as at this rate, and those who wait for their
+/// acknowledgement wait less.
+const FRAMES_GATHERED: u32 = 100;
 /// With at least one delivery for so many frames, delivering is what the bridge does.
 const FRAMES_PER_DELIVERY: u32 = 4;
 
@@ -37,7 +40,7 @@ pub(crate) struct Pace {
 struct Window {
     since: Option<Instant>,
     turns: u32,
-    rests: bool,
+    rest: Option<Duration>,
 }
 
 impl Pace {
@@ -68,15 +71,15 @@ impl Pace {
             let deliveries = self.deliveries.swap(0, Ordering::Relaxed);
             let is_recent = age < 2 * WINDOW;
             // Resting itself makes turns fewer.
-            let is_woken_often = window.rests || window.turns >= BUSY_TURNS;
+            let is_woken_often = window.rest.is_some() || window.turns >= BUSY_TURNS;
             let delivers = deliveries.saturating_mul(FRAMES_PER_DELIVERY) >= frames;
-            window.rests =
-                is_recent && is_woken_often && !delivers && (FRAMES_MIN..FRAMES_MAX).contains(&frames);
+            let pays = is_recent && is_woken_often && !delivers && (FRAMES_MIN..FRAMES_MAX).contains(&frames);
+            window.rest = pays.then(|| self.batch * FRAMES_GATHERED / frames.max(FRAMES_GATHERED));
             window.turns = 0;
             window.since = Some(now);
         }
         window.turns += 1;
-        window.rests.then_some(self.batch)
+        window.rest
     }
 }
 
@@ -122,6 +125,14 @@ mod tests {
         assert!(rest_after(&pace, 0, 200, 2, 0).is_some());
         assert!(rest_after(&pace, 100, 1_000, 10, 0).is_some());
         assert!(rest_after(&pace, 200, 200, 100, 0).is_none(), "flat out");
+    }
+
+    #[test]
+    fn the_more_frames_come_the_shorter_it_rests() {
+        let rest = |frames| rest_after(&Pace::new(REST), 0, 200, frames, 0);
+        assert_eq!(rest(1), Some(REST), "5,000 a second");
+        assert_eq!(rest(2), Some(REST), "10,000 a second");
+        assert_eq!(rest(8), Some(REST / 4), "40,000 a second");
     }
 
     #[test]

@@ -23,6 +23,8 @@ const FULL_WINDOW_EVENTS: u32 = 500;
 /// Length of a window, in ms.
 const WINDOW_MS: u64 = 10;
 
+/// Events per window, 7,500 a second, beyond which rests of a shard whose frames are awaited grow shorter: each gathers as many as at this rate.
+const EVENTS_GATHERED: u32 = 75;
 /// While nobody waits for anything, rests are so much longer than while frames wait for their acknowledgement.
 const UNAWAITED_TIMES: u32 = 5;
 /// With at least one delivery for so many events, delivering is what the shard does.
@@ -87,7 +89,9 @@ impl Pace {
         let is_awaited = traffic.awaited > self.traffic.awaited;
         let rest = match delivered {
             0 if !is_awaited => UNAWAITED_TIMES * self.batch,
-            few if few * EVENTS_PER_DELIVERY < u64::from(self.events) => self.batch,
+            few if few * EVENTS_PER_DELIVERY < u64::from(self.events) => {
+                self.batch * EVENTS_GATHERED / self.events.max(EVENTS_GATHERED)
+            }
             _ => return None,
         };
         (!rest.is_zero()).then_some(rest)
@@ -121,11 +125,19 @@ mod tests {
 
     #[test]
     fn the_less_is_waited_for_the_longer_it_rests() {
-        let rest = |note: fn(&mut Stats)| rest_after(1, 100, note);
+        let rest = |note: fn(&mut Stats)| rest_after(1, 200, note);
         assert_eq!(rest(|stats| stats.received[0] += 1), Some(UNAWAITED_TIMES * REST));
         assert_eq!(rest(|stats| stats.received[1] += 1), Some(REST));
         assert_eq!(rest(|stats| stats.received[2] += 1), Some(REST));
         assert_eq!(rest(|stats| stats.sent[0] += 1), None);
+    }
+
+    #[test]
+    fn the_more_comes_the_shorter_those_who_wait_let_it_rest() {
+        let rest = |events, qos: usize| rest_after(events, 400, |stats| stats.received[qos] += events as u64);
+        assert_eq!(rest(3, 1), Some(REST), "7,500 a second");
+        assert_eq!(rest(12, 1), Some(REST / 4), "30,000 a second");
+        assert_eq!(rest(12, 0), Some(UNAWAITED_TIMES * REST), "nobody waits");
     }
 
     #[test]
@@ -136,7 +148,7 @@ mod tests {
             stats.received[0] += 1;
             stats.sent[1] += u64::from(turns % 20 == 0);
         };
-        assert_eq!(rest_after(1, 100, seldom), Some(REST));
+        assert_eq!(rest_after(1, 200, seldom), Some(REST));
     }
 
     #[test]

@@ -19,7 +19,8 @@
 #   kafka.sh tool CLASS [ARGUMENT…]                    runs one of Kafka's tools, such as org.apache.kafka.tools.TopicCommand
 #
 # DIR/broker-N/pid is the process of broker N (1 to 3), DIR/broker-N/log what it says. Topics are not created by being used. Three brokers keep
-# three replicas of a topic and ask for two in sync; one keeps one. A lost broker is replaced as leader after 3 s.
+# three replicas of a topic and ask for two in sync; one keeps one. A lost broker is replaced as leader after 3 s. Their heap is small, 512 MiB or
+# three times 384; KAFKA_HEAP_OPTS ("-Xms1g -Xmx1g", as Kafka's own start script has it) gives each another one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 jars=${KAFKA_JARS:-$here/../../.cache/kafka}
@@ -181,10 +182,11 @@ free_ports() {
 }
 
 run() {
-  local broker=$1 heap=512m
-  [ ! -e "${broker%/*}/broker-2" ] || heap=384m
+  local broker=$1 heap=(-Xmx512m)
+  [ ! -e "${broker%/*}/broker-2" ] || heap=(-Xmx384m)
+  [ -z "${KAFKA_HEAP_OPTS-}" ] || read -ra heap <<<"$KAFKA_HEAP_OPTS"
   : >"$broker/log"
-  setsid java "-Xmx$heap" -XX:+ExitOnOutOfMemoryError -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
+  setsid java "${heap[@]}" -XX:+ExitOnOutOfMemoryError -cp "$jars/*" "-Dlog4j2.configurationFile=$here/kafka-log4j2.xml" \
     kafka.Kafka "$broker/properties" </dev/null >>"$broker/log" 2>&1 9>&- &
   echo $! >"$broker/pid"
 }

@@ -260,16 +260,23 @@ fn a_takeover_is_passed_on_and_what_the_former_owner_knows_comes_back() {
     let handover =
         Handover { client: "c", epoch: Epoch(8), owner: owner(2), session: b"known", owes_will: false };
     former.say(&ToBridge::Handover(handover));
-    let heard = |session: &[u8], owes_will| Heard::Handover {
-        client: "c".into(),
-        epoch: Epoch(8),
-        session: session.to_vec(),
-        owes_will,
-    };
-    assert_eq!(new.hear(), heard(b"known", false));
-    // A former owner that is gone knows nothing, and nobody waits for it; nor does it publish a will.
-    new.say(&ToBridge::Takeover(takeover(owner(77))));
-    assert_eq!(new.hear(), heard(b"", true));
+    let heard =
+        Heard::Handover { client: "c".into(), epoch: Epoch(8), session: b"known".to_vec(), owes_will: false };
+    assert_eq!(new.hear(), heard);
+}
+
+#[test]
+fn a_bridge_says_nothing_for_a_former_owner_that_has_no_link_to_it() {
+    let rig = Rig::start();
+    let mut new = rig.shard(2);
+    let takeover = |former| Takeover { client: "c", epoch: Epoch(8), former, owner: owner(2) };
+    let not_linked = Heard::NotLinked { client: "c".into(), epoch: Epoch(8) };
+    // It is gone, or is linked with other bridges: that is for the new owner to find out.
+    new.say(&ToBridge::Takeover(takeover(owner(1))));
+    assert_eq!(new.hear(), not_linked);
+    let mut former = rig.shard(1);
+    new.say(&ToBridge::Takeover(takeover(owner(1))));
+    assert_eq!(former.hear(), Heard::Takeover { client: "c".into(), epoch: Epoch(8) });
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::Owner;
 use holdfast_wire::link::{
-    Handover, Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome,
+    Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome,
 };
 use holdfast_wire::topic::{TopicError, validate_filter};
 use tokio::sync::{mpsc, watch};
@@ -332,17 +332,15 @@ impl Link {
     }
 }
 
-/// Tells the former owner. If it cannot be reached its epoch fences it, the new owner need not wait for it, and a will that it has not published is the new
-/// owner's.
+/// Tells the former owner, or the new one that it cannot be told here: another bridge may have a link of it.
 async fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) -> Result<(), Ending> {
     if let Some(former) = core.peers.of_shard(takeover.former)
         && former.send_record(&ToGateway::Takeover(takeover)).await.is_ok()
     {
         return Ok(());
     }
-    let Takeover { client, epoch, owner, .. } = takeover;
-    let nothing = Handover { client, epoch, owner, session: &[], owes_will: true };
-    Ok(peer.send_record(&ToGateway::Handover(nothing)).await?)
+    let Takeover { client, epoch, .. } = takeover;
+    Ok(peer.send_record(&ToGateway::NotLinked { client, epoch }).await?)
 }
 
 async fn until_true(flag: &mut watch::Receiver<bool>) {

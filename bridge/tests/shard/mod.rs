@@ -188,6 +188,10 @@ pub(crate) enum Heard {
         session: Vec<u8>,
         owes_will: bool,
     },
+    NotLinked {
+        client: String,
+        epoch: Epoch,
+    },
     Disconnect(String),
     Closed,
 }
@@ -300,6 +304,7 @@ impl Shard {
                 session: handover.session.to_vec(),
                 owes_will: handover.owes_will,
             },
+            ToGateway::NotLinked { client, epoch } => Heard::NotLinked { client: client.into(), epoch },
             ToGateway::Disconnect(client) => Heard::Disconnect(client.into()),
             other => panic!("{other:?}"),
         })

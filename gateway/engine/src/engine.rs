@@ -164,6 +164,7 @@ impl Engine {
             // Should this bridge not come back, what it put into streams and could not deliver is found all the same.
             self.read_streams_again();
         }
+        self.shared.say_takeovers_elsewhere(link);
         self.ask_retained_again(Some(link));
         self.wake(woken, now);
         self.resume_waiting(now);
@@ -194,9 +195,10 @@ impl Engine {
                 }
             }
             ToGateway::Takeover(takeover) => {
-                self.handle_takeover(takeover, now);
+                self.handle_takeover(link, takeover, now);
             }
             ToGateway::Handover(handover) => self.handle_handover(handover, now),
+            ToGateway::NotLinked { client, epoch } => self.handle_not_linked(link, client, *epoch, now),
             ToGateway::Disconnect(client) => {
                 self.disconnect(client, now);
             }
@@ -227,6 +229,7 @@ impl Engine {
         }
         self.close_again(now);
         self.forget_unasked(now);
+        self.shared.forget_handed_over(now);
         self.shared.go_on_with_wills(now);
         self.admit(now);
         self.look_up_strays(now);

@@ -19,6 +19,7 @@ mod limits;
 mod outbox;
 mod output;
 mod ownership;
+mod remembered;
 mod requests;
 mod rereading;
 mod session;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
-use holdfast_wire::link::{Takeover, ToBridge};
 use holdfast_wire::store::Request;
 use rustc_hash::FxBuildHasher;
 
@@ -13,10 +12,13 @@ use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
 use crate::ownership::Ownership;
+use crate::remembered::Remembered;
 use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
 use crate::stray::Strays;
+use crate::takeover::asking::FormerOwners;
+use crate::takeover::handed_over::HandedOver;
 use crate::takeover::{Left, Unclaimed};
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
@@ -54,11 +56,13 @@ pub(crate) struct Shared {
     pub(crate) behind: Vec<ConnectionId>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
     pub(crate) unsaved: VecDeque<(u64, ConnectionId)>,
-    /// Sessions taken over whose former owner has not answered: said again when a link comes up. At most the sessions opened since a link was last up for long
-    /// enough to be answered.
-    pub(crate) takeovers: BTreeMap<(ClientId, Epoch), Owner>,
-    /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told.
-    pub(crate) closing: BTreeMap<(ClientId, Epoch), Left>,
+    /// Sessions taken over whose former owner has not answered.
+    pub(crate) former_owners: FormerOwners,
+    /// What was told to next owners, for a moment.
+    pub(crate) handed_over: HandedOver,
+    /// What ended sessions knew, until the store has answered that it knows it too: should one be opened elsewhere meanwhile, its new owner is told. At most
+    /// `endings::CLOSING_MAX`.
+    pub(crate) closing: Remembered<Left>,
     /// Until when those of them are known that have another owner, in that order; of some it was asked meanwhile. One for each session that was
     /// lost within a minute.
     pub(crate) closing_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
@@ -101,8 +105,9 @@ impl Shared {
             wills: Wills::default(),
             behind: Vec::new(),
             unsaved: VecDeque::new(),
-            takeovers: BTreeMap::new(),
-            closing: BTreeMap::new(),
+            former_owners: FormerOwners::default(),
+            handed_over: HandedOver::default(),
+            closing: Remembered::default(),
             closing_until_ms: VecDeque::new(),
             closes_again: BTreeMap::new(),
             handovers: VecDeque::new(),
@@ -130,22 +135,6 @@ impl Shared {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
-    }
-
-    /// Tells a session's former owner, now (true) or once there is a link. It answers with a handover.
-    pub(crate) fn say_takeover(&mut self, client: &ClientId, epoch: Epoch, former: Owner) -> bool {
-        self.takeovers.insert((client.clone(), epoch), former);
-        let Some(link) = self.uplinks.choose(client) else { return false };
-        let record = Takeover { client, epoch, former, owner: self.owner };
-        self.uplinks.say(link, &ToBridge::Takeover(record));
-        true
-    }
-
-    /// Tells those former owners again who have not answered: what was said to them may be lost with a link.
-    pub(crate) fn say_takeovers_again(&mut self) {
-        for ((client, epoch), former) in std::mem::take(&mut self.takeovers) {
-            let _ = self.say_takeover(&client, epoch, former);
-        }
     }
 
     /// Asks the store; `asked` comes back with the answer.

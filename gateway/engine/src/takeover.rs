@@ -1,7 +1,8 @@
 //! A session moves from one shard to another, with what the store does not know of it.
 //!
 //! The new owner learns from the store who the former one is, tells it over a link ([`Takeover`]) and waits a moment for its answer
-//! ([`Handover`]). The former owner closes its connection and answers with what it has not saved; it cannot write to the store any more.
+//! ([`Handover`]). The former owner closes its connection and answers with what it has not saved; it cannot write to the store any more. Which bridge it is asked
+//! through is in [`asking`]; that it answers twice alike, in [`handed_over`].
 //!
 //! With the session moves the will of the connection that is displaced: nobody but the store and the new owner may publish it from then on, and the former owner
 //! says whether it is still owed.
@@ -9,10 +10,13 @@
 //! A connection may end while its session is on the way here. The session is held then until it has arrived ([`Unclaimed`]), and rests, goes on to
 //! the owner after us, or is taken up by the client's next connection here.
 
+pub(crate) mod asking;
+pub(crate) mod handed_over;
+
 use std::ops::RangeInclusive;
 
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::link::{Handover, Takeover, ToBridge};
+use holdfast_wire::link::{Handover, Takeover};
 use holdfast_wire::session_record::SessionRecord;
 use holdfast_wire::store::{Opened, Progress};
 
@@ -20,7 +24,7 @@ use crate::connection::close::CloseReason;
 use crate::connection::{Opening, Phase, Successor};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
-use crate::input::{ConnectionId, Now};
+use crate::input::{ConnectionId, LinkIndex, Now};
 use crate::shared::Shared;
 
 /// How long a new owner waits for what the former one knows, in ms. Then the device is served from what the store knows: some messages may come twice.
@@ -28,10 +32,14 @@ const HANDOVER_MS_MAX: u64 = 500;
 
 impl Engine {
     /// A session has another owner. If its connection is here it is closed, and what the store does not know is handed over.
-    pub(crate) fn handle_takeover(&mut self, takeover: &Takeover<'_>, now: Now) {
+    pub(crate) fn handle_takeover(&mut self, link: LinkIndex, takeover: &Takeover<'_>, now: Now) {
         self.forget_unasked(now);
+        self.shared.forget_handed_over(now);
         let client = ClientId::new(takeover.client);
-        let successor = Successor { owner: takeover.owner, epoch: takeover.epoch };
+        let successor = Successor { owner: takeover.owner, epoch: takeover.epoch, through: link };
+        if self.shared.hand_over_again(&client, successor) {
+            return;
+        }
         let found = self.find_client(&client);
         match found.and_then(|id| self.connections.find_mut(id).map(|connection| (id, &mut connection.phase)))
         {
@@ -40,7 +48,7 @@ impl Engine {
                 let owes_will = session.will.is_some();
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
-                self.pass_on(&client, successor, known, owes_will);
+                self.pass_on(&client, successor, known, owes_will, now);
             }
             // It hears once the store has answered us, and the owner before us too.
             Some((_, Phase::Opening(opening)))
@@ -48,15 +56,15 @@ impl Engine {
                     && opening.opened.as_ref().is_none_or(|opened| opened.epoch < takeover.epoch) =>
             {
                 if let Some(earlier) = succeed(&mut opening.successor, successor) {
-                    self.pass_on_what_is_left(&client, earlier);
+                    self.pass_on_what_is_left(&client, earlier, now);
                 }
             }
-            _ => self.pass_on_what_is_left(&client, successor),
+            _ => self.pass_on_what_is_left(&client, successor, now),
         }
     }
 
     /// Tells the next owner what connections knew that have ended, as far as the store may not have heard of it in time.
-    pub(crate) fn pass_on_what_is_left(&mut self, client: &ClientId, successor: Successor) {
+    pub(crate) fn pass_on_what_is_left(&mut self, client: &ClientId, successor: Successor, now: Now) {
         let unclaimed = self
             .shared
             .unclaimed_of(client)
@@ -68,12 +76,11 @@ impl Engine {
             None => Some(successor),
         };
         let Some(successor) = earlier else { return };
-        let ours = (client.clone(), Epoch(0))..(client.clone(), successor.epoch);
-        let last = self.shared.closing.range(ours).next_back().map(|(closing, _)| closing.clone());
+        let last = self.shared.closing.last_before(client, successor.epoch);
         let left = last.and_then(|closing| self.shared.closing.remove(&closing));
         let owes_will = left.as_ref().is_some_and(|left| left.owes_will);
         let known = left.and_then(|left| left.progress).map(record_of);
-        self.pass_on(client, successor, known, owes_will);
+        self.pass_on(client, successor, known, owes_will, now);
     }
 
     /// The store has said which epoch a connection's session has. A takeover that came before it may have meant an earlier connection.
@@ -82,9 +89,10 @@ impl Engine {
         client: &ClientId,
         epoch: Epoch,
         successor: &mut Option<Successor>,
+        now: Now,
     ) {
         if let Some(earlier) = successor.take_if(|successor| successor.epoch < epoch) {
-            self.pass_on_what_is_left(client, earlier);
+            self.pass_on_what_is_left(client, earlier, now);
         }
     }
 
@@ -111,7 +119,7 @@ impl Engine {
     /// The former owner of a session has told what it knows.
     pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
         let client = ClientId::new(handover.client);
-        self.shared.takeovers.remove(&(client.clone(), handover.epoch));
+        self.shared.handle_former_owner(&client, handover.epoch);
         if let Some(id) = self.find_client(&client)
             && let Some(connection) = self.connections.find_mut(id)
             && let Phase::Opening(opening) = &mut connection.phase
@@ -140,6 +148,14 @@ impl Engine {
         // A newer connection that the store has not answered takes it up with that answer.
         if is_succeeded || !self.is_opening(&client) {
             self.settle_unclaimed(&key, now);
+        }
+    }
+
+    /// A bridge has no link of a session's former owner. If none has, its epoch fences it, and a will that it may not have published is ours.
+    pub(crate) fn handle_not_linked(&mut self, link: LinkIndex, client: &str, epoch: Epoch, now: Now) {
+        if self.shared.ask_elsewhere(&ClientId::new(client), epoch, link) {
+            let owner = self.shared.owner;
+            self.handle_handover(&Handover { client, epoch, owner, session: &[], owes_will: true }, now);
         }
     }
 
@@ -174,16 +190,13 @@ impl Engine {
         successor: Successor,
         session: Option<SessionRecord>,
         owes_will: bool,
+        now: Now,
     ) {
         let mut known = Vec::new();
         if let Some(session) = session {
             SessionRecord { subscriptions: Vec::new(), ..session }.encode(&mut known);
         }
-        let Some(link) = self.shared.uplinks.choose(client) else { return };
-        let Successor { owner, epoch } = successor;
-        self.shared
-            .uplinks
-            .say(link, &ToBridge::Handover(Handover { client, epoch, owner, session: &known, owes_will }));
+        self.shared.hand_over(client, successor, known, owes_will, now);
     }
 
     // ---- sessions whose connection ended before its CONNACK ----
@@ -242,7 +255,7 @@ impl Engine {
         if !is_awaited {
             self.shared.publish_owed(key.1, &mut opened, now);
         }
-        self.sort_out_successor(&key.0, opened.epoch, &mut unclaimed.successor);
+        self.sort_out_successor(&key.0, opened.epoch, &mut unclaimed.successor, now);
         unclaimed.opened = Some(opened);
         self.shared.unclaimed.insert(key.clone(), unclaimed);
         if is_awaited || self.is_opening(&key.0) {
@@ -253,10 +266,10 @@ impl Engine {
     }
 
     /// The store did not open it.
-    pub(crate) fn forget_unclaimed(&mut self, client: &ClientId, id: ConnectionId) {
+    pub(crate) fn forget_unclaimed(&mut self, client: &ClientId, id: ConnectionId, now: Now) {
         let unclaimed = self.shared.unclaimed.remove(&(client.clone(), id));
         if let Some(successor) = unclaimed.and_then(|unclaimed| unclaimed.successor) {
-            self.pass_on(client, successor, None, false);
+            self.pass_on(client, successor, None, false, now);
         }
     }
 
@@ -310,7 +323,7 @@ impl Engine {
         let (client, id) = key;
         self.shared.publish_owed(*id, &mut opened, now);
         if let Some(successor) = successor {
-            return self.pass_on(client, successor, opened.session, false);
+            return self.pass_on(client, successor, opened.session, false, now);
         }
         let progress = opened.session.map_or_else(Progress::default, |record| Progress {
             cursors: record.cursors,
@@ -389,8 +402,12 @@ fn all_of(client: &ClientId) -> RangeInclusive<(ClientId, ConnectionId)> {
 
 /// Notes who owns the session next. Given back is one that came for an earlier epoch of ours.
 fn succeed(known: &mut Option<Successor>, successor: Successor) -> Option<Successor> {
-    match *known {
-        Some(known) if known.epoch == successor.epoch => None,
+    match known {
+        Some(known) if known.epoch == successor.epoch => {
+            // It asks again: what it was to hear by another way would not arrive.
+            *known = successor;
+            None
+        }
         Some(known) if known.epoch > successor.epoch => Some(successor),
         _ => known.replace(successor),
     }

@@ -101,9 +101,15 @@ impl Uplinks {
     /// The live link that serves this client: the one whose bridge weighs most for it (rendezvous hashing), so that a bridge that comes or
     /// goes moves only the clients that it gains or loses.
     pub(crate) fn choose(&self, client: &str) -> Option<LinkIndex> {
+        self.choose_without(client, 0)
+    }
+
+    /// The same if some links, by bit, are out of the question.
+    pub(crate) fn choose_without(&self, client: &str, without: u64) -> Option<LinkIndex> {
         self.links
             .iter()
             .enumerate()
+            .filter(|(index, _)| without & (1 << index) == 0)
             .filter_map(|(index, link)| link.bridge.map(|bridge| (weight(client, bridge), index)))
             .max()
             .map(|(_, index)| LinkIndex(index as u16))
@@ -116,6 +122,11 @@ impl Uplinks {
             .enumerate()
             .filter(|(_, link)| link.bridge.is_some())
             .map(|(index, _)| LinkIndex(index as u16))
+    }
+
+    /// Whether this link is up.
+    pub(crate) fn is_up(&self, link: LinkIndex) -> bool {
+        self.links[usize::from(link.0)].bridge.is_some()
     }
 
     /// Whether this link is up and takes more.

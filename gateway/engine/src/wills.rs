@@ -96,8 +96,7 @@ impl Shared {
         for (_, (closing, progress)) in left {
             self.ask_to_close(closing, progress);
         }
-        let all = (client.clone(), Epoch(0))..=(client.clone(), Epoch(u64::MAX));
-        if self.closing.range(all).next().is_none() {
+        if self.closing.last_before(client, Epoch(u64::MAX)).is_none() {
             return;
         }
         // What the store could not close: behind the opening it would be refused.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::link::{
-    Deliver, Handover, LINK_VERSION, Settled, Takeover, Target, ToBridge, ToGateway, Welcome, next_record,
+    Deliver, LINK_VERSION, Settled, Takeover, Target, ToBridge, ToGateway, Welcome, next_record,
 };
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::QoS;
@@ -139,9 +139,8 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                 }
                 // A bridge that cannot reach the former owner says so.
                 ToBridge::Takeover(takeover) => {
-                    let Takeover { client, epoch, owner, .. } = takeover;
-                    let nothing = Handover { client, epoch, owner, session: &[], owes_will: true };
-                    ToGateway::Handover(nothing).encode(&mut answers);
+                    let Takeover { client, epoch, .. } = takeover;
+                    ToGateway::NotLinked { client, epoch }.encode(&mut answers);
                 }
                 ToBridge::Report(_) | ToBridge::Handover(_) | ToBridge::Event(_) | ToBridge::Alive => {}
             }

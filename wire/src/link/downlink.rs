@@ -143,7 +143,8 @@ impl Report {
 }
 
 /// A session changed its owner. The new owner says so to a bridge, which passes it on to the former owner; that one closes its connection
-/// with "session taken over" if its epoch is older.
+/// with "session taken over" if its epoch is older, and answers with a [`Handover`] over the same bridge, each time the same. A bridge that cannot pass it on
+/// says [`NotLinked`](super::ToGateway::NotLinked).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takeover<'a> {
     /// Whose session.
@@ -188,7 +189,7 @@ pub struct Handover<'a> {
     /// Cursors, received QoS 2 ids and inflight messages as an encoded `SessionRecord`; empty if the store knows all there is.
     pub session: &'a [u8],
     /// The will of the connection that the new owner displaced is neither published nor taken back, and is the new owner's now. Not so if the client had
-    /// said goodbye, if the former owner has published it already, or if that connection never was accepted. Where nobody can be asked, it is owed.
+    /// said goodbye, if the former owner has published it already, or if that connection never was accepted.
     pub owes_will: bool,
 }
 

@@ -4,7 +4,7 @@ use crate::coding::{CodingError, Reader, Write};
 use crate::ids::{BridgeId, NodeId, Owner, ShardId};
 
 /// Version of the link's format. A bridge refuses any other with a text that names both.
-pub const LINK_VERSION: u16 = 4;
+pub const LINK_VERSION: u16 = 5;
 
 /// The shard introduces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Welcome {
     /// Which bridge this is.
     pub bridge: BridgeId,
     /// How many bytes of unsettled uplink records the shard may have outstanding; the shard stops reading from devices at
-    /// this bound and drops QoS 0, so it is what bounds the memory of both sides.
+    /// this bound and drops QoS 0, so it is what bounds the memory of both sides. Wills alone may pass it, by a few MiB.
     pub window_bytes: u32,
 }
 

@@ -20,6 +20,7 @@ pub use interest::{Interest, InterestKind, RetainedRead};
 pub use uplink::{Settled, SettledAt, Uplink};
 
 use crate::coding::{CodingError, Reader, Write};
+use crate::ids::Epoch;
 use crate::message::Message;
 
 /// Longest record in bytes: the largest MQTT packet and room for our own fields. A longer announcement is garbage
@@ -135,6 +136,13 @@ pub enum ToGateway<'a> {
     Takeover(Takeover<'a>),
     /// What the former owner of a session of this shard knows of it.
     Handover(Handover<'a>),
+    /// This bridge has no link of the former owner that a [`Takeover`] named. Another bridge may have one.
+    NotLinked {
+        /// Whose session moved.
+        client: &'a str,
+        /// The new owner's epoch, as the [`Takeover`] named it.
+        epoch: Epoch,
+    },
     /// An operator disconnects a client (MQTT 5 reason 0x98).
     Disconnect(&'a str),
     /// Nothing else was said for a while: the bridge lives.
@@ -161,6 +169,7 @@ const DELIVER: u8 = 23;
 const DISCONNECT: u8 = 24;
 const SETTLED_AT: u8 = 25;
 const BRIDGE_ALIVE: u8 = 26;
+const NOT_LINKED: u8 = 27;
 
 /// Reads all fields of a body and insists that nothing follows them.
 fn read_body<'a, T>(
@@ -225,6 +234,9 @@ impl<'a> ToGateway<'a> {
             DELIVER => read_body(record, Deliver::read).map(Self::Deliver),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
+            NOT_LINKED => read_body(record, |reader| {
+                Ok(Self::NotLinked { client: reader.text()?, epoch: Epoch(reader.u64()?) })
+            }),
             DISCONNECT => read_body(record, Reader::text).map(Self::Disconnect),
             BRIDGE_ALIVE => read_body(record, |_| Ok(Self::Alive)),
             other => Err(LinkError::Kind(other)),
@@ -251,6 +263,10 @@ impl<'a> ToGateway<'a> {
             Self::Deliver(deliver) => write_record(out, DELIVER, |out| deliver.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
+            Self::NotLinked { client, epoch } => write_record(out, NOT_LINKED, |out| {
+                out.put_text(client);
+                out.put_u64(epoch.0);
+            }),
             Self::Disconnect(client) => write_record(out, DISCONNECT, |out| out.put_text(client)),
             Self::Alive => write_record(out, BRIDGE_ALIVE, |_| ()),
         }

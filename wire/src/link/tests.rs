@@ -78,6 +78,7 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
         ToGateway::Handover(HANDOVER),
         ToGateway::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
+        ToGateway::NotLinked { client: "c", epoch: Epoch(8) },
         ToGateway::Disconnect("c"),
         ToGateway::Alive,
     ]

@@ -216,7 +216,7 @@ impl Engine {
                 }
                 let may_be_open = self.opening(id).map_or(Some(expiry_s), |opening| opening.may_be_open);
                 self.end(id, CloseReason::StoreUnavailable, now);
-                self.forget_unclaimed(&client, id);
+                self.forget_unclaimed(&client, id, now);
                 if let Some(expiry_s) = may_be_open.filter(|_| !is_denied) {
                     self.note_stray(client, expiry_s, now);
                 }
@@ -242,7 +242,7 @@ impl Engine {
         self.shared.actions.push_back(Action::ResumeRead(id));
         if let Some(successor) = successor {
             // Who waits for our word is not kept waiting for the store's.
-            self.pass_on_what_is_left(&client, successor);
+            self.pass_on_what_is_left(&client, successor, now);
         }
     }
 

@@ -182,7 +182,7 @@ impl Engine {
         if self.shared.is_answered_again(&client, &opened) {
             (opened.former, opened.will) = (None, None);
         }
-        self.sort_out_successor(&client, opened.epoch, &mut successor);
+        self.sort_out_successor(&client, opened.epoch, &mut successor, now);
         if let Some(Phase::Opening(opening)) =
             self.connections.find_mut(id).map(|connection| &mut connection.phase)
         {
@@ -210,7 +210,7 @@ impl Engine {
         {
             let client = opening.session.client.clone();
             self.shared.publish_owed(id, &mut opened, now);
-            self.pass_on(&client, successor, opened.session, false);
+            self.pass_on(&client, successor, opened.session, false, now);
             return self.end_as(id, CloseReason::SessionTakenOver, Leaving::Lost, now);
         }
         let Phase::Opening(opening) = std::mem::replace(&mut connection.phase, Phase::Closing) else {

@@ -27,6 +27,7 @@ pub(crate) mod table;
 pub(crate) mod transport;
 pub(crate) mod websocket;
 
+use crate::input::LinkIndex;
 use crate::session::{Protocol, Session};
 use crate::timers::TICK_MS;
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
@@ -101,6 +102,8 @@ pub(crate) struct Opening {
 pub(crate) struct Successor {
     pub(crate) owner: Owner,
     pub(crate) epoch: Epoch,
+    /// The link over which it last asked what we know.
+    pub(crate) through: LinkIndex,
 }
 
 impl Opening {

@@ -17,8 +17,8 @@ use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::takeover::Left;
 
-/// Ended sessions that are remembered until the store knows them. One that is forgotten before may be sent again what it had acknowledged, and lose its will, if it comes back
-/// elsewhere at that very moment.
+/// Ended sessions that are remembered until the store knows them. Beyond it the oldest is forgotten: it may be sent again what it had acknowledged, and lose its will, if it
+/// comes back elsewhere at that very moment, and a store that could not close it is not asked again.
 const CLOSING_MAX: usize = 10_000;
 
 /// How soon a session is closed again that the store could not close, in ms; twice as long after each further failure ...
@@ -232,7 +232,7 @@ impl Engine {
 
     fn remember(&mut self, client: ClientId, epoch: Epoch, left: Left) {
         if self.shared.closing.len() >= CLOSING_MAX {
-            self.shared.closing.pop_first();
+            self.shared.closing.remove_oldest();
         }
         self.shared.closing.insert((client, epoch), left);
     }
@@ -241,7 +241,7 @@ impl Engine {
 impl Shared {
     /// Asks the store again to close what it could not, unless it was handed over to its new owner meanwhile.
     pub(crate) fn close_once_more(&mut self, closing: Closing) {
-        let left = self.closing.get(&(closing.client.clone(), closing.epoch));
+        let left = self.closing.find(&(closing.client.clone(), closing.epoch));
         if (closing.expiry_s > 0 || closing.will.is_some()) && left.is_none() {
             return;
         }

@@ -235,8 +235,12 @@ impl Bridge {
 
     #[track_caller]
     pub(crate) fn hears(&self) -> Heard {
-        let heard = self.shard.stage().links[usize::from(self.link.0)].heard.pop_front();
-        heard.expect("the bridge hears nothing")
+        self.may_hear().expect("the bridge hears nothing")
+    }
+
+    /// The next record, if there is one.
+    pub(crate) fn may_hear(&self) -> Option<Heard> {
+        self.shard.stage().links[usize::from(self.link.0)].heard.pop_front()
     }
 
     /// The next record is an uplink with this topic and payload.

@@ -18,6 +18,7 @@ mod bad_input;
 mod connecting;
 mod draining;
 mod events;
+mod former_owner;
 mod json;
 mod keep_alive;
 mod links;

@@ -290,6 +290,7 @@ fn the_will_of_a_session_in_doubt_is_left_to_whoever_has_taken_it() {
     // Who has taken it asks in time or late.
     shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
     assert!(shard.bridge(0).hears_will_is_owed());
+    shard.clock_advances_ms(1_000);
     shard.bridge(0).says(&taken_over("c", elsewhere.epoch));
     assert!(!shard.bridge(0).hears_will_is_owed(), "it was told");
 }

@@ -19,6 +19,8 @@ type Answer = Result<Reply, StoreError>;
 enum Mood {
     Answers,
     Holds,
+    /// Those about ended connections alone.
+    HoldsCloses,
     Away,
 }
 
@@ -53,8 +55,9 @@ impl ScriptedStore {
         self.asked.push(body.clone());
         match self.mood {
             Mood::Answers => Some(self.answer_engine(body)),
+            Mood::HoldsCloses if !matches!(body, Request::Close { .. }) => Some(self.answer_engine(body)),
             Mood::Away => Some(Err(StoreError::Unavailable("it is away".to_owned()))),
-            Mood::Holds => {
+            Mood::Holds | Mood::HoldsCloses => {
                 self.held.push_back((request, body));
                 None
             }
@@ -99,6 +102,11 @@ impl Shard {
     /// From now on the store keeps its answers to itself.
     pub(crate) fn store_holds(&self) {
         self.stage().store.mood = Mood::Holds;
+    }
+
+    /// From now on it does not say whether it has closed sessions.
+    pub(crate) fn store_holds_closes(&self) {
+        self.stage().store.mood = Mood::HoldsCloses;
     }
 
     /// From now on it cannot be reached.

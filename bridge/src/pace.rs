@@ -7,7 +7,7 @@
 //! rest. A delivery counts when its shard reports it, not when it is sent, so one that nobody reports, such as a push to a topic, does not count;
 //! a frame that somebody hears counts when it comes up.
 //!
-//! Pure but for its counters. Shards rest by the same rule, in `pace` of the gateway.
+//! Pure but for its counters. Shards rest by a rule of their own, in `pace` of the gateway: what they can count differs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};

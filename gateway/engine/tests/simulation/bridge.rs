@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_wire::ids::{BridgeId, ClientId, Epoch, Owner};
 use holdfast_wire::link::{
-    Deliver, Event, EventKind, Handover, Interest, InterestKind, Outcome, Positions, Settled, Target,
+    Deliver, Event, EventKind, Interest, InterestKind, Outcome, Positions, Settled, Takeover, Target,
     ToBridge, ToGateway, next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
@@ -15,7 +15,7 @@ use holdfast_wire::store::{Reply, Request};
 use holdfast_wire::topic::{matches, personal_level};
 
 use crate::random::Random;
-use crate::shard::Shard;
+use crate::shard::{DOORS, Shard};
 use crate::store::Store;
 
 /// One frame in the sink.
@@ -25,13 +25,16 @@ pub(crate) struct Stored {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A shard, and the door by which it is linked.
+pub(crate) type Link = (usize, usize);
+
 struct Pending {
     /// None: a will that the reaper brought.
-    shard: Option<usize>,
+    from: Option<Link>,
     sequence: u64,
     message: SharedMessage,
     /// Another uplink that says the same and waits for this one.
-    joined: Vec<(usize, u64)>,
+    joined: Vec<(Link, u64)>,
     dedupe: Option<(String, u16)>,
 }
 
@@ -48,8 +51,8 @@ pub(crate) struct Bridge {
     /// What was settled, here or by a bridge before: everything that owed it has it. Survives the bridge.
     pub(crate) settled: BTreeSet<Vec<u8>>,
     /// Bytes of shards that have not arrived whole.
-    inbox: BTreeMap<usize, Vec<u8>>,
-    interests: BTreeMap<(usize, String), (bool, Option<u8>)>,
+    inbox: BTreeMap<Link, Vec<u8>>,
+    interests: BTreeMap<(Link, String), (bool, Option<u8>)>,
     /// Personal shapes that a persistent session holds or held, with their levels. They are remembered for good, by the next bridge too: whoever takes
     /// frames has to know them even while no shard announces them.
     personal: BTreeSet<(u8, String)>,
@@ -57,11 +60,11 @@ pub(crate) struct Bridge {
     known: BTreeMap<(String, u16), Known>,
     last_message: u64,
     /// Numbers of device deliveries that await their report, and those that were reported.
-    pub(crate) awaited: BTreeMap<u64, usize>,
+    pub(crate) awaited: BTreeMap<u64, Link>,
     pub(crate) outcomes: Vec<(u64, Outcome)>,
     last_delivery: u64,
-    /// The book of connections: by client and epoch, whether it has ended.
-    pub(crate) book: BTreeMap<(String, Epoch), bool>,
+    /// The book of connections: by door, client and epoch, whether it has ended.
+    pub(crate) book: BTreeMap<(usize, String, Epoch), bool>,
 }
 
 impl Bridge {
@@ -93,25 +96,35 @@ impl Bridge {
         *self = Self { up: false, sink, settled, personal, last_message, ..Self::new(self.id.0 + 1) };
     }
 
-    pub(crate) fn forget_shard(&mut self, shard: usize) {
-        self.inbox.remove(&shard);
-        self.interests.retain(|(of, _), _| *of != shard);
-        self.awaited.retain(|_, of| *of != shard);
+    pub(crate) fn forget_link(&mut self, link: Link) {
+        self.inbox.remove(&link);
+        self.interests.retain(|(of, _), _| *of != link);
+        self.awaited.retain(|_, of| *of != link);
+    }
+
+    /// Whether everything that came over this link is read, settled and reported.
+    pub(crate) fn owes_nothing(&self, link: Link) -> bool {
+        let is_its = |pending: &Pending| {
+            pending.from == Some(link) || pending.joined.iter().any(|(from, _)| *from == link)
+        };
+        !self.inbox.contains_key(&link)
+            && !self.pending.iter().any(is_its)
+            && !self.awaited.values().any(|of| *of == link)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_empty() && self.inbox.values().all(Vec::is_empty)
     }
 
-    pub(crate) fn take_bytes(&mut self, shard: usize, bytes: &[u8]) {
-        if self.up {
-            self.inbox.entry(shard).or_default().extend_from_slice(bytes);
+    pub(crate) fn take_bytes(&mut self, link: Link, bytes: &[u8]) {
+        if self.up && !bytes.is_empty() {
+            self.inbox.entry(link).or_default().extend_from_slice(bytes);
         }
     }
 
-    /// Handles what has arrived of one shard.
-    pub(crate) fn read(&mut self, shard: usize, shards: &mut [Shard]) {
-        let bytes = self.inbox.remove(&shard).unwrap_or_default();
+    /// Handles what has arrived over one link.
+    pub(crate) fn read(&mut self, link: Link, shards: &mut [Shard]) {
+        let bytes = self.inbox.remove(&link).unwrap_or_default();
         let mut rest = &bytes[..];
         while let Some(raw) = next_record(&mut rest).expect("shards write records") {
             match ToBridge::decode(raw).expect("shards write known records") {
@@ -124,11 +137,11 @@ impl Bridge {
                         && known.payload == uplink.message.payload
                     {
                         if known.settled {
-                            settle(&mut shards[shard], uplink.sequence);
+                            settle(shards, link, uplink.sequence);
                         } else if let Some(pending) =
                             self.pending.iter_mut().find(|pending| pending.dedupe.as_ref() == Some(key))
                         {
-                            pending.joined.push((shard, uplink.sequence));
+                            pending.joined.push((link, uplink.sequence));
                         }
                         continue;
                     }
@@ -140,50 +153,44 @@ impl Bridge {
                         self.known.insert(key.clone(), Known { payload, settled: false });
                     }
                     let sequence = uplink.sequence;
-                    let shard = Some(shard);
-                    self.pending.push_back(Pending { shard, sequence, message, joined: Vec::new(), dedupe });
+                    let from = Some(link);
+                    self.pending.push_back(Pending { from, sequence, message, joined: Vec::new(), dedupe });
                 }
-                ToBridge::Interest(interest) => self.take_interest(shard, &interest, shards),
+                ToBridge::Interest(interest) => self.take_interest(link, &interest, shards),
                 ToBridge::RetainedRead(read) => {
                     let end = ToGateway::RetainedEnd { token: read.token, more: false };
-                    say(&mut shards[shard], &end);
+                    say(shards, link, &end);
                 }
                 ToBridge::Report(report) => {
                     let awaited = self.awaited.remove(&report.delivery);
                     assert!(awaited.is_some(), "delivery {} was reported twice", report.delivery);
                     self.outcomes.push((report.delivery, report.outcome));
                 }
-                ToBridge::Takeover(takeover) => match find(shards, takeover.former) {
-                    Some(former) => say(&mut shards[former], &ToGateway::Takeover(takeover)),
-                    None => {
-                        let handover = Handover {
-                            client: takeover.client,
-                            epoch: takeover.epoch,
-                            owner: takeover.owner,
-                            session: &[],
-                            owes_will: true,
-                        };
-                        say(&mut shards[shard], &ToGateway::Handover(handover));
-                    }
-                },
-                ToBridge::Handover(handover) => {
-                    if let Some(owner) = find(shards, handover.owner) {
-                        say(&mut shards[owner], &ToGateway::Handover(handover));
+                ToBridge::Takeover(takeover) => {
+                    let Takeover { client, epoch, former, .. } = takeover;
+                    match find_by(link.1, shards, former) {
+                        Some(former) => say(shards, former, &ToGateway::Takeover(takeover)),
+                        None => say(shards, link, &ToGateway::NotLinked { client, epoch }),
                     }
                 }
-                ToBridge::Event(event) => self.write_down(&event),
+                ToBridge::Handover(handover) => {
+                    if let Some(owner) = find_by(link.1, shards, handover.owner) {
+                        say(shards, owner, &ToGateway::Handover(handover));
+                    }
+                }
+                ToBridge::Event(event) => self.write_down(&event, link.1),
                 ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
                 ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),
             }
         }
         if !rest.is_empty() {
-            self.inbox.insert(shard, rest.to_vec());
+            self.inbox.insert(link, rest.to_vec());
         }
     }
 
-    /// Each connection begins and ends once, in this order. What a lost link took with it is not told again.
-    fn write_down(&mut self, event: &Event<'_>) {
-        let key = (event.client.to_owned(), event.epoch);
+    /// Each connection begins and ends once, in this order as far as the same bridge is told. What a lost link took with it is not told again.
+    fn write_down(&mut self, event: &Event<'_>, door: usize) {
+        let key = (door, event.client.to_owned(), event.epoch);
         match event.kind {
             EventKind::Connected { .. } => {
                 let former = self.book.insert(key, false);
@@ -196,8 +203,8 @@ impl Bridge {
         }
     }
 
-    fn take_interest(&mut self, shard: usize, interest: &Interest<'_>, shards: &mut [Shard]) {
-        let key = (shard, interest.filter.to_owned());
+    fn take_interest(&mut self, link: Link, interest: &Interest<'_>, shards: &mut [Shard]) {
+        let key = (link, interest.filter.to_owned());
         let level = match interest.kind {
             InterestKind::Personal { level } => Some(level),
             InterestKind::Filter => None,
@@ -212,7 +219,7 @@ impl Bridge {
             self.interests.remove(&key);
         }
         if interest.token != 0 {
-            say(&mut shards[shard], &ToGateway::InterestKnown(interest.token));
+            say(shards, link, &ToGateway::InterestKnown(interest.token));
         }
     }
 
@@ -271,12 +278,15 @@ impl Bridge {
         let deliver = |target| {
             ToGateway::Deliver(Deliver { delivery: 0, target, positions: positions.clone(), message: view })
         };
-        for (index, shard) in shards.iter_mut().enumerate() {
-            let hears = self.interests.iter().any(|((of, filter), (_, level))| {
-                *of == index && level.is_none() && matches(filter, view.topic)
+        for shard in 0..shards.len() {
+            // By one door, as one bridge delivers a message.
+            let door = (0..DOORS).find(|door| {
+                self.interests.iter().any(|((of, filter), (_, level))| {
+                    *of == (shard, *door) && level.is_none() && matches(filter, view.topic)
+                })
             });
-            if hears {
-                say(shard, &deliver(Target::Subscribers));
+            if let Some(door) = door {
+                say(shards, (shard, door), &deliver(Target::Subscribers));
             }
         }
         for client in &personal {
@@ -284,18 +294,18 @@ impl Bridge {
                 store.ask(Request::Lookup { client: ClientId::new(client) })
                 && let Some(owner) = session.owner.and_then(|owner| find(shards, owner))
             {
-                say(&mut shards[owner], &deliver(Target::Device(client)));
+                say(shards, owner, &deliver(Target::Device(client)));
             }
         }
         if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key)) {
             known.settled = true;
         }
         self.settled.insert(view.payload.to_vec());
-        if let Some(shard) = pending.shard {
-            settle(&mut shards[shard], pending.sequence);
+        if let Some(link) = pending.from {
+            settle(shards, link, pending.sequence);
         }
-        for (shard, sequence) in pending.joined {
-            settle(&mut shards[shard], sequence);
+        for (link, sequence) in pending.joined {
+            settle(shards, link, sequence);
         }
     }
 
@@ -306,7 +316,7 @@ impl Bridge {
         let client = message.publisher.to_owned();
         self.sink.push(Stored { client, payload: message.payload.to_vec() });
         self.pending.push_back(Pending {
-            shard: None,
+            from: None,
             sequence: 0,
             message: SharedMessage::new(&message),
             joined: Vec::new(),
@@ -321,9 +331,6 @@ impl Bridge {
             return;
         };
         let Some(owner) = session.owner.and_then(|owner| find(shards, owner)) else { return };
-        if !shards[owner].link_up {
-            return;
-        }
         self.last_delivery += 1;
         self.last_message += 1;
         self.awaited.insert(self.last_delivery, owner);
@@ -341,25 +348,30 @@ impl Bridge {
         };
         let delivery = self.last_delivery;
         let target = Target::Device(client);
-        say(
-            &mut shards[owner],
-            &ToGateway::Deliver(Deliver { delivery, target, positions: Vec::new(), message }),
-        );
+        say(shards, owner, &ToGateway::Deliver(Deliver { delivery, target, positions: Vec::new(), message }));
     }
 }
 
-fn find(shards: &[Shard], owner: Owner) -> Option<usize> {
-    shards.iter().position(|shard| shard.owner == owner && shard.link_up)
+/// A link of this shard.
+fn find(shards: &[Shard], owner: Owner) -> Option<Link> {
+    (0..DOORS).find_map(|door| find_by(door, shards, owner))
 }
 
-fn say(shard: &mut Shard, record: &ToGateway<'_>) {
-    if shard.link_up {
+/// The same, if it is linked by this door.
+fn find_by(door: usize, shards: &[Shard], owner: Owner) -> Option<Link> {
+    let found = shards.iter().position(|shard| shard.owner == owner && shard.doors[door].is_up);
+    found.map(|shard| (shard, door))
+}
+
+fn say(shards: &mut [Shard], (shard, door): Link, record: &ToGateway<'_>) {
+    let door = &mut shards[shard].doors[door];
+    if door.is_up {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        shard.from_bridge.push_back(bytes);
+        door.records.push_back(bytes);
     }
 }
 
-fn settle(shard: &mut Shard, sequence: u64) {
-    say(shard, &ToGateway::Settled(Settled { first: sequence, last: sequence, reason_code: 0 }));
+fn settle(shards: &mut [Shard], link: Link, sequence: u64) {
+    say(shards, link, &ToGateway::Settled(Settled { first: sequence, last: sequence, reason_code: 0 }));
 }

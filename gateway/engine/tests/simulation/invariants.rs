@@ -118,7 +118,7 @@ impl World {
         for device in &self.devices {
             let Some(socket) = device.socket.as_ref().filter(|socket| socket.is_ready()) else { continue };
             let shard = &mut self.shards[socket.shard];
-            let is_settled = !shard.is_still() && shard.from_bridge.is_empty() && !shard.has_questions();
+            let is_settled = !shard.is_still() && shard.has_heard_all() && !shard.has_questions();
             assert!(!is_settled || !shard.engine.may_read(socket.id), "{} waits to be read", device.client);
         }
     }
@@ -139,9 +139,11 @@ impl World {
                 }
             }
         }
-        // Whoever is connected stands in the book, and whoever stands there is connected: unless a link took an entry with it.
-        if !self.has_died && !self.has_flapped {
-            let standing = self.bridge.book.iter().filter(|(_, ended)| !**ended).map(|(key, _)| key.clone());
+        // Whoever is connected stands in the book, and whoever stands there is connected: unless a link took an entry with it, or
+        // it was told by two.
+        if !self.has_died && !self.has_flapped && !self.faults.newcomers {
+            let standing = self.bridge.book.iter().filter(|(_, ended)| !**ended);
+            let standing = standing.map(|((_, client, epoch), _)| (client.clone(), *epoch));
             let views = self.devices.iter().flat_map(|device| {
                 let views = self.shards.iter().filter_map(|shard| shard.engine.device(&device.client));
                 views.map(|view| (device.client.clone(), view.epoch))

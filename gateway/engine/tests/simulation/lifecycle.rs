@@ -5,6 +5,7 @@ use holdfast_wire::store::{Request, StoreError};
 
 use crate::lease::LEASE_MS;
 use crate::mortal::{LastWord, MORTALS, Mortal, greeting};
+use crate::shard::FIRST;
 use crate::world::{SHARDS, World};
 
 impl World {
@@ -80,12 +81,11 @@ impl World {
         let now = self.now_at(shard);
         if std::mem::take(&mut self.shards[shard].missed_link_loss) {
             // What a bridge that came since has said over the lost link is lost too.
-            self.bridge.forget_shard(shard);
-            self.shards[shard].unlink(now);
+            self.lose_links(shard, now);
             self.drain(shard);
         }
-        if self.bridge.up && !self.shards[shard].link_up {
-            self.shards[shard].link(self.bridge.id, now);
+        if self.bridge.up && !self.shards[shard].doors[FIRST].is_up {
+            self.shards[shard].link(FIRST, self.bridge.id, now);
         }
         for number in 0..self.devices.len() {
             if self.devices[number].socket.as_ref().is_some_and(|socket| socket.shard == shard) {

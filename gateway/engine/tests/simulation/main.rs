@@ -52,6 +52,7 @@ const EVERYTHING: Faults = Faults {
     clocks_jump: true,
     reaps: true,
     heralds: true,
+    newcomers: true,
 };
 
 fn play(seed: u64, faults: Faults) -> u64 {
@@ -154,6 +155,17 @@ fn nodes_pause_for_longer_than_their_lease_and_wills_are_published_once() {
 fn nobody_is_gone_after_it_has_come_back() {
     seeds().for_each(|seed| {
         play_steps(seed, Faults { heralds: true, ..Faults::default() }, 3 * STEPS);
+    });
+}
+
+#[test]
+fn sessions_move_through_bridges_that_have_not_met_their_former_owner() {
+    seeds().for_each(|seed| {
+        play_steps(
+            seed,
+            Faults { cuts: true, heralds: true, newcomers: true, ..Faults::default() },
+            3 * STEPS,
+        );
     });
 }
 

@@ -13,7 +13,19 @@ use crate::lease::Lease;
 use crate::random::Random;
 use crate::store::Store;
 
-pub(crate) const LINK: LinkIndex = LinkIndex(0);
+/// The bridge's doors: by the first one every shard is linked with it. By the other one some are, for a while, so that it passes for a bridge of its own, which has
+/// just started and has not met the others.
+pub(crate) const DOORS: usize = 2;
+pub(crate) const FIRST: usize = 0;
+pub(crate) const OTHER: usize = 1;
+
+/// One link, as the shard has it.
+#[derive(Default)]
+pub(crate) struct Door {
+    pub(crate) is_up: bool,
+    /// Records from the bridge that have not arrived.
+    pub(crate) records: VecDeque<Vec<u8>>,
+}
 
 /// What a shard did that others notice.
 #[derive(Default)]
@@ -29,9 +41,7 @@ pub(crate) struct Shard {
     pub(crate) engine: Engine,
     /// Questions in the order they were asked; answered from the front.
     questions: VecDeque<(RequestId, Request)>,
-    /// Records from the bridge that have not arrived.
-    pub(crate) from_bridge: VecDeque<Vec<u8>>,
-    pub(crate) link_up: bool,
+    pub(crate) doors: [Door; DOORS],
     pub(crate) lease: Lease,
     /// The process does not run until then.
     pub(crate) paused_until_ms: Option<u64>,
@@ -46,10 +56,9 @@ impl Shard {
     pub(crate) fn new(owner: Owner, config: EngineConfig, seed: u64) -> Self {
         Self {
             owner,
-            engine: Engine::new(config, owner, 1, seed),
+            engine: Engine::new(config, owner, DOORS as u16, seed),
             questions: VecDeque::new(),
-            from_bridge: VecDeque::new(),
-            link_up: false,
+            doors: Default::default(),
             lease: Lease::renewed(),
             paused_until_ms: None,
             clock_ahead_ms: 0,
@@ -58,18 +67,21 @@ impl Shard {
         }
     }
 
-    pub(crate) fn link(&mut self, bridge: BridgeId, now: Now) {
-        self.from_bridge.clear();
-        self.link_up = true;
+    pub(crate) fn link(&mut self, door: usize, bridge: BridgeId, now: Now) {
+        self.doors[door] = Door { is_up: true, records: VecDeque::new() };
         let welcome = Welcome { version: 1, bridge, window_bytes: 400 };
-        self.engine.handle_link_up(LINK, welcome, now);
+        self.engine.handle_link_up(LinkIndex(door as u16), welcome, now);
     }
 
-    pub(crate) fn unlink(&mut self, now: Now) {
-        if std::mem::replace(&mut self.link_up, false) {
-            self.from_bridge.clear();
-            self.engine.handle_link_down(LINK, now);
+    pub(crate) fn unlink(&mut self, door: usize, now: Now) {
+        if std::mem::take(&mut self.doors[door]).is_up {
+            self.engine.handle_link_down(LinkIndex(door as u16), now);
         }
+    }
+
+    /// Whether all that bridges have said has arrived.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        self.doors.iter().all(|door| door.records.is_empty())
     }
 
     /// Drains what the engine wants done.
@@ -152,12 +164,12 @@ impl Shard {
         fails && is_write
     }
 
-    /// The oldest record from the bridge arrives.
-    pub(crate) fn hear_one(&mut self, now: Now) {
-        let Some(bytes) = self.from_bridge.pop_front() else { return };
+    /// The oldest record that came by this door arrives.
+    pub(crate) fn hear_one(&mut self, door: usize, now: Now) {
+        let Some(bytes) = self.doors[door].records.pop_front() else { return };
         let raw = next_record(&mut &bytes[..]).expect("whole").expect("a record");
         let record = ToGateway::decode(raw).expect("the bridge writes records");
-        self.engine.handle_link_record(LINK, &record, now);
+        self.engine.handle_link_record(LinkIndex(door as u16), &record, now);
     }
 }
 

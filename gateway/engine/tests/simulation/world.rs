@@ -5,8 +5,8 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_engine::{CloseReason, ConnectionId, EngineConfig, Limits, Listener, Now, SocketEnd};
-use holdfast_wire::ids::{NodeId, Owner, ShardId};
+use holdfast_engine::{CloseReason, ConnectionId, EngineConfig, Limits, LinkIndex, Listener, Now, SocketEnd};
+use holdfast_wire::ids::{BridgeId, NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
 use holdfast_wire::store::{Reply, Request};
 
@@ -18,7 +18,7 @@ use crate::lease::LEASE_MS;
 use crate::mortal::{LastWord, Mortal};
 use crate::random::Random;
 use crate::reaper::Reaper;
-use crate::shard::Shard;
+use crate::shard::{DOORS, FIRST, OTHER, Shard};
 use crate::store::Store;
 
 /// What may go wrong besides bytes being late.
@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     pub(crate) reaps: bool,
     /// Clients whose will says that they are gone come back at once, and say that they are here.
     pub(crate) heralds: bool,
+    /// A second bridge meets some shards and leaves them again. It has not met the others.
+    pub(crate) newcomers: bool,
 }
 
 /// The pace of time where nothing hurries it, in ms.
@@ -166,7 +168,7 @@ impl World {
         let lease = self.store.ask(Request::RenewLease { node: owner.node, for_ms: LEASE_MS });
         assert_eq!(lease, Ok(Reply::Renewed { known: false }));
         if self.bridge.up {
-            shard.link(self.bridge.id, self.now());
+            shard.link(FIRST, self.bridge.id, self.now());
         }
         shard
     }
@@ -197,6 +199,7 @@ impl World {
             2 if self.faults.clocks_jump && self.random.one_in(5) => self.a_clock_jumps(),
             13..=16 if self.faults.reaps => self.live_and_die(true),
             17..=19 if self.faults.heralds => self.come_and_go(),
+            20..=21 if self.faults.newcomers => self.newcomer_comes_or_leaves(),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
             8..=12 if self.faults.hostile => self.be_hostile(),
@@ -229,7 +232,7 @@ impl World {
             if self.shards[shard].paused_until_ms.is_some() {
                 self.wake(shard);
             }
-            if !self.shards[shard].link_up && !self.shards[shard].missed_link_loss {
+            if !self.shards[shard].doors[FIRST].is_up && !self.shards[shard].missed_link_loss {
                 self.switch_link(shard);
             }
         }
@@ -284,7 +287,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.devices.iter().all(Device::is_done)
             && self.bridge.is_idle()
-            && self.shards.iter().all(|shard| !shard.has_questions() && shard.from_bridge.is_empty())
+            && self.shards.iter().all(|shard| !shard.has_questions() && shard.has_heard_all())
             && self.devices.iter().all(|device| {
                 let view = device
                     .socket
@@ -442,7 +445,9 @@ impl World {
 
     fn read_bridge(&mut self) {
         let shard = self.random.below(SHARDS);
-        self.bridge.read(shard, &mut self.shards);
+        for door in 0..DOORS {
+            self.bridge.read((shard, door), &mut self.shards);
+        }
     }
 
     fn answer_store(&mut self) {
@@ -471,7 +476,9 @@ impl World {
             return;
         }
         let now = self.now_at(shard);
-        self.shards[shard].hear_one(now);
+        for door in 0..DOORS {
+            self.shards[shard].hear_one(door, now);
+        }
         self.drain(shard);
     }
 
@@ -531,7 +538,7 @@ impl World {
                     continue;
                 }
                 let now = self.now_at(shard);
-                self.shards[shard].unlink(now);
+                self.lose_links(shard, now);
                 self.drain(shard);
             }
         } else {
@@ -541,7 +548,7 @@ impl World {
                     continue;
                 }
                 let now = self.now_at(shard);
-                self.shards[shard].link(self.bridge.id, now);
+                self.shards[shard].link(FIRST, self.bridge.id, now);
                 self.drain(shard);
             }
         }
@@ -561,14 +568,44 @@ impl World {
         let now = self.now_at(shard);
         self.tell(|| format!("the link of shard {shard} is switched"));
         self.has_flapped = true;
-        if self.shards[shard].link_up {
-            self.bridge.forget_shard(shard);
-            self.shards[shard].unlink(now);
+        if self.shards[shard].doors[FIRST].is_up {
+            self.bridge.forget_link((shard, FIRST));
+            self.shards[shard].unlink(FIRST, now);
         } else {
-            self.shards[shard].link(self.bridge.id, now);
+            self.shards[shard].link(FIRST, self.bridge.id, now);
         }
         self.drain(shard);
         self.note(&[7, shard as u64]);
+    }
+
+    pub(crate) fn lose_links(&mut self, shard: usize, now: Now) {
+        for door in 0..DOORS {
+            self.bridge.forget_link((shard, door));
+            self.shards[shard].unlink(door, now);
+        }
+    }
+
+    /// A bridge that has just started meets a shard, or leaves it.
+    fn newcomer_comes_or_leaves(&mut self) {
+        let shard = self.random.below(SHARDS);
+        if !self.bridge.up || self.shards[shard].is_still() {
+            return;
+        }
+        let now = self.now_at(shard);
+        if !self.shards[shard].doors[OTHER].is_up {
+            self.tell(|| format!("a new bridge meets shard {shard}"));
+            let bridge = BridgeId(1_000 + self.random.below(1_000) as u64);
+            self.shards[shard].link(OTHER, bridge, now);
+        } else if self.bridge.owes_nothing((shard, OTHER))
+            && self.shards[shard].doors[OTHER].records.is_empty()
+        {
+            // Nothing that it was told is told again by anybody but this shard.
+            self.tell(|| format!("the new bridge leaves shard {shard}"));
+            self.bridge.forget_link((shard, OTHER));
+            self.shards[shard].unlink(OTHER, now);
+        }
+        self.drain(shard);
+        self.note(&[10, shard as u64]);
     }
 
     fn a_node_dies(&mut self) {
@@ -588,7 +625,7 @@ impl World {
         self.lose_mortals(dead);
         self.excuse_heralds(dead, true);
         self.hostile.retain(|hostile| hostile.shard != dead);
-        self.bridge.forget_shard(dead);
+        (0..DOORS).for_each(|door| self.bridge.forget_link((dead, door)));
         self.shards[dead] = self.new_shard();
         self.drain(dead);
         self.note(&[6, dead as u64]);
@@ -634,10 +671,12 @@ impl World {
                 break;
             }
         }
-        let output = std::mem::take(self.shards[shard].engine.link_output(crate::shard::LINK));
-        self.trace.write(&output);
-        if self.shards[shard].link_up {
-            self.bridge.take_bytes(shard, &output);
+        for door in 0..DOORS {
+            let output = std::mem::take(self.shards[shard].engine.link_output(LinkIndex(door as u16)));
+            self.trace.write(&output);
+            if self.shards[shard].doors[door].is_up {
+                self.bridge.take_bytes((shard, door), &output);
+            }
         }
     }
 

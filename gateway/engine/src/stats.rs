@@ -45,6 +45,8 @@ pub struct Stats {
     pub resent: u64,
     /// Wills published.
     pub wills: u64,
+    /// Wills left to the store, which gives them to a bridge, as the bridges took no more or none was there for too long.
+    pub wills_left: u64,
     /// Questions to the store that it could not answer.
     pub store_errors: u64,
     /// Openings of sessions that the store could not answer, and was to be asked about again.

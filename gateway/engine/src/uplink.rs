@@ -20,14 +20,19 @@ use window::{Entry, Window};
 
 pub(crate) use window::Kind;
 
+/// Bytes of wills that may lie beyond a window's bound, and as many that wait while there is no link. Beyond it they are left to the store, which gives them to a bridge.
+pub(crate) const WILL_BYTES_MAX: usize = 8 << 20;
+
 /// All links of the shard.
 #[derive(Debug)]
 pub(crate) struct Uplinks {
     links: Vec<Link>,
     /// Counts changes of the set of live links: a session whose number differs looks up its link anew.
     pub(crate) version: u16,
-    /// Frames of lost links that no live link can take. At most what the lost windows held.
+    /// Frames that no live link can take: at most what the lost windows held, and wills of [`WILL_BYTES_MAX`].
     orphans: VecDeque<Orphan>,
+    /// Of those wills, which were never in a window.
+    orphaned_will_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -88,7 +93,12 @@ impl Link {
 
 impl Uplinks {
     pub(crate) fn new(links: u16) -> Self {
-        Self { links: (0..links).map(|_| Link::down()).collect(), version: 1, orphans: VecDeque::new() }
+        Self {
+            links: (0..links).map(|_| Link::down()).collect(),
+            version: 1,
+            orphans: VecDeque::new(),
+            orphaned_will_bytes: 0,
+        }
     }
 
     /// One more link, which is down; none if there are as many as there may be.
@@ -135,7 +145,15 @@ impl Uplinks {
         link.bridge.is_some() && link.window.takes_more()
     }
 
-    /// Puts a frame on its way. `forced` passes the window's bound (wills, of which a connection has one).
+    /// Whether there is room for the will of this client.
+    pub(crate) fn takes_will(&self, client: &str) -> bool {
+        match self.choose(client) {
+            Some(link) => self.links[usize::from(link.0)].window.takes_will(),
+            None => self.orphaned_will_bytes < WILL_BYTES_MAX,
+        }
+    }
+
+    /// Puts a frame on its way. `forced` passes the window's bound: for wills, if [`Uplinks::takes_will`].
     pub(crate) fn offer(
         &mut self,
         link: LinkIndex,
@@ -155,10 +173,11 @@ impl Uplinks {
         Ok(())
     }
 
-    /// Keeps a frame for the next link that comes up. Only for wills: other publishers are held back instead.
+    /// Keeps a frame for the next link that comes up. Only for wills, if [`Uplinks::takes_will`]: other publishers are held back instead.
     pub(crate) fn orphan(&mut self, connection: ConnectionId, kind: Kind, frame: &Frame<'_>) {
         let mut record = Vec::new();
         ToBridge::Uplink(frame.numbered(0)).encode(&mut record);
+        self.orphaned_will_bytes += record.len() + size_of::<Orphan>();
         self.orphans.push_back(Orphan { entry: Entry::unplaced(connection, frame.packet_id, kind), record });
     }
 
@@ -223,6 +242,7 @@ impl Uplinks {
         state.window.bytes_max = welcome.window_bytes as usize;
         state.output.clear();
         self.version = self.version.wrapping_add(1);
+        self.orphaned_will_bytes = 0;
         for orphan in std::mem::take(&mut self.orphans) {
             moved(self.place(orphan));
         }

@@ -35,8 +35,15 @@ pub(crate) fn from_connect(will: &mqtt::Will<'_>, client: &str, now: Now) -> Wil
     }
 }
 
+/// Whether a will can be sent now. If not, it is left to the store.
+pub(crate) fn has_room(shared: &mut Shared, client: &str) -> bool {
+    let has_room = shared.uplinks.takes_will(client);
+    shared.stats.wills_left += u64::from(!has_room);
+    has_room
+}
+
 /// Sends a will the way of all frames, under the epoch of the connection that left it, on behalf of the one that is there or was last. It passes the window's
-/// bound, and waits as an orphan where there is no link: who could be held back is gone, or has yet to say its first word.
+/// bound, and waits as an orphan where there is no link: who could be held back is gone, or has yet to say its first word. For those that [`has_room`].
 pub(crate) fn publish(
     shared: &mut Shared,
     id: ConnectionId,

@@ -10,7 +10,8 @@
 //! told over this shard's link that nothing is owed, behind the will itself, so that its client speaks after it. The second is published before anything else
 //! of its client, on that client's link; the store gives to a bridge what is not struck out [`OPENER_WILL_S`](holdfast_wire::store::OPENER_WILL_S) after the
 //! opening, too late for a gateway that lives. So a frame that cannot be settled now, as Kafka is away, is left to this shard's window alone after
-//! [`SETTLED_MS_MAX`]. What is lost is the will of a gateway that dies while the sink takes nothing.
+//! [`SETTLED_MS_MAX`]. Where bridges take so little that even wills have no room ([`WILL_BYTES_MAX`](crate::uplink::WILL_BYTES_MAX)), the first kind goes to the store with the
+//! session, and the second is not struck out: a bridge publishes both once it can. What is lost is the will of a gateway that dies while the sink takes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -107,24 +108,24 @@ impl Shared {
         }
     }
 
-    /// Publishes the will that an opening owes, if there is one.
+    /// Publishes the will that an opening owes; false if there is none, or no room for it.
     pub(crate) fn publish_owed(&mut self, opener: ConnectionId, opened: &mut Opened, now: Now) -> bool {
-        let due = opened.will.take();
-        let owes = due.is_some();
-        if let Some(due) = due {
-            self.publish_for(opener, due, now);
-        }
-        owes
+        opened.will.take().is_some_and(|due| self.publish_for(opener, due, now))
     }
 
-    /// Publishes a will that nobody else does, on behalf of the connection that opened the session.
-    pub(crate) fn publish_for(&mut self, opener: ConnectionId, due: DueWill, now: Now) {
+    /// Publishes a will that nobody else does, on behalf of the connection that opened the session. False if it cannot be sent now: the store gives to a
+    /// bridge what is not struck out.
+    pub(crate) fn publish_for(&mut self, opener: ConnectionId, due: DueWill, now: Now) -> bool {
         let DueWill { client, number, will } = due;
+        if !will::has_room(self, &client) {
+            return false;
+        }
         will::publish(self, opener, Kind::OwedWill, &will, number, now);
         self.wills.dealt_with.insert((client.clone(), number));
         if !self.wills.wait((opener, Kind::OwedWill), client.clone(), number, now) {
             self.strike_out(client, number);
         }
+        true
     }
 
     /// The frame of a will was settled, or is waited for no longer.

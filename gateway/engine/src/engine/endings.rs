@@ -16,6 +16,7 @@ use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::takeover::Left;
+use crate::will;
 
 /// Ended sessions that are remembered until the store knows them. Beyond it the oldest is forgotten: it may be sent again what it had acknowledged, and lose its will, if it
 /// comes back elsewhere at that very moment, and a store that could not close it is not asked again.
@@ -141,9 +142,14 @@ impl Engine {
         let (client, epoch, progress) = (session.client.clone(), session.epoch, session.progress());
         match leaving {
             Leaving::Saved => {
-                // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it.
-                let is_due = |will: &mut &WillRecord| will.delay_s.min(session.expiry_s) == 0 && !is_doubted;
-                match will.take_if(is_due) {
+                // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it. So does one for which there
+                // is no room.
+                let is_sent = |will: &mut &WillRecord| {
+                    will.delay_s.min(session.expiry_s) == 0
+                        && !is_doubted
+                        && will::has_room(&mut self.shared, &client)
+                };
+                match will.take_if(is_sent) {
                     None => self.close_session(client, epoch, session.expiry_s, progress, will.cloned()),
                     Some(will) => {
                         let closing = self.leave_session(client, epoch, session.expiry_s, &progress, None);

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 use holdfast_wire::mqtt::PacketId;
 
+use super::WILL_BYTES_MAX;
 use crate::input::ConnectionId;
 
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -92,6 +93,12 @@ impl Window {
 
     pub(crate) fn takes_more(&self) -> bool {
         self.unsettled_bytes < self.bytes_max && self.spanned_bytes < self.bytes_max * SPAN_FACTOR
+    }
+
+    /// Nobody can be held back for a will, so it may lie beyond the bound.
+    pub(crate) fn takes_will(&self) -> bool {
+        let bytes_max = self.bytes_max + WILL_BYTES_MAX;
+        self.unsettled_bytes < bytes_max && self.spanned_bytes < bytes_max * SPAN_FACTOR
     }
 
     /// Enough is free that waking a waiting connection is worth it.

@@ -11,6 +11,7 @@ use crate::bridge::Heard;
 use crate::packets::{accepted, connect, id, message, qos1, resume, resumed, will};
 use crate::stage::Shard;
 use crate::takeover::taken_over;
+use crate::wills::wills_take_all_room;
 
 /// The number of the will in these stories: the epoch of the connection that left it.
 const NUMBER: u64 = 3;
@@ -396,4 +397,24 @@ fn a_shard_is_not_drained_before_the_store_knows_what_was_published() {
     shard.clock_advances_ms(1_000);
     assert_eq!(struck_out(&shard), 1);
     assert!(shard.stage().engine.is_drained());
+}
+
+#[test]
+fn a_will_for_which_there_is_no_room_stays_with_the_store() {
+    let shard = Shard::without_links(EngineConfig::default(), 1);
+    let published = wills_take_all_room(&shard);
+    shard.store_answers_will(NUMBER, left_by("c"));
+    let client = shard.client();
+    client.sends(connect("c"));
+    client.hears(accepted());
+    assert_eq!((shard.stats().wills, shard.stats().wills_left), (published, 2));
+    shard.bridge(0).comes_up();
+    shard.bridge(0).forgets();
+    shard.bridge(0).settles(1..=published);
+    shard.clock_advances_ms(100_000);
+    assert_eq!(struck_out(&shard), 0, "a bridge publishes it");
+    client.sends(qos1(1, "state", "online"));
+    shard.bridge(0).hears_uplink("state", "online");
+    shard.bridge(0).settles(published + 1..=published + 1);
+    client.hears(PubAck::success(id(1)));
 }

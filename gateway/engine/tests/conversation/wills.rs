@@ -252,3 +252,39 @@ fn a_will_is_not_lost_where_there_is_no_bridge_or_no_credit() {
     assert!(shard.bridge(0).hears_uplink("gone", "alas").resent);
     shard.bridge(0).settles(3..=4);
 }
+
+/// Clients vanish until there is no room for the will of the last one; gives how many were published.
+pub(crate) fn wills_take_all_room(shard: &Shard) -> u64 {
+    let payload = "x".repeat(60_000);
+    for number in 0.. {
+        let name = format!("large-{number}");
+        let will = Will { payload: payload.as_bytes(), ..will("gone", "") };
+        shard.connects(&Connect { will: Some(will), ..connect(&name) }).vanishes();
+        if shard.stats().wills_left > 0 {
+            return number;
+        }
+    }
+    unreachable!("there is a bound")
+}
+
+#[test]
+fn a_will_for_which_there_is_no_room_is_left_to_the_store() {
+    for is_linked in [true, false] {
+        let shard = Shard::without_links(EngineConfig::default(), 1);
+        if is_linked {
+            shard.bridge(0).comes_up_with_window(1);
+        }
+        let published = wills_take_all_room(&shard);
+        assert_eq!((published, shard.stats().wills), (140, 140), "8 MiB of them");
+        let left = will_left_to_the_store(&shard, "large-140").expect("it has a will");
+        assert_eq!((left.delay_s, left.message.view().payload.len()), (0, 60_000));
+        if !is_linked {
+            shard.bridge(0).comes_up();
+        }
+        shard.bridge(0).forgets();
+        shard.bridge(0).settles(1..=published);
+        shard.connects(&with_will("c")).vanishes();
+        shard.bridge(0).hears_uplink("gone", "alas");
+        assert_eq!(shard.stats().wills_left, 1);
+    }
+}

@@ -11,8 +11,8 @@ pub struct BridgeConfig {
     pub worker_threads: usize,
     /// The secret that links present; empty: none is asked for.
     pub link_secret: Vec<u8>,
-    /// Bytes of unsettled uplinks that a shard may have outstanding. With as many bytes again for what is on its way to a
-    /// shard, it bounds the memory of a link.
+    /// Bytes of unsettled uplinks that a shard may have outstanding. Twice as many are read, for what passes it, and as many again may be on their way
+    /// to the shard: that bounds the memory of a link.
     pub window_bytes: u32,
     /// Which frames go where; the first rule that matches decides, and what none matches goes to the sink's default.
     pub topic_map: Vec<TopicRule>,

@@ -6,22 +6,24 @@
 //! ```
 //!
 //! A closed link's uplinks are still settled: the frames may come again over another link, and join or find them.
+//!
+//! A sink without room holds up frames and nothing else. They lie in [`Uplinks`] in their order, while reports, interests, takeovers and all the rest are
+//! handled as they are read; only the handover of a client whose frames lie there stays behind them. What waits there when the shard closes the link, or the
+//! bridge drains, is seen through. When the shard has dialled again, it is as if it had never been read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::Owner;
-use holdfast_wire::link::{
-    Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome,
-};
+use holdfast_wire::link::{Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome};
 use holdfast_wire::topic::{TopicError, validate_filter};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::keep_alive::keep_alive;
 use super::peer::{Closing, Peer, PeerGone};
-use super::records::Records;
+use super::records::{Records, cut};
 use super::stream::{LinkStream, WriteHalf};
 use super::writer;
 use crate::core::{Core, now_ms};
@@ -29,6 +31,7 @@ use crate::fanout::{self, LinkId, PageRead};
 use crate::metrics as names;
 use crate::sink::SinkClosed;
 use crate::uplink::inbox::Inbox;
+use crate::uplink::sending::Sending;
 use crate::uplink::{Origin, Uplinks};
 
 /// A stream that has not said Hello by then is closed.
@@ -103,10 +106,10 @@ pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<S
     };
     match opened {
         Ok(link) => {
-            let shard = link.peer.shard;
+            let shard = link.intake.peer.shard;
             if from.is_some() {
                 tracing::info!(node = %shard.node, shard = %shard.shard, "a link is open");
-                tokio::spawn(keep_alive(Arc::clone(&link.peer)));
+                tokio::spawn(keep_alive(Arc::clone(&link.intake.peer)));
             } else {
                 tracing::debug!(node = %shard.node, shard = %shard.shard, "a link within the process is open");
             }
@@ -159,9 +162,9 @@ async fn hello(core: &Core, records: &mut Records) -> Result<(Owner, u16), Endin
         if records.fill().await? == 0 {
             return Err(Ending::Closed);
         }
-        let Some((record, bytes)) = records.peek(0)? else {
+        let Some((record, bytes)) = cut(&mut records.unread())? else {
             // Whoever it is has not shown the secret yet and is given no memory.
-            if records.buffered() > HELLO_BYTES_MAX {
+            if records.unread().len() > HELLO_BYTES_MAX {
                 return Err(Ending::OutOfPlace);
             }
             continue;
@@ -196,13 +199,19 @@ fn is_same_secret(ours: &[u8], theirs: &[u8]) -> bool {
 
 /// An open link.
 struct Link {
+    intake: Intake,
+    records: Records,
+    sending: Sending,
+    inbox: Arc<Inbox>,
+    writer: tokio::task::JoinHandle<()>,
+}
+
+/// What becomes of an open link's records.
+struct Intake {
     core: Arc<Core>,
     peer: Arc<Peer>,
-    records: Records,
     uplinks: Uplinks,
-    inbox: Arc<Inbox>,
     retained_reads: mpsc::Sender<PageRead>,
-    writer: tokio::task::JoinHandle<()>,
 }
 
 impl Link {
@@ -227,12 +236,14 @@ impl Link {
         let origin = Origin { node: shard.node, link: peer.link, receive_maximum };
         let uplinks = Uplinks::new(Arc::clone(core), origin, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
-        Self { core: Arc::clone(core), peer, records, uplinks, inbox, retained_reads, writer }
+        let intake = Intake { core: Arc::clone(core), peer, uplinks, retained_reads };
+        Self { intake, records, sending: Sending::Nothing, inbox, writer }
     }
 
     async fn run(mut self) {
         let Err(ending) = self.talk().await;
-        let shard = self.peer.shard;
+        let (core, peer) = (Arc::clone(&self.intake.core), Arc::clone(&self.intake.peer));
+        let shard = peer.shard;
         match ending {
             Ending::Closed | Ending::Drained => {
                 tracing::info!(node = %shard.node, shard = %shard.shard, reason = %ending, "a link is closed");
@@ -243,53 +254,107 @@ impl Link {
         }
         metrics::counter!(names::LINKS_CLOSED, "reason" => ending.reason()).increment(1);
         metrics::gauge!(names::LINKS).decrement(1.0);
-        let Self { core, peer, mut uplinks, inbox, writer, .. } = self;
         if !matches!(ending, Ending::Drained) {
             // A shard that is gone hears nothing any more; so that nobody waits for it, before its uplinks are seen through.
             peer.close(Closing::Ended);
         }
         core.peers.lost(&peer);
         core.change_interests(|interests| interests.link_lost(peer.link));
-        // What was read before something broke is seen through as well.
-        let sink_open = uplinks.flush(&peer).await.is_ok() && !matches!(ending, Ending::Sink(_));
-        while sink_open && !uplinks.is_settled() {
-            inbox.arrived.notified().await;
-            uplinks.hear(&peer);
+        if matches!(ending, Ending::Gone(_)) {
+            self.intake.uplinks.forget_waiting();
+        }
+        if !matches!(ending, Ending::Sink(_))
+            && let Err(error) = self.see_through().await
+        {
+            tracing::debug!(node = %shard.node, shard = %shard.shard, %error, "frames of a closed link stay unsettled");
         }
         peer.close(Closing::Ended);
-        let _ = writer.await;
+        let _ = self.writer.await;
     }
 
     async fn talk(&mut self) -> Result<std::convert::Infallible, Ending> {
-        let mut draining = self.core.draining.subscribe();
+        let mut draining = self.intake.core.draining.subscribe();
         loop {
-            let may_read = self.uplinks.has_room();
-            self.peer.note_listening(false);
+            let Self { intake, records, sending, inbox, .. } = self;
+            let may_read = intake.uplinks.has_room();
+            intake.peer.note_listening(false);
             tokio::select! {
                 biased;
-                gone = self.peer.until_closed() => return Err(gone.into()),
+                gone = intake.peer.until_closed() => return Err(gone.into()),
                 () = until_true(&mut draining) => return Err(Ending::Drained),
-                () = self.inbox.arrived.notified() => self.uplinks.hear(&self.peer),
-                read = read(&self.peer, &mut self.records), if may_read => {
+                sent = sending.over() => {
+                    intake.uplinks.handle_sent(sent)?;
+                    self.send_off().await?;
+                }
+                () = inbox.arrived.notified() => intake.uplinks.hear(&intake.peer),
+                read = read(&intake.peer, records), if may_read => {
                     let read = read?;
-                    self.core.counters.bytes_in.increment(read as u64);
-                    self.handle_records().await?;
+                    intake.core.counters.bytes_in.increment(read as u64);
+                    self.take_in().await?;
                 }
             }
-            self.uplinks.tell(&self.peer);
+            self.intake.uplinks.tell(&self.intake.peer);
         }
     }
 
-    /// Handles every complete record that was read.
-    async fn handle_records(&mut self) -> Result<(), Ending> {
+    /// Handles every complete record that was read, and sends frames off.
+    async fn take_in(&mut self) -> Result<(), Ending> {
+        let Self { intake, records, sending, .. } = self;
+        let passed = tokio::select! {
+            biased;
+            passed = intake.handle(records.unread(), false) => passed?,
+            never = sending.go_on() => match never {},
+        };
+        records.drop_front(passed);
+        self.send_off().await
+    }
+
+    /// Sends off what was gathered and what waits behind it, until the sink has no room.
+    async fn send_off(&mut self) -> Result<(), Ending> {
+        let Self { intake, sending, .. } = self;
+        loop {
+            if intake.uplinks.begin_sending(sending) {
+                let Some(sent) = sending.over_at_once().await else { return Ok(()) };
+                intake.uplinks.handle_sent(sent)?;
+            }
+            let Some(waited) = intake.uplinks.take_waiting() else { return Ok(()) };
+            intake.handle(&waited, true).await?;
+            intake.uplinks.hear(&intake.peer);
+        }
+    }
+
+    /// What was read before the link ended is seen through, and told to a shard that still hears.
+    async fn see_through(&mut self) -> Result<(), Ending> {
+        self.send_off().await?;
+        self.intake.uplinks.tell(&self.intake.peer);
+        while !self.intake.uplinks.is_settled() {
+            tokio::select! {
+                biased;
+                sent = self.sending.over() => {
+                    self.intake.uplinks.handle_sent(sent)?;
+                    self.send_off().await?;
+                }
+                () = self.inbox.arrived.notified() => self.intake.uplinks.hear(&self.intake.peer),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Intake {
+    /// Handles complete records, in a buffer or `waited` ones, and says how many bytes they have.
+    async fn handle(&mut self, records: &[u8], waited: bool) -> Result<usize, Ending> {
+        if waited && self.is_replaced() {
+            self.uplinks.forget_waiting();
+            return Ok(records.len());
+        }
         let now_ms = now_ms();
-        let mut passed = 0;
+        let mut rest = records;
         let mut uplinks = 0;
-        while let Some((record, bytes)) = self.records.peek(passed)? {
-            passed += bytes;
+        while let Some((record, bytes)) = cut(&mut rest)? {
             match record {
                 ToBridge::Uplink(uplink) => {
-                    self.uplinks.handle(&uplink, bytes, now_ms);
+                    self.uplinks.handle(&uplink, bytes, now_ms, waited);
                     uplinks += 1;
                     continue;
                 }
@@ -302,6 +367,7 @@ impl Link {
                     self.peer.reported(report.delivery, report.outcome);
                 }
                 ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover).await?,
+                ToBridge::Handover(handover) if !waited && self.uplinks.keep_behind_frames(&handover) => {}
                 ToBridge::Handover(handover) => {
                     if let Some(owner) = self.core.peers.of_shard(handover.owner) {
                         // An owner that is lost has nobody waiting.
@@ -318,17 +384,24 @@ impl Link {
             }
             // Another shard may have been waited for. If this one dialled again meanwhile, it sends what follows over its new link, and what is
             // left here would come behind that.
-            if self.peer.is_closed() {
+            if waited && self.is_replaced() {
+                self.uplinks.forget_waiting();
+                return Ok(records.len());
+            }
+            if !waited && self.peer.is_closed() {
                 return Err(self.peer.gone().into());
             }
         }
-        self.records.drop_front(passed);
-        if uplinks > 0 {
+        if !waited && uplinks > 0 {
             self.core.counters.uplinks.increment(uplinks);
             self.core.pace.note_frames(uplinks);
-            self.uplinks.flush(&self.peer).await?;
         }
-        Ok(())
+        Ok(records.len() - rest.len())
+    }
+
+    /// Whether the shard has another link by now.
+    fn is_replaced(&self) -> bool {
+        self.core.peers.of_shard(self.peer.shard).is_some_and(|newer| newer.link != self.peer.link)
     }
 }
 
@@ -491,16 +564,16 @@ mod tests {
         let (owner, former) = (shard(1), shard(2));
         let takeover = Takeover { client: "d", epoch: Epoch(2), former, owner };
         say(&far, &[ToBridge::Takeover(takeover), ToBridge::Uplink(uplink())]);
-        read(&link.peer, &mut link.records).await.unwrap();
+        read(&link.intake.peer, &mut link.records).await.unwrap();
         {
-            let mut handling = pin!(link.handle_records());
+            let mut handling = pin!(link.take_in());
             assert!(is_waiting(handling.as_mut()).await, "the former owner has no room");
             let newer = Arc::new(Peer::new(core.next_link(), shard(1)));
             core.peers.opened(&newer).unwrap().close(Closing::Replaced);
             slow.take(&mut Vec::new()).await.unwrap();
             assert!(matches!(handling.await, Err(Ending::Gone(Closing::Replaced))));
         }
-        assert!(link.uplinks.is_settled(), "the frame was taken");
+        assert!(link.intake.uplinks.is_settled(), "the frame was taken");
     }
 
     #[tokio::test]
@@ -515,8 +588,8 @@ mod tests {
             let (far, records, write) = stream();
             say(&far, &[hello(1)]);
             let Ok(mut link) = open(&core, records, write).await else { panic!("no link") };
-            link.peer.close(why);
-            link.peer.close(Closing::Broken);
+            link.intake.peer.close(why);
+            link.intake.peer.close(Closing::Broken);
             let Err(ending) = link.talk().await;
             assert_eq!((&*ending.to_string(), ending.reason()), (told, reason));
         }

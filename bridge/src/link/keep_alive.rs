@@ -1,7 +1,8 @@
 //! Signs of life on a link to another machine: a gateway that vanished without a FIN is noticed although nothing is sent to it.
 //!
 //! Each end that wrote nothing for 5 s says `Alive`; one that heard nothing for 15 s gives the link up. The gateway keeps the same
-//! times. A bridge that does not read, because its sink takes nothing, does not hold that silence against the shard.
+//! times. A bridge that does not read, because the shard is far beyond its window or takes nothing of what it is told, does not hold that silence
+//! against the shard.
 
 use std::sync::Arc;
 use std::time::Duration;

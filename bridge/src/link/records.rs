@@ -40,17 +40,9 @@ impl Records {
         Ok(read)
     }
 
-    /// Bytes that were read and not let go of.
-    pub(super) fn buffered(&self) -> usize {
-        self.filled
-    }
-
-    /// The first complete record behind `passed` bytes, with its length in the stream. It stays until [`Records::drop_front`] is told of it.
-    pub(super) fn peek(&self, passed: usize) -> Result<Option<(ToBridge<'_>, usize)>, LinkError> {
-        let mut rest = &self.buffer[passed..self.filled];
-        let before = rest.len();
-        let Some(raw) = next_record(&mut rest)? else { return Ok(None) };
-        Ok(Some((ToBridge::decode(raw)?, before - rest.len())))
+    /// What was read and not let go of: complete records, and the beginning of one. It stays until [`Records::drop_front`] is told of it.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[..self.filled]
     }
 
     /// Lets go of bytes at the front.
@@ -61,6 +53,13 @@ impl Records {
             self.buffer = Vec::new();
         }
     }
+}
+
+/// Cuts the first complete record off `bytes`, with its length in the stream.
+pub(super) fn cut<'a>(bytes: &mut &'a [u8]) -> Result<Option<(ToBridge<'a>, usize)>, LinkError> {
+    let before = bytes.len();
+    let Some(raw) = next_record(bytes)? else { return Ok(None) };
+    Ok(Some((ToBridge::decode(raw)?, before - bytes.len())))
 }
 
 #[cfg(test)]
@@ -83,6 +82,6 @@ mod tests {
         far.write_all(&[1]).unwrap();
         records.fill().await.unwrap();
         assert!(records.buffer.len() > CHUNK_BYTES);
-        assert_eq!(records.buffered(), 2);
+        assert_eq!(records.unread().len(), 2);
     }
 }

@@ -4,6 +4,10 @@
 //! to be retained also waits in `owed`. All that becomes of frames (stored by the sink, answered by the store, fanned out, joined to one that was
 //! pending) comes back as [`Event`]s in the link's [`Inbox`], so that this state has one owner and no lock.
 //!
+//! While the sink has no room for a batch, the frames behind it lie in `waiting` as they came. A frame is matched with filters when it is pushed, not when it is
+//! read, so one that waited is also heard by who subscribed meanwhile; before a SUBACK nobody is owed anything, and behind it no frame is missed. What is
+//! acknowledged was pushed, so this takes nothing from P1.
+//!
 //! Start with [`Uplinks::handle`], then [`Uplinks::hear`].
 
 pub(crate) mod dedupe;
@@ -11,15 +15,17 @@ pub(crate) mod inbox;
 mod owed;
 mod questions;
 mod receipts;
+pub(crate) mod sending;
 pub(crate) mod topic_map;
 pub(crate) mod topic_template;
+mod waiting;
 mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use holdfast_wire::ids::NodeId;
-use holdfast_wire::link::{Positions, Settled, ToGateway, Uplink};
+use holdfast_wire::link::{Handover, Positions, Settled, ToGateway, Uplink};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::store::{Reply, Request, StoreError};
@@ -37,6 +43,8 @@ pub(crate) use owed::part;
 use owed::{Owed, OwedTicket};
 use questions::{Question, Questions};
 use receipts::{Fate, Receipts};
+use sending::{Sending, Sent};
+use waiting::Waiting;
 use window::Window;
 
 /// An uplink that is not settled: what its settlement needs.
@@ -67,8 +75,10 @@ pub(crate) struct Origin {
 
 /// One link's uplinks, from their arrival to their settlement. Bounded by the link's window: [`Uplinks::has_room`] says whether to read on.
 pub(crate) struct Uplinks {
-    /// Apart from the rest, which goes on while the lane waits for room.
-    lane: Box<dyn Lane>,
+    /// None while it sends, and once the sink is closed.
+    lane: Option<Box<dyn Lane>>,
+    /// Behind what the lane sends.
+    waiting: Waiting,
     unsettled: Unsettled,
 }
 
@@ -133,38 +143,66 @@ impl Uplinks {
             core,
             inbox,
         };
-        Self { lane, unsettled }
+        Self { lane: Some(lane), waiting: Waiting::default(), unsettled }
     }
 
-    /// Whether the shard is within its window. One that is not is not read from until something is settled.
+    /// Whether the shard is read from. One that keeps to its window is, whatever the sink does: it passes it by a frame, by wills, and by what it moves here from
+    /// a link that it lost, and what it says besides is to be heard. From twice the window on nothing is read until something is settled.
     pub(crate) fn has_room(&self) -> bool {
-        self.unsettled.bytes < u64::from(self.unsettled.core.config.window_bytes)
+        let window = u64::from(self.unsettled.core.config.window_bytes);
+        self.unsettled.bytes + self.waiting.bytes() < 2 * window
     }
 
     /// Whether everything that arrived is settled.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unsettled.count == 0
+        self.unsettled.count == 0 && self.waiting.is_empty()
     }
 
-    /// An uplink arrived in a record of `bytes`.
-    pub(crate) fn handle(&mut self, uplink: &Uplink<'_>, bytes: usize, now_ms: u64) {
-        let Self { lane, unsettled } = self;
-        unsettled.handle(lane.as_mut(), uplink, bytes, now_ms);
-    }
-
-    /// Sends off what was gathered in this turn, and sees to those that owe the sink nothing. While the sink has no room the shard hears what becomes of
-    /// others.
-    pub(crate) async fn flush(&mut self, peer: &Peer) -> Result<(), SinkClosed> {
-        let Self { lane, unsettled } = self;
-        let Some(settled) = unsettled.begin_batch() else { return Ok(()) };
-        let mut sent = lane.send(settled);
-        loop {
-            tokio::select! {
-                biased;
-                sent = &mut sent => return sent,
-                () = unsettled.inbox.arrived.notified() => unsettled.hear(peer),
+    /// An uplink arrived in a record of `bytes`, or it `waited` and is the first that does.
+    pub(crate) fn handle(&mut self, uplink: &Uplink<'_>, bytes: usize, now_ms: u64, waited: bool) {
+        match &mut self.lane {
+            Some(lane) if waited || self.waiting.is_empty() => {
+                self.unsettled.handle(lane.as_mut(), uplink, bytes, now_ms);
             }
+            _ => self.waiting.push_frame(uplink, now_ms),
         }
+    }
+
+    /// A handover must not overtake frames of its client: once it is told, the client speaks over another link (P3). Keeps it behind them, if any wait; those
+    /// that the lane sends have asked for room before whatever the client says next.
+    pub(crate) fn keep_behind_frames(&mut self, handover: &Handover<'_>) -> bool {
+        let waits = self.waiting.has_frames_of(handover.client);
+        if waits {
+            self.waiting.push_handover(handover);
+        }
+        waits
+    }
+
+    /// Sends off what was gathered in this turn, and sees to those that owe the sink nothing. False if nothing is to be sent, or the lane sends already.
+    pub(crate) fn begin_sending(&mut self, sending: &mut Sending) -> bool {
+        let Some(lane) = self.lane.take() else { return false };
+        match self.unsettled.begin_batch() {
+            Some(settled) => sending.begin(lane, settled),
+            None => self.lane = Some(lane),
+        }
+        self.lane.is_none()
+    }
+
+    /// The sink has taken a batch, or it is closed.
+    pub(crate) fn handle_sent(&mut self, (lane, sent): Sent) -> Result<(), SinkClosed> {
+        sent?;
+        self.lane = Some(lane);
+        Ok(())
+    }
+
+    /// Records that waited and whose turn it is; none while the lane sends.
+    pub(crate) fn take_waiting(&mut self) -> Option<Vec<u8>> {
+        self.lane.as_ref().and_then(|_| self.waiting.take())
+    }
+
+    /// Lets go of what waits: its shard says it again over another link.
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting.clear();
     }
 
     /// Takes in what has become of frames, and tells the shard.

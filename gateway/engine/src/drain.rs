@@ -37,7 +37,7 @@ impl Engine {
             && self.shared.uplinks.unsettled() == 0
             && self.shared.unclaimed.is_empty()
             && self.shared.wills.is_empty()
-            && self.shared.closes_again.is_empty()
+            && self.shared.unclosed.is_empty()
             && self.shared.asked.is_empty()
     }
 

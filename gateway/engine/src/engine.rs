@@ -297,7 +297,7 @@ impl Engine {
             .front()
             .map(|(since_ms, _)| since_ms + self.shared.config.limits.save_interval_ms);
         let wills = self.shared.wills.next_ms();
-        let closes = self.shared.closes_again.keys().next().map(|(due_ms, _)| *due_ms);
+        let closes = self.shared.unclosed.next_ms();
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
         let ownership = self.shared.ownership.next_ms();

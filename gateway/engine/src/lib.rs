@@ -29,6 +29,7 @@ mod stray;
 mod takeover;
 mod timers;
 mod topics;
+mod unclosed;
 mod uplink;
 mod will;
 mod wills;

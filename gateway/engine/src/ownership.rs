@@ -29,6 +29,7 @@ use crate::session::subscription::Subscription;
 use crate::shared::Shared;
 use crate::stray::Strays;
 use crate::topics::interest::Waiter;
+use crate::unclosed::Unclosed;
 use crate::wills::Wills;
 
 /// Sessions are written back in steps this far apart, in ms.
@@ -485,7 +486,7 @@ impl Engine {
         shared.asked.clear();
         shared.subscribes.clear();
         shared.unsaved.clear();
-        shared.closes_again.clear();
+        shared.unclosed = Unclosed::default();
         shared.admission = Admission::default();
         shared.strays = Strays::default();
         shared.unclaimed.clear();

@@ -13,7 +13,7 @@ use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
 use crate::ownership::Ownership;
 use crate::remembered::Remembered;
-use crate::requests::{Asked, Closing, PendingSubscribe, RetainedAsked};
+use crate::requests::{Asked, PendingSubscribe, RetainedAsked};
 use crate::rereading::Rereading;
 use crate::stats::Stats;
 use crate::stray::Strays;
@@ -23,6 +23,7 @@ use crate::takeover::{Left, Unclaimed};
 use crate::timers::Timers;
 use crate::topics::interest::Interests;
 use crate::topics::subscribers::Subscriptions;
+use crate::unclosed::Unclosed;
 use crate::uplink::Uplinks;
 use crate::wills::Wills;
 
@@ -66,8 +67,8 @@ pub(crate) struct Shared {
     /// Until when those of them are known that have another owner, in that order; of some it was asked meanwhile. One for each session that was
     /// lost within a minute.
     pub(crate) closing_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
-    /// Sessions that the store could not close, by when it is asked again. Bounded like `closing`; beyond it one is left to whoever opens it next.
-    pub(crate) closes_again: BTreeMap<(u64, u64), Closing>,
+    /// Sessions that the store could not close. Bounded like `closing`; beyond it one is left to whoever opens it next.
+    pub(crate) unclosed: Unclosed,
     /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
     pub(crate) handovers: VecDeque<(u64, (ClientId, ConnectionId))>,
     /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
@@ -109,7 +110,7 @@ impl Shared {
             handed_over: HandedOver::default(),
             closing: Remembered::default(),
             closing_until_ms: VecDeque::new(),
-            closes_again: BTreeMap::new(),
+            unclosed: Unclosed::default(),
             handovers: VecDeque::new(),
             unclaimed: BTreeMap::new(),
             admission: Admission::default(),

@@ -101,9 +101,7 @@ impl Shared {
             return;
         }
         // What the store could not close: behind the opening it would be refused.
-        let again: Vec<_> =
-            self.closes_again.extract_if(.., |_, closing| closing.client == *client).collect();
-        for (_, closing) in again {
+        while let Some(closing) = self.unclosed.take_of(client) {
             self.close_once_more(closing);
         }
     }

@@ -200,21 +200,18 @@ impl Engine {
     /// The store could not take it: a session that it believes connected would never expire.
     pub(crate) fn close_again_later(&mut self, mut closing: Closing, now: Now) {
         closing.failures += 1;
-        if closing.failures > CLOSE_FAILURES_MAX || self.shared.closes_again.len() >= CLOSING_MAX {
+        if closing.failures > CLOSE_FAILURES_MAX || self.shared.unclosed.len() >= CLOSING_MAX {
             self.shared.closing.remove(&(closing.client, closing.epoch));
             return;
         }
         let after_ms = (CLOSE_AGAIN_MS << (closing.failures - 1)).min(CLOSE_AGAIN_MS_MAX);
         let number = self.shared.number();
-        self.shared.closes_again.insert((now.monotonic_ms + after_ms, number), closing);
+        self.shared.unclosed.insert(now.monotonic_ms + after_ms, number, closing);
     }
 
     /// Asks the store again to close what it could not.
     pub(super) fn close_again(&mut self, now: Now) {
-        while let Some(entry) = self.shared.closes_again.first_entry()
-            && entry.key().0 <= now.monotonic_ms
-        {
-            let closing = entry.remove();
+        while let Some(closing) = self.shared.unclosed.take_due(now.monotonic_ms) {
             self.shared.close_once_more(closing);
         }
     }

@@ -449,3 +449,26 @@ fn a_store_that_stays_away_is_not_asked_for_ever() {
     shard.clock_advances_ms(3_600_000);
     assert_eq!(shard.store_was_asked().len(), 10);
 }
+
+#[test]
+fn thousands_of_clients_whose_sessions_could_not_be_closed_come_back_at_once() {
+    let shard = Shard::new();
+    let names: Vec<_> = (0..2_000).map(|number| format!("device-{number}")).collect();
+    let clients: Vec<_> = names.iter().map(|name| shard.connects(&resume(name))).collect();
+    shard.store_goes_away();
+    clients.iter().for_each(Client::vanishes);
+    shard.store_answers();
+    shard.store_was_asked();
+    for name in &names {
+        let client = shard.client();
+        client.sends(resume(name));
+        client.hears(resumed());
+        let asked = shard.store_was_asked();
+        assert!(
+            matches!(&asked[..], [Request::Close { client, .. }, Request::Open { .. }, ..] if **client == **name),
+            "the store was asked {asked:?}"
+        );
+    }
+    shard.clock_advances_ms(600_000);
+    assert!(!shard.store_was_asked().iter().any(|asked| matches!(asked, Request::Close { .. })));
+}

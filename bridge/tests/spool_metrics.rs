@@ -1,9 +1,9 @@
-//! What an outage shows to whoever watches, and the alarm at the first frame that is lost. Alone in its process, because counters are.
+//! What an outage shows to whoever watches, and the alarm at the first frame that is lost. Alone in its process and one after the other, because metrics are.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_bridge::log::LogRecord;
@@ -32,6 +32,20 @@ impl Values {
     fn gauge(&self, name: &str) -> i64 {
         f64::from_bits(self.count(name)) as i64
     }
+}
+
+/// The metrics of this process, for one test at a time.
+fn watched() -> (Values, MutexGuard<'static, ()>) {
+    static VALUES: OnceLock<Values> = OnceLock::new();
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let values = VALUES.get_or_init(|| {
+        let values = Values::default();
+        metrics::set_global_recorder(values.clone()).unwrap();
+        values
+    });
+    values.0.lock().unwrap().values().for_each(|value| value.store(0, Ordering::Release));
+    (values.clone(), alone)
 }
 
 impl Recorder for Values {
@@ -135,8 +149,7 @@ fn until(what: &str, mut reached: impl FnMut() -> bool) {
 
 #[test]
 fn an_outage_is_seen_and_the_first_lost_frame_counted() {
-    let values = Values::default();
-    metrics::set_global_recorder(values.clone()).unwrap();
+    let (values, _alone) = watched();
     let directory = tempfile::tempdir().unwrap();
     let primary = MoodySink::default();
     let config = OutageConfig {
@@ -186,4 +199,47 @@ fn an_outage_is_seen_and_the_first_lost_frame_counted() {
     until("all is well", || values.gauge(names::SPOOL_STATE) == 0 && values.gauge(names::SPOOL_RECORDS) == 0);
     assert_eq!(values.count(names::FRAMES_LOST), 5);
     assert_eq!(values.count(names::OUTAGES), 1);
+}
+
+#[test]
+fn a_full_spool_says_so_for_as_long_as_devices_are_held_back() {
+    const BATCHES: u64 = 40;
+    let (values, _alone) = watched();
+    let directory = tempfile::tempdir().unwrap();
+    let primary = MoodySink::default();
+    primary.silent.store(true, Ordering::Release);
+    let config = OutageConfig {
+        outage_after: Duration::from_millis(50),
+        bytes_max: OutageConfig::BYTES_MIN,
+        ..OutageConfig::in_directory(directory.path())
+    };
+    let sink = OutageSink::start(Arc::new(primary.clone()), &config).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let stored = Arc::new(AtomicU64::new(0));
+    for _ in 0..BATCHES {
+        let (mut lane, stored) = (sink.lane(), Arc::clone(&stored));
+        let payload = [b'x'; 64 << 10];
+        let frame = frame();
+        lane.push(&LogRecord { message: Message { payload: &payload, ..frame.message }, ..frame }, false);
+        runtime.spawn(async move {
+            let settled = move |run: Range<u32>, _| {
+                stored.fetch_add(u64::from(run.end - run.start), Ordering::AcqRel);
+            };
+            let _ = lane.send(Box::new(settled)).await;
+        });
+    }
+    let takes_nothing = || !sink.health().spool.unwrap().stores;
+    until("it is full", || takes_nothing() && values.gauge(names::SPOOL_STALLED) == 1);
+    let full = stored.load(Ordering::Acquire);
+    assert!((1..BATCHES).contains(&full), "{full} are stored");
+    // No further frame comes, so nobody asks the spool again. What it did not take waits for the sink.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(500) {
+        assert!(takes_nothing() && values.gauge(names::SPOOL_STALLED) == 1, "devices are held back");
+    }
+    primary.silent.store(false, Ordering::Release);
+    primary.answer(&Verdict::Stored);
+    until("all are stored", || stored.load(Ordering::Acquire) == BATCHES);
+    until("it is well again", || !takes_nothing() && values.gauge(names::SPOOL_STALLED) == 0);
 }

@@ -326,11 +326,10 @@ impl Appender {
 
     fn set_stalled(&self, stalled: bool) {
         self.standing.stalled.store(stalled, Ordering::Release);
-        let gauge = match self.keep {
-            Keep::WithinBounds => names::LOG_STALLED,
-            Keep::UntilReleased => names::SPOOL_STALLED,
-        };
-        metrics::gauge!(gauge).set(f64::from(u8::from(stalled)));
+        // Of a spool its keeper tells, who knows more.
+        if self.keep == Keep::WithinBounds {
+            metrics::gauge!(names::LOG_STALLED).set(f64::from(u8::from(stalled)));
+        }
     }
 
     fn stalls(&self) -> &'static str {

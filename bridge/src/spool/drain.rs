@@ -35,15 +35,22 @@ pub(super) struct Drained {
     /// Flights that never reached the spool, each with the offset behind the spool's records that come before it; ascending. They are unsettled at their
     /// links, whose windows bound them.
     memory: Mutex<VecDeque<(u64, Arc<Flight>)>>,
+    /// A clone goes with each flight that the spool could not take, until the sink has stored it.
+    past_spool: Arc<()>,
 }
 
 impl Drained {
     pub(super) fn starting_at(offset: u64) -> Self {
-        Self { read_to: AtomicU64::new(offset), memory: Mutex::default() }
+        Self { read_to: AtomicU64::new(offset), memory: Mutex::default(), past_spool: Arc::default() }
     }
 
     pub(super) fn read_to(&self) -> u64 {
         self.read_to.load(Ordering::Acquire)
+    }
+
+    /// Whether flights that the spool could not take wait for the sink, and their devices with them.
+    pub(super) fn is_passing_spool(&self) -> bool {
+        Arc::strong_count(&self.past_spool) > 1
     }
 
     /// Counts while no flight comes from the queue or leaves for the sink. Given are the records that wait here.
@@ -296,6 +303,8 @@ async fn step(
 
 /// Takes what the stalled spool has queued into memory, from where it goes to the sink; says whether that was anything.
 async fn reclaim(shared: &Shared, log: &Log) -> bool {
+    // Held from here on, so that nobody sees a spool between the two that seems to take something.
+    let past = Arc::clone(&shared.drained.past_spool);
     let (after, reclaimed) = log.reclaim().await;
     let some = !reclaimed.is_empty();
     if some {
@@ -306,7 +315,7 @@ async fn reclaim(shared: &Shared, log: &Log) -> bool {
             let flight = shared.queued.remove(batch.ticket)?;
             flight.disown();
             flight.keep(batch);
-            flight.occupy(room);
+            flight.occupy(room, Arc::clone(&past));
             Some(flight)
         });
         drop(done);

@@ -35,8 +35,8 @@ struct Carried {
     withdrawn: Vec<Range<u32>>,
     /// Counts launches: a reporter of an earlier one has no say any more.
     launch: u32,
-    /// The place in the spool's queue that it took before it was reclaimed.
-    room: Option<OwnedSemaphorePermit>,
+    /// The place in the spool's queue that it took before it was reclaimed, and word that it goes past the spool.
+    room: Option<(OwnedSemaphorePermit, Arc<()>)>,
 }
 
 impl Flight {
@@ -101,9 +101,9 @@ impl Flight {
         self.state().batch = batch;
     }
 
-    /// Its frames wait in the spool's queue no longer, and yet occupy it.
-    pub(super) fn occupy(&self, room: OwnedSemaphorePermit) {
-        self.state().room = Some(room);
+    /// Its frames wait in the spool's queue no longer, and yet occupy it; they go `past` the spool.
+    pub(super) fn occupy(&self, room: OwnedSemaphorePermit, past: Arc<()>) {
+        self.state().room = Some((room, past));
     }
 
     /// Whoever was to report of it has no say any more.

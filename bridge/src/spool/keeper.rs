@@ -214,6 +214,8 @@ impl Keeper {
         if let Some(log) = &self.shared.log {
             metrics::gauge!(names::SPOOL_RECORDS).set(behind as f64);
             metrics::gauge!(names::SPOOL_BYTES).set(log.bytes() as f64);
+            let is_stalled = self.shared.is_spool_stalled();
+            metrics::gauge!(names::SPOOL_STALLED).set(f64::from(u8::from(is_stalled)));
         }
         let away = self.outage.away(now);
         match (away, self.told.seconds) {

@@ -201,7 +201,7 @@ impl Sink for OutageSink {
             state: state.name(),
             records: self.shared.behind(),
             bytes: log.bytes(),
-            stores: !log.is_stalled(),
+            stores: !self.shared.is_spool_stalled(),
         });
         SinkHealth { kind, stores: stores && !state.is_away(), spool }
     }
@@ -292,6 +292,11 @@ impl Shared {
         if self.intake.swap(offset, Ordering::AcqRel) != offset {
             self.opened.notify_waiters();
         }
+    }
+
+    /// Whether the spool takes nothing, be it that it refuses, or that what it refused has not yet found its way into the sink.
+    fn is_spool_stalled(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_stalled) || self.drained.is_passing_spool()
     }
 
     fn takes_more(&self) -> bool {

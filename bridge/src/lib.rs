@@ -15,6 +15,7 @@ pub mod config;
 mod core;
 pub mod devices;
 mod fanout;
+mod http;
 pub mod kafka;
 mod link;
 pub mod log;

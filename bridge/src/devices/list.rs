@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::foreign_answer;
 use crate::bridge::BridgeHandle;
-use crate::push::problem::{Kind, Problem};
-use crate::push::reading::{self, NO_PAGE};
+use crate::http::reading::{self, NO_PAGE};
+use crate::http::{Kind, Problem};
 use crate::store_requests::ask;
 
 /// Sessions on a page, unless the query says otherwise.

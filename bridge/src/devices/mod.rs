@@ -26,8 +26,7 @@ use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError};
 
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::push::problem::{Kind, Problem};
-use crate::push::reading;
+use crate::http::{Kind, Problem, reading};
 use crate::store_requests::ask;
 pub(crate) use operations::operations;
 
@@ -64,7 +63,7 @@ async fn by_body(
     let body = body
         .map_err(|_| Problem::new(Kind::Malformed, "the body is cut off, or too long for any client id"))?;
     let request = reading::json(&body).map_err(|error| {
-        Problem::from(&error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
+        Problem::from(error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
     })?;
     match request {
         DeviceRequest::Find(client) => find(bridge.core(), &client).await,

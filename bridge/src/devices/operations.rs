@@ -4,8 +4,7 @@ use holdfast_wire::presence::{Device, DeviceRequest};
 use schemars::SchemaGenerator;
 
 use super::list::Devices;
-use crate::push::openapi::Operation;
-use crate::push::problem::Kind;
+use crate::http::{Kind, Operation};
 
 pub(crate) fn operations(schemas: &mut SchemaGenerator) -> [Operation; 4] {
     const ALL: &str = "/v1/devices";

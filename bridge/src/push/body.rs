@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::reading;
 use super::request::{PushError, PushRequest, PushTarget};
+use crate::http::reading::{self, Unreadable};
 
 /// Longest id of a push, in bytes.
 const ID_BYTES_MAX: usize = 256;
@@ -119,6 +119,15 @@ pub(crate) fn read(json: &[u8], wait: Duration) -> Result<PushRequest, PushError
     }
     let body: Body = reading::json(json)?;
     request(body, wait).map_err(PushError::Invalid)
+}
+
+impl From<Unreadable> for PushError {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Malformed(why) => Self::Malformed(why),
+            Unreadable::Invalid(why) => Self::Invalid(why),
+        }
+    }
 }
 
 fn request(body: Body, wait: Duration) -> Result<PushRequest, String> {

@@ -1,6 +1,6 @@
 //! Pushes: a notification on its way down to one device, to a topic or to a group, with exactly one outcome (promise P6).
 //!
-//! `request` says what may be asked and `outcome` what is answered, `body` reads it from JSON (`reading` in words of its own), `idempotency` sees to one outcome for each id,
+//! `request` says what may be asked and `outcome` what is answered, `body` reads it from JSON, `idempotency` sees to one outcome for each id,
 //! `carry` takes it there over as many tries as it takes, `deliver` to a device or a topic, `walk` to a group; `http` speaks HTTP; those that come by
 //! Kafka or in a batch stay with `until_known`.
 //! Knows the store, the fan-out and peers; neither sockets nor sinks.
@@ -11,8 +11,6 @@ mod deliver;
 mod http;
 mod idempotency;
 mod outcome;
-pub(crate) mod problem;
-pub(crate) mod reading;
 mod receipt;
 mod request;
 mod walk;

@@ -24,15 +24,13 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lines::{Broken, Line, LineReader};
-use super::openapi::Operation;
 use super::results::{Answer, Lines, Result as LineResult, Results, Wish};
 use super::{Form, form, too_large};
 use crate::bridge::BridgeHandle;
 use crate::core::{Core, now_ms};
+use crate::http::{Kind, Operation, Problem, reading};
 use crate::push::body::{self, Body};
 use crate::push::outcome::{Counts, Refusal, Tally};
-use crate::push::problem::{Kind, Problem};
-use crate::push::reading;
 use crate::push::request::{PushError, PushRequest, PushTarget};
 use crate::push::{STREAM_BYTES_MAX, Terms, fresh_id, until_known};
 

@@ -15,12 +15,11 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Broken, Line, LineReader};
-use super::openapi::Operation;
 use super::{Form, form, not_read};
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::push::problem::{Kind, Problem};
-use crate::push::reading::{self, NO_PAGE};
+use crate::http::reading::{self, NO_PAGE};
+use crate::http::{Kind, Operation, Problem};
 use crate::push::request::{check_client, check_group};
 use crate::store_requests::ask;
 
@@ -171,8 +170,8 @@ struct Change {
 
 impl Change {
     async fn list(mut self, body: &[u8]) -> Result<Response, Problem> {
-        let Clients(clients) = reading::json(body)
-            .map_err(|error| Problem::from(&error).after("; give a list of client ids"))?;
+        let Clients(clients) =
+            reading::json(body).map_err(|error| Problem::from(error).after("; give a list of client ids"))?;
         for client in &clients {
             check_client(client).map_err(|why| Problem::new(Kind::Invalid, why))?;
         }
@@ -263,7 +262,7 @@ impl Change {
 fn client(text: Vec<u8>, form: Form) -> Result<String, Problem> {
     let client = if form == Form::JsonLines {
         reading::json(&text)
-            .map_err(|error| Problem::from(&error).after("; give a client id as a JSON string"))?
+            .map_err(|error| Problem::from(error).after("; give a client id as a JSON string"))?
     } else {
         String::from_utf8(text).map_err(|_| Problem::new(Kind::Malformed, "it is not UTF-8"))?
     };

@@ -11,6 +11,7 @@ mod batch;
 mod groups;
 mod lines;
 pub mod openapi;
+mod problem;
 mod results;
 mod single;
 
@@ -21,8 +22,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 
-use super::problem::{Kind, Problem};
 use crate::bridge::BridgeHandle;
+use crate::http::{Kind, Problem};
 
 /// The push API, to be mounted on whatever address the operator gave it.
 pub fn router(bridge: BridgeHandle) -> Router {

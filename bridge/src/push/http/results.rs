@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::http::Problem;
 use crate::push::outcome::Told;
-use crate::push::problem::Problem;
 use crate::push::walk::LISTENER_STUCK_AFTER;
 
 /// Lines that wait for their reader. Full: what makes them waits.

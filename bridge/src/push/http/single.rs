@@ -11,16 +11,14 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use super::openapi::Operation;
 use super::results::{Answer, Lines, Result as Line, Results, Wish};
 use super::{Form, form, not_read};
 use crate::bridge::BridgeHandle;
+use crate::http::{Kind, Operation, Problem, reading};
 use crate::push::begin_by_request;
 use crate::push::body::{self, Body};
 use crate::push::idempotency::Standing;
 use crate::push::outcome::{PushOutcome, Refusal, Told};
-use crate::push::problem::{Kind, Problem};
-use crate::push::reading;
 use crate::push::request::{PushAnswer, PushError, PushRequest, PushTarget};
 
 /// Members' outcomes on their way to whoever listens.

@@ -8,8 +8,6 @@ use holdfast_wire::store::StoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::request::PushError;
-
 /// What kind of problem there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -187,6 +185,11 @@ impl Problem {
         }
     }
 
+    /// Of this push, which may be asked for again.
+    pub(crate) fn of_push(self, id: &str) -> Self {
+        Self { id: Some(id.to_owned()), ..self }
+    }
+
     pub(crate) fn at_line(self, line: u64) -> Self {
         Self { line: Some(line), ..self }
     }
@@ -195,26 +198,6 @@ impl Problem {
     pub(crate) fn after(mut self, done: &str) -> Self {
         self.detail.push_str(done);
         self
-    }
-}
-
-impl From<&PushError> for Problem {
-    fn from(error: &PushError) -> Self {
-        let kind = match error {
-            PushError::Malformed(_) => Kind::Malformed,
-            PushError::Invalid(_) => Kind::Invalid,
-            PushError::IdReused(_) => Kind::IdReused,
-            PushError::Busy => Kind::Busy,
-            PushError::Store(error) => Kind::from(error),
-            PushError::Held { .. } => Kind::InDoubt,
-            PushError::Stopped => Kind::Stopping,
-            PushError::StillInFlight { .. } => Kind::InFlight,
-        };
-        let id = match error {
-            PushError::StillInFlight { id } | PushError::Held { id } => Some(id.clone()),
-            _ => None,
-        };
-        Self { id, ..Self::new(kind, error.to_string()) }
     }
 }
 

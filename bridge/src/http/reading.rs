@@ -12,13 +12,30 @@ use serde::Deserialize;
 use serde_json::error::Category;
 
 use super::problem::{Kind, Problem};
-use super::request::PushError;
 
 /// Of a page that the store did not give out.
 pub(crate) const NO_PAGE: &str = "page: give it as the former answer's `next`";
 
+/// Why JSON is not what it is to be.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// It is not JSON.
+    Malformed(String),
+    /// It is not what is asked for.
+    Invalid(String),
+}
+
+impl From<Unreadable> for Problem {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Malformed(why) => Self::new(Kind::Malformed, why),
+            Unreadable::Invalid(why) => Self::new(Kind::Invalid, why),
+        }
+    }
+}
+
 /// JSON as what it is to be. Text that is not JSON is told from JSON that is not what is asked for.
-pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, PushError> {
+pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(text).map_err(|error| {
         // To keep track of the field costs time, so it is looked for only now.
         let again = &mut serde_json::Deserializer::from_slice(text);
@@ -28,22 +45,22 @@ pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, PushErro
     })
 }
 
-fn refuse(field: Option<&str>, error: &serde_json::Error) -> PushError {
+fn refuse(field: Option<&str>, error: &serde_json::Error) -> Unreadable {
     let (line, column) = (error.line(), error.column());
     let said = error.to_string();
     let said = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
     let of =
         field.filter(|field| !said.contains(field)).map_or_else(String::new, |field| format!("{field}: "));
     match error.classify() {
-        Category::Data => PushError::Invalid(format!("{of}{}", wanted(said))),
+        Category::Data => Unreadable::Invalid(format!("{of}{}", wanted(said))),
         Category::Eof | Category::Io if column == 0 => {
-            PushError::Malformed("there is nothing in it".to_owned())
+            Unreadable::Malformed("there is nothing in it".to_owned())
         }
         Category::Eof | Category::Io => {
-            PushError::Malformed(format!("{of}it ends before a text, a list or an object is closed"))
+            Unreadable::Malformed(format!("{of}it ends before a text, a list or an object is closed"))
         }
         Category::Syntax => {
-            PushError::Malformed(format!("{of}no JSON at line {line}, column {column}: {}", broken(said)))
+            Unreadable::Malformed(format!("{of}no JSON at line {line}, column {column}: {}", broken(said)))
         }
     }
 }

@@ -2,7 +2,8 @@
 
 mod shard;
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +13,10 @@ use holdfast_bridge::push::{PushOutcome, PushRequest, PushTarget};
 use holdfast_bridge::sink::{Lane, OnSettled, Sent, Sink, SinkHealth, Verdict};
 use holdfast_bridge::{Bridge, BridgeConfig, BridgeHandle};
 use holdfast_wire::ids::Epoch;
-use holdfast_wire::link::{Handover, InterestKind, Outcome, Report, Takeover, ToBridge, Uplink};
+use holdfast_wire::link::{
+    Handover, Hello, InterestKind, LINK_VERSION, Outcome, Report, Takeover, ToBridge, ToGateway, Uplink,
+    next_record,
+};
 use holdfast_wire::mqtt::{PacketId, QoS};
 use shard::*;
 use tokio::sync::Semaphore;
@@ -207,6 +211,60 @@ fn a_shard_with_a_full_window_is_heard_and_one_far_beyond_it_is_not_read_from() 
     shard.until_settled(400);
     writer.join().unwrap().unwrap();
     assert_eq!(gate.stored().len(), 400);
+}
+
+/// The bridge takes a link for lost that is silent for 15 to 20 s; one that it does not read from is not silent.
+#[test]
+fn a_link_outlasts_a_tcp_window_of_zero() {
+    const FRAMES: u64 = 400;
+    const STANDSTILL: Duration = Duration::from_secs(21);
+    let gate = Gate::closed();
+    let config = BridgeConfig { window_bytes: 64 << 10, ..BridgeConfig::default() };
+    let (rig, _other) = gate.bridge(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    rig.bridge.listen(listener).unwrap();
+    let mut bytes = Vec::new();
+    let hello = Hello { version: LINK_VERSION, shard: owner(3), receive_maximum: 32, secret: b"" };
+    ToBridge::Hello(hello).encode(&mut bytes);
+    let payload = "x".repeat(64 << 10);
+    for sequence in 1..=FRAMES {
+        let mut uplink = uplink(sequence, "t", &payload);
+        uplink.message.publisher = "another";
+        ToBridge::Uplink(uplink).encode(&mut bytes);
+    }
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut taken_at = Instant::now();
+    while taken_at.elapsed() < STANDSTILL {
+        match stream.write(&bytes) {
+            Ok(written) => {
+                bytes.drain(..written);
+                taken_at = Instant::now();
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "the link stands"),
+        }
+    }
+    assert!(!bytes.is_empty(), "all was read");
+    gate.open();
+    let mut listening = stream.try_clone().unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    let writer = std::thread::spawn(move || stream.write_all(&bytes));
+    listening.set_read_timeout(Some(DEADLINE)).unwrap();
+    let (mut heard, mut chunk, mut settled) = (Vec::new(), vec![0; 64 << 10], 0);
+    while settled < FRAMES {
+        let length = listening.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "the link stands");
+        heard.extend_from_slice(&chunk[..length]);
+        let mut rest = &heard[..];
+        while let Some(raw) = next_record(&mut rest).unwrap() {
+            if let ToGateway::Settled(run) = ToGateway::decode(raw).unwrap() {
+                settled += run.last - run.first + 1;
+            }
+        }
+        let passed = heard.len() - rest.len();
+        heard.drain(..passed);
+    }
+    writer.join().unwrap().unwrap();
 }
 
 #[test]

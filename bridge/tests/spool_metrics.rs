@@ -219,7 +219,7 @@ fn a_full_spool_says_so_for_as_long_as_devices_are_held_back() {
     let stored = Arc::new(AtomicU64::new(0));
     for _ in 0..BATCHES {
         let (mut lane, stored) = (sink.lane(), Arc::clone(&stored));
-        let payload = [b'x'; 64 << 10];
+        let payload = vec![b'x'; 64 << 10];
         let frame = frame();
         lane.push(&LogRecord { message: Message { payload: &payload, ..frame.message }, ..frame }, false);
         runtime.spawn(async move {

@@ -59,7 +59,7 @@ impl Stored {
         let (core, name) = (Arc::clone(core), (due.client.clone(), due.number));
         self.names.insert(name.clone());
         self.telling.spawn(async move {
-            tell(&core, due, message).await;
+            tell(&core, due, message, ROOM_WITHIN).await;
             name
         });
     }
@@ -149,13 +149,13 @@ async fn store(core: &Core, wills: &[DueWill], messages: &[SharedMessage]) -> Ve
 }
 
 /// Brings one that is stored to streams and listeners, to each once, and strikes it out. It waits for the store as long as that takes: let go now, it would be
-/// stored again. For room in it it waits [`ROOM_WITHIN`], as others wait for its place here; then those hear it who are there.
-async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage) {
+/// stored again. For room in it it waits `room_within`, as others wait for its place here; then those hear it who are there.
+async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage, room_within: Duration) {
     let mut publication = Publication::new(message);
     let (mut retry_after, began) = (RETRY_MIN, Instant::now());
     let heard = loop {
         match publication.publish(core).await {
-            Err(full @ StoreError::Full(_)) if began.elapsed() >= ROOM_WITHIN => {
+            Err(full @ StoreError::Full(_)) if began.elapsed() >= room_within => {
                 break publication.go_live(core).await.and(Err(full));
             }
             Err(error) if is_temporary(&error) => {
@@ -171,5 +171,83 @@ async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage) {
     match heard.map(drop).and(struck_out.map(drop)) {
         Ok(()) => metrics::counter!(names::REAPED_WILLS).increment(1),
         Err(error) => tracing::warn!(%client, %error, "a will is stored, but not heard by all"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use holdfast_store::{Bounds, MemoryStore, ReplyTo, Store, clock};
+    use holdfast_wire::ids::{Owner, ShardId};
+    use holdfast_wire::link::InterestKind;
+    use holdfast_wire::message::Message;
+    use holdfast_wire::mqtt::QoS;
+    use holdfast_wire::store::WillRecord;
+
+    use super::*;
+    use crate::BridgeConfig;
+    use crate::link::Peer;
+    use crate::log::{Log, LogConfig};
+    use crate::sink::LogSink;
+
+    /// A store that has no room for a retained message until it was asked so often.
+    struct Full {
+        store: MemoryStore,
+        refusals: AtomicU32,
+    }
+
+    impl Store for Full {
+        fn submit(&self, request: Request, reply: ReplyTo) {
+            let one_less = |left: u32| left.checked_sub(1);
+            if matches!(request, Request::Retain { .. })
+                && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+            {
+                return reply(Err(StoreError::Full("disk".to_owned())));
+            }
+            self.store.submit(request, reply);
+        }
+    }
+
+    /// Tells of a retained will; whether a subscriber heard it, and how many refusals were left.
+    async fn told(refusals: u32, room_within: Duration) -> (bool, u32) {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(directory.path(), LogConfig::default()).unwrap();
+        let store = MemoryStore::new(clock::system(), Bounds::default());
+        let store = Arc::new(Full { store, refusals: refusals.into() });
+        let sink = Arc::new(LogSink::new(Arc::new(log)));
+        let links = mpsc::channel(1).0;
+        let core = Core::new(BridgeConfig::default(), Arc::clone(&store) as _, sink, links).unwrap();
+        let core = Arc::new(core);
+        let subscriber = Arc::new(Peer::new(core.next_link(), Owner { node: NodeId(1), shard: ShardId(0) }));
+        core.peers.opened(&subscriber);
+        core.change_interests(|interests| {
+            interests.announce(subscriber.link, InterestKind::Filter, "status/#", false);
+        });
+        let message = SharedMessage::new(&Message {
+            id: 0,
+            topic: "status/d",
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            publisher: "d",
+            published_at_ms: 0,
+            expires_at_ms: 0,
+            properties: &[],
+            payload: b"gone",
+        });
+        let will = WillRecord { message: message.clone(), delay_s: 0, expiry_s: u32::MAX };
+        tell(&core, DueWill { client: ClientId::new("d"), number: 1, will }, message, room_within).await;
+        let heard = tokio::time::timeout(Duration::from_secs(30), subscriber.take(&mut Vec::new())).await;
+        (heard.is_ok(), store.refusals.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn a_will_waits_for_room_in_the_store() {
+        assert_eq!(told(2, Duration::MAX).await, (true, 0));
+    }
+
+    #[tokio::test]
+    async fn a_will_that_has_waited_long_enough_for_room_goes_to_those_who_are_there() {
+        assert_eq!(told(u32::MAX, Duration::ZERO).await, (true, u32::MAX - 1));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_store::Store;
 use holdfast_wire::store::{Reply, Request, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::metrics as names;
 
@@ -27,10 +27,12 @@ pub(crate) async fn ask(store: &dyn Store, request: Request) -> Result<Reply, St
         }),
     );
     // A store in this process has answered a question by now.
-    if let Ok(answer) = replied.try_recv() {
-        return answer;
-    }
-    replied.await.unwrap_or_else(|_| Err(StoreError::Unavailable("it closed without an answer".to_owned())))
+    let answer = match replied.try_recv() {
+        Ok(answer) => Some(answer),
+        Err(TryRecvError::Empty) => replied.await.ok(),
+        Err(TryRecvError::Closed) => None,
+    };
+    answer.unwrap_or_else(|| Err(StoreError::Unavailable("it closed without an answer".to_owned())))
 }
 
 /// Asks until the store is there to answer, for as long as the caller waits; that it is full is an answer.
@@ -58,5 +60,25 @@ async fn ask_while(
             }
             answer => return answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_store::ReplyTo;
+
+    use super::*;
+
+    /// A store that is closed before it answers.
+    struct Closing;
+
+    impl Store for Closing {
+        fn submit(&self, _request: Request, _reply: ReplyTo) {}
+    }
+
+    #[tokio::test]
+    async fn a_store_that_closes_without_an_answer_is_unavailable() {
+        let answer = ask(&Closing, Request::DurableFilters).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     }
 }

@@ -20,7 +20,8 @@ pub struct BridgeConfig {
     pub dedupe: DedupeConfig,
     /// Pushes.
     pub push: PushConfig,
-    /// Deliveries with QoS > 0 to shared groups whose report is awaited, at most; beyond it the fan-out waits.
+    /// Deliveries with QoS > 0 to shared groups whose report is awaited, at most; beyond it the one that has been awaited longest is no more. Its message
+    /// goes to the group's stream where persistent sessions hold it; otherwise it stays with the member that it was sent to.
     pub group_deliveries_max: u32,
     /// A shard that takes nothing of what it is told for so long is given up: its link is closed, and those who wait for it go on.
     pub stuck_after: Duration,

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use holdfast_store::Store;
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::mqtt::QoS;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::books::Books;
 use crate::complaints::Complaints;
 use crate::config::BridgeConfig;
-use crate::fanout::{InterestTable, LinkId, Owes};
+use crate::fanout::{AwaitedReports, InterestTable, LinkId, Owes, Owners};
 use crate::link::Peers;
 use crate::metrics::Counters;
 use crate::pace::Pace;
@@ -36,8 +36,8 @@ pub(crate) struct Core {
     pub(crate) books: Books,
     pub(crate) counters: Counters,
     pub(crate) complaints: Complaints,
-    /// Group deliveries whose report is awaited.
-    pub(crate) group_deliveries: Arc<Semaphore>,
+    pub(crate) awaited_reports: Arc<AwaitedReports>,
+    pub(crate) owners: Owners,
     /// True once the filters of persistent sessions are known: no link opens before that.
     pub(crate) ready: watch::Sender<bool>,
     /// True once links are to settle what they have and close.
@@ -71,7 +71,8 @@ impl Core {
             books: Books::default(),
             counters: Counters::new(),
             complaints: Complaints::default(),
-            group_deliveries: Arc::new(Semaphore::new(config.group_deliveries_max as usize)),
+            awaited_reports: Arc::new(AwaitedReports::new(config.group_deliveries_max)),
+            owners: Owners::new(),
             ready: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             dedupe: Mutex::new(Dedupe::new(config.dedupe, random())),

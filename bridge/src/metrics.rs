@@ -18,6 +18,10 @@ pub const LINKS_CLOSED: &str = "holdfast_bridge_links_closed_total";
 pub const DELIVERIES: &str = "holdfast_bridge_deliveries_total";
 /// Messages for a shared group that found no member and no stream.
 pub const GROUP_DROPPED: &str = "holdfast_bridge_group_dropped_total";
+/// Reports of members of shared groups that nobody waits for any more because too many are awaited.
+pub const GROUP_REPORTS_GIVEN_UP: &str = "holdfast_bridge_group_reports_given_up_total";
+/// Messages on personal topics that went to all shards which may hold the device, as the session store did not say which one does.
+pub const OWNERS_UNKNOWN: &str = "holdfast_bridge_owners_unknown_total";
 /// Pushes, by `outcome`.
 pub const PUSHES: &str = "holdfast_bridge_pushes_total";
 /// Requests to the session store that are tried again because it was unavailable.
@@ -111,6 +115,14 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     (LINKS_CLOSED, "Links closed, by reason"),
     (DELIVERIES, "Deliveries handed to shards, by target"),
     (GROUP_DROPPED, "Messages for a shared group that found no member and no queue"),
+    (
+        GROUP_REPORTS_GIVEN_UP,
+        "Reports of members of shared groups that are waited for no more, as too many are awaited",
+    ),
+    (
+        OWNERS_UNKNOWN,
+        "Messages for one device that went to all shards which may hold it, as the store did not say which",
+    ),
     (PUSHES, "Pushes, by outcome"),
     (STORE_RETRIES, "Requests to the session store that were tried again"),
     (REAPED_SESSIONS, "Sessions taken from gateways that died"),

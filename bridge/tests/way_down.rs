@@ -3,13 +3,20 @@
 mod shard;
 
 use std::io::Write;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use holdfast_bridge::BridgeConfig;
+use holdfast_bridge::push::{PushOutcome, PushRequest, PushTarget};
+use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::ids::Epoch;
-use holdfast_wire::link::{Handover, InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink};
+use holdfast_wire::link::{
+    Handover, Interest, InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink,
+};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::Request;
 use shard::*;
 
 const GROUP: InterestKind<'static> = InterestKind::Shared { group: "g", members: 1 };
@@ -219,6 +226,108 @@ fn a_durable_group_acknowledges_what_a_member_took_or_its_stream_has() {
 }
 
 #[test]
+fn members_that_never_acknowledge_hold_up_nobody() {
+    const MEMBERS: u64 = 8;
+    const REPORTS: u32 = 100;
+    const FRAMES: u64 = 3 * REPORTS as u64;
+    let config = BridgeConfig { group_deliveries_max: REPORTS, ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, memory_store());
+    let mut publisher = rig.shard(100);
+    let mut mute: Vec<_> = (1..=MEMBERS).map(|node| rig.shard(node)).collect();
+    for member in &mut mute {
+        member.announce(GROUP, "#", false);
+    }
+    for sequence in 1..=FRAMES {
+        publisher.publish(uplink(sequence, "jobs", "job"));
+    }
+    publisher.until_settled(FRAMES);
+    let pushed = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(rig.bridge.push(
+        PushRequest {
+            target: PushTarget::Topic("jobs".into()),
+            topic: None,
+            payload: b"pushed".to_vec(),
+            qos: QoS::AtLeastOnce,
+            ttl_s: None,
+            content_type: None,
+            collapse_key: None,
+            retain: false,
+            id: None,
+            wait: DEADLINE,
+        },
+    ));
+    assert!(matches!(pushed.unwrap().outcome, PushOutcome::Accepted { shards: 1, .. }));
+    // Nobody was passed over: each heard its share, in its turn.
+    let heard: usize = mute
+        .iter_mut()
+        .map(|member| {
+            member.say(&ToBridge::Interest(Interest {
+                token: 1,
+                wanted: false,
+                kind: GROUP,
+                filter: "#",
+                durable: false,
+            }));
+            std::iter::from_fn(|| Some(member.hear()).filter(|heard| *heard != Heard::InterestKnown(1)))
+                .count()
+        })
+        .sum();
+    assert_eq!(heard as u64, FRAMES + 1);
+
+    // A group of persistent sessions beside them has its messages all the same.
+    let mut member = rig.shard(50);
+    rig.session("member", owner(50), &["$share/kept/jobs"]);
+    member.announce(InterestKind::Shared { group: "kept", members: 1 }, "jobs", true);
+    publisher.publish(uplink(FRAMES + 1, "jobs", "kept"));
+    let heard = member.hear();
+    member.report(number(&heard), Outcome::Delivered);
+    assert_eq!(payload(heard), "kept");
+    publisher.until_settled(1);
+    assert!(rig.stream(StreamKey::Filter("$share/kept/jobs".into())).is_empty());
+}
+
+#[test]
+fn the_report_that_was_awaited_longest_is_the_one_that_is_given_up() {
+    let config = BridgeConfig { group_deliveries_max: 2, ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, memory_store());
+    let (mut publisher, mut one, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+    one.announce(GROUP, "jobs", false);
+    let mut numbers = Vec::new();
+    for (sequence, text) in [(1, "first"), (2, "second"), (3, "third")] {
+        publisher.publish(uplink(sequence, "jobs", text));
+        let heard = one.hear();
+        numbers.push(number(&heard));
+        assert_eq!(payload(heard), text);
+    }
+    publisher.until_settled(3);
+    other.announce(GROUP, "jobs", false);
+    for number in numbers {
+        one.report(number, Outcome::QueueFull);
+    }
+    let mut heard = [payload(other.hear()), payload(other.hear())];
+    heard.sort_unstable();
+    assert_eq!(heard, ["second", "third"]);
+    other.withdraw(GROUP, "jobs");
+}
+
+#[test]
+fn a_durable_group_whose_report_is_given_up_has_the_message_in_its_stream() {
+    let config = BridgeConfig { group_deliveries_max: 1, ..BridgeConfig::default() };
+    let rig = Rig::start_with(config, memory_store());
+    let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
+    rig.session("member", owner(2), &["$share/g/jobs"]);
+    member.announce(GROUP, "jobs", true);
+    for (sequence, text) in [(1, "given up"), (2, "taken")] {
+        publisher.publish(uplink(sequence, "jobs", text));
+    }
+    assert_eq!(payload(member.hear()), "given up");
+    let heard = member.hear();
+    member.report(number(&heard), Outcome::Delivered);
+    assert_eq!(payload(heard), "taken");
+    publisher.until_settled(2);
+    assert_eq!(rig.stream(StreamKey::Filter("$share/g/jobs".into()))[0], "given up");
+}
+
+#[test]
 fn a_personal_topic_leads_to_the_owner_of_its_device() {
     let rig = Rig::start();
     let (mut publisher, mut shard) = (rig.shard(1), rig.shard(2));
@@ -248,6 +357,89 @@ fn a_device_hears_its_own_topic_over_its_own_link() {
     // No session stands in the store: the link knows its own.
     assert_eq!(shard.hear(), Heard::deliver("publisher", "publisher/echo", "me"));
     shard.until_settled(1);
+}
+
+/// A store that can stop to answer. What it was asked meanwhile it never does.
+struct Hanging {
+    store: Arc<dyn Store>,
+    hangs: AtomicBool,
+    unanswered: Mutex<Vec<ReplyTo>>,
+}
+
+impl Store for Hanging {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if self.hangs.load(Ordering::Acquire) {
+            self.unanswered.lock().unwrap().push(reply);
+        } else {
+            self.store.submit(request, reply);
+        }
+    }
+}
+
+fn hanging() -> (Arc<Hanging>, Rig) {
+    let store =
+        Hanging { store: memory_store(), hangs: AtomicBool::new(false), unanswered: Mutex::default() };
+    let store = Arc::new(store);
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    (store, rig)
+}
+
+#[test]
+fn a_device_that_publishes_to_its_own_topic_does_not_wait_for_a_store_that_is_away() {
+    const FRAMES: u64 = 200;
+    let (store, rig) = hanging();
+    let (mut shard, mut elsewhere) = (rig.shard(1), rig.shard(2));
+    elsewhere.announce(InterestKind::Personal { level: 1 }, "devices/+/#", false);
+    elsewhere.announce(InterestKind::Filter, "news", false);
+    store.hangs.store(true, Ordering::Release);
+    for sequence in 1..=FRAMES {
+        let with_qos_1 = uplink(sequence, "devices/publisher/state", "mine");
+        let message = message("devices/publisher/state", QoS::AtMostOnce, "mine");
+        let with_qos_0 = Uplink { packet_id: None, message, ..with_qos_1 };
+        shard.publish(if sequence % 2 == 0 { with_qos_0 } else { with_qos_1 });
+    }
+    shard.publish(uplink(FRAMES + 1, "news", "behind"));
+    // Its own shard did not announce the shape, so it does not hear itself.
+    assert_eq!(elsewhere.hear(), Heard::deliver("subscribers", "news", "behind"));
+    shard.until_settled(FRAMES + 1);
+}
+
+#[test]
+fn with_the_store_away_a_personal_topic_leads_to_all_who_announced_its_shape() {
+    const FRAMES: u64 = 300;
+    let (store, rig) = hanging();
+    let (mut publisher, mut holder, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+    rig.session("d", owner(2), &[]);
+    for shard in [&mut holder, &mut other] {
+        shard.announce(PUSH, "devices/+/push", false);
+        shard.announce(InterestKind::Personal { level: 1 }, "devices/+/#", false);
+        shard.announce(InterestKind::Filter, "end", false);
+    }
+    store.hangs.store(true, Ordering::Release);
+    for sequence in 1..=FRAMES {
+        publisher.publish(uplink(sequence, "devices/d/push", &sequence.to_string()));
+    }
+    for sequence in 1..=FRAMES {
+        let heard = Heard::deliver("d", "devices/d/push", &sequence.to_string());
+        assert_eq!([holder.hear(), other.hear()], [heard.clone(), heard], "each once, in order");
+    }
+    publisher.until_settled(FRAMES);
+
+    store.hangs.store(false, Ordering::Release);
+    let begun = Instant::now();
+    for round in 0.. {
+        assert!(begun.elapsed() < DEADLINE, "the owner is asked for again");
+        publisher.publish(uplink(FRAMES + 1 + 2 * round, "devices/d/push", "again"));
+        publisher.publish(uplink(FRAMES + 2 + 2 * round, "end", ""));
+        publisher.until_settled(2);
+        assert_eq!(holder.hear(), Heard::deliver("d", "devices/d/push", "again"));
+        assert_eq!(holder.hear(), Heard::deliver("subscribers", "end", ""));
+        if other.hear() == Heard::deliver("subscribers", "end", "") {
+            break;
+        }
+        assert_eq!(other.hear(), Heard::deliver("subscribers", "end", ""));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

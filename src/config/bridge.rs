@@ -165,7 +165,7 @@ pub(crate) struct BridgeKeys {
     /// Bytes of unsettled frames that one shard may have outstanding. Full: its devices are held back. 1 MiB to 1 GiB.
     /// Default 8 MiB.
     pub(crate) window_bytes: u32,
-    /// Deliveries to shared groups whose report is awaited. Full: further messages wait. Default 10,000.
+    /// Deliveries to shared groups whose report is awaited. Full: the one awaited longest is no more. Default 10,000.
     pub(crate) group_deliveries_max: u32,
     /// How often the filters of persistent sessions are compared with the store, in seconds. 1 to 86,400. Default 60.
     pub(crate) durable_filters_every_s: u32,

@@ -4,23 +4,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{Deliver, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Reply, Request};
 use tokio::sync::mpsc;
 
 use super::group::{self, Kept};
 use super::interest::{LinkId, share};
+use super::owner::Whereabouts;
 use crate::core::Core;
 use crate::link::Peer;
-use crate::store_requests::ask_until_answered;
+use crate::metrics as names;
 use crate::uplink::inbox::{Event, Inbox};
 use crate::uplink::part;
 
 /// Fans out one link's messages, in their order. Mostly within [`FanOut::send`]; a message that has to wait, for a shard that does not read or
-/// a store that is far away, goes on in a task of its own, and the later ones behind it: so it holds up only what is to be heard.
+/// a store that is far away, goes on in a task of its own, and the later ones behind it: so it holds up only what is to be heard. Each of these waits has an
+/// end: a shard is given up once it is stuck, the store is not waited for when it is away, and no member of a group is.
 pub(crate) struct FanOut {
     core: Arc<Core>,
     origin: LinkId,
@@ -142,16 +142,12 @@ pub(crate) async fn fan_out(
         core.counters.to_subscribers.increment(reached.shards as u64);
     }
     for (client, links) in &hearers.devices {
-        // A device's own topic, as most personal ones are: its connection is where the message came from.
-        let own = origin.filter(|origin| *view.publisher == **client && links.contains(origin));
-        let peer = match own {
-            Some(origin) => core.peers.of_link(origin),
-            None => owner(core, client).await,
-        };
-        let Some(peer) = peer else { continue };
-        if peer.send_record(&deliver(Target::Device(client))).await.is_ok() {
-            reached.shards += 1;
-            core.counters.to_devices.increment(1);
+        let record = deliver(Target::Device(client));
+        for peer in holders(core, client, links, origin.filter(|_| *view.publisher == **client)).await {
+            if peer.send_record(&record).await.is_ok() {
+                reached.shards += 1;
+                core.counters.to_devices.increment(1);
+            }
         }
     }
     for (group, filter) in hearers.groups {
@@ -168,12 +164,20 @@ pub(crate) async fn fan_out(
     reached
 }
 
-/// The link to the shard that holds this client's connection. Asked of the store each time: a remembered owner, or a remembered absence, could
-/// miss a device whose SUBACK has already left.
-async fn owner(core: &Core, client: &str) -> Option<Arc<Peer>> {
-    let request = Request::Lookup { client: ClientId::new(client) };
-    match ask_until_answered(&*core.store, request).await {
-        Ok(Reply::Session(Some(session))) => core.peers.of_shard(session.owner?),
-        _ => None,
+/// Links to shards that may hold this client's connection and hear a topic of its own, whose shape `links` announced. `own` is the link that brought
+/// the message if the client published it.
+async fn holders(core: &Core, client: &str, links: &[LinkId], own: Option<LinkId>) -> Vec<Arc<Peer>> {
+    if let Some(own) = own {
+        // Its connection is there; if that shard did not announce the shape, it does not hear itself.
+        return links.contains(&own).then(|| core.peers.of_link(own)).flatten().into_iter().collect();
+    }
+    match core.owners.find(&*core.store, client).await {
+        Whereabouts::At(owner) => core.peers.of_shard(owner).into_iter().collect(),
+        Whereabouts::Nowhere => Vec::new(),
+        Whereabouts::Unknown => {
+            metrics::counter!(names::OWNERS_UNKNOWN).increment(1);
+            // Those that do not hold it pass over the message.
+            links.iter().filter_map(|link| core.peers.of_link(*link)).collect()
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Where persistent sessions hold the group, the message's publisher is not acknowledged before a member has taken it or the stream has it
 //! (promise P1). A device may be slow or gone, so that wait has an end: then the stream takes the message although a member may still, and one of
-//! them may read it again, which the store's contract allows (a message may reach two members and never none).
+//! them may read it again, which the store's contract allows (a message may reach two members and never none). Without persistent sessions the wait
+//! ends with the member's report, or once too many others are awaited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::Request;
 use tokio::sync::oneshot;
 
+use super::awaited::Place;
 use super::interest::{LinkId, share};
 use crate::core::Core;
+use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::ask_until_taken;
 
@@ -44,8 +47,24 @@ struct Way {
     tried: Vec<LinkId>,
 }
 
-/// Sends the message to the member whose turn it is. With QoS > 0 its report is awaited in the background, and it goes elsewhere if it has to.
-/// Waits while too many reports are awaited.
+/// What a member's shard will say of it; forgotten with this.
+struct Report {
+    peer: Arc<Peer>,
+    /// 0 for a delivery without one.
+    delivery: u64,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.delivery != 0 {
+            self.peer.forget_report(self.delivery);
+        }
+    }
+}
+
+/// Sends the message to the member whose turn it is. With QoS > 0 its report is awaited in the background, and it goes elsewhere if it has to. Waits only
+/// for a shard that does not read.
 pub(super) async fn deliver(
     core: &Arc<Core>,
     group: &str,
@@ -64,23 +83,22 @@ pub(super) async fn deliver(
     if message.view().qos == QoS::AtMostOnce {
         return Sent { taken: way.send(false).await.is_some(), kept: None };
     }
-    let Ok(permit) = Arc::clone(&core.group_deliveries).acquire_owned().await else { return Sent::default() };
     let first = way.send(true).await;
     let taken = first.is_some();
     let durable = core.read_interests(|interests| interests.is_group_durable(group, filter));
     let (tell, kept) = oneshot::channel();
+    let place = core.awaited_reports.enter();
     tokio::spawn(async move {
-        let reason_code = way.see_through(first, durable).await;
+        let reason_code = way.see_through(first, durable, place).await;
         // Nobody waits where no persistent session does.
         let _ = tell.send(reason_code);
-        drop(permit);
     });
     Sent { taken, kept: durable.then_some(kept) }
 }
 
 impl Way {
-    /// Sends it to the next member that was not tried; none if there is none. The receiver brings the report.
-    async fn send(&mut self, reported: bool) -> Option<oneshot::Receiver<Outcome>> {
+    /// Sends it to the next member that was not tried; none if there is none.
+    async fn send(&mut self, reported: bool) -> Option<Report> {
         loop {
             let pick = |interests: &super::InterestTable| {
                 interests.pick_member(&self.group, &self.filter, &self.tried)
@@ -88,7 +106,8 @@ impl Way {
             let link = self.core.read_interests(pick)?;
             self.tried.push(link);
             let Some(peer) = self.core.peers.of_link(link) else { continue };
-            let (delivery, report) = if reported { peer.expect_report() } else { (0, oneshot::channel().1) };
+            let (delivery, outcome) = if reported { peer.expect_report() } else { (0, oneshot::channel().1) };
+            let report = Report { peer: Arc::clone(&peer), delivery, outcome };
             let record = ToGateway::Deliver(Deliver {
                 delivery,
                 target: Target::Group { group: &self.group, filter: &self.filter },
@@ -102,13 +121,20 @@ impl Way {
         }
     }
 
-    /// Until a member has it, or the stream of a durable group, or nobody will; 0, or the reason code of a failure.
-    async fn see_through(mut self, first: Option<oneshot::Receiver<Outcome>>, durable: bool) -> u8 {
-        let taken = if durable {
-            tokio::time::timeout(MEMBERS_WITHIN, self.offer(first)).await.unwrap_or(false)
-        } else {
-            self.offer(first).await
+    /// Until a member has it, or the stream of a durable group, or nobody will; 0, or the reason code of a failure. What a durable group waits for beyond
+    /// its place is bounded by whoever waits for it in turn: uplinks by their link's window, pushes and wills by their number in flight.
+    async fn see_through(mut self, first: Option<Report>, durable: bool, mut place: Place) -> u8 {
+        let taken = tokio::select! {
+            biased;
+            taken = self.offer(first) => taken,
+            () = place.gave_way() => {
+                metrics::counter!(names::GROUP_REPORTS_GIVEN_UP).increment(1);
+                // The member that it was sent to may still take it, and nobody was promised more.
+                !durable
+            }
+            () = tokio::time::sleep(MEMBERS_WITHIN), if durable => false,
         };
+        drop(place);
         if taken {
             return 0;
         }
@@ -126,10 +152,10 @@ impl Way {
     }
 
     /// Offers it to one member after the other; whether one ended it.
-    async fn offer(&mut self, first: Option<oneshot::Receiver<Outcome>>) -> bool {
+    async fn offer(&mut self, first: Option<Report>) -> bool {
         let mut report = first;
-        while let Some(awaited) = report {
-            match awaited.await {
+        while let Some(mut awaited) = report {
+            match (&mut awaited.outcome).await {
                 // The last three end it too: another member could do no better, or must not be asked [MQTT-4.8.2-6].
                 Ok(
                     Outcome::Delivered

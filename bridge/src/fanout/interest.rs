@@ -84,7 +84,7 @@ pub(crate) struct Hearers {
     pub(crate) links: Vec<LinkId>,
     /// Group and filter of each shared subscription that matches and has members, or persistent sessions behind it.
     pub(crate) groups: Vec<(Box<str>, Box<str>)>,
-    /// Devices that personal filters point to, with the links that announced such a filter.
+    /// Devices that personal filters point to, with the links that announced such a filter, each once.
     pub(crate) devices: Vec<(Box<str>, Vec<LinkId>)>,
 }
 
@@ -250,8 +250,10 @@ impl InterestTable {
                 }
             }
         });
-        hearers.links.sort_unstable();
-        hearers.links.dedup();
+        for links in hearers.devices.iter_mut().map(|(_, links)| links).chain([&mut hearers.links]) {
+            links.sort_unstable();
+            links.dedup();
+        }
         hearers
     }
 
@@ -455,6 +457,8 @@ mod tests {
         let hearers = table.hearers("devices/d-1/push");
         assert_eq!(hearers.devices, [("d-1".into(), vec![A, B])]);
         assert!(hearers.links.is_empty());
+        table.announce(B, InterestKind::Personal { level: 1 }, "devices/+/#", false);
+        assert_eq!(table.hearers("devices/d-1/push").devices, hearers.devices);
         assert_eq!(table.owes("devices/d-1/push", QoS::AtLeastOnce).device, Some("d-1".into()));
         assert_eq!(table.owes("devices/d-1/push", QoS::AtMostOnce).device, None);
     }

@@ -249,7 +249,7 @@ impl Routes {
                 }
             }
         }
-        if let (Finder::Sentinels(sentinels), Some(said)) = (&self.finder, &said) {
+        if let (Finder::Sentinels(sentinels), Some(said)) = (&self.finder, said) {
             sentinels.believe(said);
         }
         link.rise(address, peer, wire);
@@ -349,8 +349,7 @@ impl Routes {
     async fn mistrust(&self, sentinels: &Sentinels) {
         let Some(link) = self.links.borrow().first().cloned() else { return };
         let Ok(wire) = link.wire() else { return };
-        let Some(present) = link.address() else { return };
-        if let Some(primary) = sentinels.successor(&self.dialler, &present).await
+        if let Some(primary) = sentinels.successor(&self.dialler).await
             && !link.is_at(&primary)
         {
             self.lose(&wire, &format!("the sentinels name {primary} now"));

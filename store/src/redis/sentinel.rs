@@ -1,8 +1,8 @@
 //! Which server is the primary, as sentinels know it.
 //!
 //! All of them are asked each time, and the one that knows the latest failover is believed: one that was cut off still
-//! names the former primary. Sentinels that were set up again count failovers from 0, so what all that answer say for a while is
-//! believed as well.
+//! names the former primary. For the same reason what is older than what was believed before is not, at a redial either.
+//! Sentinels that were set up again count failovers from 0, so what most of them say with one voice for a while is believed as well.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::connect::Dialler;
 use super::url::{Address, Login};
 use crate::open_error::OpenError;
 
-/// How long the others are waited for once one has answered.
+/// How long the others are waited for once most have answered. Fewer may all have been cut off.
 const OTHERS_WITHIN: Duration = Duration::from_millis(200);
 
 /// For how long none of those that answer has named the present primary when it is left for the one that they do name, though they know of no later
@@ -29,8 +29,8 @@ pub(super) struct Sentinels {
     name: String,
     login: Login,
     all: Vec<Sentinel>,
-    /// The number of the latest failover that anyone told of when the present primary was found.
-    latest: Cell<u64>,
+    /// The primary that serves, or did last, with the latest failover that anyone told of when it was found.
+    believed: RefCell<Option<Said>>,
     /// Since when none of them has named it.
     disowned: Cell<Option<Instant>>,
 }
@@ -42,7 +42,7 @@ struct Sentinel {
 }
 
 /// What a sentinel says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) primary: Address,
     /// The number of the failover that made it one.
@@ -57,46 +57,75 @@ impl Sentinels {
             name: name.to_owned(),
             login: login.clone(),
             all: sentinels.iter().map(sentinel).collect(),
-            latest: Cell::new(0),
+            believed: RefCell::new(None),
             disowned: Cell::new(None),
         }
     }
 
     /// What they say was right: the primary serves.
-    pub(super) fn believe(&self, said: &Said) {
-        self.latest.set(said.epoch);
+    pub(super) fn believe(&self, said: Said) {
         self.disowned.set(None);
+        let mut believed = self.believed.borrow_mut();
+        match &mut *believed {
+            // Who knows less and names the same one is no reason to believe others who know less.
+            Some(known) if known.primary == said.primary => known.epoch = known.epoch.max(said.epoch),
+            _ => *believed = Some(said),
+        }
     }
 
-    /// The address of a primary that took the place of the one that is believed in. Some hear of a failover after it was done,
+    /// The address of a primary that took the place of the one that serves. Some hear of a failover after it was done,
     /// and name the former one until then.
-    pub(super) async fn successor(&self, dialler: &Dialler, present: &Address) -> Option<Address> {
+    pub(super) async fn successor(&self, dialler: &Dialler) -> Option<Address> {
         let said = self.ask_all(dialler).await.ok()?;
-        self.judge(said, present, Instant::now())
+        self.successor_among(said, Instant::now())
     }
 
-    fn judge(&self, said: Vec<Said>, present: &Address, now: Instant) -> Option<Address> {
-        let (answered, all_alike) = (said.len(), said.iter().all(|one| one.primary == said[0].primary));
-        let latest = latest_of(said)?;
-        if latest.epoch > self.latest.get() {
-            return Some(latest.primary);
-        }
-        if !all_alike || latest.primary == *present {
-            self.disowned.set(None);
-            return None;
-        }
-        let since = self.disowned.get().unwrap_or(now);
-        self.disowned.set(Some(since));
-        // A few that were cut off from the others know less than whoever said last what the primary is.
-        let are_most = answered * 2 > self.all.len();
-        (are_most && now >= since + DISOWNED_FOR).then_some(latest.primary)
+    fn successor_among(&self, said: Vec<Said>, now: Instant) -> Option<Address> {
+        let disowned = self.is_disowned(&said, now);
+        let newest = latest_of(said)?;
+        let later = self.believed.borrow().as_ref().is_none_or(|known| newest.epoch > known.epoch);
+        (later || disowned).then_some(newest.primary)
     }
 
-    /// The primary, as the one says that knows the latest failover.
+    /// The primary, as the one says that knows the latest failover. An error as well while they know only of an earlier one than is known here, and name
+    /// another primary than served last: it would take what is lost as soon as it hears that it is none.
     pub(super) async fn primary(&self, dialler: &Dialler) -> Result<Said, OpenError> {
         let none = |why| OpenError::RedisSentinels { server: dialler.url.shown(), why };
         let said = self.ask_all(dialler).await.map_err(none)?;
-        latest_of(said).ok_or_else(|| none("none of them answers".to_owned()))
+        self.primary_among(said, Instant::now()).map_err(none)
+    }
+
+    fn primary_among(&self, said: Vec<Said>, now: Instant) -> Result<Said, String> {
+        let disowned = self.is_disowned(&said, now);
+        let newest = latest_of(said).ok_or("none of them answers")?;
+        match &*self.believed.borrow() {
+            Some(known) if newest.epoch < known.epoch && newest.primary != known.primary && !disowned => Err(
+                format!("those that answer name {}, which {} has replaced", newest.primary, known.primary),
+            ),
+            _ => Ok(newest),
+        }
+    }
+
+    /// Whether most of them have named with one voice, for a while, another primary than the one that is believed in.
+    fn is_disowned(&self, said: &[Said], now: Instant) -> bool {
+        let believed = self.believed.borrow();
+        let Some((known, first)) = believed.as_ref().zip(said.first()) else { return false };
+        let all_alike = said.iter().all(|one| one.primary == first.primary);
+        if !all_alike || first.primary == known.primary {
+            self.disowned.set(None);
+            return false;
+        }
+        // A few that were cut off from the others know less than whoever said last what the primary is.
+        if !self.are_most(said.len()) {
+            return false;
+        }
+        let since = self.disowned.get().unwrap_or(now);
+        self.disowned.set(Some(since));
+        now >= since + DISOWNED_FOR
+    }
+
+    fn are_most(&self, count: usize) -> bool {
+        count * 2 > self.all.len()
     }
 
     /// What those say that answer; if none does, why.
@@ -109,7 +138,9 @@ impl Sentinels {
             match answer {
                 Ok(said) => {
                     all.push(said);
-                    until = until.min(Instant::now() + OTHERS_WITHIN);
+                    if self.are_most(all.len()) {
+                        until = until.min(Instant::now() + OTHERS_WITHIN);
+                    }
                 }
                 Err(refusal) => why = refusal,
             }
@@ -178,13 +209,22 @@ mod tests {
     fn sentinels() -> Sentinels {
         let addresses = [1, 2, 3].map(server);
         let sentinels = Sentinels::new(&addresses, "main", &Login::default());
-        sentinels.believe(&Said { primary: server(1), epoch: 7 });
+        sentinels.believe(Said { primary: server(1), epoch: 7 });
         sentinels
     }
 
+    fn all(said: &[(u16, u64)]) -> Vec<Said> {
+        said.iter().map(|(port, epoch)| Said { primary: server(*port), epoch: *epoch }).collect()
+    }
+
+    /// Whom the present primary is left for.
     fn judge(sentinels: &Sentinels, said: &[(u16, u64)], now: Instant) -> Option<u16> {
-        let said = said.iter().map(|(port, epoch)| Said { primary: server(*port), epoch: *epoch });
-        sentinels.judge(said.collect(), &server(1), now).map(|address| address.port)
+        sentinels.successor_among(all(said), now).map(|address| address.port)
+    }
+
+    /// Who is dialled while nobody serves.
+    fn dialled(sentinels: &Sentinels, said: &[(u16, u64)], now: Instant) -> Option<u16> {
+        sentinels.primary_among(all(said), now).ok().map(|said| said.primary.port)
     }
 
     #[test]
@@ -205,6 +245,38 @@ mod tests {
         assert_eq!(judge(&sentinels, &[(2, 0), (3, 0)], begin + DISOWNED_FOR * 2), None, "they differ");
         assert_eq!(judge(&sentinels, &[(2, 0), (2, 0)], begin + DISOWNED_FOR * 2), None);
         assert_eq!(judge(&sentinels, &[(2, 0), (2, 0)], begin + DISOWNED_FOR * 3), Some(2));
+    }
+
+    #[test]
+    fn a_redial_does_not_go_back_to_a_primary_that_was_failed_over() {
+        let (sentinels, begin) = (sentinels(), Instant::now());
+        assert_eq!(dialled(&sentinels, &[(1, 7)], begin), Some(1));
+        assert_eq!(dialled(&sentinels, &[(1, 7), (2, 8)], begin), Some(2));
+        sentinels.believe(Said { primary: server(2), epoch: 8 });
+        assert_eq!(dialled(&sentinels, &[(1, 7)], begin), None, "it was cut off");
+        assert_eq!(dialled(&sentinels, &[(1, 7), (2, 8)], begin), Some(2));
+        // However long only that one answers.
+        assert_eq!(dialled(&sentinels, &[(1, 7)], begin + DISOWNED_FOR), None);
+        assert_eq!(dialled(&sentinels, &[(1, 7)], begin + DISOWNED_FOR * 3), None);
+        assert_eq!(
+            dialled(&sentinels, &[(1, 7), (1, 7)], begin + DISOWNED_FOR * 3),
+            None,
+            "they may hear of it yet"
+        );
+    }
+
+    #[test]
+    fn a_redial_follows_sentinels_that_were_set_up_again() {
+        let (sentinels, begin) = (sentinels(), Instant::now());
+        // For the same server at once; what the cut off say is doubted still.
+        assert_eq!(dialled(&sentinels, &[(1, 0), (1, 0), (1, 0)], begin), Some(1));
+        sentinels.believe(Said { primary: server(1), epoch: 0 });
+        assert_eq!(dialled(&sentinels, &[(2, 6)], begin), None);
+        // For another one once most have named it for a while.
+        assert_eq!(dialled(&sentinels, &[(2, 0), (2, 0)], begin), None);
+        assert_eq!(dialled(&sentinels, &[(2, 0), (2, 0)], begin + DISOWNED_FOR), Some(2));
+        sentinels.believe(Said { primary: server(2), epoch: 0 });
+        assert_eq!(dialled(&sentinels, &[(3, 1)], begin + DISOWNED_FOR), Some(3));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod redis_forms;
 mod redis_server;
 mod refusing;
 mod sentinel;
+mod sentinel_parts;
 mod sharing;
 mod telling;
 mod tls;

@@ -7,9 +7,11 @@
 //!    │  │                                                                progress         │    │ no progress
 //!    │  │     nothing is behind: Direct                 little is behind: Close           v    │
 //!    │  └───────────────────────────── Returning <───────────────────────────────────── Draining
-//!    │                                     └──────────── too long: Spool ─────────────────^
+//!    │                                     └──────────── too long: Reopen ────────────────^
 //!    └─ no progress, `hold` ─> Held ─ progress ─> Direct
 //! ```
+//!
+//! An attempt to end it, Returning, that took too long is not made again for a while, and for longer after each: devices wait in it.
 //!
 //! With `hold` there is no spool: what comes back by itself waits in memory until the sink has it, Suspect ─> Returning ─> Direct.
 //!
@@ -29,6 +31,11 @@ pub enum OnOutage {
 
 /// Fewer records than this behind are stored by the sink in less time than a device notices; frames are held back for so long.
 const LITTLE: u64 = 2_000;
+
+/// What remains behind is stored within this part of `outage_after` with the devices held back, or they are let go on.
+const ATTEMPT_PART: u32 = 8;
+/// After the first attempt that failed it lets devices go on for `outage_after`, then for twice as long each time, up to so many times that.
+const REST_MAX: u32 = 8;
 
 /// Where an outage stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +126,10 @@ pub(super) struct Outage {
     lasted: Duration,
     /// When the spool began to drain, if it does.
     drains_since: Option<Instant>,
+    /// While anything is behind, no attempt to end it is made before.
+    next_attempt: Instant,
+    /// How long devices go on after the next one that fails.
+    rest: Duration,
 }
 
 impl Outage {
@@ -135,6 +146,8 @@ impl Outage {
             away_since: None,
             lasted: patience,
             drains_since: (behind > 0).then_some(now),
+            next_attempt: now,
+            rest: patience,
         }
     }
 
@@ -196,15 +209,22 @@ impl Outage {
             },
             State::Spooling if progress || seen.behind == 0 => (State::Draining, None),
             State::Draining if stands_still => (State::Spooling, None),
-            State::Draining if seen.behind <= LITTLE => (State::Returning, Some(Action::Close)),
+            State::Draining if seen.behind == 0 || (seen.behind <= LITTLE && now >= self.next_attempt) => {
+                (State::Returning, Some(Action::Close))
+            }
             State::Returning if seen.behind == 0 => (State::Direct, Some(Action::Direct)),
-            State::Returning if self.wish == OnOutage::Spool && in_state > self.patience / 8 => {
+            State::Returning if self.wish == OnOutage::Spool && in_state > self.patience / ATTEMPT_PART => {
+                self.next_attempt = now + self.rest;
+                self.rest = (self.rest * 2).min(self.patience * REST_MAX);
                 (State::Draining, Some(Action::Reopen))
             }
             _ => return None,
         };
         self.state = next;
         self.since = now;
+        if next == State::Direct {
+            (self.next_attempt, self.rest) = (now, self.patience);
+        }
         match next {
             State::Direct | State::Draining => {
                 if let Some(since) = self.away_since.take() {
@@ -371,8 +391,48 @@ mod tests {
         story.at(9_100, Some(Action::Close), State::Returning);
         story.at(9_350, None, State::Returning);
         story.at(9_351, Some(Action::Reopen), State::Draining);
-        story.seen.behind = LITTLE + 1;
+        story.at(9_351, None, State::Draining);
         story.at(11_200, None, State::Spooling);
+    }
+
+    #[test]
+    fn an_attempt_to_end_it_that_failed_lets_devices_go_on_for_longer_each_time() {
+        let mut story = Story::begin(OnOutage::Spool, 10);
+        story.owe();
+        let mut ms = 0;
+        for rest in [2_000, 4_000, 8_000, 16_000, 16_000] {
+            story.at(ms, Some(Action::Close), State::Returning);
+            story.report();
+            story.at(ms + 250, None, State::Returning);
+            ms += 251;
+            story.at(ms, Some(Action::Reopen), State::Draining);
+            for _ in 0..rest / 1_000 {
+                story.at(ms, None, State::Draining);
+                story.report();
+                ms += 1_000;
+            }
+            story.at(ms - 1, None, State::Draining);
+        }
+        // Nothing is behind: nobody would be held back.
+        (ms, story.seen.behind) = (ms - 1, 0);
+        story.all_reported();
+        story.at(ms, Some(Action::Close), State::Returning);
+        story.at(ms, Some(Action::Direct), State::Direct);
+        // The next outage begins anew.
+        story.owe();
+        story.at(ms + 2_000, Some(Action::Withdraw), State::Suspect);
+        story.at(ms + 2_000, None, State::Suspect);
+        story.all_reported();
+        story.seen.behind = 10;
+        story.at(ms + 2_000, Some(Action::Spool), State::Spooling);
+        story.owe();
+        story.report();
+        story.at(ms + 2_100, None, State::Draining);
+        story.at(ms + 2_100, Some(Action::Close), State::Returning);
+        story.at(ms + 2_351, Some(Action::Reopen), State::Draining);
+        story.report();
+        story.at(ms + 4_350, None, State::Draining);
+        story.at(ms + 4_351, Some(Action::Close), State::Returning);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 pub(crate) const PARTITIONS: u64 = 3;
 /// Frames that are in the sink at once; beyond it `send` waits.
-const ROOM: usize = 200;
+pub(crate) const ROOM: usize = 200;
 
 /// A frame as it stands in the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]

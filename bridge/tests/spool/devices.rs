@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 /// Frames that a link may have unsettled, as its window would.
-const WINDOW: usize = 300;
+pub(crate) const WINDOW: usize = 300;
 
 pub(crate) fn record<'a>(client: &'a str, payload: &'a [u8], qos: QoS, resent: bool) -> LogRecord<'a> {
     LogRecord {

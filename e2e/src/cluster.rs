@@ -298,7 +298,10 @@ impl SharedName {
     /// # Panics
     /// Where names cannot be given.
     fn new() -> Self {
-        Self { names: Names::new().expect("names can be given"), port: free_address().port() }
+        Self {
+            names: Names::new().unwrap_or_else(|missing| panic!("{missing}")),
+            port: free_address().port(),
+        }
     }
 
     /// Loopback is a whole network.

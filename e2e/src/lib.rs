@@ -21,6 +21,7 @@ mod process;
 mod proxy;
 mod redis;
 mod role;
+mod skip;
 pub mod wait;
 mod witness;
 
@@ -34,4 +35,5 @@ pub use process::{Finished, find_binary, resident_bytes, run, unique};
 pub use proxy::{Proxy, Weather};
 pub use redis::{Redis, RedisForm};
 pub use role::{Role, RoleFailure, RoleSetup};
+pub use skip::not_tried;
 pub use witness::Witness;

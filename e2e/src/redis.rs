@@ -18,8 +18,8 @@ use crate::ports::free_address;
 use crate::process::{Killed, send};
 use crate::wait::{PATIENCE, until, until_true};
 
-/// For Redis to answer a question.
-const ANSWER: Duration = Duration::from_secs(1);
+/// For Redis to answer a question, on a machine that is busy. Short against all that is awaited by asking again.
+const ANSWER: Duration = Duration::from_secs(5);
 /// For another server to take the place of one that died: noticed after one or two seconds, voted on, promoted.
 const SUCCESSION: Duration = Duration::from_mins(1);
 

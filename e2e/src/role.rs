@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::names::{Names, resolve};
+use crate::names::{Names, View};
 use crate::ports::free_address;
 use crate::process::{Killed, cpu_time, send};
 use crate::wait::{PATIENCE, until};
@@ -29,8 +29,8 @@ pub struct RoleSetup {
     listeners: Vec<(&'static str, SocketAddr)>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    /// A hosts file in place of the system's.
-    hosts: Option<PathBuf>,
+    /// With names in place of the system's.
+    view: Option<View>,
 }
 
 /// A process, running unless a test has stopped it. It ends with this value.
@@ -73,7 +73,7 @@ impl RoleSetup {
             listeners: listeners.iter().map(|listener| (*listener, free_address())).collect(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            hosts: None,
+            view: None,
         }
     }
 
@@ -116,7 +116,7 @@ impl RoleSetup {
     /// It knows these names and no others.
     #[must_use]
     pub fn names(self, names: &Names) -> Self {
-        Self { hosts: Some(names.path()), ..self }
+        Self { view: Some(names.view()), ..self }
     }
 
     /// The data directory of a bridge.
@@ -159,8 +159,8 @@ impl RoleSetup {
 
     fn command(&self) -> Command {
         let binary = find_binary();
-        let mut command = match &self.hosts {
-            Some(hosts) => resolve(hosts, &binary),
+        let mut command = match &self.view {
+            Some(view) => view.command(&binary),
             None => Command::new(binary),
         };
         command.arg(self.name).arg("--ready-file").arg(self.ready_file());

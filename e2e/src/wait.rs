@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What anything in the suite may take that is not measured itself: generous, as a machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a state is looked at. Short against everything that tests wait for.
 const INTERVAL: Duration = Duration::from_millis(5);

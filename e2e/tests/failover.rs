@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 /// A death is noticed once the lease has run out and the doubt is over: 5 s and 3 s.
 const NOTICED: Duration = Duration::from_secs(8);
 
-/// Less than that by as much as clocks and looks of one second may make of it.
-const AT_LEAST: Duration = Duration::from_secs(6);
+/// Less than that by as much as clocks and looks of one second may make of it, and renewals that a busy machine was late with.
+const AT_LEAST: Duration = Duration::from_secs(4);
 
 /// Two gateways and a bridge with a log, and a Redis between them.
 struct Fleet {

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish};
 use holdfast_e2e::wait::{PATIENCE, until_true};
@@ -277,9 +277,7 @@ fn a_link_that_swallows_everything_is_given_up_and_what_it_swallowed_sent_again(
     let mut publisher = Publisher::connect(&gateway);
     proxy.set(Weather::BlackHole);
     publisher.publish();
-    let begun = Instant::now();
-    until_true("the link to be given up", 2 * SILENCE, || gateway.readiness() == Some(503));
-    assert!(begun.elapsed() < SILENCE + PATIENCE / 4, "after {:?}", begun.elapsed());
+    until_true("the link to be given up", SILENCE + PATIENCE, || gateway.readiness() == Some(503));
     proxy.set(Weather::Fair);
     publisher.await_all();
     assert_eq!(frames(&bridge).len(), 1, "it was sent again and is there once");
@@ -311,8 +309,9 @@ fn a_wrong_secret_is_one_clear_line_at_both_ends_and_patience() {
             bridge.metrics().sum("holdfast_bridge_links_closed_total", &[("reason", "refused")]) >= 6
         });
         assert_eq!(lines(bridge.stderr()), 1, "the bridge says it once a minute");
-        // One for each of its two shards.
-        assert_eq!(lines(fs::read_to_string(said).unwrap()), 2);
+        let told = || lines(fs::read_to_string(&said).unwrap());
+        until_true("each of its two shards to say it", PATIENCE, || told() >= 2);
+        assert_eq!(told(), 2, "once");
         request(stop, "POST", "/drain", &[], b"").expect("an answer");
         assert!(ending.join().expect("it ends").is_err_and(|failure| failure.status.success()));
     });
@@ -333,12 +332,13 @@ fn strangers_at_the_link_are_cut_and_nobody_else_notices() {
     };
     let answer = |mut socket: TcpStream| {
         let mut answer = Vec::new();
-        // A reset is an end as well.
-        let _ = socket.read_to_end(&mut answer);
+        // A reset is an end as well; that it is still open after so long is none.
+        if let Err(error) = socket.read_to_end(&mut answer) {
+            assert_ne!(error.kind(), ErrorKind::WouldBlock, "a stranger is cut, be it a silent one");
+        }
         answer
     };
     let silent: Vec<_> = (0..20).map(|_| dial()).collect();
-    let begun = Instant::now();
     for garbage in [
         &b"GET / HTTP/1.1\r\nhost: bridge\r\n\r\n"[..],
         &[0; 64],
@@ -364,10 +364,10 @@ fn strangers_at_the_link_are_cut_and_nobody_else_notices() {
     for socket in silent {
         assert_eq!(answer(socket), b"");
     }
-    assert!(begun.elapsed() < PATIENCE, "a stranger that says nothing is cut");
     witness.finish();
-    let lines = bridge.stderr().lines().filter(|line| line.contains("a link was not opened")).count();
-    assert!((3..=4).contains(&lines), "one line of each kind, not one of each stranger: {lines}");
+    let lines = || bridge.stderr().lines().filter(|line| line.contains("a link was not opened")).count();
+    until_true("a line of each kind", PATIENCE, || lines() >= 3);
+    assert!(lines() <= 4, "one line of each kind, not one of each stranger: {}", lines());
 }
 
 #[test]

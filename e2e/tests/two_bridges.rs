@@ -130,7 +130,7 @@ fn the_bridge_that_is_left_buries_a_gateway() {
     let _second = fleet.connect(0, &persistent("second").will("gone/second", b"second", &[]));
     fleet.gateways[0].pause();
     assert_eq!(receive(&mut listener, 1), BTreeSet::from(["second".to_owned()]));
-    assert_eq!(fleet.reaped(1 - led), 1);
+    until_true("the other bridge to have reaped it", PATIENCE, || fleet.reaped(1 - led) == 1);
     fleet.gateways[0].resume();
     assert!(!fleet.gateways[0].await_exit(PATIENCE).success(), "it was buried");
 }

@@ -14,15 +14,15 @@ use super::{Memory, assert_closed, closed};
 fn a_connect_at_one_byte_a_second_is_cut_when_its_time_is_over() {
     let gateway = Setup::new().set("limits.connect_timeout_ms", 3000).start();
     let before = closed(&gateway, &["connect_timeout"]);
-    let mut client = Client::dial(gateway.mqtt(), Version::V5);
     let begun = Instant::now();
+    let mut client = Client::dial(gateway.mqtt(), Version::V5);
     for byte in Connect::new(Version::V5, "slow").encode() {
         if client.try_send(&[byte]).is_err() || client.poll(Duration::from_secs(1)) == Err(End::Closed) {
             break;
         }
     }
     let took = begun.elapsed();
-    assert!(took >= Duration::from_millis(2900) && took < Duration::from_secs(10), "cut after {took:?}");
+    assert!(took >= Duration::from_millis(2900) && took < Duration::from_secs(15), "cut after {took:?}");
     assert_closed(&gateway, &["connect_timeout"], before, 1, "one byte a second");
 }
 
@@ -43,8 +43,8 @@ fn a_slow_publish_of_a_connected_client_is_taken() {
 fn half_a_packet_does_not_count_as_a_sign_of_life_for_ever() {
     let gateway = Setup::new().start();
     let before = closed(&gateway, &["keep_alive_timeout"]);
-    let (mut client, _) = Client::connect(gateway.mqtt(), &Connect::new(Version::V5, "half").keep_alive_s(1));
     let begun = Instant::now();
+    let (mut client, _) = Client::connect(gateway.mqtt(), &Connect::new(Version::V5, "half").keep_alive_s(1));
     client.send(&packet::publish(Version::V5, 1, "half", 9, b"never finished")[..8]);
     let heard = client.receive_to_end();
     assert_eq!(heard.last().map(|last| (last.kind(), last.reason())), Some((kind::DISCONNECT, 0x8D)));

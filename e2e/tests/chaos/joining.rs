@@ -1,15 +1,14 @@
 //! Bridges that come to the name by which gateways find them, and leave it, while devices send.
 
 use holdfast_e2e::wait::{PATIENCE, until_true};
-use holdfast_e2e::{Names, Role};
+use holdfast_e2e::{Names, Role, not_tried};
 
 use crate::trial::{RECOVERY, Trial, patient, plan};
 
 #[test]
 fn a_bridge_that_joins_by_name_takes_devices_over_and_one_that_leaves_gives_them_up() {
-    if Names::new().is_none() {
-        eprintln!("nothing can be mounted here, so no name can be given: not tried");
-        return;
+    if let Err(missing) = Names::new() {
+        return not_tried("bridges that join by name, and leave it", &missing);
     }
     let mut trial = Trial::begin(patient().gateways(2).by_name(), plan());
     let wanted = |trial: &Trial| {

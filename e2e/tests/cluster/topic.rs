@@ -1,5 +1,6 @@
 //! Records into a topic of Kafka and out of it, by librdkafka alone.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_e2e::wait::{PATIENCE, until};
@@ -8,11 +9,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::Value;
 
+/// How long nothing comes behind the end of a topic before that is taken for its last: a copy is written behind its original.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// A topic with a reader at its beginning.
 pub(crate) struct Topic {
     name: &'static str,
     producer: BaseProducer,
     consumer: BaseConsumer,
+    /// The offset behind what was read of each partition.
+    read_to: BTreeMap<i32, i64>,
     read: Vec<Record>,
 }
 
@@ -38,11 +44,12 @@ impl Topic {
             all.then(|| partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect::<Vec<_>>())
         });
         let mut from = TopicPartitionList::new();
-        for partition in partitions {
+        for &partition in &partitions {
             from.add_partition_offset(name, partition, Offset::Beginning).unwrap();
         }
         consumer.assign(&from).unwrap();
-        Self { name, producer, consumer, read: Vec::new() }
+        let read_to = partitions.into_iter().map(|partition| (partition, 0)).collect();
+        Self { name, producer, consumer, read_to, read: Vec::new() }
     }
 
     /// Stores a record that was made so long ago.
@@ -54,7 +61,8 @@ impl Topic {
         self.producer.flush(PATIENCE).unwrap();
     }
 
-    /// The records for which this holds, once there are so many; all are kept for the next question.
+    /// The records for which this holds, once there are so many; all are kept for the next question. That there are no more is not said before
+    /// [`Topic::read_to_end`].
     pub(crate) fn await_records(&mut self, count: usize, which: impl Fn(&Record) -> bool) -> Vec<Record> {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -63,12 +71,38 @@ impl Topic {
                 return found;
             }
             assert!(Instant::now() < deadline, "{count} records of {} are due: {:?}", self.name, self.read);
-            if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(100)) {
-                let text =
-                    |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
-                let value = serde_json::from_str(&text(message.payload())).expect("JSON");
-                self.read.push(Record { key: text(message.key()), value });
+            self.poll();
+        }
+    }
+
+    /// All records, once nothing more comes.
+    pub(crate) fn read_to_end(&mut self) -> &[Record] {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        let mut quiet_since = Instant::now();
+        while quiet_since.elapsed() < QUIET || !self.is_at_end() {
+            assert!(Instant::now() < deadline, "{} has no end: {:?}", self.name, self.read);
+            if self.poll() {
+                quiet_since = Instant::now();
             }
         }
+        &self.read
+    }
+
+    /// By the word of the brokers: one that stands still gives nothing to read either.
+    fn is_at_end(&self) -> bool {
+        self.read_to.iter().all(|(&partition, &read_to)| {
+            let marks = self.consumer.fetch_watermarks(self.name, partition, PATIENCE);
+            marks.is_ok_and(|(_, end)| end == read_to)
+        })
+    }
+
+    /// Takes in what comes next, if anything does soon.
+    fn poll(&mut self) -> bool {
+        let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(100)) else { return false };
+        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
+        let value = serde_json::from_str(&text(message.payload())).expect("JSON");
+        self.read_to.insert(message.partition(), message.offset() + 1);
+        self.read.push(Record { key: text(message.key()), value });
+        true
     }
 }

@@ -1,5 +1,8 @@
 //! Trouble that lasts costs patience and no processor: nobody asks in a loop for what is not there.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use holdfast_e2e::packet::{Version, publish};
@@ -8,8 +11,10 @@ use holdfast_e2e::{Client, Cluster, ClusterSetup, Role};
 
 /// How long each trouble is looked at.
 const WHILE: Duration = Duration::from_secs(3);
-/// What a process may spend on processors in that time: far from what any loop would take, and far beyond what timers and a build for tests do.
+/// What a process may spend on processors in that time: less than any loop would take, and far beyond what timers and a build for tests do.
 const CPU_MAX: Duration = Duration::from_millis(600);
+/// How often one thread may wake in that time: most do a few times, those that look after something some dozens; a timer of 10 ms would take 300.
+const WAKINGS_MAX: u64 = 200;
 
 #[test]
 fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
@@ -99,11 +104,34 @@ fn nobody_is_busy_with_waiting_for_kafka_redis_or_each_other() {
 }
 
 fn assert_idle(what: &str, roles: &[&Role]) {
-    let before: Vec<_> = roles.iter().map(|role| role.cpu_time()).collect();
+    let before: Vec<_> = roles.iter().map(|role| (role.cpu_time(), wakings(role))).collect();
     pause(WHILE);
-    for (role, before) in roles.iter().zip(before) {
-        let spent = role.cpu_time().saturating_sub(before);
-        eprintln!("while {what}: a {} spends {spent:?} in {WHILE:?}", role.name());
-        assert!(spent < CPU_MAX, "while {what}, a {} is busy: {spent:?} in {WHILE:?}", role.name());
+    for (role, (cpu_before, wakings_before)) in roles.iter().zip(before) {
+        let spent = role.cpu_time().saturating_sub(cpu_before);
+        let mut woken = wakings(role);
+        // A thread that came meanwhile has all of its own in that time.
+        for (thread, count) in &mut woken {
+            *count = count.saturating_sub(wakings_before.get(thread).copied().unwrap_or_default());
+        }
+        woken.retain(|_, count| *count > 0);
+        let name = role.name();
+        eprintln!("while {what}: a {name} spends {spent:?} in {WHILE:?}; its threads wake: {woken:?}");
+        assert!(spent < CPU_MAX, "while {what}, a {name} is busy: {spent:?} in {WHILE:?}");
+        let restless = woken.values().any(|count| *count >= WAKINGS_MAX);
+        assert!(!restless, "while {what}, a {name} has a thread that does not rest in {WHILE:?}: {woken:?}");
     }
+}
+
+/// How often each thread has ended a wait so far, by its name and number. Unlike time it is the same on a machine that is busy with others, or less.
+fn wakings(role: &Role) -> BTreeMap<String, u64> {
+    let threads = fs::read_dir(format!("/proc/{}/task", role.pid())).expect("it runs");
+    let of = |thread: &Path| {
+        let name = fs::read_to_string(thread.join("comm")).ok()?;
+        let status = fs::read_to_string(thread.join("status")).ok()?;
+        let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        let number = thread.file_name()?.to_string_lossy().into_owned();
+        Some((format!("{} {number}", name.trim_end()), waits.trim().parse().expect("a count")))
+    };
+    // One that ends while it is looked at is none.
+    threads.filter_map(|thread| of(&thread.expect("it runs").path())).collect()
 }

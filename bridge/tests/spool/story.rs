@@ -162,6 +162,25 @@ fn devices_that_send_faster_than_the_sink_stores_do_not_keep_the_spool_from_drai
 }
 
 #[test]
+fn a_sink_that_stores_little_does_not_hold_devices_back_until_it_has_stored_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = Rig::start(&OutageConfig { outage_after: Duration::from_millis(400), ..config(directory.path()) });
+    rig.broker.hang();
+    rig.publish(1_500);
+    rig.until_acknowledged(1_500);
+    let before = rig.broker.stored().len();
+    rig.broker.heal();
+    rig.broker.slow(Duration::from_millis(20));
+    until("it drains", || rig.broker.stored().len() > before + 10);
+    rig.publish(100);
+    rig.until_acknowledged(100);
+    assert!(rig.broker.stored().len() < 1_500, "they waited for all that was behind");
+    rig.broker.slow(Duration::ZERO);
+    until("nothing is behind", || rig.sink.health().spool.is_some_and(|spool| spool.state == "direct"));
+    rig.until_what_is_acknowledged_is_stored();
+}
+
+#[test]
 fn a_sink_that_gives_frames_back_unasked_gets_them_again_in_order() {
     for on_outage in [OnOutage::Spool, OnOutage::Hold] {
         let directory = tempfile::tempdir().unwrap();

@@ -235,6 +235,7 @@ impl Engine {
         self.look_up_strays(now);
         self.write_back(now);
         self.handle_late_handovers(now);
+        deliver::forget_read(&mut self.connections, &mut self.shared, now);
         self.go_on_draining(now);
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) unclosed: Unclosed,
     /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
     pub(crate) handovers: VecDeque<(u64, (ClientId, ConnectionId))>,
+    /// Until when sessions remember what they have read, in that order: one for each connection, and some of ended ones.
+    pub(crate) remembering: VecDeque<(u64, ConnectionId)>,
     /// Sessions whose connection ended before its CONNACK, until the store and the former owner have answered. At most the opens that are under way,
     /// and `takeover::UNCLAIMED_MAX`.
     pub(crate) unclaimed: BTreeMap<(ClientId, ConnectionId), Unclaimed>,
@@ -112,6 +114,7 @@ impl Shared {
             closing_until_ms: VecDeque::new(),
             unclosed: Unclosed::default(),
             handovers: VecDeque::new(),
+            remembering: VecDeque::new(),
             unclaimed: BTreeMap::new(),
             admission: Admission::default(),
             strays: Strays::default(),

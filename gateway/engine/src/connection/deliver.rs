@@ -9,6 +9,7 @@ use holdfast_wire::topic;
 
 use super::encode::{Outgoing, Wrapping, wrapped, write};
 use super::transport::Framing;
+use super::table::Connections;
 use super::{Connection, Phase, retained};
 use crate::input::{ConnectionId, Now};
 use crate::requests::Asked;
@@ -25,6 +26,9 @@ const READ_BYTES_MAX: u32 = 256 * 1024;
 
 /// Messages of which it is remembered, while streams are read, that they were read. One that stands in two streams further apart than this comes twice.
 const READ_IDS_MAX: usize = 4_096;
+/// For how long that is remembered once a session is live, in ms. An append in doubt is made again each second or two while the store is away, and each may have
+/// been heeded: the session finds the first in its stream, and the last comes live.
+const READ_REMEMBERED_MS: u64 = 5_000;
 
 /// What one session's subscriptions make of a message.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +65,7 @@ pub(crate) fn deliver(
         return report(shared, copy.report, Outcome::NotHere);
     };
     if let Some(durable) = &mut session.durable
-        && durable.judge_live(copy.positions) == Live::Leave
+        && durable.judge_live(copy.positions, outgoing.message.id) == Live::Leave
     {
         report(shared, copy.report, Outcome::Kept);
         return read_on(session, id, shared, blocked);
@@ -147,6 +151,9 @@ pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut S
         session.sending = None;
     }
     read_on(session, id, shared, blocked);
+    if session.durable.as_mut().is_some_and(|durable| durable.begins_to_remember()) {
+        shared.remembering.push_back((now.monotonic_ms + READ_REMEMBERED_MS, id));
+    }
     retained::read_on(session, blocked, id, shared);
 }
 
@@ -233,6 +240,16 @@ pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shar
             bytes_max: room_bytes.min(READ_BYTES_MAX),
         },
     );
+}
+
+/// Forgets which messages sessions have read that are live for long enough. Later is no harm.
+pub(crate) fn forget_read(connections: &mut Connections, shared: &mut Shared, now: Now) {
+    while let Some((_, id)) = shared.remembering.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms) {
+        let session = connections.find_mut(id).and_then(Connection::session_mut);
+        if let Some(durable) = session.and_then(|session| session.durable.as_mut()) {
+            durable.forget_read();
+        }
+    }
 }
 
 /// A piece of a stream came.

@@ -35,9 +35,11 @@ pub(crate) struct Durable {
     pub(crate) is_restored: bool,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
-    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once. Bounded by `deliver::READ_IDS_MAX`;
-    /// empty while `Live`.
+    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once, and so is one whose append was in doubt and which
+    /// a bridge appended again, where the second comes live. Bounded by `deliver::READ_IDS_MAX`; forgotten some seconds after it has become `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
+    /// `Live`, and those ids are to be forgotten at their time.
+    pub(crate) remembers: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,7 @@ impl Durable {
             is_restored: false,
             reads: 0,
             read_ids: HashSet::default(),
+            remembers: false,
         }
     }
 
@@ -124,8 +127,8 @@ impl Durable {
         }
     }
 
-    /// Judges a message that a bridge delivers, by its places in streams. Marks what it has seen; a gap starts reading.
-    pub(crate) fn judge_live(&mut self, positions: &[(u16, Offset)]) -> Live {
+    /// Judges a message that a bridge delivers, by its places in streams and its id. Marks what it has seen; a gap starts reading.
+    pub(crate) fn judge_live(&mut self, positions: &[(u16, Offset)], id: u64) -> Live {
         if positions.is_empty() {
             return Live::Take;
         }
@@ -143,6 +146,10 @@ impl Durable {
         match self.phase {
             Phase::Live if gap => {
                 self.read_again();
+                Live::Leave
+            }
+            Phase::Live if self.read_ids.contains(&id) => {
+                self.mark_delivered(positions);
                 Live::Leave
             }
             Phase::Live => Live::Take,
@@ -217,8 +224,22 @@ impl Durable {
         }
         self.phase = Phase::Live;
         self.ask_all = false;
-        self.read_ids = HashSet::default();
         None
+    }
+
+    /// True once for each time that it has become `Live` with ids to forget: somebody has to see to that.
+    pub(crate) fn begins_to_remember(&mut self) -> bool {
+        let begins = self.phase == Phase::Live && !self.read_ids.is_empty() && !self.remembers;
+        self.remembers |= begins;
+        begins
+    }
+
+    /// Forgets what it has read. Not while it reads again; it will remember that from then on.
+    pub(crate) fn forget_read(&mut self) {
+        self.remembers = false;
+        if self.phase == Phase::Live {
+            self.read_ids = HashSet::default();
+        }
     }
 
     /// Where a resume must begin: before the first message that is pending and thus saved nowhere else. Inflight messages
@@ -257,18 +278,30 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_was_read_and_comes_live_at_a_later_place_is_left_until_it_is_forgotten() {
+        let mut durable = live();
+        durable.read_ids.insert(7);
+        assert!(durable.begins_to_remember());
+        assert!(!durable.begins_to_remember(), "somebody sees to it already");
+        assert_eq!(durable.judge_live(&[(1, 5)], 7), Live::Leave);
+        assert_eq!(durable.judge_live(&[(1, 6)], 8), Live::Take, "no gap was left");
+        durable.forget_read();
+        assert!(durable.read_ids.is_empty() && !durable.begins_to_remember());
+    }
+
+    #[test]
     fn the_next_message_is_taken_once() {
         let mut durable = live();
-        assert_eq!(durable.judge_live(&[(1, 5)]), Live::Take);
+        assert_eq!(durable.judge_live(&[(1, 5)], 1), Live::Take);
         durable.mark_delivered(&[(1, 5)]);
-        assert_eq!(durable.judge_live(&[(1, 5)]), Live::Leave);
+        assert_eq!(durable.judge_live(&[(1, 5)], 1), Live::Leave);
         assert_eq!(durable.phase, Phase::Live);
     }
 
     #[test]
     fn a_gap_is_read_from_the_stream_before_going_on() {
         let mut durable = live();
-        assert_eq!(durable.judge_live(&[(1, 6)]), Live::Leave);
+        assert_eq!(durable.judge_live(&[(1, 6)], 1), Live::Leave);
         assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 4)));
         assert_eq!(durable.next_read(), None, "one read at a time");
         durable.mark_delivered(&[(1, 6)]);
@@ -284,7 +317,7 @@ mod tests {
         durable.ask_all = true;
         assert!(durable.next_read().is_some());
         durable.ask_all = false;
-        assert_eq!(durable.judge_live(&[(0, 1)]), Live::Leave);
+        assert_eq!(durable.judge_live(&[(0, 1)], 1), Live::Leave);
         durable.phase = Phase::Reading { stream: 2, asked: false };
         assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), 0)));
     }

@@ -282,6 +282,28 @@ fn a_message_in_two_streams_of_a_session_comes_once() {
     client.hears_nothing();
 }
 
+/// What a bridge does whose append the store has heeded without saying so in time.
+#[test]
+fn a_message_that_was_appended_twice_comes_once() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    // Both are in the stream once the first is heard of.
+    misses(&shard, "a", 1, &message("a", "in doubt"));
+    publishes(&shard, "a", 1, &message("a", "in doubt"));
+    client.hears(qos1(1, "a", "in doubt"));
+    client.hears_nothing();
+    // The second comes when the session has read the first and is live.
+    misses(&shard, "a", 2, &message("a", "in doubt as well"));
+    publishes(&shard, "a", 3, &message("a", "behind"));
+    client.hears(qos1(2, "a", "in doubt as well"));
+    client.hears(qos1(3, "a", "behind"));
+    publishes(&shard, "a", 2, &message("a", "in doubt as well"));
+    client.hears_nothing();
+    publishes(&shard, "a", 4, &message("a", "next"));
+    client.hears(qos1(4, "a", "next"));
+}
+
 #[test]
 fn a_session_that_falls_behind_reads_on_from_its_stream() {
     let limits = Limits { pending_messages_max: 4, ..Limits::default() };

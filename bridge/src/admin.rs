@@ -18,6 +18,7 @@ use serde_json::json;
 
 use crate::bridge::BridgeHandle;
 use crate::sink::SinkHealth;
+use crate::store_pulse::Answers;
 
 /// What the process gives the admin routes.
 pub struct Admin {
@@ -51,11 +52,11 @@ async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
     let core = context.bridge.core();
     let draining = core.pushes.are_refused();
     let knows_filters = *core.ready.borrow();
-    let answers = core.store_pulse.is_fresh();
-    let store = knows_filters && answers && !core.store.is_refusing();
+    let answers = core.store_pulse.answers(&*core.store);
+    let store = knows_filters && answers != Answers::Nothing && !core.store.is_refusing();
     let reason = if draining {
         "the bridge drains"
-    } else if !answers {
+    } else if answers == Answers::Nothing {
         "the session store does not answer: pushes are refused, and frames that it is to keep for sessions wait"
     } else if !knows_filters {
         "the session store has not said yet which filters persistent sessions hold"
@@ -68,7 +69,11 @@ async fn show_readiness(State(context): State<Arc<Context>>) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let SinkHealth { kind, stores, spool } = core.sink.health();
     let reason = match &spool {
-        _ if !ready || stores => reason,
+        _ if !ready => reason,
+        _ if answers == Answers::Some => {
+            "ready, but a part of the session store does not answer: pushes to devices whose sessions are there are refused, and frames that it is to keep for them wait"
+        }
+        _ if stores => reason,
         Some(spool) if spool.stores && spool.state != "held" => {
             "ready, but Kafka stores nothing: frames are kept in the spool until it does"
         }

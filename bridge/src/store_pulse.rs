@@ -1,9 +1,10 @@
-//! Whether the session store answers, as of a moment ago.
+//! Whether the session store answers, as of a moment ago: all of it, or the part that one of its servers has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use holdfast_store::Store;
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{Request, StoreError};
 use tokio::time::MissedTickBehavior;
@@ -14,6 +15,16 @@ use crate::core::Core;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A store that has answered nothing that was asked so lately does not count as answering.
 const FRESH: Duration = Duration::from_secs(3);
+
+/// How much of the store answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// As far as is known.
+    All,
+    /// Some of its servers do, others do not.
+    Some,
+    Nothing,
+}
 
 /// When it was last asked something that it answered.
 pub(crate) struct StorePulse {
@@ -28,8 +39,18 @@ impl StorePulse {
         Self { begun: Instant::now(), answered_at: AtomicU64::new(0) }
     }
 
-    /// Whether it answers.
-    pub(crate) fn is_fresh(&self) -> bool {
+    /// What the store answers. The questions here are about one name, so what only some servers answer the store says itself.
+    pub(crate) fn answers(&self, store: &dyn Store) -> Answers {
+        if store.is_partly_away() {
+            Answers::Some
+        } else if self.is_fresh() {
+            Answers::All
+        } else {
+            Answers::Nothing
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
         let answered_at = Duration::from_millis(self.answered_at.load(Ordering::Relaxed));
         self.begun.elapsed().saturating_sub(answered_at) <= FRESH
     }

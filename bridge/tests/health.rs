@@ -18,10 +18,18 @@ use holdfast_wire::store::Request;
 use serde_json::{Value, json};
 use shard::{DEADLINE, Rig, memory_store, owner, uplink};
 
-/// A store that can stop to answer.
+/// A store that can stop to answer, or say that a part of it has.
 struct Hanging {
     store: Arc<dyn Store>,
     hangs: AtomicBool,
+    is_partly_away: AtomicBool,
+}
+
+impl Hanging {
+    fn start() -> Arc<Self> {
+        let (hangs, is_partly_away) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { store: memory_store(), hangs, is_partly_away })
+    }
 }
 
 impl Store for Hanging {
@@ -29,6 +37,10 @@ impl Store for Hanging {
         if !self.hangs.load(Ordering::Acquire) {
             self.store.submit(request, reply);
         }
+    }
+
+    fn is_partly_away(&self) -> bool {
+        self.is_partly_away.load(Ordering::Acquire)
     }
 }
 
@@ -122,7 +134,7 @@ fn a_drain_with_nobody_to_tell_is_done_at_once() {
 
 #[test]
 fn a_store_that_does_not_answer_makes_the_bridge_unready_until_it_does() {
-    let store = Arc::new(Hanging { store: memory_store(), hangs: AtomicBool::new(false) });
+    let store = Hanging::start();
     let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
     let address = admin_address(&rig);
     let body = until_status(address, 200);
@@ -134,4 +146,28 @@ fn a_store_that_does_not_answer_makes_the_bridge_unready_until_it_does() {
     assert!(body["reason"].as_str().unwrap().starts_with("the session store does not answer"), "{body}");
     store.hangs.store(false, Ordering::Release);
     until_status(address, 200);
+}
+
+#[test]
+fn a_store_of_which_a_part_does_not_answer_leaves_every_bridge_ready_and_each_says_so() {
+    let store = Hanging::start();
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let address = admin_address(&rig);
+    until_status(address, 200);
+    // The name that this bridge asks for may be with the servers that are away.
+    store.is_partly_away.store(true, Ordering::Release);
+    store.hangs.store(true, Ordering::Release);
+    let hung_at = Instant::now();
+    while hung_at.elapsed() < Duration::from_secs(4) {
+        let (status, body) = readyz(address);
+        assert_eq!((status, &body["store"]), (200, &json!(true)), "{body}");
+        assert!(
+            body["reason"].as_str().unwrap().contains("a part of the session store does not answer"),
+            "{body}"
+        );
+    }
+    // Now nothing of it does.
+    store.is_partly_away.store(false, Ordering::Release);
+    let body = until_status(address, 503);
+    assert!(body["reason"].as_str().unwrap().starts_with("the session store does not answer"), "{body}");
 }

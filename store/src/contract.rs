@@ -47,6 +47,11 @@ pub trait Store: Send + Sync + 'static {
     fn is_refusing(&self) -> bool {
         false
     }
+
+    /// Whether some of several servers that keep it together answer, and some do not: what is with these is not served. For health checks as well.
+    fn is_partly_away(&self) -> bool {
+        false
+    }
 }
 
 /// What a stream keeps at most.

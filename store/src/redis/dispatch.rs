@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use tokio::time::timeout_at;
 use super::connect::Dialler;
 use super::lanes::{Lanes, Ticket, Use};
 use super::partition::hash;
+use super::refusing::Health;
 use super::room::Room;
 use super::server::Server;
 use super::streams::{Appended, Part};
@@ -60,7 +60,7 @@ pub(super) fn run(
     dialler: Dialler,
     options: RedisOptions,
     queue: mpsc::Receiver<Order>,
-    refuses: Arc<AtomicBool>,
+    health: Arc<Health>,
     opened: &SyncSender<Result<(), OpenError>>,
 ) {
     // Nobody hears it if the caller of `connect` is gone; then the queue is closed as well.
@@ -70,7 +70,7 @@ pub(super) fn run(
         Err(source) => return say(Err(OpenError::Thread { source })),
     };
     LocalSet::new().block_on(&runtime, async {
-        match Worker::open(dialler, options, refuses).await {
+        match Worker::open(dialler, options, health).await {
             Ok(worker) => {
                 say(Ok(()));
                 Rc::new(Dispatcher { worker: Rc::new(worker), lanes: RefCell::new(Lanes::new()) })
@@ -93,19 +93,15 @@ pub(super) struct Worker {
     pub(super) next_will_partition: Cell<u16>,
     /// The partition that is asked first for sessions that expired.
     pub(super) next_expired_partition: Cell<u16>,
-    /// Whether no server takes changes, as far as is known.
-    pub(super) refuses: Arc<AtomicBool>,
+    /// What is known of all servers, for whoever asks.
+    pub(super) health: Arc<Health>,
     clock: Option<Clock>,
     /// How long anything that is asked may take.
     pub(super) deadline: Duration,
 }
 
 impl Worker {
-    async fn open(
-        dialler: Dialler,
-        options: RedisOptions,
-        refuses: Arc<AtomicBool>,
-    ) -> Result<Self, OpenError> {
+    async fn open(dialler: Dialler, options: RedisOptions, health: Arc<Health>) -> Result<Self, OpenError> {
         let RedisOptions { bounds, deadline, prefix, clock, replicas, .. } = options;
         let shown = dialler.url.shown();
         let server = Rc::new(Server::open(dialler, &prefix, replicas).await?);
@@ -117,7 +113,7 @@ impl Worker {
             relieving: Cell::new(false),
             next_will_partition: Cell::new(0),
             next_expired_partition: Cell::new(0),
-            refuses,
+            health,
             clock,
             deadline,
         };

@@ -37,7 +37,7 @@ mod sweep;
 mod url;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use self::connect::Dialler;
 use self::dispatch::{Job, Order};
+use self::refusing::Health;
 use self::url::StoreUrl;
 use crate::clock::Clock;
 use crate::contract::{Bounds, ReplyTo, Request, Store, StoreError};
@@ -92,7 +93,7 @@ pub struct RedisStore {
     orders: Option<mpsc::Sender<Order>>,
     waiting: Arc<AtomicUsize>,
     requests_max: usize,
-    refuses: Arc<AtomicBool>,
+    health: Arc<Health>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -115,8 +116,8 @@ impl RedisStore {
         // One that does not fit is refused by `order`.
         let (orders, queue) = mpsc::channel(requests_max.max(1));
         let (opened, outcome) = std::sync::mpsc::sync_channel(1);
-        let refuses = Arc::<AtomicBool>::default();
-        let told = Arc::clone(&refuses);
+        let health = Arc::<Health>::default();
+        let told = Arc::clone(&health);
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || dispatch::run(dialler, options, queue, told, &opened))
@@ -129,7 +130,7 @@ impl RedisStore {
             orders: Some(orders),
             waiting: Arc::default(),
             requests_max,
-            refuses,
+            health,
             thread: Some(thread),
         })
     }
@@ -178,7 +179,11 @@ impl Store for RedisStore {
     }
 
     fn is_refusing(&self) -> bool {
-        self.refuses.load(Ordering::Acquire)
+        self.health.is_refusing()
+    }
+
+    fn is_partly_away(&self) -> bool {
+        self.health.is_partly_away()
     }
 }
 

@@ -1,14 +1,14 @@
-//! Whether the servers take changes: one that has no memory left, cannot save or has too few replicas refuses them before they begin, and
+//! Whether the servers answer, and take changes: one that has no memory left, cannot save or has too few replicas refuses them before they begin, and
 //! answers questions all the same. Asking is all that tells, as nobody may want to change anything for a while.
 //!
 //! Knows nothing of whose changes: `server` says what each of them is answered.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::dispatch::Worker;
@@ -19,6 +19,23 @@ use super::server::Server;
 /// How often each server is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// What is known of all servers, as of a moment ago.
+#[derive(Default)]
+pub(super) struct Health {
+    refuses: AtomicBool,
+    is_partly_away: AtomicBool,
+}
+
+impl Health {
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refuses.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_partly_away(&self) -> bool {
+        self.is_partly_away.load(Ordering::Acquire)
+    }
+}
+
 /// What a server does with changes.
 enum Changes {
     Taken,
@@ -27,14 +44,22 @@ enum Changes {
     Unknown,
 }
 
+/// What all servers answered.
+struct Survey {
+    /// Why none of those that answer takes changes; none if one does, or if nothing is known. While some of a cluster's take them, what is in
+    /// their slots is served.
+    refusal: Option<String>,
+    is_partly_away: bool,
+}
+
 impl Worker {
-    /// Asks for ever, and keeps what [`Store::is_refusing`](crate::contract::Store::is_refusing) answers up to date.
+    /// Asks for ever, and keeps up to date what [`Store::is_refusing`](crate::contract::Store::is_refusing) and
+    /// [`Store::is_partly_away`](crate::contract::Store::is_partly_away) answer.
     pub(super) async fn keep_probing(self: Rc<Self>) {
         loop {
-            let asked = async { Ok(self.server.refusal().await) };
-            // Of a store that is away nothing is known.
-            let refusal = self.by(Instant::now() + self.deadline, asked).await.unwrap_or_default();
-            let was_refusing = self.refuses.swap(refusal.is_some(), Ordering::Release);
+            let Survey { refusal, is_partly_away } = self.server.survey(self.deadline).await;
+            self.health.is_partly_away.store(is_partly_away, Ordering::Release);
+            let was_refusing = self.health.refuses.swap(refusal.is_some(), Ordering::Release);
             match refusal {
                 Some(why) if !was_refusing => warn!(why, "the session store takes no changes"),
                 None if was_refusing => info!("the session store is not known to refuse changes any more"),
@@ -46,19 +71,24 @@ impl Worker {
 }
 
 impl Server {
-    /// Why none of the servers that answer takes changes; none if one does, or if nothing is known. While some of a cluster's take them, what is in
-    /// their slots is served.
-    async fn refusal(&self) -> Option<String> {
-        let mut refusal = None;
-        let asked = self.one_partition_of_each().into_iter().map(|partition| self.probe(partition));
-        for answer in join_all(asked).await {
+    /// Asks each of them, and waits so long.
+    async fn survey(&self, within: Duration) -> Survey {
+        let probe = |partition| async move {
+            timeout(within, self.probe(partition)).await.unwrap_or_else(|_| {
+                self.handle_deadline();
+                Changes::Unknown
+            })
+        };
+        let (mut takes_some, mut refusal, mut is_silent) = (false, None, false);
+        for answer in join_all(self.one_partition_of_each().into_iter().map(probe)).await {
             match answer {
-                Changes::Taken => return None,
+                Changes::Taken => takes_some = true,
                 Changes::Refused(why) => refusal = Some(why),
-                Changes::Unknown => {}
+                Changes::Unknown => is_silent = true,
             }
         }
-        refusal
+        let is_partly_away = is_silent && (takes_some || refusal.is_some());
+        Survey { refusal: refusal.filter(|_| !takes_some), is_partly_away }
     }
 
     /// Asks for a change that changes nothing. That it is refused for want of memory makes nobody give way: nothing wanted the room.

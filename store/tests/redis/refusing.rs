@@ -76,6 +76,23 @@ fn a_cluster_refuses_once_none_of_its_primaries_takes_anything() {
     until("one takes changes again", || !store.is_refusing());
 }
 
+#[test]
+fn a_cluster_of_which_one_primary_is_away_says_so_until_none_is_left() {
+    let servers = Cluster::start(&[], "--cluster-require-full-coverage no");
+    let store = connect(&servers.url());
+    assert!(!store.is_partly_away());
+    servers.nodes[2].signal("STOP");
+    until("a part is known to be away", || store.is_partly_away());
+    servers.nodes[2].signal("CONT");
+    until("all of it is back", || !store.is_partly_away());
+    servers.nodes[0].signal("KILL");
+    until("a part is known to be away again", || store.is_partly_away());
+    for node in &servers.nodes[1..] {
+        node.signal("KILL");
+    }
+    until("nobody answers", || !store.is_partly_away());
+}
+
 /// Whether it has refused someone for want of memory.
 fn is_full(server: &RedisServer) -> bool {
     let info: String = redis::cmd("INFO").arg("errorstats").query(&mut server.connection()).unwrap();

@@ -164,7 +164,8 @@ fn devices_that_send_faster_than_the_sink_stores_do_not_keep_the_spool_from_drai
 #[test]
 fn a_sink_that_stores_little_does_not_hold_devices_back_until_it_has_stored_all() {
     let directory = tempfile::tempdir().unwrap();
-    let rig = Rig::start(&OutageConfig { outage_after: Duration::from_millis(400), ..config(directory.path()) });
+    let rig =
+        Rig::start(&OutageConfig { outage_after: Duration::from_millis(400), ..config(directory.path()) });
     rig.broker.hang();
     rig.publish(1_500);
     rig.until_acknowledged(1_500);

@@ -126,13 +126,7 @@ impl RedisStore {
         outcome
             .recv()
             .unwrap_or_else(|_| Err(OpenError::Thread { source: std::io::Error::other("it ended") }))?;
-        Ok(Self {
-            orders: Some(orders),
-            waiting: Arc::default(),
-            requests_max,
-            health,
-            thread: Some(thread),
-        })
+        Ok(Self { orders: Some(orders), waiting: Arc::default(), requests_max, health, thread: Some(thread) })
     }
 
     /// Clears away everything that has ended by now, then calls `done`. Goes on by itself all the time; this is for who

@@ -8,8 +8,8 @@ use holdfast_wire::store::Request;
 use holdfast_wire::topic;
 
 use super::encode::{Outgoing, Wrapping, wrapped, write};
-use super::transport::Framing;
 use super::table::Connections;
+use super::transport::Framing;
 use super::{Connection, Phase, retained};
 use crate::input::{ConnectionId, Now};
 use crate::requests::Asked;

@@ -80,6 +80,15 @@ impl Trial {
         until_true(&format!("frames to be acknowledged {when}"), RECOVERY, || self.acked() >= goal);
     }
 
+    /// Waits until nobody may send: each device has as many frames unacknowledged as it may. One acknowledgement would let the next one out.
+    pub(crate) fn await_held_back(&self) {
+        let all = u64::from(self.plan.devices) * u64::from(self.plan.inflight_max);
+        until_true("all devices to be held back", RECOVERY, || {
+            let seen = self.fleet.snapshot();
+            seen.frames_sent.saturating_sub(seen.frames_acked) == all
+        });
+    }
+
     /// Waits until every shard has a link to every bridge, so that each device is back at the bridge of its own.
     pub(crate) fn await_links(&self) {
         until_true("all links to stand", RECOVERY, || {

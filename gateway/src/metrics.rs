@@ -56,6 +56,8 @@ const ENGINE_COUNTERS: &[Row<Stats>] = &[
     ("holdfast_deliveries_dropped_total", ("reason", "too_large"), |stats| stats.dropped_too_large),
     ("holdfast_wills_published_total", NONE, |stats| stats.wills),
     ("holdfast_wills_left_total", NONE, |stats| stats.wills_left),
+    ("holdfast_events_dropped_total", NONE, |stats| stats.events_dropped),
+    ("holdfast_links_overrun_total", NONE, |stats| stats.links_overrun),
     ("holdfast_store_errors_total", NONE, |stats| stats.store_errors),
     ("holdfast_sessions_restored_total", NONE, |stats| stats.restored),
     ("holdfast_opens_again_total", NONE, |stats| stats.opens_again),
@@ -102,6 +104,14 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
     ("holdfast_deliveries_dropped_total", "Publications not sent to a device"),
     ("holdfast_wills_published_total", "Wills published"),
     ("holdfast_wills_left_total", "Wills left to the session store, as the bridges took no more"),
+    (
+        "holdfast_events_dropped_total",
+        "Events of connections that no bridge was there to be told of, or one that took too little",
+    ),
+    (
+        "holdfast_links_overrun_total",
+        "Links given up and dialled again, as their bridge took nothing and too much waited for it",
+    ),
     ("holdfast_store_errors_total", "Questions that the session store could not answer"),
     ("holdfast_sessions_restored_total", "Sessions written back to a session store that had lost its data"),
     (

@@ -157,6 +157,7 @@ impl Engine {
 
     /// A link was lost.
     pub fn handle_link_down(&mut self, link: LinkIndex, now: Now) {
+        self.shared.stats.links_overrun += u64::from(self.link_overflows(link));
         let Self { connections, shared, .. } = self;
         shared.uplinks.down(link, |moved| follow(connections, moved));
         let woken = shared.interests.link_down(link);
@@ -285,9 +286,15 @@ impl Engine {
         self.shared.outbox.flush(send);
     }
 
-    /// Records for a link. The shell takes bytes off the front as the socket takes them.
+    /// Records for a link. The shell takes them all at once, when the socket has taken the last ones, and adds none.
     pub fn link_output(&mut self, link: LinkIndex) -> &mut Vec<u8> {
         self.shared.uplinks.output(link)
+    }
+
+    /// More waits in [`Engine::link_output`] than may ([`Limits::link_bytes_max`](crate::Limits::link_bytes_max)). If the socket takes nothing, the link
+    /// is to be closed: [`Engine::handle_link_down`] and, once it is dialled again, [`Engine::handle_link_up`] say elsewhere or anew what matters.
+    pub fn link_overflows(&self, link: LinkIndex) -> bool {
+        self.shared.uplinks.said_bytes(link) > self.shared.config.limits.link_bytes_max
     }
 
     /// When [`Engine::handle_timers`] has something to do, in ms of the monotonic clock.

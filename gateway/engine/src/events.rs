@@ -1,6 +1,10 @@
 //! Word to the bridges that connections began and ended, for whoever keeps a book of them. Only if [`EngineConfig::events`] is set.
 //!
+//! Events are the first to go: they are dropped and counted while there is no bridge, or while more than an eighth of [`Limits::link_bytes_max`] waits for the
+//! one that serves the client. Those on a link that is lost are gone with it.
+//!
 //! [`EngineConfig::events`]: crate::limits::EngineConfig::events
+//! [`Limits::link_bytes_max`]: crate::limits::Limits::link_bytes_max
 
 use holdfast_wire::link::{Event, EventKind, ToBridge};
 
@@ -34,7 +38,9 @@ impl Shared {
         if !self.config.events {
             return;
         }
-        let Some(link) = self.uplinks.choose(&session.client) else {
+        let waiting_bytes_max = self.config.limits.link_bytes_max / 8;
+        let chosen = self.uplinks.choose(&session.client);
+        let Some(link) = chosen.filter(|link| self.uplinks.said_bytes(*link) < waiting_bytes_max) else {
             self.stats.events_dropped += 1;
             return;
         };

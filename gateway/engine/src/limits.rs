@@ -119,6 +119,10 @@ pub struct Limits {
     pub fan_out_slice_bytes: usize,
     /// Deliveries in one slice of a fan-out.
     pub fan_out_slice_deliveries: usize,
+    /// Bytes of filters, takeovers, handovers, reports and reads of retained messages that wait for a bridge which takes nothing, beside what is on its way into the
+    /// kernel. Full: its link is given up and dialled again, and what matters still is said anew. From an eighth of it on, events of connections
+    /// are dropped.
+    pub link_bytes_max: usize,
     /// How often the progress of persistent sessions is saved while they are connected, in ms.
     pub save_interval_ms: u64,
     /// Sessions written back in a second to a store that has lost its data.
@@ -141,6 +145,7 @@ impl Default for Limits {
             turn_bytes_max: 1024 * 1024,
             fan_out_slice_bytes: 1024 * 1024,
             fan_out_slice_deliveries: 2_000,
+            link_bytes_max: 8 << 20,
             save_interval_ms: 1_000,
             restores_per_s: 2_000,
             drain_acks_ms_max: 5_000,

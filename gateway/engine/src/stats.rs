@@ -55,8 +55,10 @@ pub struct Stats {
     pub strays_closed: u64,
     /// Sessions written back to a store that had forgotten them.
     pub restored: u64,
-    /// Events of connections that no bridge was there to be told of.
+    /// Events of connections that no bridge was there to be told of, or one that takes too little.
     pub events_dropped: u64,
+    /// Links given up because more waited for a bridge than may.
+    pub links_overrun: u64,
     /// Connections ended, by reason.
     pub closed: ClosedByReason,
 }

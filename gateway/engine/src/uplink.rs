@@ -41,9 +41,11 @@ struct Link {
     /// Counts how often it came up.
     life: u32,
     window: Window,
-    /// Encoded records that the shell has not taken yet. Uplinks in it are bounded by the window; reports, interests and the like by what causes
-    /// them.
+    /// Encoded records that the shell has not taken yet. Uplinks in it are bounded by the window; for the others, of a bridge that lives and takes nothing,
+    /// see [`Limits::link_bytes_max`](crate::limits::Limits::link_bytes_max).
     output: Vec<u8>,
+    /// Bytes of the others, unless the shell has taken all.
+    said_bytes: usize,
     /// Connections that are not read because this link takes no more, each once.
     waiting: VecDeque<ConnectionId>,
 }
@@ -87,7 +89,24 @@ pub(crate) struct Moved {
 
 impl Link {
     fn down() -> Self {
-        Self { bridge: None, life: 0, window: Window::new(), output: Vec::new(), waiting: VecDeque::new() }
+        Self {
+            bridge: None,
+            life: 0,
+            window: Window::new(),
+            output: Vec::new(),
+            said_bytes: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Gives back where the record begins.
+    fn write(&mut self, record: &ToBridge<'_>) -> usize {
+        if self.output.is_empty() {
+            self.said_bytes = 0;
+        }
+        let start = self.output.len();
+        record.encode(&mut self.output);
+        start
     }
 }
 
@@ -166,9 +185,8 @@ impl Uplinks {
             return Err(NoCredit);
         }
         let link = &mut self.links[usize::from(link.0)];
-        let start = link.output.len();
         let sequence = link.window.next_sequence();
-        ToBridge::Uplink(frame.numbered(sequence)).encode(&mut link.output);
+        let start = link.write(&ToBridge::Uplink(frame.numbered(sequence)));
         link.window.push(connection, frame.packet_id, kind, &link.output[start..]);
         Ok(())
     }
@@ -197,8 +215,15 @@ impl Uplinks {
     pub(crate) fn say(&mut self, link: LinkIndex, record: &ToBridge<'_>) {
         let link = &mut self.links[usize::from(link.0)];
         if link.bridge.is_some() {
-            record.encode(&mut link.output);
+            let start = link.write(record);
+            link.said_bytes += link.output.len() - start;
         }
+    }
+
+    /// Bytes that were said on a link and that the shell has not taken, uplinks apart.
+    pub(crate) fn said_bytes(&self, link: LinkIndex) -> usize {
+        let link = &self.links[usize::from(link.0)];
+        if link.output.is_empty() { 0 } else { link.said_bytes }
     }
 
     pub(crate) fn output(&mut self, link: LinkIndex) -> &mut Vec<u8> {
@@ -282,9 +307,8 @@ impl Uplinks {
             return Moved { connection, to: None, dropped: false };
         };
         let link = &mut self.links[usize::from(to.0)];
-        let start = link.output.len();
         let sequence = link.window.next_sequence();
-        ToBridge::Uplink(Uplink { sequence, resent: true, ..uplink }).encode(&mut link.output);
+        let start = link.write(&ToBridge::Uplink(Uplink { sequence, resent: true, ..uplink }));
         link.window.push(connection, orphan.entry.packet_id, orphan.entry.kind, &link.output[start..]);
         Moved { connection, to: Some(to), dropped: false }
     }

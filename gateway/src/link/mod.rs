@@ -91,6 +91,8 @@ enum LinkLoss {
     NoAnswer,
     #[error("the bridge gave no sign of life for 15 s")]
     Silent,
+    #[error("the bridge takes nothing, and too much waits for it")]
+    Overrun,
 }
 
 /// How long connecting and greeting may take each, in ms.
@@ -207,7 +209,7 @@ impl Link {
         let dialled = match self.phase {
             Phase::Down => self.dial(registry, now),
             Phase::Connecting | Phase::Greeting => Err(LinkLoss::NoAnswer),
-            Phase::Up => self.see_whether_both_live(engine, now),
+            Phase::Up => self.see_whether_both_live(now),
         };
         self.lose_on_error(dialled, engine, now);
     }
@@ -235,7 +237,7 @@ impl Link {
 
     /// Sends what the engine wrote in this turn.
     pub(crate) fn write(&mut self, engine: &mut Engine, registry: &Registry, now: Now) {
-        let written = self.send(engine, registry, now);
+        let written = self.send(engine, registry, now).and_then(|()| self.bear_with_bridge(engine));
         self.lose_on_error(written, engine, now);
     }
 
@@ -249,7 +251,7 @@ impl Link {
         Ok(())
     }
 
-    fn see_whether_both_live(&mut self, engine: &mut Engine, now: Now) -> Result<(), LinkLoss> {
+    fn see_whether_both_live(&mut self, now: Now) -> Result<(), LinkLoss> {
         if self.readable {
             // Unread while a fan-out is under way, and a sign of life all the same.
             self.life.note_heard(now.monotonic_ms);
@@ -259,7 +261,9 @@ impl Link {
             Quiet::Here => {
                 // A bridge that takes nothing need not hear it, and what it has not taken does not pile up.
                 if !self.blocked {
-                    ToBridge::Alive.encode(engine.link_output(self.index));
+                    let mut alive = Vec::new();
+                    ToBridge::Alive.encode(&mut alive);
+                    self.output.begin(&alive);
                 }
                 self.life.note_said(now.monotonic_ms);
             }
@@ -345,6 +349,14 @@ impl Link {
             self.reports_room = !sent;
         }
         self.blocked = !sent;
+        Ok(())
+    }
+
+    /// A bridge that takes nothing is borne with until too much waits for it.
+    fn bear_with_bridge(&self, engine: &Engine) -> Result<(), LinkLoss> {
+        if self.is_up() && self.blocked && engine.link_overflows(self.index) {
+            return Err(LinkLoss::Overrun);
+        }
         Ok(())
     }
 

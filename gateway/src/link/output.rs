@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind, Write};
 
 /// A batch of records on its way into the kernel, while the engine fills the next one.
 ///
-/// Bound: the link's window, which bounds the uplinks, and the engine's own bounds on interests and reports. Full: the engine stops
-/// reading from devices.
+/// Bound: one batch and what the engine says meanwhile. Of both, uplinks are bounded by the link's window; full, devices are not read. The rest of what is said
+/// meanwhile is bounded by [`Engine::link_overflows`](holdfast_engine::Engine::link_overflows); full, the link is closed and dialled again. So a batch
+/// holds no more of it either, but for the first one: all that is said as the link comes up, which is as much as there are filters and takeovers.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     batch: Vec<u8>,
@@ -16,7 +17,7 @@ pub(super) struct Output {
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 impl Output {
-    /// Puts `bytes` first on a fresh link.
+    /// Puts `bytes` first where nothing waits.
     pub(super) fn begin(&mut self, bytes: &[u8]) {
         debug_assert!(self.is_empty());
         self.batch.extend_from_slice(bytes);

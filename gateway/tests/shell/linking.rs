@@ -8,6 +8,7 @@ use holdfast_gateway::{LinkTarget, NodeHandle};
 use holdfast_wire::ids::BridgeId;
 use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge, ToGateway, Welcome, next_record};
 
+use crate::client::{Client, connect_311, packet};
 use crate::{config, http, start_node, wait_until};
 
 /// Accepts a link, lets `check` see its Hello, and answers.
@@ -206,4 +207,69 @@ fn a_quiet_link_is_kept_alive_and_one_that_gives_no_sign_is_lost() {
     ToBridge::Alive.encode(&mut alive);
     assert_eq!(heard, alive.repeat(2));
     wait_until("the link is down", || !links(&node));
+}
+
+/// SUBSCRIBE or UNSUBSCRIBE, by its first byte, with filters that are nearly as long as may be.
+fn long_filters(first: u8) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    for number in 0..8 {
+        let filter = format!("{number}{}", "x".repeat(60_000));
+        body.extend_from_slice(&(filter.len() as u16).to_be_bytes());
+        body.extend_from_slice(filter.as_bytes());
+        body.extend((first == SUBSCRIBE).then_some(1));
+    }
+    packet(first, &body)
+}
+
+const SUBSCRIBE: u8 = 0x82;
+const UNSUBSCRIBE: u8 = 0xa2;
+
+/// Reads a link until this filter is announced on it.
+fn hear_interest(link: &mut TcpStream, filter: &str) {
+    let mut bytes = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        let mut rest = &bytes[..];
+        while let Some(raw) = next_record(&mut rest).unwrap() {
+            if let ToBridge::Interest(interest) = ToBridge::decode(raw).unwrap()
+                && interest.wanted
+                && interest.filter == filter
+            {
+                return;
+            }
+        }
+        let length = link.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "{filter} is announced");
+        bytes.extend_from_slice(&chunk[..length]);
+    }
+}
+
+#[test]
+fn a_bridge_that_lives_and_takes_nothing_is_dialled_again_and_told_anew() {
+    let bridge = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = node_dialling(&bridge);
+    let mut stuck = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+    let mqtt = node.addresses().mqtt.unwrap();
+    let mut listening = Client::connect(mqtt, "listening");
+    listening.send(&packet(SUBSCRIBE, b"\0\x01\0\x06kept/#\x01"));
+    hear_interest(&mut stuck, "kept/#");
+
+    // More and more waits for the bridge, which gives signs of life and reads nothing. The client is not read while there is no link.
+    let mut restless = TcpStream::connect(mqtt).unwrap();
+    restless.write_all(&connect_311("restless")).unwrap();
+    let round = [SUBSCRIBE, UNSUBSCRIBE].map(long_filters).concat();
+    std::thread::spawn(move || while restless.write_all(&round).is_ok() {});
+    let mut alive = Vec::new();
+    ToGateway::Alive.encode(&mut alive);
+    wait_until("the link is given up", || {
+        let _ = stuck.write_all(&alive);
+        !links(&node)
+    });
+
+    let mut link = answer_hello(&bridge, |_| (), &welcome(LINK_VERSION));
+    hear_interest(&mut link, "kept/#");
+    let overrun = |line: &str| line.starts_with("holdfast_links_overrun_total") && !line.ends_with(" 0");
+    let admin = node.addresses().admin.unwrap();
+    wait_until("it is counted", || http::get(admin, "/metrics").body.lines().any(overrun));
 }

@@ -29,6 +29,8 @@ pub(crate) struct LinkEnd {
     heard: VecDeque<Heard>,
     /// Announcements are written down and answered when the story says so; otherwise they are answered at once and forgotten.
     holds_answers: bool,
+    /// It takes nothing: what the shard writes waits there.
+    pub(crate) is_stuck: bool,
 }
 
 /// A record that came.
@@ -181,6 +183,34 @@ impl Bridge {
     /// From now on announcements of filters wait for [`Bridge::knows`].
     pub(crate) fn holds_answers(&self) {
         self.shard.stage().links[usize::from(self.link.0)].holds_answers = true;
+    }
+
+    /// It lives, and takes nothing.
+    pub(crate) fn stops_reading(&self) {
+        self.shard.stage().links[usize::from(self.link.0)].is_stuck = true;
+    }
+
+    /// It takes what waited.
+    pub(crate) fn reads_again(&self) {
+        self.shard.stage().links[usize::from(self.link.0)].is_stuck = false;
+        self.shard.stage().turn();
+    }
+
+    /// Bytes that wait for it.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.shard.stage().engine.link_output(self.link).len()
+    }
+
+    /// More waits for it than may.
+    pub(crate) fn overflows(&self) -> bool {
+        self.shard.stage().engine.link_overflows(self.link)
+    }
+
+    /// Its link is given up and dialled again.
+    pub(crate) fn is_dialled_again(&self) {
+        self.goes_down();
+        self.shard.stage().links[usize::from(self.link.0)].is_stuck = false;
+        self.comes_up();
     }
 
     pub(crate) fn says(&self, record: &ToGateway<'_>) {

@@ -29,6 +29,7 @@ mod receipts;
 mod receiving;
 mod resuming;
 mod retained;
+mod stuck_bridge;
 mod subscribing;
 mod takeover;
 mod websocket;

@@ -246,6 +246,9 @@ impl Stage {
                 self.engine.handle_closed(id, SocketEnd::ByUs, self.now);
             }
             for link in 0..self.links.len() {
+                if self.links[link].is_stuck {
+                    continue;
+                }
                 let index = LinkIndex(link as u16);
                 let output = std::mem::take(self.engine.link_output(index));
                 for token in self.links[link].hear(&output) {

@@ -150,6 +150,11 @@ impl Broker {
         self.trouble(|trouble| *trouble = Trouble { lost: trouble.lost, ..Trouble::default() });
     }
 
+    /// All is well again, and it waits so long before each frame.
+    pub(crate) fn heal_slowly(&self, delay: Duration) {
+        self.trouble(|trouble| *trouble = Trouble { lost: trouble.lost, delay, ..Trouble::default() });
+    }
+
     /// Like a fatal error of a producer: what it holds comes back unasked.
     pub(crate) fn lose_its_way(&self) {
         let given_back = {

@@ -124,6 +124,12 @@ fn read_command(words: &mut impl BufRead) -> Option<Vec<String>> {
     (0..count).map(|_| Some(length('$')?.1)).collect()
 }
 
+fn all_play(actors: &[Actor], part: Part) {
+    for actor in actors {
+        actor.plays(part);
+    }
+}
+
 fn url(actors: &[Actor]) -> String {
     let all: Vec<_> = actors.iter().map(|actor| format!("127.0.0.1:{}", actor.port)).collect();
     format!("redis+sentinel://{}/{NAME}", all.join(","))
@@ -151,18 +157,18 @@ fn a_lost_connection_is_not_dialled_again_at_a_primary_that_was_failed_over() {
     let actors = [(); 3].map(|()| Actor::start(Part::Names(former.port(), 7)));
     let store = connect(&url(&actors));
     append(&store);
-    actors.iter().for_each(|actor| actor.plays(Part::Names(present.port(), 8)));
+    all_play(&actors, Part::Names(present.port(), 8));
     let keys = || redis::cmd("DBSIZE").query::<usize>(&mut present.connection()).unwrap();
     until("it has followed", || keys() > 0);
     append(&store);
     // One was cut off before the failover, and still says what it knew; the others are too busy to answer.
     actors[0].plays(Part::Names(former.port(), 7));
-    actors[1..].iter().for_each(|actor| actor.plays(Part::Silent));
+    all_play(&actors[1..], Part::Silent);
     let before = connections(&former);
     end_connections(&present);
     let asked = actors[0].questions();
     until("it has asked again and again", || actors[0].questions() > asked + 3);
-    actors[1..].iter().for_each(|actor| actor.plays(Part::Names(present.port(), 8)));
+    all_play(&actors[1..], Part::Names(present.port(), 8));
     append(&store);
     assert_eq!(connections(&former), before + 1, "nobody went there but this question");
 }
@@ -175,7 +181,7 @@ fn what_most_of_the_sentinels_say_is_waited_for_before_anybody_is_dialled() {
     let options = RedisOptions { deadline: Duration::from_secs(20), ..RedisOptions::default() };
     let store = RedisStore::connect(&url(&actors), options).unwrap();
     append(&store);
-    actors[1..].iter().for_each(|actor| actor.plays(Part::NamesLate(present.port(), 8)));
+    all_play(&actors[1..], Part::NamesLate(present.port(), 8));
     let before = connections(&former);
     end_connections(&former);
     append(&store);

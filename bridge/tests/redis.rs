@@ -208,10 +208,11 @@ fn rest_many(rig: &Rig, sessions: usize, filter: &str) {
 
 #[test]
 fn a_broadcast_to_thousands_who_are_away_is_written_once() {
-    const SESSIONS: usize = 5_000;
+    // As many as a busy machine opens, subscribes and closes in a few seconds; `SESSIONS` in the environment says otherwise.
+    let sessions = std::env::var("SESSIONS").map_or(5_000, |number| number.parse().unwrap());
     let server = RedisServer::start("");
     let rig = rig(&server);
-    rest_many(&rig, SESSIONS, "scores/#");
+    rest_many(&rig, sessions, "scores/#");
     let mut shard: Shard = rig.shard(1);
     shard.announce(InterestKind::Filter, "scores/#", true);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -225,7 +226,7 @@ fn a_broadcast_to_thousands_who_are_away_is_written_once() {
     assert_eq!(commands.get("RPUSH"), Some(&1), "one message is written: {commands:?}");
     assert_eq!(rig.stream(StreamKey::Filter("scores/#".into())), ["2:1"]);
     // Each of them has it.
-    for number in [0, SESSIONS / 2, SESSIONS - 1] {
+    for number in [0, sessions / 2, sessions - 1] {
         let client = ClientId::new(&format!("device-{number}"));
         let open = Request::Open { client, owner: owner(1), clean_start: false, expiry_s: 3_600, will: None };
         let Ok(Reply::Opened(opened)) = rig.ask(open) else { panic!("it opens") };

@@ -250,7 +250,7 @@ fn with_hold_nothing_is_acknowledged_and_nothing_lost() {
     let directory = tempfile::tempdir().unwrap();
     let nowhere = directory.path().join("spool");
     let rig = Rig::start(&OutageConfig { on_outage: OnOutage::Hold, ..config(&nowhere) });
-    rig.publish(5_000);
+    rig.publish(u64::MAX);
     rig.until_acknowledged(500);
     rig.broker.hang();
     until("the sink's queue is full", || rig.broker.queued() == ROOM);
@@ -259,7 +259,9 @@ fn with_hold_nothing_is_acknowledged_and_nothing_lost() {
         rig.devices.acknowledged_count() == rig.broker.stored().len() as u64
     });
     rig.broker.heal();
-    rig.until_all_stored(5_000);
+    rig.until_acknowledged(500);
+    rig.stop.store(true, Ordering::Release);
+    rig.until_what_is_acknowledged_is_stored();
     assert!(!nowhere.exists());
     assert!(rig.broker.stored().iter().all(|frame| !frame.resent));
 }

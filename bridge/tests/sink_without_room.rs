@@ -288,6 +288,7 @@ fn frames_that_wait_when_their_shard_closes_the_link_are_stored() {
         scope.spawn(|| {
             while !answered.load(Ordering::Relaxed) {
                 asking.write_all(&asks).unwrap();
+                // Again and again, and not so fast that nothing else runs.
                 std::thread::sleep(Duration::from_millis(5));
             }
         });

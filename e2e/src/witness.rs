@@ -11,7 +11,7 @@ use crate::{Client, unique, wait};
 
 /// What a round trip may take on a machine that is busy with the test itself. A gateway that is wedged by a peer takes
 /// much longer.
-const ROUND_TRIP_MAX: Duration = Duration::from_secs(4);
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 
 /// Publishes to itself, QoS 1, again and again, until it is asked.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use holdfast_e2e::{Client, Gateway, Setup};
 
 /// `drain.deadline_ms` here, and what the process may take beyond it to end.
 const DEADLINE: Duration = Duration::from_secs(5);
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(3);
 
 fn gateway() -> Gateway {
     Setup::new().set("mqtt.receive_maximum", 200).set("drain.deadline_ms", DEADLINE.as_millis()).start()

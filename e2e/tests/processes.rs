@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish};
 use holdfast_e2e::wait::{PATIENCE, until_true};
@@ -277,7 +277,9 @@ fn a_link_that_swallows_everything_is_given_up_and_what_it_swallowed_sent_again(
     let mut publisher = Publisher::connect(&gateway);
     proxy.set(Weather::BlackHole);
     publisher.publish();
-    until_true("the link to be given up", SILENCE + PATIENCE, || gateway.readiness() == Some(503));
+    let begun = Instant::now();
+    until_true("the link to be given up", 2 * SILENCE, || gateway.readiness() == Some(503));
+    assert!(begun.elapsed() < SILENCE + Duration::from_secs(5), "after {:?}", begun.elapsed());
     proxy.set(Weather::Fair);
     publisher.await_all();
     assert_eq!(frames(&bridge).len(), 1, "it was sent again and is there once");

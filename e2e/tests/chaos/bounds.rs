@@ -1,7 +1,7 @@
 //! An outage of Kafka that meets its bounds: no spool, a full one, or a part of the partitions.
 
-use holdfast_e2e::ClusterSetup;
 use holdfast_e2e::wait::until_true;
+use holdfast_e2e::{ClusterSetup, request};
 use holdfast_loadgen::plan::FleetPlan;
 
 use crate::trial::{RECOVERY, Trial, plan};
@@ -79,6 +79,9 @@ fn a_full_spool_holds_devices_back_while_kafka_hangs_and_is_drained_afterwards()
     until_true("the spool to be full", RECOVERY, || metric(&trial, "holdfast_spool_stalled") == 1);
     trial.await_held_back();
     assert!(metric(&trial, "holdfast_spool_bytes") <= 1 << 20);
+    let admin = trial.cluster.bridges[0].address("admin");
+    let health = request(admin, "GET", "/readyz", &[], b"").expect("an answer");
+    assert_eq!((health.status, &health.json()["sink"]["spool"]["stores"]), (200, &false.into()));
     trial.cluster.kafka.resume(0);
     until_true("the spool to take frames again", RECOVERY, || metric(&trial, "holdfast_spool_stalled") == 0);
     trial.await_service("with Kafka back");

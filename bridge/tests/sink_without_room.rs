@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 #[derive(Clone)]
 struct Gate {
     room: Arc<Semaphore>,
+    /// Whoever waits for room. As before Kafka's queue, one that comes just when there is room goes behind one that was told of it and has not run.
+    line: Arc<tokio::sync::Mutex<()>>,
     stored: Arc<Mutex<Vec<String>>>,
     /// Batches that wait or have waited.
     batches: Arc<AtomicUsize>,
@@ -37,7 +39,12 @@ struct GateLane {
 
 impl Gate {
     fn closed() -> Self {
-        Self { room: Arc::new(Semaphore::new(0)), stored: Arc::default(), batches: Arc::default() }
+        Self {
+            room: Arc::new(Semaphore::new(0)),
+            line: Arc::default(),
+            stored: Arc::default(),
+            batches: Arc::default(),
+        }
     }
 
     fn open(&self) {
@@ -79,6 +86,7 @@ impl Lane for GateLane {
         let frames = std::mem::take(&mut self.gathered);
         Box::pin(async move {
             self.gate.batches.fetch_add(1, Ordering::SeqCst);
+            let _turn = self.gate.line.lock().await;
             self.gate.room.acquire().await.unwrap().forget();
             let count = frames.len() as u32;
             self.gate.stored.lock().unwrap().extend(frames);

@@ -12,7 +12,7 @@ pub(crate) mod view;
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
-use holdfast_wire::ids::Owner;
+use holdfast_wire::ids::{ClientId, Owner};
 use holdfast_wire::link::{Settled, ToGateway, Welcome};
 use holdfast_wire::store::Request;
 
@@ -23,6 +23,7 @@ use crate::connection::{Connection, Phase, acknowledge, retained, subscribe};
 use crate::drain::Drain;
 use crate::engine::endings::Leaving;
 use crate::input::{AcceptRefused, ConnectionId, LinkIndex, Listener, Now, SocketEnd};
+use crate::last_words::LastWords;
 use crate::limits::EngineConfig;
 use crate::output::Action;
 use crate::requests::Asked;
@@ -148,7 +149,8 @@ impl Engine {
     /// A bridge has accepted this shard's link.
     pub fn handle_link_up(&mut self, link: LinkIndex, welcome: Welcome, now: Now) {
         let Self { connections, shared, .. } = self;
-        shared.uplinks.up(link, welcome, |moved| follow(connections, moved));
+        let Shared { uplinks, last_words, .. } = shared;
+        uplinks.up(link, welcome, |moved| _ = follow(connections, last_words, moved));
         shared.interests.link_up(link, &mut shared.uplinks);
         self.shared.say_takeovers_again();
         self.ask_retained_again(None);
@@ -159,7 +161,10 @@ impl Engine {
     pub fn handle_link_down(&mut self, link: LinkIndex, now: Now) {
         self.shared.stats.links_overrun += u64::from(self.link_overflows(link));
         let Self { connections, shared, .. } = self;
-        shared.uplinks.down(link, |moved| follow(connections, moved));
+        let Shared { uplinks, last_words, .. } = shared;
+        let mut silent = Vec::new();
+        uplinks.down(link, |moved| silent.extend(follow(connections, last_words, moved)));
+        silent.iter().for_each(|client| shared.say_held_back(client));
         let woken = shared.interests.link_down(link);
         if shared.uplinks.live().next().is_some() {
             // Should this bridge not come back, what it put into streams and could not deliver is found all the same.
@@ -231,6 +236,7 @@ impl Engine {
         self.close_again(now);
         self.forget_unasked(now);
         self.shared.forget_handed_over(now);
+        self.shared.say_overdue(now);
         self.shared.go_on_with_wills(now);
         self.admit(now);
         self.look_up_strays(now);
@@ -308,10 +314,12 @@ impl Engine {
         let closes = self.shared.unclosed.next_ms();
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
+        let held_back = self.shared.handed_over.next_ms();
         let ownership = self.shared.ownership.next_ms();
         let admission = self.shared.admission.next_ms();
         let strays = self.shared.strays.next_ms();
-        [self.shared.timers.next_ms(), saves, wills, closes, drain, handovers, ownership, admission, strays]
+        let timers = self.shared.timers.next_ms();
+        [timers, saves, wills, closes, drain, handovers, held_back, ownership, admission, strays]
             .into_iter()
             .flatten()
             .min()
@@ -340,12 +348,8 @@ impl Engine {
             return true;
         }
         // It may be served by another link by now.
-        if let Some(session) = connection.session_mut()
-            && session.unsettled == 0
-            && session.links_version != self.shared.uplinks.version
-        {
-            session.link = self.shared.uplinks.choose(&session.client);
-            session.links_version = self.shared.uplinks.version;
+        if let Some(session) = connection.session_mut() {
+            self.shared.find_link(session);
             if session.link.is_some_and(|link| self.shared.uplinks.takes_more(link)) {
                 return true;
             }
@@ -384,15 +388,18 @@ impl Engine {
         now: Now,
     ) {
         let Self { connections, shared, .. } = self;
-        let Shared { uplinks, outbox, stats, .. } = shared;
+        let Shared { uplinks, outbox, stats, last_words, .. } = shared;
         let mut refused = Vec::new();
         let mut held_back = Vec::new();
-        let mut spoken = Vec::new();
+        let (mut spoken, mut silent) = (Vec::new(), Vec::new());
         uplinks.settle(link, settled, |frame| {
-            if matches!(frame.kind, Kind::Will | Kind::OwedWill) {
+            if frame.kind.is_will() {
                 spoken.push((frame.connection, frame.kind));
             }
-            let Some(connection) = connections.find_mut(frame.connection) else { return };
+            let Some(connection) = speaker(connections, frame.connection, frame.kind) else {
+                silent.extend(last_words.settle(frame.connection));
+                return;
+            };
             let Some(session) = connection.session_mut() else { return };
             session.unsettled -= 1;
             let Some(packet_id) = frame.packet_id else { return };
@@ -406,6 +413,7 @@ impl Engine {
         for will in spoken {
             self.shared.handle_spoken(will);
         }
+        silent.iter().for_each(|client| self.shared.say_held_back(client));
         for (id, reason) in refused {
             if reason == CloseReason::Fenced {
                 // It may be the node that is meant.
@@ -558,14 +566,21 @@ fn hash(client: &str) -> u64 {
     hasher.finish()
 }
 
-/// A session follows its frames to another link.
-fn follow(connections: &mut Connections, moved: Moved) {
-    let Some(session) = connections.find_mut(moved.connection).and_then(Connection::session_mut) else {
-        return;
-    };
-    if moved.dropped {
-        session.unsettled -= 1;
-    } else if moved.to.is_some() {
-        session.link = moved.to;
+/// The connection that has said this and waits for its settlement; none if it has ended, and for a will, which others than its own connection have sent.
+fn speaker(connections: &mut Connections, id: ConnectionId, kind: Kind) -> Option<&mut Connection> {
+    let connection = connections.find_mut(id)?;
+    (!kind.is_will() && connection.session().is_some()).then_some(connection)
+}
+
+/// A session, or what is left of one, follows its frames to another link. Gives the client of which nothing is on its way any more.
+fn follow(connections: &mut Connections, last_words: &mut LastWords, moved: Moved) -> Option<ClientId> {
+    let session = speaker(connections, moved.connection, moved.kind).and_then(Connection::session_mut);
+    match session {
+        Some(session) if moved.dropped => session.unsettled -= 1,
+        Some(session) if moved.to.is_some() => session.link = moved.to,
+        Some(_) => {}
+        None if moved.dropped => return last_words.settle(moved.connection),
+        None => last_words.follow(moved.connection, moved.to),
     }
+    None
 }

@@ -8,6 +8,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::admission::Admission;
 use crate::input::ConnectionId;
+use crate::last_words::LastWords;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
 use crate::output::{Action, RequestId};
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) rereading: Rereading,
     /// Wills on their way.
     pub(crate) wills: Wills,
+    /// Those, and frames of connections that have ended.
+    pub(crate) last_words: LastWords,
     /// Connections with more to send than one turn allows. At most once each for every time they were held back.
     pub(crate) behind: Vec<ConnectionId>,
     /// Persistent sessions that have something to save, and since when (monotonic ms).
@@ -106,6 +109,7 @@ impl Shared {
             reads: 0,
             rereading: Rereading::default(),
             wills: Wills::default(),
+            last_words: LastWords::default(),
             behind: Vec::new(),
             unsaved: VecDeque::new(),
             former_owners: FormerOwners::default(),

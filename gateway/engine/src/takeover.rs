@@ -2,7 +2,7 @@
 //!
 //! The new owner learns from the store who the former one is, tells it over a link ([`Takeover`]) and waits a moment for its answer
 //! ([`Handover`]). The former owner closes its connection and answers with what it has not saved; it cannot write to the store any more. Which bridge it is asked
-//! through is in [`asking`]; that it answers twice alike, in [`handed_over`].
+//! through is in [`asking`]; when it answers, and that it answers twice alike, in [`handed_over`].
 //!
 //! With the session moves the will of the connection that is displaced: nobody but the store and the new owner may publish it from then on, and the former owner
 //! says whether it is still owed.

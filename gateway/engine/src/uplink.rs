@@ -3,7 +3,8 @@
 //!
 //! A frame is offered to one link's [`Window`] and stays there until the bridge settles it. A lost link hands its unsettled
 //! frames, in order, to whichever link now serves their client; where there is none they wait as orphans, and devices are not read.
-//! A session keeps to its link while it has unsettled frames, so its frames cannot overtake one another (promise P3).
+//! A client keeps to its link while it has unsettled frames there, of this connection or of earlier ones ([`last_words`](crate::last_words)), so they cannot overtake
+//! one another (promise P3).
 
 mod window;
 
@@ -81,6 +82,7 @@ pub(crate) struct SettledFrame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) connection: ConnectionId,
+    pub(crate) kind: Kind,
     /// None: dropped (QoS 0), or an orphan.
     pub(crate) to: Option<LinkIndex>,
     /// It is no longer under way: a QoS 0 frame that is lost with its link.
@@ -164,9 +166,9 @@ impl Uplinks {
         link.bridge.is_some() && link.window.takes_more()
     }
 
-    /// Whether there is room for the will of this client.
-    pub(crate) fn takes_will(&self, client: &str) -> bool {
-        match self.choose(client) {
+    /// Whether there is room for a will on this link, or for one that waits for a link.
+    pub(crate) fn takes_will(&self, link: Option<LinkIndex>) -> bool {
+        match link {
             Some(link) => self.links[usize::from(link.0)].window.takes_will(),
             None => self.orphaned_will_bytes < WILL_BYTES_MAX,
         }
@@ -284,7 +286,7 @@ impl Uplinks {
         let mut lost = Vec::new();
         state.window.drain(|entry, record| match record {
             Some(record) => lost.push(Orphan { entry, record: record.to_vec() }),
-            None => moved(Moved { connection: entry.connection, to: None, dropped: true }),
+            None => moved(Moved { connection: entry.connection, kind: entry.kind, to: None, dropped: true }),
         });
         for orphan in lost {
             moved(self.place(orphan));
@@ -293,7 +295,7 @@ impl Uplinks {
 
     /// Gives an unsettled frame to the link that serves its client now.
     fn place(&mut self, orphan: Orphan) -> Moved {
-        let connection = orphan.entry.connection;
+        let Entry { connection, kind, .. } = orphan.entry;
         let mut bytes = &orphan.record[..];
         let raw = holdfast_wire::link::next_record(&mut bytes)
             .ok()
@@ -304,13 +306,13 @@ impl Uplinks {
         };
         let Some(to) = self.choose(uplink.message.publisher) else {
             self.orphans.push_back(orphan);
-            return Moved { connection, to: None, dropped: false };
+            return Moved { connection, kind, to: None, dropped: false };
         };
         let link = &mut self.links[usize::from(to.0)];
         let sequence = link.window.next_sequence();
         let start = link.write(&ToBridge::Uplink(Uplink { sequence, resent: true, ..uplink }));
         link.window.push(connection, orphan.entry.packet_id, orphan.entry.kind, &link.output[start..]);
-        Moved { connection, to: Some(to), dropped: false }
+        Moved { connection, kind, to: Some(to), dropped: false }
     }
 
     /// Notes that a connection waits for this link to take more; with no link at all it waits on link 0's list.
@@ -365,6 +367,10 @@ impl Kind {
             QoS::AtLeastOnce => Self::QoS1,
             QoS::ExactlyOnce => Self::QoS2,
         }
+    }
+
+    pub(crate) fn is_will(self) -> bool {
+        matches!(self, Self::Will | Self::OwedWill)
     }
 }
 

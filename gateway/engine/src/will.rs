@@ -4,7 +4,7 @@
 //! ([`Request::Close`](holdfast_wire::store::Request::Close)) and is published by a bridge unless its client comes back before. Who has lost a session to
 //! another owner publishes nothing: that is the new owner's business, or the reaper's. What waits for a will on its way is in `wills`.
 
-use holdfast_wire::ids::Epoch;
+use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt;
 use holdfast_wire::store::WillRecord;
@@ -37,16 +37,17 @@ pub(crate) fn from_connect(will: &mqtt::Will<'_>, client: &str, now: Now) -> Wil
 
 /// Whether a will can be sent now. If not, it is left to the store.
 pub(crate) fn has_room(shared: &mut Shared, client: &str) -> bool {
-    let has_room = shared.uplinks.takes_will(client);
+    let has_room = shared.uplinks.takes_will(shared.link_for(client));
     shared.stats.wills_left += u64::from(!has_room);
     has_room
 }
 
-/// Sends a will the way of all frames, under the epoch of the connection that left it, on behalf of the one that is there or was last. It passes the window's
+/// Sends a will the way of all frames, behind those of its client, under the epoch of the connection that left it, on behalf of the one that is there or was last. It passes the window's
 /// bound, and waits as an orphan where there is no link: who could be held back is gone, or has yet to say its first word. For those that [`has_room`].
 pub(crate) fn publish(
     shared: &mut Shared,
     id: ConnectionId,
+    client: &ClientId,
     kind: Kind,
     will: &WillRecord,
     number: u64,
@@ -60,12 +61,14 @@ pub(crate) fn publish(
         event_time_ms: 0,
         message: will.published(number, now.unix_ms),
     };
-    match shared.uplinks.choose(frame.message.publisher) {
+    let link = shared.link_for(client);
+    match link {
         Some(link) => {
             let offered: Result<(), _> = shared.uplinks.offer(link, id, kind, true, &frame);
             debug_assert!(offered.is_ok(), "a forced frame is always taken");
         }
         None => shared.uplinks.orphan(id, kind, &frame),
     }
+    shared.last_words.note(id, client, link, 1);
     shared.stats.wills += 1;
 }

@@ -7,7 +7,7 @@
 //!             └── the former owner has published it, or its client had said goodbye ───────────────────────────────────────┘
 //! ```
 //! Until then the store holds each will as well, for the death of this gateway. The first kind is behind an open session: a new owner that comes meanwhile is
-//! told over this shard's link that nothing is owed, behind the will itself, so that its client speaks after it. The second is published before anything else
+//! told that nothing is owed once it is settled, so that its client speaks after it. The second is published before anything else
 //! of its client, on that client's link; the store gives to a bridge what is not struck out [`OPENER_WILL_S`](holdfast_wire::store::OPENER_WILL_S) after the
 //! opening, too late for a gateway that lives. So a frame that cannot be settled now, as Kafka is away, is left to this shard's window alone after
 //! [`SETTLED_MS_MAX`]. Where bridges take so little that even wills have no room ([`WILL_BYTES_MAX`](crate::uplink::WILL_BYTES_MAX)), the first kind goes to the store with the
@@ -82,7 +82,7 @@ impl Shared {
         now: Now,
     ) {
         let Closing { client, epoch, .. } = &closing;
-        will::publish(self, id, Kind::Will, will, epoch.0, now);
+        will::publish(self, id, client, Kind::Will, will, epoch.0, now);
         if self.wills.wait((id, Kind::Will), client.clone(), epoch.0, now) {
             self.wills.closing.insert((client.clone(), *epoch), (closing, progress));
         } else {
@@ -106,24 +106,25 @@ impl Shared {
         }
     }
 
-    /// Publishes the will that an opening owes; false if there is none, or no room for it.
-    pub(crate) fn publish_owed(&mut self, opener: ConnectionId, opened: &mut Opened, now: Now) -> bool {
-        opened.will.take().is_some_and(|due| self.publish_for(opener, due, now))
+    /// Publishes the will that an opening owes, if there is one.
+    pub(crate) fn publish_owed(&mut self, opener: ConnectionId, opened: &mut Opened, now: Now) {
+        if let Some(due) = opened.will.take() {
+            self.publish_for(opener, due, now);
+        }
     }
 
-    /// Publishes a will that nobody else does, on behalf of the connection that opened the session. False if it cannot be sent now: the store gives to a
+    /// Publishes a will that nobody else does, on behalf of the connection that opened the session. Not if it cannot be sent now: the store gives to a
     /// bridge what is not struck out.
-    pub(crate) fn publish_for(&mut self, opener: ConnectionId, due: DueWill, now: Now) -> bool {
+    pub(crate) fn publish_for(&mut self, opener: ConnectionId, due: DueWill, now: Now) {
         let DueWill { client, number, will } = due;
         if !will::has_room(self, &client) {
-            return false;
+            return;
         }
-        will::publish(self, opener, Kind::OwedWill, &will, number, now);
+        will::publish(self, opener, &client, Kind::OwedWill, &will, number, now);
         self.wills.dealt_with.insert((client.clone(), number));
         if !self.wills.wait((opener, Kind::OwedWill), client.clone(), number, now) {
             self.strike_out(client, number);
         }
-        true
     }
 
     /// The frame of a will was settled, or is waited for no longer.

@@ -143,8 +143,8 @@ impl Report {
 }
 
 /// A session changed its owner. The new owner says so to a bridge, which passes it on to the former owner; that one closes its connection
-/// with "session taken over" if its epoch is older, and answers with a [`Handover`] over the same bridge, each time the same. A bridge that cannot pass it on
-/// says [`NotLinked`](super::ToGateway::NotLinked).
+/// with "session taken over" if its epoch is older, and answers with a [`Handover`] over the same bridge, each time the same: once all that the client has said there
+/// is settled, whichever bridges it went to, or after 300 ms. A bridge that cannot pass it on says [`NotLinked`](super::ToGateway::NotLinked).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Takeover<'a> {
     /// Whose session.

@@ -219,10 +219,11 @@ impl Engine {
         let Opening { mut session, assigned_id, changed_expiry, changed_keep_alive, .. } = *opening;
         session.epoch = opened.epoch;
         session.connected_at_unix_ms = now.unix_ms;
-        session.link = self.shared.uplinks.choose(&session.client);
-        session.links_version = self.shared.uplinks.version;
         // Ahead of everything that this connection will say, and on its link.
-        session.unsettled += u32::from(self.shared.publish_owed(id, &mut opened, now));
+        self.shared.publish_owed(id, &mut opened, now);
+        // No version at which it was found yet.
+        session.links_version = self.shared.uplinks.version.wrapping_sub(1);
+        self.shared.find_link(&mut session);
         // One that ends with this connection is still the session it was until then.
         if session.expiry_s > 0 || opened.session.is_some() {
             session.durable = Some(Box::new(Durable::new(&session.client)));

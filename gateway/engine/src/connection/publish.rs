@@ -129,10 +129,7 @@ pub(crate) fn take(
             Arrival::TooMany => return Err(CloseReason::ReceiveMaximumExceeded),
         }
     }
-    if session.links_version != shared.uplinks.version && session.unsettled == 0 {
-        session.link = shared.uplinks.choose(&session.client);
-        session.links_version = shared.uplinks.version;
-    }
+    shared.find_link(session);
     let frame = Frame {
         epoch: session.epoch,
         packet_id: publication.packet_id,

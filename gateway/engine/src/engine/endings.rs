@@ -111,6 +111,7 @@ impl Engine {
         now: Now,
     ) {
         self.leave_client(&session.client, id.slot);
+        self.shared.last_words.note(id, &session.client, session.link, session.unsettled);
         self.shared.tell_ended(session, reason, now);
         let persistent = session.durable.is_some();
         let mut woken = Vec::new();

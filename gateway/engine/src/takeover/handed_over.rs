@@ -1,4 +1,15 @@
-//! What was handed over, for as long as its new owner may ask again: the answer may have been lost with a link.
+//! What is handed over: held back until all that the client has said here is settled, and known for as long as its new owner may ask again, as the answer may have
+//! been lost with a link.
+//!
+//! ```text
+//!   asked for ── frames of the client are on their way ──> held back ── settled, or long enough held back ──> told ── told again, if it is asked for again ──> forgotten
+//!      └──────── none is ─────────────────────────────────────────────────────────────────────────────────────^
+//! ```
+//! The client speaks once its new owner has heard from us, perhaps over a bridge that has nothing to do with those frames. One that hears nothing in time goes on
+//! without us, and publishes the will itself; so a sink that takes its time gets none beyond [`SETTLED_WITHIN_MS`], and what is said then may come before
+//! what was said here.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Handover, ToBridge};
@@ -8,6 +19,8 @@ use crate::input::Now;
 use crate::remembered::Remembered;
 use crate::shared::Shared;
 
+/// How long frames of the client are waited for, in ms. With the way to us and back it is well within the time that a new owner waits.
+const SETTLED_WITHIN_MS: u64 = 300;
 /// Twice as long as a new owner waits, in ms.
 const ASKED_AGAIN_WITHIN_MS: u64 = 1_000;
 /// So many sessions ...
@@ -21,6 +34,10 @@ const BYTES_MAX: usize = 16 << 20;
 pub(crate) struct HandedOver {
     answers: Remembered<Answer>,
     bytes: usize,
+    /// Whom to tell later, by client and the new owner's epoch. Beyond [`SESSIONS_MAX`] one is told at once.
+    held_back: BTreeMap<(ClientId, Epoch), Successor>,
+    /// Until when, in that order; some have been told. One for each session that was lost within that time.
+    held_back_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
 }
 
 #[derive(Debug)]
@@ -31,6 +48,11 @@ struct Answer {
 }
 
 impl HandedOver {
+    /// When there is something to do, in ms of the monotonic clock.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        self.held_back_until_ms.front().map(|(until_ms, _)| *until_ms)
+    }
+
     fn insert(&mut self, session: (ClientId, Epoch), answer: Answer) {
         self.bytes += answer.session.len();
         self.answers.insert(session, answer);
@@ -47,7 +69,7 @@ impl HandedOver {
 }
 
 impl Shared {
-    /// Tells the next owner, which may ask again.
+    /// Tells the next owner, now or once what its client has said here is settled. It may ask again.
     pub(crate) fn hand_over(
         &mut self,
         client: &ClientId,
@@ -56,7 +78,9 @@ impl Shared {
         owes_will: bool,
         now: Now,
     ) {
-        self.say_handover(client, successor, &session, owes_will);
+        if !self.hold_back(client, successor, now) {
+            self.say_handover(client, successor, &session, owes_will);
+        }
         // That there is nothing to know is true again.
         if owes_will || !session.is_empty() {
             let until_ms = now.monotonic_ms + ASKED_AGAIN_WITHIN_MS;
@@ -65,14 +89,48 @@ impl Shared {
         }
     }
 
-    /// Answers one that asks again as it was answered before. False if it was not.
+    /// Answers one that asks again as it was answered before, or will be. False if it was not.
     pub(crate) fn hand_over_again(&mut self, client: &ClientId, successor: Successor) -> bool {
         let session = (client.clone(), successor.epoch);
-        let Some(Answer { session, owes_will, .. }) = self.handed_over.answers.find(&session) else {
+        if let Some(held_back) = self.handed_over.held_back.get_mut(&session) {
+            *held_back = successor;
+            return true;
+        }
+        let is_known = self.handed_over.answers.find(&session).is_some();
+        if is_known {
+            self.say_known(client, successor);
+        }
+        is_known
+    }
+
+    /// All that this client has said here is settled: whoever waits for that is told.
+    pub(crate) fn say_held_back(&mut self, client: &ClientId) {
+        let all = (client.clone(), Epoch(0))..=(client.clone(), Epoch(u64::MAX));
+        let told: Vec<_> = self.handed_over.held_back.extract_if(all, |_, _| true).collect();
+        for (_, successor) in told {
+            self.say_known(client, successor);
+        }
+    }
+
+    /// Tells those who cannot wait for any longer.
+    pub(crate) fn say_overdue(&mut self, now: Now) {
+        let is_due = |due: &mut (u64, _)| due.0 <= now.monotonic_ms;
+        while let Some((_, session)) = self.handed_over.held_back_until_ms.pop_front_if(is_due) {
+            if let Some(successor) = self.handed_over.held_back.remove(&session) {
+                self.say_known(&session.0, successor);
+            }
+        }
+    }
+
+    /// False if there is nothing to wait for, or too many wait.
+    fn hold_back(&mut self, client: &ClientId, successor: Successor, now: Now) -> bool {
+        let HandedOver { held_back, held_back_until_ms, .. } = &mut self.handed_over;
+        if !self.last_words.has_any_of(client) || held_back.len() >= SESSIONS_MAX {
             return false;
-        };
-        let (session, owes_will) = (session.clone(), *owes_will);
-        self.say_handover(client, successor, &session, owes_will);
+        }
+        let session = (client.clone(), successor.epoch);
+        held_back.insert(session.clone(), successor);
+        held_back_until_ms.push_back((now.monotonic_ms + SETTLED_WITHIN_MS, session));
         true
     }
 
@@ -81,6 +139,15 @@ impl Shared {
         while self.handed_over.answers.oldest().is_some_and(|answer| answer.until_ms <= now.monotonic_ms) {
             self.handed_over.forget_oldest();
         }
+    }
+
+    /// Tells what is known; what was forgotten meanwhile is nothing.
+    fn say_known(&mut self, client: &ClientId, successor: Successor) {
+        let session = (client.clone(), successor.epoch);
+        let answer = self.handed_over.answers.find(&session);
+        let (session, owes_will) =
+            answer.map_or((Vec::new(), false), |answer| (answer.session.clone(), answer.owes_will));
+        self.say_handover(client, successor, &session, owes_will);
     }
 
     /// Over the bridge that has asked: the new owner is linked with it, and with others perhaps not.

@@ -16,6 +16,9 @@
 //!    never from the retained ones.
 //! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
 //!    not read is passed over.
+//!    A stream's offsets only grow, also where the last reader took it along or the store lost it, and it is made again: it begins at an offset
+//!    made of the time. A store that began with nothing may have lost its data; for a minute it keeps what is settled, within the bounds, and a session that is
+//!    written back ([`Request::Restore`]) stands where a stream begins. After a failover that lost the last writes alone, places are given out again.
 //! 7. **A shared subscription's group** divides its stream among its members, so each member has a mark of its own, which only
 //!    its own progress moves: saving says "of what I was given up to here, nothing needs to be read again", and nothing
 //!    of what the others hold. What `Open` and `Subscribe` answer as the cursor is the group's: the lowest mark. A new
@@ -50,6 +53,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether some of several servers that keep it together answer, and some do not: what is with these is not served. For health checks as well.
     fn is_partly_away(&self) -> bool {
+        false
+    }
+
+    /// Whether it began with nothing a moment ago, for all that it was asked: sessions and streams that it does not have may be lost with its data, and
+    /// their owners are about to write them back. Tells of what was answered just before.
+    fn has_just_begun(&self) -> bool {
         false
     }
 }

@@ -33,6 +33,15 @@ impl MemoryStore {
     pub fn begin_life(&self, former: Epoch) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).begin_life(former.0);
     }
+
+    /// Goes on as a server that has lost all it had, and to which its sessions are about to be written back. Epochs up to `former` were given out. For
+    /// simulations as well.
+    pub fn lose_data(&self, former: Epoch) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State::new(*state.bounds(), EPOCHS);
+        state.begin_life(former.0);
+        state.begin_with_nothing();
+    }
 }
 
 impl Store for MemoryStore {

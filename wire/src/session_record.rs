@@ -37,7 +37,7 @@ impl StreamKey {
     }
 }
 
-/// Place of a message in a stream. The first message has offset 1; a cursor at 0 has read nothing.
+/// Place of a message in a stream; 0 is before all. They only grow, whatever becomes of the stream meanwhile, and stay below 2^53.
 pub type Offset = u64;
 
 /// One subscription of a session.

@@ -178,8 +178,8 @@ pub enum Request {
         /// For how long from now, in ms.
         for_ms: u32,
     },
-    /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams begin anew at their end;
-    /// where an older state of the session is left, it goes on from the cursors in it.
+    /// Writes a session back that a store has forgotten which lost its data, as its owner knows it. Streams that it read begin anew behind all that they held before, and
+    /// it stands where they begin if the loss may be a moment old, else at their end; where an older state of the session is left, it goes on from the cursors in it.
     /// → [`Reply::Subscribed`] with where each stream stands, the device's own among them; also if it is there already with this epoch, which
     /// changes nothing. [`StoreError::Fenced`] if someone else has opened or reaped it since, or the owner is buried; also if the store has lost
     /// nothing since it gave the epoch out, as such a session was not forgotten: it has ended, perhaps under another owner.

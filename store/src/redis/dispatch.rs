@@ -102,9 +102,9 @@ pub(super) struct Worker {
 
 impl Worker {
     async fn open(dialler: Dialler, options: RedisOptions, health: Arc<Health>) -> Result<Self, OpenError> {
-        let RedisOptions { bounds, deadline, prefix, clock, replicas, .. } = options;
+        let RedisOptions { bounds, deadline, prefix, clock, replicas, young_for, .. } = options;
         let shown = dialler.url.shown();
-        let server = Rc::new(Server::open(dialler, &prefix, replicas).await?);
+        let server = Rc::new(Server::open(dialler, &prefix, replicas, young_for).await?);
         let room = RefCell::new(Room::default());
         let worker = Self {
             server,

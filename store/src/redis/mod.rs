@@ -69,6 +69,9 @@ pub struct RedisOptions {
     /// says how many. Too few of them within a quarter of the deadline: [`StoreError::Unavailable`]. 0: none is waited for, and a
     /// failover may lose what was answered in the last moments before it.
     pub replicas: u32,
+    /// For how long a store that begins with nothing keeps what everyone in it has settled, and lets those who come back read it: they may have been lost
+    /// with a server's data, and be on their way back. One that loses its data later keeps it for a minute.
+    pub young_for: Duration,
     /// The time by which sessions, leases and messages end; none for the server's clock, which all nodes share. For tests.
     pub clock: Option<Clock>,
 }
@@ -81,6 +84,7 @@ impl Default for RedisOptions {
             requests_max: 65_536,
             prefix: "hf".to_owned(),
             replicas: 0,
+            young_for: Duration::from_secs(60),
             clock: None,
         }
     }
@@ -178,6 +182,10 @@ impl Store for RedisStore {
 
     fn is_partly_away(&self) -> bool {
         self.health.is_partly_away()
+    }
+
+    fn has_just_begun(&self) -> bool {
+        self.health.has_just_begun()
     }
 }
 

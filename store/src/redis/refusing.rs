@@ -4,8 +4,8 @@
 //! Knows nothing of whose changes: `server` says what each of them is answered.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -19,11 +19,27 @@ use super::server::Server;
 /// How often each server is asked.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// A server that has said of something missing that it may be on its way back is believed for so long.
+const BEGINNING_LASTS: Duration = Duration::from_secs(1);
+
 /// What is known of all servers, as of a moment ago.
-#[derive(Default)]
 pub(super) struct Health {
     refuses: AtomicBool,
     is_partly_away: AtomicBool,
+    opened: Instant,
+    /// In ms since then: until when a server counts as one that has just begun with nothing.
+    begins_until: AtomicU64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            refuses: AtomicBool::default(),
+            is_partly_away: AtomicBool::default(),
+            opened: Instant::now(),
+            begins_until: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Health {
@@ -33,6 +49,16 @@ impl Health {
 
     pub(super) fn is_partly_away(&self) -> bool {
         self.is_partly_away.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_just_begun(&self) -> bool {
+        (self.opened.elapsed().as_millis() as u64) < self.begins_until.load(Ordering::Acquire)
+    }
+
+    /// What a server does not have may be on its way back.
+    pub(super) fn note_beginning(&self) {
+        let until = (self.opened.elapsed() + BEGINNING_LASTS).as_millis() as u64;
+        self.begins_until.fetch_max(until, Ordering::AcqRel);
     }
 }
 

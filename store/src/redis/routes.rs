@@ -67,6 +67,8 @@ pub(super) struct Routes {
     /// The mark of each partition's birth (`life.lua`).
     births: RefCell<Vec<Option<Vec<u8>>>>,
     has_lost: Cell<bool>,
+    /// How long a partition that begins with nothing is young.
+    young_for: Duration,
 }
 
 impl Routes {
@@ -75,6 +77,7 @@ impl Routes {
         dialler: Dialler,
         library: Rc<Library>,
         keys: Vec<String>,
+        young_for: Duration,
     ) -> Result<Self, OpenError> {
         let finder = match &dialler.url.form {
             Form::Server(address) => Finder::Server(address.clone()),
@@ -97,6 +100,7 @@ impl Routes {
             is_looking: Cell::new(false),
             work: Notify::new(),
             has_lost: Cell::new(false),
+            young_for,
         };
         if let Finder::Cluster(nodes) = &this.finder {
             let map = cluster::draw(&this.dialler, vec![], &nodes.all()).await?;
@@ -269,7 +273,8 @@ impl Routes {
         let (known_life, mut mark) = (known.bytes().map_err(unreadable)?, known.bytes().map_err(unreadable)?);
         word.map_err(unreadable)?;
         if known_life != life.as_bytes() || mark.is_empty() {
-            let begin = wire.send(call("begin").arg(life).arg(random_mark())).await?;
+            let young_ms = self.young_for.as_millis() as u64;
+            let begin = wire.send(call("begin").arg(life).arg(random_mark()).arg(young_ms)).await?;
             let mut begun = Answer::new(begin).map_err(unreadable)?;
             begun.word().map_err(unreadable)?;
             mark = begun.bytes().map_err(unreadable)?;

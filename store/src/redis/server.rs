@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::time::Duration;
 
 use redis::{Arg, Cmd, ErrorKind, RedisError, ServerErrorKind, ToRedisArgs, Value};
 use tracing::info;
@@ -50,7 +51,12 @@ pub(super) struct Server {
 
 impl Server {
     /// Dials for the first time.
-    pub(super) async fn open(dialler: Dialler, prefix: &str, replicas: u32) -> Result<Self, OpenError> {
+    pub(super) async fn open(
+        dialler: Dialler,
+        prefix: &str,
+        replicas: u32,
+        young_for: Duration,
+    ) -> Result<Self, OpenError> {
         metrics::describe();
         let library = Rc::new(Library::new());
         let keys: Vec<_> = (0..PARTITIONS).map(|number| Partition(number).key(prefix)).collect();
@@ -60,7 +66,7 @@ impl Server {
             confirmed.remove(library.function(function).as_bytes());
         }
         let shown = dialler.url.shown();
-        let routes = Rc::new(Routes::open(dialler, Rc::clone(&library), keys.clone()).await?);
+        let routes = Rc::new(Routes::open(dialler, Rc::clone(&library), keys.clone(), young_for).await?);
         info!(server = shown, "the session store is in Redis");
         Ok(Self { routes, library, keys, replicas, confirmed, pressed: Cell::new(false) })
     }

@@ -209,6 +209,7 @@ impl Worker {
         let call = self.server.call("lookup", Partition::of_client(client)).arg(self.now()).arg(client);
         let mut answer = self.server.answer(call).await?;
         if answer.word()? == Word::None {
+            self.note_missing(&mut answer)?;
             return Ok(Reply::Session(None));
         }
         let (owner, epoch, persistent) = (answer.owner()?, Epoch(answer.number()?), answer.number()? == 1);
@@ -242,7 +243,7 @@ impl Worker {
     async fn advance(&self, client: &str, epoch: Epoch, reader: Move, ended: bool) -> Result<(), StoreError> {
         let Move { filter, reader, mark } = reader;
         let partition = Partition::of_filter(&filter);
-        let call = self.server.call("advance", partition).arg(&*filter).arg(reader);
+        let call = self.server.call("advance", partition).arg(self.now()).arg(&*filter).arg(reader);
         let call = call.arg(epoch.0).arg(mark).arg(u8::from(ended));
         let mut answer = self.server.answer(call).await?;
         if answer.word()? == Word::None {
@@ -278,7 +279,7 @@ impl Worker {
 
     async fn leave(&self, filter: Box<str>, reader: Vec<u8>) -> Result<(Box<str>, Vec<u8>), StoreError> {
         let partition = Partition::of_filter(&filter);
-        let call = self.server.call("leave", partition).arg(&*filter).arg(&*reader);
+        let call = self.server.call("leave", partition).arg(self.now()).arg(&*filter).arg(&*reader);
         let mut answer = self.server.answer(call).await?;
         answer.word()?;
         self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);

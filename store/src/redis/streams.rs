@@ -129,8 +129,19 @@ impl Worker {
                 count_dropped(Dropped::Refused, 1);
                 Ok(Part::Full(stream))
             }
-            Word::None | Word::Join => Ok(Part::None),
+            Word::None | Word::Join => {
+                self.note_missing(&mut answer)?;
+                Ok(Part::None)
+            }
         }
+    }
+
+    /// What was asked for is not there; its partition says whether it may be on its way back.
+    pub(super) fn note_missing(&self, answer: &mut Answer) -> Result<(), StoreError> {
+        if answer.number()? == 1 {
+            self.health.note_beginning();
+        }
+        Ok(())
     }
 
     pub(super) async fn read(

@@ -45,7 +45,7 @@ impl Worker {
         let partition = Partition::of_client(client);
         let subscriptions = last_of_each(subscriptions);
         let ask = || self.server.call("subscribe", partition).arg(self.now()).arg(client).arg(epoch.0);
-        let (mut answer, joined) = self.join_first(&subscriptions, epoch, ask).await?;
+        let (mut answer, joined) = self.join_first(&subscriptions, epoch, false, ask).await?;
         let mut stands = answer.list()?;
         self.leave_all(partition, answer.list()?).await;
         let mut cursors = Vec::new();
@@ -78,7 +78,7 @@ impl Worker {
             let call = call.arg(write_owner(owner)).arg(epoch.0).arg(expiry_s).arg(&*will);
             call.arg(&*progress).arg(u8::from(has_room))
         };
-        let (mut answer, joined) = self.join_first(&subscriptions, epoch, ask).await?;
+        let (mut answer, joined) = self.join_first(&subscriptions, epoch, true, ask).await?;
         let mut stands = answer.list()?;
         self.leave_all(partition, answer.list()?).await;
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
@@ -103,11 +103,12 @@ impl Worker {
     }
 
     /// Asks the session's slot, and once more with the streams joined that it wants to be joined. Gives its answer, and by their places
-    /// among the subscriptions the streams that are newly joined.
+    /// among the subscriptions the streams that are newly joined. `comes_back`: it has read them before.
     async fn join_first(
         &self,
         subscriptions: &[SubscriptionRecord],
         epoch: Epoch,
+        comes_back: bool,
         ask: impl Fn() -> Call,
     ) -> Result<(Answer, Vec<Option<Joined>>), StoreError> {
         let mut joined: Vec<Option<Joined>> = subscriptions.iter().map(|_| None).collect();
@@ -131,7 +132,7 @@ impl Worker {
                 let (filter, reader) = (answer.text()?, answer.bytes()?);
                 let at = subscriptions.iter().position(|subscription| subscription.filter == filter);
                 let at = at.ok_or_else(|| StoreError::Unreadable(format!("nobody asked for {filter}")))?;
-                joins.push(self.join(at, filter, reader, epoch));
+                joins.push(self.join(at, filter, reader, epoch, comes_back));
             }
             for join in join_all(joins).await {
                 let (at, new) = join?;
@@ -147,9 +148,11 @@ impl Worker {
         filter: Box<str>,
         reader: Vec<u8>,
         epoch: Epoch,
+        comes_back: bool,
     ) -> Result<(usize, Joined), StoreError> {
-        let call = self.server.call("join", Partition::of_filter(&filter));
-        let mut answer = self.server.answer(call.arg(&*filter).arg(&*reader).arg(epoch.0)).await?;
+        let call = self.server.call("join", Partition::of_filter(&filter)).arg(self.now());
+        let call = call.arg(&*filter).arg(&*reader).arg(epoch.0).arg(u8::from(comes_back));
+        let mut answer = self.server.answer(call).await?;
         answer.word()?;
         Ok((at, Joined { reader, mark: answer.number()?, stands_at: answer.number()? }))
     }

@@ -64,7 +64,20 @@ pub(crate) struct State {
     first_epoch: u64,
     next_epoch: u64,
     epoch_end: u64,
+    young: Youth,
 }
+
+/// Whether sessions that the store has lost may be on their way back.
+#[derive(Clone, Copy)]
+enum Youth {
+    /// From the next request on.
+    Begins,
+    /// Until this time, Unix ms.
+    Until(u64),
+}
+
+/// How long it lasts, in ms.
+const YOUNG_MS: u64 = 60_000;
 
 impl State {
     /// Empty; issues epochs from `epochs`.
@@ -84,7 +97,12 @@ impl State {
             first_epoch: epochs.start,
             next_epoch: epochs.start,
             epoch_end: epochs.end,
+            young: Youth::Until(0),
         }
+    }
+
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Whether carrying out `request` may change something durable.
@@ -136,6 +154,12 @@ impl State {
         now_ms: u64,
         journal: &mut impl Journal,
     ) -> Result<Reply, StoreError> {
+        let young_until_ms = match self.young {
+            Youth::Begins => now_ms.saturating_add(YOUNG_MS),
+            Youth::Until(until_ms) => until_ms,
+        };
+        self.young = Youth::Until(young_until_ms);
+        self.streams.set_young(now_ms < young_until_ms);
         match request {
             Request::Open { client, owner, clean_start, expiry_s, will } => {
                 self.open(client, owner, clean_start, expiry_s, will, now_ms, journal)
@@ -259,6 +283,11 @@ impl State {
     pub(crate) fn begin_life(&mut self, former: u64) {
         self.next_epoch = self.next_epoch.max(former.saturating_add(1)).min(self.epoch_end);
         self.first_epoch = self.next_epoch;
+    }
+
+    /// As a server that has lost its data.
+    pub(crate) fn begin_with_nothing(&mut self) {
+        self.young = Youth::Begins;
     }
 
     /// An epoch that nobody was given before.

@@ -1,6 +1,7 @@
 //! Streams: messages in order, kept as long as someone has yet to read them and the bounds allow.
 //!
-//! A stream of a filter exists while sessions hold the filter, and begins anew when the first one comes back. A
+//! A stream of a filter exists while sessions hold the filter, and begins anew when the first one comes back, at an offset made of the time: behind
+//! all that it ever had, so that nobody who knew it before takes what is new for what it has had. A
 //! device's stream belongs to its session and exists here only while it holds messages or has lost some; otherwise its
 //! session's cursor is all there is to know. Messages go from the front: once everyone has read them, or a bound cuts. From
 //! the middle goes only what another message under the same collapse key replaces.
@@ -23,6 +24,8 @@ pub(crate) struct Streams {
     bounds: StreamBounds,
     weights: Weights,
     next_id: StreamId,
+    /// Readers may be on their way back: what everyone who is there has settled is kept for them.
+    is_young: bool,
 }
 
 struct Stream {
@@ -46,12 +49,17 @@ struct Stream {
 
 impl Streams {
     pub(crate) fn new(bounds: StreamBounds) -> Self {
-        Self { by_key: HashMap::new(), bounds, weights: Weights::default(), next_id: 1 }
+        Self { by_key: HashMap::new(), bounds, weights: Weights::default(), next_id: 1, is_young: false }
     }
 
     /// Bytes of encoded messages in all of them.
     pub(crate) fn bytes(&self) -> u64 {
         self.weights.total()
+    }
+
+    /// Whether readers may be on their way back.
+    pub(crate) fn set_young(&mut self, is_young: bool) {
+        self.is_young = is_young;
     }
 
     pub(crate) fn contains(&self, key: &StreamKey) -> bool {
@@ -78,11 +86,12 @@ impl Streams {
         &mut self,
         key: &StreamKey,
         rests: bool,
+        now_ms: u64,
         journal: &mut impl Journal,
     ) -> (Offset, Offset) {
         let stream = match self.by_key.get_mut(key) {
             Some(stream) => stream,
-            None => self.create(key, 0, journal),
+            None => self.create(key, beginning(now_ms), journal),
         };
         let end = stream.end;
         match &mut stream.readers {
@@ -96,6 +105,19 @@ impl Streams {
                 (end, stream.cursor())
             }
         }
+    }
+
+    /// A session reads a filter's stream that has read it before. While readers are on their way back it has been one all along, so it begins with what the
+    /// others' return has found. Gives its mark.
+    pub(crate) fn join_again(&mut self, key: &StreamKey, now_ms: u64, journal: &mut impl Journal) -> Offset {
+        if self.is_young
+            && let Some(stream) = self.by_key.get_mut(key)
+            && let Readers::Each(marks) = &mut stream.readers
+        {
+            marks.add(stream.cut);
+            return stream.cut;
+        }
+        self.join(key, false, now_ms, journal).0
     }
 
     /// A session whose mark is `mark` reads no longer; the last one takes the stream with it.
@@ -117,7 +139,9 @@ impl Streams {
             return self.drop_stream(key, deadlines, journal);
         }
         stream.record_group(key, journal);
-        stream.trim_settled(key, &mut self.weights, journal);
+        if !self.is_young || stream.is_group() {
+            stream.trim_settled(key, &mut self.weights, journal);
+        }
     }
 
     /// Moves a reader's mark, forward and within the stream. Gives where it is then.
@@ -145,7 +169,10 @@ impl Streams {
             Readers::Group(_) if rests => return from,
             Readers::Group(group) => group.advance(from, to),
         }
-        stream.trim_settled(key, &mut self.weights, journal);
+        let is_each_ones = matches!(key, StreamKey::Filter(_)) && !stream.is_group();
+        if !self.is_young || !is_each_ones {
+            stream.trim_settled(key, &mut self.weights, journal);
+        }
         if matches!(key, StreamKey::Device(_)) && to == end {
             self.drop_stream(key, deadlines, journal);
         }
@@ -205,6 +232,10 @@ impl Streams {
         let weights = &mut self.weights;
         let Some(stream) = self.by_key.get_mut(key) else { return true };
         stream.trim_aged(key, &beside, now_ms, weights, journal);
+        if stream.count_beyond(&beside) > 0 {
+            // What is kept for those who come back goes before anything that is still to be read.
+            stream.trim_settled(key, weights, journal);
+        }
         let replaced = stream.find_under(key, collapse_key);
         if beside.when_full == WhenFull::DropNewest {
             let bytes = replaced.map_or(0, |place| stream.log[place].1.as_bytes().len() as u64);
@@ -415,6 +446,10 @@ impl Stream {
         Self { id, cut: end, end, log: VecDeque::new(), bytes: 0, keys: None, deadline_ms: 0, readers }
     }
 
+    fn is_group(&self) -> bool {
+        matches!(self.readers, Readers::Group(_))
+    }
+
     /// Where a group stands. A mark from before a cut stands where the cut ended.
     fn cursor(&self) -> Offset {
         self.readers.settled().unwrap_or_default().max(self.cut)
@@ -535,7 +570,7 @@ impl Stream {
     }
 
     fn record_group(&self, key: &StreamKey, journal: &mut impl Journal) {
-        if matches!(self.readers, Readers::Group(_)) {
+        if self.is_group() {
             self.record_row(key, journal);
         }
     }
@@ -544,6 +579,12 @@ impl Stream {
         let row = StreamRow { id: self.id, end: self.end, left_behind: self.readers.to_keep() };
         journal.record(|| Change::Stream(key.clone(), row));
     }
+}
+
+/// Where the offsets of a stream begin that is made now: behind all that it had before it was lost, as long as it was given less than a message each
+/// microsecond. Below 2^53 until the year 2255, as Redis counts in doubles.
+pub(crate) fn beginning(now_ms: u64) -> Offset {
+    now_ms.saturating_mul(1_000)
 }
 
 /// When a message has reached the age that a stream allows; never 0.

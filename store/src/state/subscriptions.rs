@@ -44,7 +44,7 @@ impl State {
                     self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
                 }
                 Err(at) if reads => {
-                    let (mark, acked) = self.streams.join(&stream, rests, journal);
+                    let (mark, acked) = self.streams.join(&stream, rests, now_ms, journal);
                     details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked: mark });
                     stands.push(Cursor { stream, acked });
                 }

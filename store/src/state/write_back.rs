@@ -7,6 +7,7 @@ use holdfast_wire::store::{Reply, StoreError, WillRecord};
 
 use super::change::Journal;
 use super::sessions::{Details, Session, since_s};
+use super::streams::beginning;
 use super::{State, record_session};
 
 impl State {
@@ -61,9 +62,9 @@ impl State {
             if expiry_s > 0 {
                 let own = StreamKey::Device(client.as_str().into());
                 if let Err(at) = details.find_cursor(&own) {
-                    details.record.cursors.insert(at, Cursor { stream: own, acked: 0 });
+                    details.record.cursors.insert(at, Cursor { stream: own, acked: beginning(now_ms) });
                 }
-                self.replace_subscriptions(details, session.subscriptions, journal);
+                self.replace_subscriptions(details, session.subscriptions, now_ms, journal);
                 details.record.received = session.received;
                 details.record.inflight = session.inflight;
                 record_session(&client, epoch.0, since_s, details, journal);
@@ -101,6 +102,7 @@ impl State {
         &mut self,
         details: &mut Details,
         mut subscriptions: Vec<SubscriptionRecord>,
+        now_ms: u64,
         journal: &mut impl Journal,
     ) {
         subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
@@ -135,7 +137,7 @@ impl State {
             .collect();
         for stream in wanted {
             if let Err(at) = details.find_cursor(&stream) {
-                let (acked, _) = self.streams.join(&stream, false, journal);
+                let acked = self.streams.join_again(&stream, now_ms, journal);
                 details.record.cursors.insert(at, Cursor { stream, acked });
             }
         }

@@ -20,6 +20,7 @@ mod redis_forms;
 #[allow(dead_code, reason = "the tests of a server that goes away use the rest of it")]
 mod redis_server;
 mod retained;
+mod returns;
 mod subscriptions;
 mod wills;
 #[allow(dead_code, reason = "the durability tests use the rest of it")]
@@ -210,6 +211,12 @@ every_store! {
         an_older_state_of_a_session_gives_way_and_keeps_its_cursors,
         a_session_that_ended_elsewhere_is_not_written_back,
         a_will_is_written_back_too;
+    returns:
+        offsets_go_on_behind_those_of_a_stream_that_was_lost,
+        a_stream_that_is_made_again_begins_behind_the_former_one,
+        what_the_first_has_settled_waits_for_those_who_come_back_later,
+        what_is_kept_for_those_who_come_back_gives_way_to_what_is_unread,
+        a_message_of_a_group_waits_for_nobody_who_has_not_been_given_it;
     bounds:
         a_stream_keeps_its_newest_messages_and_leaves_a_gap,
         a_stream_forgets_messages_that_are_too_old,

@@ -1,8 +1,8 @@
 //! A store, its clock, and short ways to ask.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use holdfast_store::contract::{
@@ -44,7 +44,12 @@ pub(crate) struct Bench {
     redis: Option<Shared>,
     /// The same store in memory, and how many lives it has behind it.
     memory: Option<(Arc<MemoryStore>, u64)>,
+    /// Where the offsets of streams begin. Stories count from there.
+    beginnings: Mutex<HashMap<StreamKey, Offset>>,
 }
+
+/// Streams begin at a multiple of it, as the clock goes by whole seconds, and none is given so many messages.
+pub(crate) const BEGINNINGS: Offset = 1_000_000;
 
 /// More than are given out between two openings of a store.
 const EPOCHS_OF_A_LIFE: u64 = 1 << 40;
@@ -59,6 +64,16 @@ struct Shared {
 }
 
 impl Bench {
+    fn of(
+        store: Arc<dyn Store>,
+        now: Arc<AtomicU64>,
+        directory: Option<tempfile::TempDir>,
+        redis: Option<Shared>,
+        memory: Option<(Arc<MemoryStore>, u64)>,
+    ) -> Self {
+        Self { store, now, directory, redis, memory, beginnings: Mutex::default() }
+    }
+
     pub(crate) fn memory() -> Self {
         Self::memory_within(BOUNDS)
     }
@@ -68,7 +83,7 @@ impl Bench {
         let memory = Arc::new(MemoryStore::new(options.clock, options.bounds));
         memory.begin_life(Epoch(EPOCHS_OF_A_LIFE));
         let store = Arc::clone(&memory);
-        Self { store, now, directory: None, redis: None, memory: Some((memory, 1)) }
+        Self::of(store, now, None, None, Some((memory, 1)))
     }
 
     /// A store of the same kind with bounds of its own; nothing is in it.
@@ -112,7 +127,7 @@ impl Bench {
         let prefix = format!("test-{}-{number}-", std::process::id());
         let redis = Shared::connect(url, servers, prefix, options);
         let store = Arc::clone(&redis.store);
-        Self { store, now, directory: None, redis: Some(redis), memory: None }
+        Self::of(store, now, None, Some(redis), None)
     }
 
     /// Another user of the same server, with the same clock.
@@ -124,7 +139,7 @@ impl Bench {
         let former = self.redis.as_ref().unwrap();
         let redis = Shared::connect(&former.url, former.servers.clone(), former.prefix.clone(), options);
         let store = Arc::clone(&redis.store);
-        Self { store, now, directory: None, redis: Some(redis), memory: None }
+        Self::of(store, now, None, Some(redis), None)
     }
 
     /// Calls one of the server's functions, as a user of it that dies right after it. `of` is whose partition it is about.
@@ -178,7 +193,7 @@ impl Bench {
         // Its first life gives out no epoch: there are some that a store may have forgotten.
         drop(EmbeddedStore::open(directory.path(), options.clone()).unwrap());
         let store = EmbeddedStore::open(directory.path(), options).unwrap();
-        Self { store: Arc::new(store), now, directory: Some(directory), redis: None, memory: None }
+        Self::of(Arc::new(store), now, Some(directory), None, None)
     }
 
     /// Lets go of the store and opens it again; one in memory goes on with what it has, in another life as well.
@@ -244,10 +259,68 @@ impl Bench {
         all
     }
 
-    pub(crate) fn ask(&self, request: Request) -> Result<Reply, StoreError> {
+    /// Asks, with offsets that count from where each stream begins.
+    pub(crate) fn ask(&self, mut request: Request) -> Result<Reply, StoreError> {
+        match &mut request {
+            Request::Save { progress, .. } | Request::Close { progress, .. } => {
+                progress.cursors.iter_mut().for_each(|cursor| self.from_beginning(cursor));
+            }
+            Request::Read { stream, after, .. } => *after = after.saturating_add(self.beginning_of(stream)),
+            _ => {}
+        }
+        let of_read = if let Request::Read { stream, .. } = &request { Some(stream.clone()) } else { None };
+        let mut answer = self.ask_as_it_is(request);
+        match &mut answer {
+            Ok(Reply::Subscribed(cursors) | Reply::Appended { at: cursors, .. }) => {
+                cursors.iter_mut().for_each(|cursor| self.count_from_beginning(cursor));
+            }
+            Ok(Reply::Opened(Opened { session: Some(session), .. })) => {
+                session.cursors.iter_mut().for_each(|cursor| self.count_from_beginning(cursor));
+            }
+            Ok(Reply::Messages { messages, end }) => {
+                messages.iter_mut().for_each(|(offset, _)| *offset %= BEGINNINGS);
+                let mut last = at(of_read.expect("it was a read"), *end);
+                self.count_from_beginning(&mut last);
+                *end = last.acked;
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// Asks, with offsets as they are.
+    pub(crate) fn ask_as_it_is(&self, request: Request) -> Result<Reply, StoreError> {
         let (answered, answers) = mpsc::sync_channel(1);
         self.store.submit(request, Box::new(move |answer| answered.send(answer).unwrap()));
         answers.recv_timeout(Duration::from_secs(30)).expect("an answer always comes")
+    }
+
+    /// Where a stream's offsets begin, as far as the store has told.
+    pub(crate) fn beginning_of(&self, stream: &StreamKey) -> Offset {
+        self.beginnings.lock().unwrap().get(stream).copied().unwrap_or_default()
+    }
+
+    fn from_beginning(&self, cursor: &mut Cursor) {
+        cursor.acked = cursor.acked.saturating_add(self.beginning_of(&cursor.stream));
+    }
+
+    fn count_from_beginning(&self, cursor: &mut Cursor) {
+        let place = cursor.acked % BEGINNINGS;
+        self.beginnings.lock().unwrap().insert(cursor.stream.clone(), cursor.acked - place);
+        cursor.acked = place;
+    }
+
+    /// All that is in it is lost, and it goes on; false if it is one that cannot lose it.
+    pub(crate) fn loses_its_data(&self) -> bool {
+        if let Some((memory, lives)) = &self.memory {
+            // Behind all that were given out, and behind those of an earlier loss.
+            memory.lose_data(Epoch(lives * EPOCHS_OF_A_LIFE + self.now_ms()));
+        } else if let Some(redis) = &self.redis {
+            redis.clear();
+        } else {
+            return false;
+        }
+        true
     }
 
     pub(crate) fn done(&self, request: Request) {
@@ -426,15 +499,16 @@ impl Shared {
             prefix: prefix.clone(),
             // A busy machine may let a server wait.
             deadline: Duration::from_secs(20),
+            // As if it had been there for long.
+            young_for: Duration::ZERO,
             ..RedisOptions::default()
         };
         let store = Arc::new(RedisStore::connect(url, options).unwrap());
         Self { store, url: url.to_owned(), servers, prefix }
     }
-}
 
-impl Drop for Shared {
-    fn drop(&mut self) {
+    /// Takes all its keys away.
+    fn clear(&self) {
         let clear = |client: redis::Client| -> redis::RedisResult<()> {
             let mut connection = client.get_connection()?;
             let mut keys = redis::cmd("KEYS");
@@ -445,6 +519,12 @@ impl Drop for Shared {
             // A server that a story has ended keeps nothing.
             let _ = redis::Client::open(server.as_str()).and_then(clear);
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -68,7 +68,11 @@ fn who_comes_back_in_the_middle_of_the_reaping_wins() {
         [at(filter("$share/g/a"), 0), at(filter("a"), 0), at(device("d"), 0)]
     );
     // What the reaper tells the group comes late, and a second reaper comes too late altogether.
-    bench.call("advance", "$share/g/a", &[b"$share/g/a", b"no such reader", &text(epoch.0 + 1), b"1", b"1"]);
+    bench.call(
+        "advance",
+        "$share/g/a",
+        &[&bench.now(), b"$share/g/a", b"no such reader", &text(epoch.0 + 1), b"1", b"1"],
+    );
     let again = Request::Reap { client: ClientId::new("d"), epoch };
     assert_eq!(bench.ask(again), Err(StoreError::Fenced));
     bench.save("d", opened.epoch, vec![at(filter("$share/g/a"), 1)]);
@@ -130,7 +134,7 @@ fn a_restore_that_stopped_halfway_leaves_nothing_and_can_be_repeated() {
         [&bench.now(), b"d", &owner, b"50", b"60", b"", b"", b"1", b"a", &[1, 0, 0, 0, 0], b"", b"0"];
     let joining = bench.call("restore", "d", &arguments);
     assert_eq!(joining[0], b"join");
-    bench.call("join", "a", &[b"a", &joining[2], b"50"]);
+    bench.call("join", "a", &[&bench.now(), b"a", &joining[2], b"50", b"0"]);
     assert_eq!(bench.lookup("d"), None);
     let restore = || Request::Restore {
         client: ClientId::new("d"),

@@ -146,7 +146,7 @@ fn readers_of_two_lives_have_different_names() {
         bench.call("subscribe", "d", &[&bench.now(), b"d", &epoch, b"a", &options, b"", b"0"])[2].clone()
     };
     let first = subscribe();
-    bench.call("begin", "d", &[b"0123456789abcdef", b"mark"]);
+    bench.call("begin", "d", &[b"0123456789abcdef", b"mark", b"0"]);
     let second = subscribe();
     assert_ne!(first[10..], second[10..], "what follows time and partition");
     assert_eq!(second[10..], *b"0123");

@@ -52,7 +52,7 @@ fn a_reader_that_no_session_took_up_leaves_by_itself() {
         &[&bench.now(), b"d", &epoch.0.to_string().into_bytes(), b"a", &[1, 0, 0, 0, 0], b"", b"0"],
     );
     let reader = joining[2].clone();
-    bench.call("join", "a", &[b"a", &reader, b"1"]);
+    bench.call("join", "a", &[&bench.now(), b"a", &reader, b"1", b"0"]);
     assert_eq!(bench.durable_filters(), [Box::from("a")]);
     bench.pass_s(59);
     assert_eq!(bench.durable_filters(), [Box::from("a")], "it may yet be taken up");
@@ -77,9 +77,9 @@ fn a_reader_that_joins_after_it_was_told_to_leave_is_refused() {
     let (birth, partition) = joining[2].split_first_chunk().unwrap();
     let birth_us = u64::from_be_bytes(*birth) - 60_000_000;
     let reader = [&birth_us.to_be_bytes()[..], partition].concat();
-    assert_eq!(bench.call("join", "a", &[b"a", &reader, b"1"])[0], b"lapsed");
+    assert_eq!(bench.call("join", "a", &[&bench.now(), b"a", &reader, b"1", b"0"])[0], b"lapsed");
     assert!(bench.durable_filters().is_empty());
-    bench.call("join", "a", &[b"a", &joining[2], b"1"]);
+    bench.call("join", "a", &[&bench.now(), b"a", &joining[2], b"1", b"0"]);
     assert_eq!(bench.durable_filters(), [Box::from("a")]);
 }
 

@@ -30,6 +30,31 @@ local function clock_us()
   return time[1] * 1000000 + time[2]
 end
 
+-- For how long a partition that began with nothing is young, in ms: sessions that its server has lost are on their way back, and read the streams that
+-- others have made anew. Within the first part of that, whoever owes them a message waits until they are there.
+local YOUNG, JUST_BEGUN = 60000, 5000
+
+-- Until when it is young. One that does not say has begun this moment.
+local function young_until(partition, now)
+  return tonumber(redis.call('HGET', count_key(partition), 'y')) or now + YOUNG
+end
+
+local function is_young(partition, now)
+  local known = redis.call('HGET', count_key(partition), 'y')
+  if not known then redis.call('HSET', count_key(partition), 'y', string.format('%d', now + YOUNG)) end
+  return now < (tonumber(known) or now + YOUNG)
+end
+
+local function has_just_begun(partition, now)
+  return now < young_until(partition, now) - YOUNG + JUST_BEGUN
+end
+
+-- Where the offsets of a stream begin that is made now: behind all that it had before its server lost it, as long as it was given less than a
+-- message each microsecond. Below 2^53 until the year 2255.
+local function beginning(now)
+  return now * 1000
+end
+
 -- How far epochs leap, in microseconds, where some that were given out may be forgotten (`life.lua`): ahead of the clock,
 -- and ahead of the last one that is known.
 local LEAP_CLOCK, LEAP_LAST = 3600000000, 60000000

@@ -367,7 +367,7 @@ export('restore', function(keys, args)
     redis.call('HDEL', partition .. ':vc', client)
   end
   raise_numbers(partition, epoch)
-  local device = is_older and row[DEVICE] or (expiry > 0 and 0 or NONE)
+  local device = is_older and row[DEVICE] or (expiry > 0 and beginning(now) or NONE)
   row = { FORMAT, epoch, owner, expiry, CONNECTED, now, args[6], device, args[7], held }
   take_up(partition, index, held, args, from, now, leaves)
   take_owner(partition, owner)
@@ -487,11 +487,12 @@ export('reap', function(keys, args)
   return { 'ok', moved, leaves, held[1], held[2], held[3], dropped, number }
 end, { 'allow-oom' })
 
--- now, client.
+-- now, client. Answers of one that is not there whether it may be on its way back.
 export('lookup', function(keys, args)
   local partition, client = keys[1], args[2]
   local row = load_session(partition, client)
-  if not row or is_over(row, clock(args[1])) then return { 'none' } end
+  local now = clock(args[1])
+  if not row or is_over(row, now) then return { 'none', has_just_begun(partition, now) and 1 or 0 } end
   local _, _, gaps = first_and_bytes(partition, 'd' .. client)
   local pending = gaps and length_of(partition, 'd' .. client) - gaps or 0
   local held = row[EXPIRY] > 0 and row[SUBSCRIPTIONS] or {}

@@ -140,11 +140,18 @@ local function left_behind(partition, filter)
   return tonumber(redis.call('HGET', key(partition, 'q', 'f' .. filter), 'g') or NONE)
 end
 
-local function trim_settled(partition, filter)
+-- Lets go of what everyone has settled.
+local function drop_settled(partition, filter)
   local stream = 'f' .. filter
   local first, bytes, gaps = first_and_bytes(partition, stream)
   local mark = settled(partition, stream, left_behind(partition, filter)) or 0
   if mark >= first then trim(partition, stream, first, bytes, gaps, mark + 1 - first) end
+end
+
+-- The same, unless readers may still come who have not: a young partition keeps it for them, as far as a stream's bounds allow. A group's message is
+-- one member's, and nobody else waits for it.
+local function trim_settled(partition, filter, now)
+  if is_group(filter) or not is_young(partition, now) then drop_settled(partition, filter) end
 end
 
 -- Where a group stands. A mark from before a cut stands where the cut ended.
@@ -165,19 +172,20 @@ local function disconnect(partition, filter, reader, mark, stream_end)
 end
 
 -- now, stream, message, a stream's bounds (messages, bytes, age; whether it keeps what it has when it is full), and the collapse
--- key if there is one. A device's stream is made if its session has a place in it. Answers how many messages gave way, too.
+-- key if there is one. A device's stream is made if its session has a place in it. Answers how many messages gave way, too; where there is
+-- no stream, whether its readers may be on their way back.
 export('append', function(keys, args)
-  local partition, stream, message = keys[1], args[2], args[3]
+  local partition, stream, message, now = keys[1], args[2], args[3], clock(args[1])
   local messages_max, bytes_max = tonumber(args[4]), tonumber(args[5])
   local is_device = stream:sub(1, 1) == 'd'
   if is_device then
     local row = load_session(partition, stream:sub(2))
-    if not row or is_over(row, clock(args[1])) or row[DEVICE] == NONE then return { 'none' } end
+    if not row or is_over(row, now) or row[DEVICE] == NONE then return { 'none', 0 } end
     if #message > bytes_max then return { 'full' } end
     redis.call('HSETNX', key(partition, 'q', stream), 'f', row[DEVICE] + 1)
     redis.call('HSETNX', key(partition, 'q', stream), 'b', 0)
   elseif redis.call('EXISTS', key(partition, 'q', stream)) == 0 then
-    return { 'none' }
+    return { 'none', is_young(partition, now) and has_just_begun(partition, now) and 1 or 0 }
   elseif #message > bytes_max then
     return { 'full' }
   end
@@ -188,6 +196,12 @@ export('append', function(keys, args)
   local weight = bytes + #message - (older and older_bytes or 0)
   if args[7] == '1' then
     local messages = redis.call('LLEN', list) - gaps + (older and 0 or 1)
+    if not is_device and (messages > messages_max or weight > bytes_max) then
+      -- What a young partition keeps goes first.
+      drop_settled(partition, stream:sub(2))
+      first, bytes, gaps = first_and_bytes(partition, stream)
+      messages, weight = redis.call('LLEN', list) + 1, bytes + #message
+    end
     if messages > messages_max or weight > bytes_max then return { 'kept' } end
   end
   if older then
@@ -201,6 +215,12 @@ export('append', function(keys, args)
   watch_age(partition, stream, message, tonumber(args[6]))
   if collapse then remember_collapsed(partition, stream, first, collapse, at) end
   local is_full = places - gaps > messages_max or weight > bytes_max or places > messages_max * PLACES
+  if is_full and not is_device then
+    drop_settled(partition, stream:sub(2))
+    first, weight, gaps = first_and_bytes(partition, stream)
+    places = redis.call('LLEN', list)
+    is_full = places > messages_max or weight > bytes_max
+  end
   if is_full or older == first then
     lost = trim(partition, stream, first, weight, gaps, 0, function(left, messages, all)
       return messages > messages_max or left > bytes_max or all > messages_max * PLACES
@@ -250,22 +270,25 @@ export('read', function(keys, args)
   return answer
 end, { 'no-writes' })
 
--- filter, reader, epoch: one more reader, from the stream's end on. Answers its mark and where it is told to stand. One that
--- comes after its leave would read for ever.
+-- now, filter, reader, epoch, whether it has read the stream before: one more reader, from the stream's end on. One that comes back to a young
+-- partition has been a reader all along, and reads what the others' return has found. Answers its mark and where it is told to stand. One
+-- that comes after its leave would read for ever.
 export('join', function(keys, args)
-  local partition, filter, reader = keys[1], args[1], args[2]
+  local partition, filter, reader, now = keys[1], args[2], args[3], clock(args[1])
   if is_lapsed(reader) then return { 'lapsed' } end
   local stream = 'f' .. filter
   if redis.call('EXISTS', key(partition, 'q', stream)) == 0 then
-    redis.call('HSET', key(partition, 'q', stream), 'f', 1, 'b', 0)
+    redis.call('HSET', key(partition, 'q', stream), 'f', string.format('%d', beginning(now) + 1), 'b', 0)
     if is_group(filter) then redis.call('HSET', key(partition, 'q', stream), 'g', NONE) end
     redis.call('SADD', partition .. ':f', filter)
   end
-  local last = first_and_bytes(partition, stream) + length_of(partition, stream) - 1
-  redis.call('ZADD', key(partition, 'm', stream), 'NX', last, reader)
+  local is_back = is_young(partition, now) and args[5] == '1' and not is_group(filter)
+  local from = first_and_bytes(partition, stream) - 1
+  if not is_back then from = from + length_of(partition, stream) end
+  redis.call('ZADD', key(partition, 'm', stream), 'NX', string.format('%d', from), reader)
   local mark = tonumber(redis.call('ZSCORE', key(partition, 'm', stream), reader))
   if not is_group(filter) then return { 'ok', mark, mark } end
-  redis.call('HSET', key(partition, 'g', stream), reader, args[3])
+  redis.call('HSET', key(partition, 'g', stream), reader, args[4])
   return { 'ok', mark, group_cursor(partition, filter) }
 end)
 
@@ -275,9 +298,9 @@ export('stand', function(keys, args)
   return { 'ok', group_cursor(keys[1], args[1]) }
 end, { 'no-writes' })
 
--- filter, reader, epoch, how far it settled, whether its connection ended. Answers where its mark is then.
+-- now, filter, reader, epoch, how far it settled, whether its connection ended. Answers where its mark is then.
 export('advance', function(keys, args)
-  local partition, filter, reader = keys[1], args[1], args[2]
+  local partition, filter, reader = keys[1], args[2], args[3]
   local stream = 'f' .. filter
   local mark = redis.call('ZSCORE', key(partition, 'm', stream), reader)
   local first = first_and_bytes(partition, stream)
@@ -285,16 +308,16 @@ export('advance', function(keys, args)
   mark = tonumber(mark)
   if is_group(filter) then
     local epoch = tonumber(redis.call('HGET', key(partition, 'g', stream), reader) or 0)
-    if epoch > tonumber(args[3]) then return { 'none' } end
+    if epoch > tonumber(args[4]) then return { 'none' } end
   end
   local last = first + length_of(partition, stream) - 1
-  local to = math.min(tonumber(args[4]), last)
+  local to = math.min(tonumber(args[5]), last)
   if to > mark then
-    redis.call('ZADD', key(partition, 'm', stream), to, reader)
+    redis.call('ZADD', key(partition, 'm', stream), string.format('%d', to), reader)
     mark = to
   end
-  if args[5] == '1' and is_group(filter) then disconnect(partition, filter, reader, mark, last) end
-  trim_settled(partition, filter)
+  if args[6] == '1' and is_group(filter) then disconnect(partition, filter, reader, mark, last) end
+  trim_settled(partition, filter, clock(args[1]))
   return { 'ok', mark, stream_bytes(partition) }
 end, { 'allow-oom' })
 
@@ -312,10 +335,10 @@ export('resume', function(keys, args)
   return { 'ok', cursor }
 end, { 'allow-oom' })
 
--- filter, reader: it reads no longer; the last one takes the stream with it. Something is written even if it has left before: who then
+-- now, filter, reader: it reads no longer; the last one takes the stream with it. Something is written even if it has left before: who then
 -- waits for the replicas waits for that leave too, of which they may not have heard.
 export('leave', function(keys, args)
-  local partition, filter, reader = keys[1], args[1], args[2]
+  local partition, filter, reader = keys[1], args[2], args[3]
   local stream = 'f' .. filter
   redis.call('HINCRBY', count_key(partition), 'b', 0)
   local first = first_and_bytes(partition, stream)
@@ -332,7 +355,7 @@ export('leave', function(keys, args)
     redis.call('ZREM', key(partition, 'm', stream), reader)
     if redis.call('EXISTS', key(partition, 'm', stream)) == 0 then drop_stream(partition, stream) end
   end
-  if first_and_bytes(partition, stream) then trim_settled(partition, filter) end
+  if first_and_bytes(partition, stream) then trim_settled(partition, filter, clock(args[1])) end
   return { 'ok', stream_bytes(partition) }
 end, { 'allow-oom' })
 

@@ -284,8 +284,8 @@ pub(crate) fn take_read(
     }
     // What bounds and ages have cut off the stream's end is not waited for.
     durable.mark_delivered(&[(index, last)]);
-    let stream = &mut durable.streams[usize::from(index)];
-    stream.seen = stream.seen.max(end);
+    durable.find_end(index, end, session.sending.as_deref_mut());
+    let stream = &durable.streams[usize::from(index)];
     let next = if stream.seen > stream.delivered && stream.delivered < end { index } else { index + 1 };
     durable.phase = durable::Phase::Reading { stream: next, asked: false };
     touch(session, id, shared, now);

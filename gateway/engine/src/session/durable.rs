@@ -8,11 +8,15 @@
 //! ```
 //! While `Live`, messages come from the bridges as they are published and streams are not read. In the other phases a live message that stands in a stream is left
 //! there and read in its turn. So after any interruption nothing is missing and nothing is out of order.
+//!
+//! Offsets of a stream only grow, even where the store has lost it and made it anew: a message that comes live then is a gap, and the gap is read. They go back
+//! only with a store that has lost its last writes, which shows in a place that comes live again, or in an end that lies before what was read ([`Heard`]).
 
 use std::collections::HashSet;
 
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
 
+use super::heard::Heard;
 use super::sending::Sending;
 
 /// A persistent session's streams.
@@ -61,6 +65,8 @@ pub(crate) struct StreamState {
     pub(crate) delivered: Offset,
     /// The last offset heard of.
     pub(crate) seen: Offset,
+    /// What came live.
+    pub(crate) heard: Heard,
     /// Its subscription is gone; the place is kept so that indexes stay, until another stream takes it.
     pub(crate) closed: bool,
 }
@@ -127,6 +133,47 @@ impl Durable {
         }
     }
 
+    /// A message came live at these places, and came the way that each message at such a place comes once. Where one did before, the store has gone
+    /// back: what follows is new again.
+    pub(crate) fn hear(&mut self, places: &[(u16, Offset)], mut sending: Option<&mut Sending>) {
+        for (stream, offset) in places {
+            if self.streams[usize::from(*stream)].heard.note(*offset) {
+                self.go_back(*stream, offset - 1, sending.as_deref_mut());
+            }
+        }
+    }
+
+    /// The store has lost what stood in a stream behind this place, and gives out other messages there.
+    fn go_back(&mut self, index: u16, end: Offset, sending: Option<&mut Sending>) {
+        let stream = &mut self.streams[usize::from(index)];
+        stream.delivered = stream.delivered.min(end);
+        stream.seen = stream.delivered;
+        if let Some(sending) = sending {
+            sending.forget_places(index, end.saturating_add(1)..);
+        }
+        // A read that is under way goes on from a place that is none.
+        if let Phase::Reading { stream, asked: true } = self.phase
+            && stream == index
+        {
+            self.reads += 1;
+            self.phase = Phase::Reading { stream, asked: false };
+        }
+    }
+
+    /// A read found a stream's end.
+    pub(crate) fn find_end(&mut self, index: u16, end: Offset, sending: Option<&mut Sending>) {
+        let stream = &mut self.streams[usize::from(index)];
+        if end >= stream.delivered {
+            stream.seen = stream.seen.max(end);
+        } else if end == 0 {
+            // There is none, or nothing ever stood in it. Should it be made anew, it begins behind what is known of it.
+            stream.seen = stream.delivered;
+        } else {
+            stream.heard = Heard::default();
+            self.go_back(index, end, sending);
+        }
+    }
+
     /// Judges a message that a bridge delivers, by its places in streams and its id. Marks what it has seen; a gap starts reading.
     pub(crate) fn judge_live(&mut self, positions: &[(u16, Offset)], id: u64) -> Live {
         if positions.is_empty() {
@@ -183,22 +230,19 @@ impl Durable {
         }
     }
 
-    /// The store has forgotten its streams and made them anew: nothing that is known of places in them holds any longer. They are read
-    /// from where they begin, as messages may stand in them that nobody could deliver.
+    /// The store has forgotten its streams and made them anew, or some of them. What is made anew begins behind all that was known, and is read from its
+    /// beginning on, as messages may stand in it that nobody could deliver; but for those that have come already.
     pub(crate) fn begin_anew(&mut self, cursors: Vec<Cursor>, mut sending: Option<&mut Sending>) {
-        for index in 0..self.streams.len() {
-            if let Some(sending) = &mut sending {
-                sending.forget_stream(index as u16);
-            }
-            let stream = &mut self.streams[index];
-            (stream.delivered, stream.seen) = (0, 0);
+        for stream in &mut self.streams {
+            stream.seen = stream.delivered;
         }
         for cursor in cursors {
+            // What is queued from before settles nothing that stands there now.
+            if let (Some(index), Some(sending)) = (self.find(&cursor.stream), &mut sending) {
+                sending.forget_places(index, ..=cursor.acked);
+            }
             self.open_stream(cursor);
         }
-        // If it had not forgotten them after all, what is queued is not to be read once more.
-        let queued = sending.iter().flat_map(|sending| sending.messages()).map(|message| message.view().id);
-        self.read_ids.extend(queued);
         self.read_all_again();
     }
 
@@ -263,7 +307,7 @@ impl Durable {
 
 impl StreamState {
     pub(crate) fn new(key: StreamKey, acked: Offset) -> Self {
-        Self { key, delivered: acked, seen: acked, closed: false }
+        Self { key, delivered: acked, seen: acked, heard: Heard::default(), closed: false }
     }
 }
 
@@ -335,6 +379,51 @@ mod tests {
         durable.open_stream(Cursor { stream: key.clone(), acked: 0 });
         assert_eq!((durable.streams.len(), durable.find(&key)), (2, Some(1)));
         assert_eq!(durable.streams[1].delivered, 0);
+    }
+
+    #[test]
+    fn a_stream_that_is_made_anew_is_read_from_its_beginning_and_what_has_come_of_it_is_not_read_again() {
+        for (heard_before, place) in [(4, 1_000), (1_002, 1_002)] {
+            let mut durable = live();
+            durable.streams[1].delivered = heard_before;
+            durable.streams[1].seen = heard_before + 3;
+            durable.begin_anew(vec![Cursor { stream: StreamKey::Filter("a/#".into()), acked: 1_000 }], None);
+            let StreamState { delivered, seen, .. } = durable.streams[1];
+            assert_eq!((delivered, seen), (place, place));
+        }
+    }
+
+    #[test]
+    fn an_end_before_what_was_read_says_that_the_store_went_back() {
+        let mut durable = live();
+        durable.mark_delivered(&[(1, 500)]);
+        durable.find_end(1, 490, None);
+        assert_eq!(durable.judge_live(&[(1, 491)], 1), Live::Take);
+        durable.mark_delivered(&[(1, 500)]);
+        durable.streams[1].seen = 510;
+        durable.find_end(1, 0, None);
+        assert_eq!(durable.next_read(), None, "nobody waits for what a stream had that is no more");
+        durable.read_again();
+        assert_eq!(durable.judge_live(&[(1, 9_001)], 2), Live::Leave, "made anew, it begins behind that");
+        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 500)));
+    }
+
+    #[test]
+    fn a_place_that_comes_live_again_is_taken_again_and_what_was_queued_of_it_settles_it_no_more() {
+        let mut durable = live();
+        for place in 5..=9 {
+            durable.hear(&[(1, place)], None);
+            assert_eq!(durable.judge_live(&[(1, place)], place), Live::Take);
+            durable.mark_delivered(&[(1, place)]);
+        }
+        durable.read_all_again();
+        assert!(durable.next_read().is_some());
+        let read = durable.reads;
+        durable.hear(&[(1, 8)], None);
+        assert_eq!(durable.judge_live(&[(1, 8)], 20), Live::Leave, "it is read");
+        durable.phase = Phase::Reading { stream: 1, asked: false };
+        assert!(durable.reads >= read);
+        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 7)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 pub(crate) mod aliases;
 pub(crate) mod durable;
+pub(crate) mod heard;
 pub(crate) mod receipts;
 pub(crate) mod receiving;
 pub(crate) mod retained;

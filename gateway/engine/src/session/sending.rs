@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ops::RangeBounds;
 
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::{PacketId, QoS};
@@ -77,17 +78,19 @@ impl Sending {
         Some(item)
     }
 
-    /// Those that were not settled, sent or not.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = &SharedMessage> {
-        let inflight = self.inflight.iter().filter_map(|inflight| inflight.item.as_ref());
-        inflight.chain(&self.pending).map(|item| &item.message)
-    }
-
     /// No message settles a place in this stream any longer.
     pub(crate) fn forget_stream(&mut self, stream: u16) {
+        self.forget_places(stream, ..);
+    }
+
+    /// No message settles one of these places in it.
+    pub(crate) fn forget_places(&mut self, stream: u16, places: impl RangeBounds<Offset>) {
+        let goes = |(of, offset): &(u16, Offset)| *of == stream && places.contains(offset);
         let inflight = self.inflight.iter_mut().filter_map(|inflight| inflight.item.as_mut());
         for item in inflight.chain(&mut self.pending) {
-            item.positions = item.positions.iter().copied().filter(|(place, _)| *place != stream).collect();
+            if item.positions.iter().any(goes) {
+                item.positions = item.positions.iter().copied().filter(|position| !goes(position)).collect();
+            }
         }
     }
 

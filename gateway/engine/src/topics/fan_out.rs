@@ -74,7 +74,7 @@ impl Engine {
         let Some((id, connection)) = connection else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
-        let Some(session) = connection.session() else {
+        let Some(session) = connection.session_mut() else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
         // A push is for any subscription of its device; without a report it is one that was queued while the device came back. A
@@ -97,6 +97,8 @@ impl Engine {
         let Some(positions) = own_positions(session, deliver.positions.iter()) else {
             return deliver::leave_unopened(connection, &mut self.shared, report);
         };
+        let alone = own_alone(session, &positions);
+        hear(session, &alone);
         let copy = Copy { qos, retain, subscription_ids: &identifiers, positions: &positions, report };
         let mut outgoing = Outgoing::single(deliver.message);
         deliver::deliver(connection, id, &mut self.shared, &mut outgoing, copy, now);
@@ -235,7 +237,7 @@ impl Slice<'_> {
             let receiver = self.receivers[next];
             next += 1;
             let Some(connection) = connections.find_mut(receiver.id) else { continue };
-            let Some(session) = connection.session() else { continue };
+            let Some(session) = connection.session_mut() else { continue };
             let chosen = self.positions.iter().take(POSITIONS_MAX).enumerate();
             let chosen =
                 chosen.filter(|(bit, _)| receiver.positions & (1 << bit) != 0).map(|(_, position)| position);
@@ -243,6 +245,7 @@ impl Slice<'_> {
                 deliver::leave_unopened(connection, shared, None);
                 continue;
             };
+            hear(session, &positions);
             let (start, length) = receiver.identifiers;
             let copy = Copy {
                 qos: receiver.qos,
@@ -352,6 +355,24 @@ fn merge(
     let qos = qos.min(message.qos);
     *merged = Some(merged.map_or((qos, retain), |(other, retained)| (qos.max(other), retain || retained)));
     identifiers.extend((subscription.identifier != 0).then_some(subscription.identifier));
+}
+
+/// Notes that a message has come live at these places.
+fn hear(session: &mut Session, positions: &[(u16, Offset)]) {
+    if let Some(durable) = &mut session.durable {
+        durable.hear(positions, session.sending.as_deref_mut());
+    }
+}
+
+/// Those of the places whose streams are this client's alone: what stands in others comes another way as well, as everyone's does.
+fn own_alone(session: &Session, positions: &[(u16, Offset)]) -> Vec<(u16, Offset)> {
+    let Some(durable) = &session.durable else { return Vec::new() };
+    let is_own = |stream: &StreamKey| match stream {
+        StreamKey::Filter(filter) => topic::personal_level(filter, &session.client).is_some(),
+        StreamKey::Device(_) => true,
+    };
+    let places = positions.iter().filter(|(index, _)| is_own(&durable.streams[usize::from(*index)].key));
+    places.copied().collect()
 }
 
 /// A message's places in those streams that this session reads. None if it stands in one that the store is still opening for a SUBSCRIBE: where

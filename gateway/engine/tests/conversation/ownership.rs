@@ -1,9 +1,10 @@
 //! Sessions that the store has lost, and sessions that it has given to others.
 
 use holdfast_engine::{CloseReason, EngineConfig, LeaseWord, Limits};
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{Connect, PubAck, Publish, ReasonCode};
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Progress, Request};
 
 use crate::bridge::Heard;
 use crate::client::Client;
@@ -77,15 +78,17 @@ fn what_is_inflight_survives_the_stores_loss() {
     let client = subscriber(&shard, "c", "a");
     let first = Message { id: 1, ..message("a", "one") };
     let positions = shard.appends(&["a"], &first);
+    let before = positions[0].acked;
     shard.bridge(0).publishes_at(&first, positions);
     client.hears(qos1(1, "a", "one"));
+    shard.clock_advances_ms(1);
     shard.store_loses_its_data();
     shard.lease_says(LeaseWord::Forgotten);
     shard.clock_advances_ms(100);
     // The stream has begun anew: its first message is not taken for the one that had its place before.
     let second = Message { id: 2, ..message("a", "two") };
     let positions = shard.appends(&["a"], &second);
-    assert_eq!(positions[0].acked, 1);
+    assert!(positions[0].acked > before + 1);
     shard.bridge(0).publishes_at(&second, positions);
     client.hears(qos1(2, "a", "two"));
     client.vanishes();
@@ -111,6 +114,124 @@ fn what_came_into_a_stream_while_its_session_was_written_back_is_read() {
     shard.bridge(0).goes_down();
     shard.bridge(0).comes_up();
     client.hears(qos1(1, "a", "one"));
+}
+
+/// Two subscribers of one filter have had two messages, the store has lost its data, and the first of them is back.
+fn one_of_two_is_back() -> (Shard, [Client; 2]) {
+    let limits = Limits { restores_per_s: 20, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let clients = ["first", "second"].map(|name| subscriber(&shard, name, "a"));
+    for number in 1..=2 {
+        publishes(&shard, number);
+        takes(&clients, number);
+    }
+    shard.clock_advances_ms(1_500);
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(1);
+    assert_eq!(shard.stored_filters("first"), Some(vec!["a".to_owned()]));
+    assert_eq!(shard.stored_filters("second"), None);
+    (shard, clients)
+}
+
+fn publishes(shard: &Shard, number: u16) {
+    let text = number.to_string();
+    let message = Message { id: number.into(), ..message("a", &text) };
+    let positions = shard.appends(&["a"], &message);
+    shard.bridge(0).publishes_at(&message, positions);
+}
+
+/// Each hears the message of this number and acknowledges it; it has as many before it.
+fn takes(clients: &[Client], number: u16) {
+    for client in clients {
+        client.hears(qos1(number, "a", &number.to_string()));
+        client.acknowledges(number);
+    }
+}
+
+#[test]
+fn what_comes_live_from_a_stream_that_was_made_anew_reaches_those_who_are_not_back_yet() {
+    let (shard, clients) = one_of_two_is_back();
+    publishes(&shard, 3);
+    takes(&clients, 3);
+    shard.clock_advances_ms(5_000);
+    assert!(shard.stored_filters("second").is_some());
+    publishes(&shard, 4);
+    takes(&clients, 4);
+    for client in clients {
+        client.hears_nothing();
+    }
+}
+
+#[test]
+fn what_the_first_that_is_back_has_settled_is_read_by_the_second() {
+    let (shard, clients) = one_of_two_is_back();
+    // Nobody delivers it to the second.
+    let third = Message { id: 3, ..message("a", "3") };
+    let positions = shard.appends(&["a"], &third);
+    let epoch = shard.stored_epoch("first");
+    let progress = Progress { cursors: positions, ..Progress::default() };
+    shard.store_is_asked(Request::Save { client: ClientId::new("first"), epoch, progress });
+    shard.clock_advances_ms(1_000);
+    clients[1].hears(qos1(3, "a", "3"));
+    clients[1].acknowledges(3);
+    shard.clock_advances_ms(10_000);
+    clients[1].hears_nothing();
+}
+
+#[test]
+fn a_session_that_reads_while_the_store_loses_its_data_goes_on_in_the_stream_that_is_made_anew() {
+    let (shard, clients) = one_of_two_is_back();
+    shard.store_holds();
+    for number in 3..=4 {
+        publishes(&shard, number);
+    }
+    shard.store_answers();
+    takes(&clients, 3);
+    takes(&clients, 4);
+    shard.clock_advances_ms(1_000);
+    for client in clients {
+        client.hears_nothing();
+    }
+}
+
+#[test]
+fn a_place_that_comes_live_again_holds_another_message() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    let mut places = Vec::new();
+    for number in 1..=5_u16 {
+        let text = number.to_string();
+        let message = Message { id: number.into(), ..message("a", &text) };
+        let positions = shard.appends(&["a"], &message);
+        places.push(positions.clone());
+        shard.bridge(0).publishes_at(&message, positions);
+        client.hears(qos1(number, "a", &text));
+        client.acknowledges(number);
+    }
+    // The store has failed over to one that had heard of the first three only.
+    for (number, place) in [(6, 3), (7, 4)] {
+        let text = number.to_string();
+        let message = Message { id: number.into(), ..message("a", &text) };
+        shard.bridge(0).publishes_at(&message, places[place].clone());
+        client.hears(qos1(number, "a", &text));
+        client.acknowledges(number);
+    }
+    client.hears_nothing();
+}
+
+#[test]
+fn a_message_that_comes_by_two_ways_is_no_sign_of_a_store_that_went_back() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    client.subscribes("$share/g/a", AT_LEAST_ONCE);
+    let first = Message { id: 1, ..message("a", "1") };
+    let positions = shard.appends(&["a"], &first);
+    shard.bridge(0).publishes_at(&first, positions.clone());
+    client.hears(qos1(1, "a", "1"));
+    let group = holdfast_wire::link::Target::Group { group: "g", filter: "a" };
+    shard.bridge(0).delivers(0, group, &first, positions);
+    client.hears_nothing();
 }
 
 #[test]

@@ -203,10 +203,10 @@ fn empty_store(clock: &Arc<AtomicU64>) -> MemoryStore {
 }
 
 impl Stage {
-    /// A store on the same clock with nothing in it, which takes the place of another one.
+    /// A store on the same clock which has lost what was in it.
     pub(crate) fn empty_store(&self) -> MemoryStore {
         let store = empty_store(&self.clock);
-        store.begin_life(FORMER_EPOCHS);
+        store.lose_data(FORMER_EPOCHS);
         store
     }
 

@@ -231,7 +231,11 @@ impl Bridge {
         let chosen = random.below(self.pending.len());
         let publisher = self.pending[chosen].message.view().publisher.to_owned();
         let first = self.pending.iter().position(|pending| pending.message.view().publisher == publisher);
-        let Some(pending) = first.and_then(|first| self.pending.remove(first)) else { return };
+        let Some(first) = first else { return };
+        if self.must_wait(first, store) {
+            return;
+        }
+        let Some(pending) = self.pending.remove(first) else { return };
         let view = pending.message.view();
         let mut positions = Positions::new();
         let mut personal = Vec::new();
@@ -307,6 +311,26 @@ impl Bridge {
         for (link, sequence) in pending.joined {
             settle(shards, link, sequence);
         }
+    }
+
+    /// Whether a store that has just lost everything does not have all that a message is owed to: connected sessions are about to be written back.
+    fn must_wait(&self, pending: usize, store: &mut Store) -> bool {
+        let message = self.pending[pending].message.clone();
+        let view = message.view();
+        if view.qos == QoS::AtMostOnce || !store.has_just_begun() {
+            return false;
+        }
+        let Ok(Reply::Filters(known)) = store.ask(Request::DurableFilters) else { return false };
+        let announced = self.interests.iter().filter(|((_, filter), (durable, level))| {
+            *durable && level.is_none() && matches(filter, view.topic)
+        });
+        let lacks_stream =
+            announced.into_iter().any(|((_, filter), _)| !known.iter().any(|it| **it == **filter));
+        let shapes = self.personal.iter().filter(|(_, filter)| matches(filter, view.topic));
+        let clients = shapes.filter_map(|(level, _)| view.topic.split('/').nth(usize::from(*level)));
+        let mut clients = clients.map(ClientId::new);
+        lacks_stream
+            || clients.any(|client| store.ask(Request::Lookup { client }) == Ok(Reply::Session(None)))
     }
 
     /// Takes up a will of somebody whose node died.

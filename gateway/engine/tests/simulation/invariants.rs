@@ -49,6 +49,7 @@ impl World {
 
     /// What holds at any moment.
     pub(crate) fn check(&mut self) {
+        self.excuse_those_who_left();
         self.check_nobody_is_forgotten();
         self.check_wills();
         for device in &self.devices {

@@ -1,5 +1,7 @@
 //! Nodes that do not run for a while, clocks that jump, a store that forgets, and who reaps and is reaped.
 
+use std::collections::BTreeSet;
+
 use holdfast_engine::{ConnectionId, LeaseWord, Listener, SocketEnd};
 use holdfast_wire::store::{Request, StoreError};
 
@@ -7,6 +9,9 @@ use crate::lease::LEASE_MS;
 use crate::mortal::{LastWord, MORTALS, Mortal, greeting};
 use crate::shard::FIRST;
 use crate::world::{SHARDS, World};
+
+/// After the store has lost something everyone who is connected is written back by then, in ms: a node may not run for a while.
+const STAYS_MS: u64 = 10_000;
 
 impl World {
     // ---- nodes ----
@@ -100,19 +105,51 @@ impl World {
     pub(crate) fn store_forgets(&mut self) {
         self.has_died = true;
         self.has_forgotten = true;
+        let mut lost_with_writes = BTreeSet::new();
         if self.random.one_in(3) {
             self.tell(|| "the store loses everything".to_owned());
             self.store.lose_everything();
         } else {
             let lost = self.random.below(8);
             self.tell(|| format!("the store fails over and loses {lost} writes"));
-            self.store.fail_over(lost);
+            lost_with_writes = self.store.fail_over(lost);
         }
-        // Streams, cursors and subscriptions are lost with it.
-        self.standing.clear();
-        self.devices.iter_mut().for_each(|device| device.losses += 1);
+        // What was published is lost with its streams. Whoever is connected, and stays so until it is written back, misses nothing of what follows.
         self.published.values_mut().for_each(|published| published.owed_to.clear());
+        self.devices.iter_mut().for_each(|device| device.losses += 1);
+        self.staying_until_ms = self.now_ms() + STAYS_MS;
+        self.staying.clear();
+        for number in std::mem::take(&mut self.standing) {
+            let device = &self.devices[number];
+            let Some(socket) = device.socket.as_ref().filter(|_| device.is_connected()) else { continue };
+            let is_held = self.shards[socket.shard].engine.device(&device.client).is_some();
+            if is_held && !lost_with_writes.contains(&*device.client) {
+                self.standing.insert(number);
+                self.staying.insert(number, (socket.shard, socket.id));
+            }
+        }
         self.note(&[9]);
+    }
+
+    /// Whoever has lost its connection before it was written back is owed nothing.
+    pub(crate) fn excuse_those_who_left(&mut self) {
+        if self.now_ms() >= self.staying_until_ms {
+            return self.staying.clear();
+        }
+        let devices = &self.devices;
+        let has_left = |number: usize, place: (usize, ConnectionId)| {
+            let socket = devices[number].socket.as_ref();
+            socket.is_none_or(|socket| (socket.shard, socket.id) != place)
+        };
+        let left = self.staying.iter().filter(|(number, place)| has_left(**number, **place));
+        let left: Vec<usize> = left.map(|(number, _)| *number).collect();
+        for number in left {
+            self.staying.remove(&number);
+            self.standing.remove(&number);
+            for published in self.published.values_mut() {
+                published.owed_to.remove(&number);
+            }
+        }
     }
 
     pub(crate) fn reap(&mut self) {

@@ -197,6 +197,14 @@ fn the_store_loses_its_last_writes_or_everything() {
 }
 
 #[test]
+fn who_stays_connected_misses_nothing_though_the_store_loses_its_last_writes_or_everything() {
+    seeds().for_each(|seed| {
+        play(seed, Faults { store_forgets: true, slow: true, ..Faults::default() });
+        play(seed, Faults { store_forgets: true, slow: true, links_flap: true, ..Faults::default() });
+    });
+}
+
+#[test]
 fn everything_goes_wrong_together() {
     seeds().for_each(|seed| {
         play(seed, EVERYTHING);

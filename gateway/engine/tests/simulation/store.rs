@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_store::{Bounds, MemoryStore, Store as _};
-use holdfast_wire::ids::{Epoch, NodeId};
+use holdfast_wire::ids::{ClientId, Epoch, NodeId};
 use holdfast_wire::store::{Reply, Request, StoreError};
 
 pub(crate) struct Store {
@@ -16,6 +16,8 @@ pub(crate) struct Store {
     /// Everything it was asked since it was empty, and when.
     log: Vec<(u64, Entry)>,
     last_epoch: Epoch,
+    /// When it last lost everything.
+    emptied_ms: Option<u64>,
     /// Nodes that were buried, whatever the store remembers of it.
     pub(crate) buried: BTreeSet<NodeId>,
 }
@@ -25,7 +27,12 @@ enum Entry {
     Asked(Request),
     /// It took the place of another one, which had given out epochs up to this one.
     Life(Epoch),
+    /// It lost everything, and had given out epochs up to this one.
+    Loss(Epoch),
 }
+
+/// For how long a store that lost everything says so of what it does not have, in ms.
+const JUST_BEGUN_MS: u64 = 5_000;
 
 impl Store {
     pub(crate) fn new(world: Arc<AtomicU64>) -> Self {
@@ -36,6 +43,7 @@ impl Store {
             world,
             log: Vec::new(),
             last_epoch: Epoch(0),
+            emptied_ms: None,
             buried: BTreeSet::new(),
         }
     }
@@ -52,26 +60,35 @@ impl Store {
         answer
     }
 
-    /// Another one takes its place, which has not heard of its last writes.
-    pub(crate) fn fail_over(&mut self, lost: usize) {
-        self.log.truncate(self.log.len() - lost.min(self.log.len()));
+    /// Another one takes its place, which has not heard of its last writes. Gives whose sessions or subscriptions are lost with them.
+    pub(crate) fn fail_over(&mut self, lost: usize) -> BTreeSet<ClientId> {
+        let lost = self.log.split_off(self.log.len() - lost.min(self.log.len()));
         let log = std::mem::take(&mut self.log);
         self.memory = memory(&self.clock);
         for (at_ms, entry) in &log {
             match entry {
                 Entry::Asked(request) => drop(self.carry_out(*at_ms, request.clone())),
                 Entry::Life(former) => self.memory.begin_life(*former),
+                Entry::Loss(former) => self.memory.lose_data(*former),
             }
         }
         self.log = log;
         self.begin_life();
+        lost.into_iter().filter_map(|(_, entry)| whose_session(entry)).collect()
     }
 
     /// Nothing is in it any more.
     pub(crate) fn lose_everything(&mut self) {
-        self.log.clear();
-        self.memory = memory(&self.clock);
-        self.begin_life();
+        let now_ms = self.world.load(Ordering::Relaxed);
+        self.log = vec![(now_ms, Entry::Loss(self.last_epoch))];
+        self.memory.lose_data(self.last_epoch);
+        self.emptied_ms = Some(now_ms);
+    }
+
+    /// Whether what it does not have may be on its way back.
+    pub(crate) fn has_just_begun(&self) -> bool {
+        let now_ms = self.world.load(Ordering::Relaxed);
+        self.emptied_ms.is_some_and(|emptied_ms| now_ms < emptied_ms + JUST_BEGUN_MS)
     }
 
     fn carry_out(&mut self, now_ms: u64, request: Request) -> Result<Reply, StoreError> {
@@ -90,6 +107,19 @@ impl Store {
     fn begin_life(&mut self) {
         self.log.push((self.world.load(Ordering::Relaxed), Entry::Life(self.last_epoch)));
         self.memory.begin_life(self.last_epoch);
+    }
+}
+
+/// Whose session, or what it reads, a request changes.
+fn whose_session(entry: Entry) -> Option<ClientId> {
+    let Entry::Asked(request) = entry else { return None };
+    match request {
+        Request::Open { client, .. }
+        | Request::Subscribe { client, .. }
+        | Request::Restore { client, .. }
+        | Request::Reap { client, .. }
+        | Request::Close { client, .. } => Some(client),
+        _ => None,
     }
 }
 

@@ -91,6 +91,9 @@ pub(crate) struct World {
     pub(crate) received: Vec<BTreeMap<Vec<u8>, u32>>,
     /// Devices whose subscription stands for good.
     pub(crate) standing: BTreeSet<usize>,
+    /// Those of them that were connected when the store lost something, and where; and until when they count as lost if that connection ends.
+    pub(crate) staying: BTreeMap<usize, (usize, ConnectionId)>,
+    pub(crate) staying_until_ms: u64,
     pub(crate) next_node: u64,
     pub(crate) trace: rustc_hash::FxHasher,
     pub(crate) has_died: bool,
@@ -126,12 +129,18 @@ impl World {
             published: BTreeMap::new(),
             received: vec![BTreeMap::new(); DEVICES],
             standing: BTreeSet::new(),
+            staying: BTreeMap::new(),
+            staying_until_ms: 0,
             next_node: 1,
             trace: rustc_hash::FxHasher::default(),
             has_died: false,
             has_flapped: false,
             has_forgotten: false,
-            pace_ms: if faults.reaps { 100 } else { LEISURELY_MS },
+            pace_ms: match faults {
+                Faults { reaps: true, .. } => 100,
+                Faults { store_forgets: true, .. } => 20,
+                _ => LEISURELY_MS,
+            },
             tells: std::env::var_os("SIM_TELL").is_some(),
         };
         for _ in 0..SHARDS {
@@ -195,7 +204,9 @@ impl World {
             1 if self.faults.links_flap && self.random.one_in(2) => self.link_goes_or_returns(),
             2 if self.faults.nodes_die && self.random.one_in(15) => self.a_node_dies(),
             2 if self.faults.nodes_pause && self.random.one_in(5) => self.a_node_pauses(),
-            2 if self.faults.store_forgets && self.random.one_in(20) => self.store_forgets(),
+            2 if self.faults.store_forgets && self.random.one_in(if self.faults.cuts { 20 } else { 5 }) => {
+                self.store_forgets();
+            }
             2 if self.faults.clocks_jump && self.random.one_in(5) => self.a_clock_jumps(),
             13..=16 if self.faults.reaps => self.live_and_die(true),
             17..=19 if self.faults.heralds => self.come_and_go(),

@@ -4,7 +4,7 @@ mod shard;
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use holdfast_bridge::log::LogRecord;
@@ -197,6 +197,82 @@ fn a_frame_for_persistent_sessions_is_settled_once_their_stream_has_it() {
     assert_eq!(positions[0].stream, stream);
     assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
     assert_eq!(rig.stream(stream), ["now"]);
+}
+
+/// A store that lost its data a moment ago, for as long as the story says so.
+struct Emptied {
+    store: Arc<dyn Store>,
+    has_just_begun: AtomicBool,
+}
+
+impl Store for Emptied {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        self.store.submit(request, reply);
+    }
+
+    fn has_just_begun(&self) -> bool {
+        self.has_just_begun.load(Ordering::SeqCst)
+    }
+}
+
+fn emptied() -> (Rig, Arc<Emptied>) {
+    let store = Arc::new(Emptied { store: memory_store(), has_just_begun: true.into() });
+    (Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>), store)
+}
+
+#[test]
+fn a_frame_waits_for_a_stream_that_a_store_has_lost_and_is_about_to_be_given_back() {
+    let (rig, _) = emptied();
+    let mut shard = rig.shard(1);
+    shard.announce(InterestKind::Filter, "alerts/#", true);
+    rig.session("other", owner(7), &["alerts/fire"]);
+    shard.announce(InterestKind::Filter, "alerts/fire", true);
+    shard.publish(uplink(1, "alerts/fire", "1"));
+    shard.publish(uplink(2, "alerts/fire", "2"));
+    shard.publish(uplink(3, "accel", "what owes nothing to the store"));
+    assert_eq!(shard.hear(), Heard::Settled(stored(3, 3)));
+    rig.session("reader", owner(7), &["alerts/#"]);
+    let mut delivered = Vec::new();
+    loop {
+        match shard.hear() {
+            Heard::Deliver { positions, payload, .. } => delivered.push((positions.len(), payload)),
+            Heard::Settled(settled) if settled.last == 2 => break,
+            Heard::Settled(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(delivered, [(2, "1".to_owned()), (2, "2".to_owned())]);
+    for filter in ["alerts/#", "alerts/fire"] {
+        assert_eq!(rig.stream(StreamKey::Filter(filter.into())), ["1", "2"]);
+    }
+}
+
+#[test]
+fn a_frame_waits_for_a_device_that_a_store_has_lost_and_is_about_to_be_given_back() {
+    let (rig, _) = emptied();
+    let mut shard = rig.shard(7);
+    shard.announce(InterestKind::Personal { level: 1 }, "devices/+/push", true);
+    shard.publish(uplink(1, "devices/d/push", "for d"));
+    shard.publish(uplink(2, "accel", "what owes nothing to the store"));
+    assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)));
+    rig.session("d", shard.owner, &["devices/d/push"]);
+    let Heard::Deliver { positions, payload, .. } = shard.hear() else { panic!("no delivery") };
+    assert_eq!((positions.len(), &*payload), (1, "for d"));
+    assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
+}
+
+#[test]
+fn nobody_waits_for_streams_once_everyone_has_had_the_time_to_come_back() {
+    let (rig, store) = emptied();
+    let mut shard = rig.shard(1);
+    shard.announce(InterestKind::Filter, "alerts/#", true);
+    shard.publish(uplink(1, "alerts/fire", "now"));
+    shard.publish(uplink(2, "accel", "1"));
+    assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)));
+    store.has_just_begun.store(false, Ordering::SeqCst);
+    let Heard::Deliver { positions, .. } = shard.hear() else { panic!("no delivery") };
+    assert_eq!(positions, []);
+    assert_eq!(shard.hear(), Heard::Settled(stored(1, 1)));
 }
 
 /// A session takes two messages with one id for one message that stands in two streams.

@@ -12,7 +12,7 @@ use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Reply, Request};
 use tokio::sync::oneshot;
 
 use super::awaited::Place;
@@ -20,7 +20,7 @@ use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::ask_until_taken;
+use crate::store_requests::{RETRY_MIN, ask_until_taken};
 
 /// How long a group of persistent sessions has for one of its members to take a message before its stream does.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
@@ -142,9 +142,21 @@ impl Way {
             let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
             let request =
                 Request::Append { streams: vec![stream], message: self.message.clone(), collapse_key: None };
-            match ask_until_taken(&*self.core.store, request).await {
-                Ok(_) => return 0,
-                Err(error) => tracing::warn!(%error, "a message for a shared subscription is refused"),
+            let store = &*self.core.store;
+            loop {
+                match ask_until_taken(store, request.clone()).await {
+                    // The group's sessions are about to be written back to a store that has lost its data, and their stream with them.
+                    Ok(Reply::Appended { at, full })
+                        if at.is_empty() && full.is_empty() && store.has_just_begun() =>
+                    {
+                        tokio::time::sleep(RETRY_MIN).await;
+                    }
+                    Ok(_) => return 0,
+                    Err(error) => {
+                        tracing::warn!(%error, "a message for a shared subscription is refused");
+                        break;
+                    }
+                }
             }
         }
         metrics::counter!(names::GROUP_DROPPED).increment(1);

@@ -55,6 +55,8 @@ impl Owners {
                     Reply::Session(Some(session)) => {
                         session.owner.map_or(Whereabouts::Nowhere, Whereabouts::At)
                     }
+                    // It may be connected, and not written back yet to a store that has lost it.
+                    _ if store.has_just_begun() => Whereabouts::Unknown,
                     _ => Whereabouts::Nowhere,
                 }
             }

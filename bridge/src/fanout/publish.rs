@@ -87,6 +87,9 @@ impl Publication {
         if let Some(client) = owes.device {
             let lookup = Request::Lookup { client: ClientId::new(&client) };
             if let Reply::Session(session) = ask(&*core.store, lookup).await? {
+                if session.is_none() && core.store.has_just_begun() {
+                    return Err(has_lost_its_data());
+                }
                 streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
             }
         }
@@ -105,6 +108,11 @@ impl Publication {
         let mut failed = None;
         for (stream, answer) in streams.into_iter().zip(answers) {
             match answer {
+                Ok(Reply::Appended { at, full })
+                    if at.is_empty() && full.is_empty() && core.store.has_just_begun() =>
+                {
+                    failed = Some(has_lost_its_data());
+                }
                 Ok(reply) => {
                     if let Reply::Appended { at, full } = reply {
                         self.positions.extend(at);
@@ -117,6 +125,11 @@ impl Publication {
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Those to whom a message is owed are connected, and about to be written back.
+fn has_lost_its_data() -> StoreError {
+    StoreError::Unavailable("it has lost its data, and its sessions are not back yet".to_owned())
 }
 
 /// The stream of a device whose persistent session holds, with QoS > 0, a filter that matches and that none of `streams` covers.

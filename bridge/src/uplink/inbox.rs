@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use holdfast_wire::link::Positions;
 use holdfast_wire::store::{Reply, StoreError};
 use tokio::sync::Notify;
 
@@ -20,6 +21,8 @@ pub(crate) enum Event {
     Sink { batch: u64, frames: Range<u32>, verdict: Verdict },
     /// The store answered.
     Store { ticket: OwedTicket, question: Question, answer: Result<Reply, StoreError> },
+    /// The store has lost its data a moment ago, and does not have all that was asked about: the message stands here, and the question is what is left.
+    Awaited { ticket: OwedTicket, question: Question, positions: Positions },
     /// Those who hear it live have been sent it; `done` is the sum of the parts that this ends.
     FannedOut { ticket: OwedTicket, done: u8 },
     /// Its groups have it, in a member or in their stream; or a reason code if one will not.

@@ -368,6 +368,11 @@ impl Unsettled {
                     self.handle_sink(dedupe.get_or_insert_with(|| core.dedupe()), batch, frames, verdict);
                 }
                 Event::Store { ticket, question, answer } => self.handle_store(ticket, question, answer),
+                Event::Awaited { ticket, question, positions } => {
+                    self.owed.stands_at(ticket, positions);
+                    let lost = "it has lost its data, and its sessions are not back yet".to_owned();
+                    self.handle_store(ticket, question, Err(StoreError::Unavailable(lost)));
+                }
                 Event::FannedOut { ticket, done } => {
                     self.fan_out.handle_sent();
                     self.owed.done(ticket, done, Fate::default());

@@ -97,11 +97,11 @@ impl Owed {
         }
     }
 
-    /// Where its message stands in streams; goes along when it fans out.
+    /// Where its message stands in streams, besides what is known of that; goes along when it fans out.
     pub(crate) fn stands_at(&mut self, ticket: OwedTicket, positions: Positions) {
         let Some(at) = ticket.checked_sub(self.first) else { return };
         if let Some(entry) = self.entries.get_mut(at as usize) {
-            entry.positions = positions;
+            entry.positions.extend(positions);
         }
     }
 

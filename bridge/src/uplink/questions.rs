@@ -9,6 +9,9 @@
 //! While one question is tried again, later ones wait behind it: a stream keeps the order of its publishers, and the last retained message
 //! is the latest. Only what was under way when the first refusal came may overtake it.
 //!
+//! A store that lost its data a moment ago counts as one that cannot answer for the streams and sessions that it does not have: connected sessions are about to
+//! be written back, and are owed the message. That ends within seconds ([`Store::has_just_begun`]).
+//!
 //! Bounded by the link's window: whatever is in here is owed by an unsettled uplink, at most two questions by each. So a store that is full holds
 //! the devices back, and nothing is refused.
 
@@ -18,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use holdfast_store::Store;
 use holdfast_wire::ids::ClientId;
+use holdfast_wire::link::Positions;
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Request, StoreError};
+use holdfast_wire::store::{Reply, Request, StoreError};
 
 use super::inbox::{Event, Inbox};
 use super::owed::{OwedTicket, part};
@@ -56,6 +60,24 @@ impl Question {
             Self::Retain => Request::Retain { message },
         }
     }
+
+    /// What an answer leaves open, of streams that are not there; none if that is nothing.
+    fn left_open(&self, answer: &Reply) -> Option<Self> {
+        match (self, answer) {
+            (Self::Streams(streams), Reply::Appended { at, full })
+                if at.len() + full.len() < streams.len() =>
+            {
+                let is_open = |stream: &&StreamKey| {
+                    at.iter().all(|place| place.stream != **stream) && !full.contains(stream)
+                };
+                Some(Self::Streams(streams.iter().filter(is_open).cloned().collect()))
+            }
+            (Self::Device { client, streams }, Reply::Session(None)) => {
+                Some(Self::Device { client: client.clone(), streams: streams.clone() })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A question's place: of an uplink, its part. An uplink asks one question about each at a time.
@@ -82,7 +104,7 @@ impl Questions {
         if self.trying.is_some() || !self.held.is_empty() || self.inbox.is_store_refusing() {
             self.held.insert((ticket, question.part()), (question, message));
         } else {
-            submit(&*self.store, &self.inbox, ticket, question, message);
+            submit(&self.store, &self.inbox, ticket, question, message);
         }
     }
 
@@ -120,7 +142,7 @@ impl Questions {
         while !self.inbox.is_store_refusing()
             && let Some(((ticket, _), (question, message))) = self.held.pop_first()
         {
-            submit(&*self.store, &self.inbox, ticket, question, message);
+            submit(&self.store, &self.inbox, ticket, question, message);
         }
         if self.held.is_empty()
             && !self.inbox.is_store_refusing()
@@ -139,23 +161,32 @@ impl Questions {
             (Arc::clone(&self.store), Arc::clone(&self.inbox), self.retry_after);
         tokio::spawn(async move {
             tokio::time::sleep(retry_after).await;
-            submit(&*store, &inbox, place.0, question, message);
+            submit(&store, &inbox, place.0, question, message);
         });
     }
 }
 
 fn submit(
-    store: &dyn Store,
+    store: &Arc<dyn Store>,
     inbox: &Arc<Inbox>,
     ticket: OwedTicket,
     question: Question,
     message: SharedMessage,
 ) {
     let request = question.request(message);
-    let inbox = Arc::clone(inbox);
+    let (inbox, asked) = (Arc::clone(inbox), Arc::clone(store));
     store.submit(
         request,
         Box::new(move |answer| {
+            let left_open = answer.as_ref().ok().and_then(|reply| question.left_open(reply));
+            if let Some(question) = left_open.filter(|_| asked.has_just_begun()) {
+                let positions = match answer {
+                    Ok(Reply::Appended { at, .. }) => at,
+                    _ => Positions::new(),
+                };
+                inbox.note_store_refusal();
+                return inbox.push(Event::Awaited { ticket, question, positions });
+            }
             if answer.as_ref().is_err_and(is_temporary) {
                 inbox.note_store_refusal();
             }

@@ -523,7 +523,7 @@ fn connections_that_begin_and_end_stand_in_the_book_of_events() {
     keep_events(&rig.bridge, &kafka, &EventsConfig { topic: topic.clone(), ..EventsConfig::default() })
         .unwrap();
     let mut shard = rig.shard(1);
-    let connected = EventKind::Connected { protocol: "mqtt5", session_present: true, session_expiry_s: 60 };
+    let connected = EventKind::Connected { protocol: "mqtt-5", session_present: true, session_expiry_s: 60 };
     let disconnected = EventKind::Disconnected { reason: "keep_alive_timeout", session_ended: false };
     for (at_ms, kind) in [(1, connected), (2, disconnected), (3, EventKind::TakenOver)] {
         shard.say(&ToBridge::Event(Event { client: "d", epoch: Epoch(7), at_ms, kind }));
@@ -536,7 +536,7 @@ fn connections_that_begin_and_end_stand_in_the_book_of_events() {
     assert_eq!(
         events[0],
         json!({ "event": "connected", "client_id": "d", "epoch": 7, "node": owner(1).node.to_string(), "shard": 0, "at": 1,
-            "protocol": "mqtt5", "session_present": true, "session_expiry_s": 60 })
+            "protocol": "mqtt-5", "session_present": true, "session_expiry_s": 60 })
     );
     assert_eq!(
         (&events[1]["event"], &events[1]["reason"]),

@@ -179,7 +179,7 @@ fn connections_that_begin_end_and_move_are_in_the_book() {
     };
     let names = [connected, taken_over, again, left].map(|event| event["event"].as_str().unwrap_or_default());
     assert_eq!(names, ["connected", "taken_over", "connected", "disconnected"], "{moved:?}");
-    assert_eq!(connected["protocol"], "mqtt5");
+    assert_eq!(connected["protocol"], "mqtt-5");
     assert_eq!((&connected["session_present"], &again["session_present"]), (&json!(false), &json!(true)));
     assert_eq!(connected["session_expiry_s"], 3600);
     assert_eq!((&connected["node"], &connected["epoch"]), (&taken_over["node"], &taken_over["epoch"]));

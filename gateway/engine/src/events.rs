@@ -10,18 +10,13 @@ use holdfast_wire::link::{Event, EventKind, ToBridge};
 
 use crate::connection::close::CloseReason;
 use crate::input::Now;
-use crate::session::{Protocol, Session};
+use crate::session::Session;
 use crate::shared::Shared;
 
 impl Shared {
     /// The client was told that its session stands.
     pub(crate) fn tell_connected(&mut self, session: &Session, session_present: bool, now: Now) {
-        let protocol = match session.protocol {
-            Protocol::V311 => "mqtt3",
-            Protocol::V5 => "mqtt5",
-            Protocol::Json => "json",
-        };
-        let session_expiry_s = session.expiry_s;
+        let (protocol, session_expiry_s) = (session.protocol.name(), session.expiry_s);
         self.tell(session, EventKind::Connected { protocol, session_present, session_expiry_s }, now);
     }
 

@@ -22,7 +22,7 @@ pub struct Event<'a> {
 pub enum EventKind<'a> {
     /// A CONNACK with success went out, or the JSON protocol's welcome.
     Connected {
-        /// `mqtt3`, `mqtt5` or `json`.
+        /// `mqtt-3.1.1`, `mqtt-5` or `json`, as in [`Connection::protocol`](crate::presence::Connection::protocol).
         protocol: &'a str,
         /// A session was resumed.
         session_present: bool,

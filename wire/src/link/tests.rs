@@ -48,7 +48,7 @@ fn to_bridge() -> Vec<ToBridge<'static>> {
         ToBridge::Report(Report { delivery: 9, outcome: Outcome::QueueFull }),
         ToBridge::Handover(HANDOVER),
         ToBridge::Takeover(Takeover { client: "c", epoch: Epoch(8), former: OWNER, owner: OWNER }),
-        event(EventKind::Connected { protocol: "mqtt5", session_present: true, session_expiry_s: 60 }),
+        event(EventKind::Connected { protocol: "mqtt-5", session_present: true, session_expiry_s: 60 }),
         event(EventKind::Disconnected { reason: "keep_alive", session_ended: false }),
         event(EventKind::TakenOver),
         ToBridge::Alive,

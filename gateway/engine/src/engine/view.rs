@@ -5,7 +5,6 @@ use holdfast_wire::mqtt::QoS;
 
 use super::Engine;
 use crate::input::ConnectionId;
-use crate::session::Protocol;
 
 /// One connected device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +55,7 @@ impl Engine {
         let (inflight, pending) = session.queued();
         Some(DeviceView {
             connection: id,
-            protocol: match session.protocol {
-                Protocol::V311 => "mqtt-3.1.1",
-                Protocol::V5 => "mqtt-5",
-                Protocol::Json => "json",
-            },
+            protocol: session.protocol.name(),
             websocket: connection.websocket.is_some(),
             epoch: session.epoch,
             connected_at_unix_ms: session.connected_at_unix_ms,

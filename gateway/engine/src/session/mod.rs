@@ -42,6 +42,15 @@ impl Protocol {
             Self::V311 | Self::Json => ProtocolVersion::V311,
         }
     }
+
+    /// The word for it, wherever it is told.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V311 => "mqtt-3.1.1",
+            Self::V5 => "mqtt-5",
+            Self::Json => "json",
+        }
+    }
 }
 
 impl From<ProtocolVersion> for Protocol {

@@ -46,7 +46,7 @@ pub(crate) enum Heard {
         messages_max: u32,
     },
     Report(u64, Outcome),
-    /// Client, epoch and time, and what happened in short: `connected mqtt5`, with ` present` and ` for 60`; `disconnected reason`, with ` for good`;
+    /// Client, epoch and time, and what happened in short: `connected mqtt-5`, with ` present` and ` for 60`; `disconnected reason`, with ` for good`;
     /// `taken over`.
     Event(String, Epoch, u64, String),
     Takeover {

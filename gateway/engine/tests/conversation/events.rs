@@ -17,14 +17,14 @@ fn beginnings_and_ends_are_told_in_order() {
     let shard = telling();
     let client = shard.connects(&resume("c"));
     let first = shard.epoch_of("c");
-    shard.bridge(0).hears_event("c", first, "connected mqtt5 for 3600");
+    shard.bridge(0).hears_event("c", first, "connected mqtt-5 for 3600");
     shard.clock_advances_ms(5_000);
     client.vanishes();
     shard.bridge(0).hears_event("c", first, "disconnected peer_reset");
     let client = shard.connects(&resume("c"));
     let second = shard.epoch_of("c");
     assert!(second > first);
-    shard.bridge(0).hears_event("c", second, "connected mqtt5 present for 3600");
+    shard.bridge(0).hears_event("c", second, "connected mqtt-5 present for 3600");
     client.sends(Disconnect::with_reason(ReasonCode::Success));
     shard.bridge(0).hears_event("c", second, "disconnected client_disconnected");
     shard.bridge(0).hears_nothing();
@@ -35,7 +35,7 @@ fn each_protocol_is_told_by_its_name_and_a_session_without_expiry_ends_for_good(
     let shard = telling();
     let client = shard.connects(&connect_311("c"));
     let epoch = shard.epoch_of("c");
-    shard.bridge(0).hears_event("c", epoch, "connected mqtt3");
+    shard.bridge(0).hears_event("c", epoch, "connected mqtt-3.1.1");
     client.vanishes();
     shard.bridge(0).hears_event("c", epoch, "disconnected peer_reset for good");
     let device = opens(&shard, "/v1/devices/d/socket", "holdfast.v1");
@@ -50,11 +50,11 @@ fn a_takeover_is_told_in_place_of_the_end() {
     let shard = telling();
     let _first = shard.connects(&resume("c"));
     let epoch = shard.epoch_of("c");
-    shard.bridge(0).hears_event("c", epoch, "connected mqtt5 for 3600");
+    shard.bridge(0).hears_event("c", epoch, "connected mqtt-5 for 3600");
     let _second = shard.connects(&resume("c"));
     shard.bridge(0).hears_event("c", epoch, "taken over");
     let epoch = shard.epoch_of("c");
-    shard.bridge(0).hears_event("c", epoch, "connected mqtt5 present for 3600");
+    shard.bridge(0).hears_event("c", epoch, "connected mqtt-5 present for 3600");
     let elsewhere = shard.opened_elsewhere("c", 3_600).epoch;
     shard.bridge(0).says(&ToGateway::Takeover(Takeover {
         client: "c",

@@ -1,10 +1,11 @@
 //! What is made sure of before anything listens: that the brokers answer and know us, that the topics are there, and what they promise.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -42,8 +43,12 @@ pub(super) struct Found {
 /// Answers questions about the cluster; blocks.
 pub(super) struct Brokers {
     client: BaseProducer<Asking>,
-    admin: AdminClient<DefaultClientContext>,
+    native: ClientConfig,
+    /// What topics are made and described with. Its thread wakes many times a second, and after the start it is seldom asked: open only while it is.
+    admin: Mutex<Option<Arc<Admin>>>,
 }
+
+type Admin = AdminClient<DefaultClientContext>;
 
 /// Checks topics that are not for frames, each with the key that names it, and makes those that lack if it may.
 pub(super) fn check_topics(
@@ -75,7 +80,8 @@ impl Brokers {
 
     fn ask(config: &KafkaConfig) -> Result<Self, KafkaStartError> {
         let native = config.native(None)?;
-        Ok(Self { client: native.create_with_context(Asking::default())?, admin: native.create()? })
+        let client = native.create_with_context(Asking::default())?;
+        Ok(Self { client, native, admin: Mutex::default() })
     }
 
     /// Checks everything once a broker answers, and makes the topics that lack if it may.
@@ -84,6 +90,12 @@ impl Brokers {
         config: &KafkaConfig,
         within: Duration,
     ) -> Result<Found, KafkaStartError> {
+        let found = self.check(config, within);
+        self.rest();
+        found
+    }
+
+    fn check(self: &Arc<Self>, config: &KafkaConfig, within: Duration) -> Result<Found, KafkaStartError> {
         self.reach(config, within)?;
         let map = map(config)?;
         let mut names = vec![&*config.topic];
@@ -156,12 +168,34 @@ impl Brokers {
         }
     }
 
-    /// Makes a topic; it is fine if it exists.
+    /// Nothing more is to be made or described for now. Blocks for up to 0.1 s.
+    pub(super) fn rest(&self) {
+        let admin = self.admin_place().take();
+        // Whoever else still waits for its answer has a handle.
+        drop(admin);
+    }
+
+    fn admin(&self) -> Result<Arc<Admin>, KafkaError> {
+        let mut place = self.admin_place();
+        if let Some(admin) = &*place {
+            return Ok(Arc::clone(admin));
+        }
+        let admin = Arc::new(self.native.create()?);
+        *place = Some(Arc::clone(&admin));
+        Ok(admin)
+    }
+
+    fn admin_place(&self) -> MutexGuard<'_, Option<Arc<Admin>>> {
+        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a topic; it is fine if it exists. [`Self::rest`] is to follow.
     pub(super) fn create(&self, name: &str, config: &KafkaConfig) -> Result<(), KafkaStartError> {
         let topic = NewTopic::new(name, config.partitions, TopicReplication::Fixed(config.replicas));
         let failed =
             |reason: String| KafkaStartError::Create { topic: name.to_owned(), reason: one_line(&reason) };
-        let made = wait(self.admin.create_topics([&topic], &options()));
+        let admin = self.admin().map_err(|error| failed(error.to_string()))?;
+        let made = wait(admin.create_topics([&topic], &options()));
         match made.map_err(|error| failed(error.to_string()))?.pop() {
             Some(Err((_, Code::TopicAlreadyExists))) => Ok(()),
             Some(Err((_, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed))) => Err(failed(
@@ -218,13 +252,14 @@ impl Brokers {
         Topic::new(name.into(), settings.as_ref().map_or(defaults, takes))
     }
 
-    /// What a topic takes, if the brokers tell. Blocks for up to 10 s.
+    /// What a topic takes, if the brokers tell. Blocks for up to 10 s. [`Self::rest`] is to follow.
     pub(super) fn takes(&self, name: &str) -> Option<Takes> {
         self.settings(name).as_ref().map(takes)
     }
 
     fn settings(&self, name: &str) -> Option<ConfigResource> {
-        let described = wait(self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()));
+        let admin = self.admin().ok()?;
+        let described = wait(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options()));
         described.ok()?.pop()?.ok()
     }
 

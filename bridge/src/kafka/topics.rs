@@ -89,6 +89,7 @@ impl Topic {
             Some((at, told)) if at.elapsed() < ASKED_FOR => told,
             _ => {
                 let takes = brokers.takes(&self.name);
+                brokers.rest();
                 takes.inspect(|takes| self.learn(*takes));
                 takes.is_some()
             }
@@ -331,28 +332,35 @@ struct Keeper {
 impl Keeper {
     fn run(mut self, asked: &Receiver<Arc<str>>) {
         while let Ok(name) = asked.recv() {
-            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            let (topic, exists) = (known.topics.get(&name).cloned(), known.existing.contains(&*name));
-            drop(known);
-            if self.config.create_topics
-                && !exists
-                && let Err(error) = self.brokers.create(&name, &self.config)
-            {
-                tracing::error!(topic = &*name, %error, "a topic of the topic map cannot be made");
-                self.known.write().unwrap_or_else(PoisonError::into_inner).forget(&name);
-                continue;
+            for name in std::iter::once(name).chain(asked.try_iter()) {
+                self.handle(&name);
             }
-            if let Some(topic) = topic {
-                // Where they do not tell, the first batch that is refused does.
-                self.brokers.takes(&name).inspect(|takes| topic.learn(*takes));
-            } else if !self.config.create_topics && self.looked.elapsed() >= LOOK_EVERY {
-                self.looked = Instant::now();
-                match self.brokers.all_topics() {
-                    Ok(existing) => {
-                        self.known.write().unwrap_or_else(PoisonError::into_inner).existing = existing;
-                    }
-                    Err(error) => tracing::warn!(%error, "it is not known which topics Kafka has"),
+            self.brokers.rest();
+        }
+    }
+
+    fn handle(&mut self, name: &str) {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let (topic, exists) = (known.topics.get(name).cloned(), known.existing.contains(name));
+        drop(known);
+        if self.config.create_topics
+            && !exists
+            && let Err(error) = self.brokers.create(name, &self.config)
+        {
+            tracing::error!(topic = name, %error, "a topic of the topic map cannot be made");
+            self.known.write().unwrap_or_else(PoisonError::into_inner).forget(name);
+            return;
+        }
+        if let Some(topic) = topic {
+            // Where they do not tell, the first batch that is refused does.
+            self.brokers.takes(name).inspect(|takes| topic.learn(*takes));
+        } else if !self.config.create_topics && self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            match self.brokers.all_topics() {
+                Ok(existing) => {
+                    self.known.write().unwrap_or_else(PoisonError::into_inner).existing = existing;
                 }
+                Err(error) => tracing::warn!(%error, "it is not known which topics Kafka has"),
             }
         }
     }

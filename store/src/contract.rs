@@ -125,3 +125,18 @@ impl Default for Bounds {
         }
     }
 }
+
+/// The answer to whoever brings more clients than a group has places for: which limit it is, and how many fit.
+pub(crate) fn group_has_no_place(members: u64, members_max: u64) -> StoreError {
+    no_place("the group has", members, members_max, "store.group_members_max")
+}
+
+/// The same where all groups together have none.
+pub(crate) fn groups_have_no_place(members: u64, members_max: u64) -> StoreError {
+    no_place("all groups together have", members, members_max, "16 times store.group_members_max")
+}
+
+fn no_place(whose: &str, members: u64, members_max: u64, limit: &str) -> StoreError {
+    let left = members_max.saturating_sub(members);
+    StoreError::Full(format!("{whose} {members} of at most {members_max} members ({limit}): {left} more fit"))
+}

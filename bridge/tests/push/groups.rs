@@ -90,7 +90,7 @@ fn a_wrong_line_says_where_it_is_and_what_was_done_before() {
         api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: application/x-ndjson\r\n");
     assert_eq!((status, &problem["line"]), (400, &json!(1_502)), "{problem}");
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.ends_with("before that 1000 of 1000 client ids were added"), "{detail}");
+    assert!(detail.ends_with("the store was given 1000 client ids, and 1000 were added"), "{detail}");
     // Made again, it does no harm.
     let text = text.replace("\n7\n", "\n\"7\"\n");
     let (_, answer) = api.request(&format!("PUT {MEMBERS}"), &text, "Content-Type: application/x-ndjson\r\n");
@@ -106,6 +106,8 @@ fn a_group_that_would_grow_too_large_is_refused() {
     put(&api, &json!(["a", "b"]));
     let (status, problem) = api.request(&format!("PUT {MEMBERS}"), r#"["b","c","d"]"#, "");
     assert_eq!((status, &problem["type"]), (507, &json!("/v1/problems/store-full")), "{problem}");
+    let told = "the group has 2 of at most 3 members (store.group_members_max): 1 more fit; the store was given 3 client ids, and 0 were added";
+    assert!(problem["detail"].as_str().unwrap().ends_with(told), "{problem}");
     assert_eq!(members(&api, 10).len(), 2, "its page was not taken in");
 }
 

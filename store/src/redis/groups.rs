@@ -14,7 +14,7 @@ use super::dispatch::Worker;
 use super::pages::{self, Part};
 use super::partition::Partition;
 use super::server::Call;
-use crate::contract::{Page, Reply, StoreError};
+use crate::contract::{Page, Reply, StoreError, group_has_no_place, groups_have_no_place};
 
 /// Clients that one call names at most; about a millisecond.
 const CLIENTS_MAX: usize = 1_000;
@@ -67,11 +67,11 @@ impl Worker {
         let (members, known) = self.count_members(group, add).await?;
         let (_, leaving) = self.count_members(group, remove).await?;
         if (members + places).saturating_sub(known + leaving) > most {
-            return Err(StoreError::Full(format!("{group} has {members} members")));
+            return Err(group_has_no_place(members, most));
         }
-        let all = self.room.borrow().group_members();
-        if (all + places).saturating_sub(known + leaving) > most.saturating_mul(GROUPS_FULL_MAX) {
-            return Err(StoreError::Full(format!("all groups together have {all} members")));
+        let (all, all_max) = (self.room.borrow().group_members(), most.saturating_mul(GROUPS_FULL_MAX));
+        if (all + places).saturating_sub(known + leaving) > all_max {
+            return Err(groups_have_no_place(all, all_max));
         }
         let call = self.server.call("recount", Partition::of_name(group)).arg(group).arg(members);
         self.server.answer(call).await?.word()?;

@@ -7,6 +7,7 @@ use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{Page, Reply, StoreError};
 
 use super::change::{Change, Journal};
+use crate::contract::{group_has_no_place, groups_have_no_place};
 
 /// Members of a group that ends which are let go at once. More would hold everyone up for longer.
 const SLICE: usize = 65_536;
@@ -55,10 +56,11 @@ impl ClientGroups {
         let all = self.members + came.len() - left.len();
         // What makes it smaller is never refused.
         if own > self.members_max && own > members.len() {
-            return Err(StoreError::Full(format!("a group has at most {} members", self.members_max)));
+            return Err(group_has_no_place(members.len() as u64, self.members_max as u64));
         }
-        if all > self.members_max * FULL_GROUPS_MAX && all > self.members {
-            return Err(StoreError::Full(format!("all groups have {} members", self.members)));
+        let all_max = self.members_max * FULL_GROUPS_MAX;
+        if all > all_max && all > self.members {
+            return Err(groups_have_no_place(self.members as u64, all_max as u64));
         }
         let reply = Reply::GroupChanged { added: came.len() as u32, removed: left.len() as u32 };
         if came.is_empty() && left.is_empty() {

@@ -87,7 +87,11 @@ pub(crate) fn a_group_is_bounded(bench: &Bench) {
     let request = Request::ChangeGroup { group: "g".into(), add: ids(&names), remove: vec![] };
     assert_eq!(bench.ask(request), Ok(Reply::GroupChanged { added: most as u32, removed: 0 }));
     let one_more = Request::ChangeGroup { group: "g".into(), add: ids(&["more"]), remove: vec![] };
-    assert!(matches!(bench.ask(one_more), Err(StoreError::Full(_))));
+    let Err(StoreError::Full(why)) = bench.ask(one_more) else { panic!("it has no place") };
+    assert_eq!(
+        why,
+        format!("the group has {most} of at most {most} members (store.group_members_max): 0 more fit")
+    );
     assert!(!members_of(bench, "g", 1_000).contains("more"));
     assert_eq!(change(bench, "g", &["0", "1"], &[]), (0, 0), "who is in it already needs no place");
     assert_eq!(change(bench, "g", &["more"], &["0"]), (1, 1));

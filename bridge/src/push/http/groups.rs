@@ -164,6 +164,7 @@ struct Change {
     way: Way,
     page: Vec<ClientId>,
     page_bytes: usize,
+    /// Client ids that the store was handed.
     given: u64,
     changed: u64,
 }
@@ -221,6 +222,7 @@ impl Change {
         if count == 0 {
             return Ok(());
         }
+        self.given += count;
         let core: &Core = self.bridge.core();
         let (add, remove) = match self.way {
             Way::In => (clients, Vec::new()),
@@ -229,7 +231,6 @@ impl Change {
         let question = Question::ChangeGroup { group: (*self.group).into(), add, remove };
         match ask(&*core.store, question).await {
             Ok(Reply::GroupChanged { added, removed }) => {
-                self.given += count;
                 self.changed += u64::from(if self.way == Way::In { added } else { removed });
                 Ok(())
             }
@@ -254,7 +255,7 @@ impl Change {
 
     fn so_far(&self) -> String {
         let way = if self.way == Way::In { "added" } else { "removed" };
-        format!("; before that {} of {} client ids were {way}", self.changed, self.given)
+        format!("; the store was given {} client ids, and {} were {way}", self.given, self.changed)
     }
 }
 

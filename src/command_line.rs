@@ -4,10 +4,11 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{bridge, config, demo, dev, gateway, loadgen, log};
+use crate::version::VERSION;
 
 /// A gateway for devices that keep an MQTT or WebSocket connection open.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, max_term_width = 110)]
+#[command(name = "holdfast", version = VERSION, max_term_width = 110)]
 pub(crate) struct CommandLine {
     /// What to do.
     #[command(subcommand)]

@@ -9,7 +9,8 @@ use crate::config::default_values;
 
 const OPERATING: &str = include_str!("../docs/operating.md");
 /// The files in which names of metrics stand.
-const METRICS: [&str; 4] = [
+const METRICS: [&str; 5] = [
+    include_str!("version.rs"),
     include_str!("../gateway/src/metrics.rs"),
     include_str!("../bridge/src/metrics.rs"),
     include_str!("../store/src/metrics.rs"),

@@ -20,6 +20,7 @@ mod ready_file;
 mod series;
 mod signals;
 mod upkeep;
+mod version;
 
 use std::process::ExitCode;
 

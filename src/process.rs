@@ -14,6 +14,7 @@ use crate::ready_file::{Ready, ReadyFile};
 use crate::series;
 use crate::signals::{drain_on_signal, on_reload_signal};
 use crate::upkeep::Upkeep;
+use crate::version;
 
 /// A process of some role, around its parts.
 pub(crate) struct Process {
@@ -34,6 +35,7 @@ impl Process {
         }
         let files = open_files::raise_limit();
         let recorder = metrics::install_recorder().map_err(Failure::failed)?;
+        version::show();
         series::begin(role, settings.sink_kind);
         let upkeep = Upkeep::start(recorder.clone()).map_err(Failure::failed)?;
         let ready_file = settings.ready_file.clone().map(prepare_ready_file).transpose()?;

@@ -22,6 +22,7 @@ use crate::link::{LinkStream, accept_links, converse};
 use crate::push::{PushAnswer, PushError, PushRequest, answer_within, refuse_method, refuse_path};
 use crate::reaper::keep_reaping;
 use crate::sink::Sink;
+use crate::store_loss::keep_noticing;
 use crate::store_pulse::keep_asking;
 use crate::store_requests::ask_until_answered;
 use crate::uplink::topic_map::TopicMapError;
@@ -66,6 +67,9 @@ impl Bridge {
         Ok(BridgeHandle(Arc::new(Running {
             core,
             runtime,
+        if core.config.notices_loss {
+            runtime.handle().spawn(keep_noticing(Arc::clone(&core)));
+        }
             links_closed: Mutex::new(Some(links_closed)),
             servers: Mutex::default(),
             answer_last: watch::Sender::new(false),

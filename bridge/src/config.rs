@@ -27,6 +27,9 @@ pub struct BridgeConfig {
     pub stuck_after: Duration,
     /// How often the filters of persistent sessions are compared with the store, so that those nobody holds any more go.
     pub durable_filters_every: Duration,
+    /// Whether it sees by itself that the store has lost its data. Not beside a gateway in the same process: a store tells that once to each process,
+    /// and the gateway is who writes sessions back.
+    pub notices_loss: bool,
 }
 
 impl Default for BridgeConfig {
@@ -41,6 +44,7 @@ impl Default for BridgeConfig {
             group_deliveries_max: 10_000,
             stuck_after: Duration::from_secs(10),
             durable_filters_every: Duration::from_mins(1),
+            notices_loss: true,
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod push;
 mod reaper;
 mod reserved;
 pub mod sink;
+mod store_loss;
 pub mod spool;
 mod store_pulse;
 mod store_requests;

@@ -3,8 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
+use holdfast_e2e::packet::{Connect, Version};
 use holdfast_e2e::wait::{PATIENCE, until_true};
-use holdfast_e2e::{ClusterSetup, Gateway, Redis, Role, RoleSetup, run};
+use holdfast_e2e::{Client, ClusterSetup, Gateway, Redis, Role, RoleSetup, run};
 
 /// A bridge with a log in place of Kafka, and a gateway of its own.
 fn pair(redis: &Redis) -> (Role, Role) {
@@ -25,6 +26,31 @@ fn every_process_shows_the_commit_that_its_binary_names() {
     for metrics in [dev.metrics(), bridge.metrics(), gateway.metrics()] {
         assert_eq!(metrics.sum("holdfast_build_info", &[("commit", commit)]), 1);
     }
+}
+
+#[test]
+fn a_bridge_says_when_redis_has_lost_its_data_and_when_it_is_written_back() {
+    let redis = Redis::start();
+    let (bridge, gateway) = pair(&redis);
+    let (mut device, _) =
+        Client::connect(gateway.address("mqtt"), &Connect::new(Version::V5, "device").persistent());
+    assert_eq!(device.subscribe("news/#", 1), 1);
+    let lines = |what: &str| bridge.stderr().lines().filter(|line| line.contains(what)).count();
+    // Once it is noticed, it is told once.
+    for losses in 1..=2 {
+        // It must have renewed its lease since the last one.
+        until_true("the bridge to have a lease", PATIENCE, || {
+            let known = redis.ask("ZCARD hf{0}:lease");
+            known == "2"
+        });
+        assert_eq!(redis.ask("FLUSHALL"), "OK");
+        until_true("the loss to be told", PATIENCE, || {
+            lines("the session store has lost its data") == losses
+        });
+        until_true("the end of it to be told", PATIENCE, || lines("gateways have written back") == losses);
+        assert_eq!(lines("filters=1"), losses, "{}", bridge.stderr());
+    }
+    device.ping();
 }
 
 #[test]

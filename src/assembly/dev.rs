@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_bridge::sink::{LogSink, Sink};
-use holdfast_bridge::{Bridge, BridgeHandle, devices, push};
+use holdfast_bridge::{Bridge, BridgeConfig, BridgeHandle, devices, push};
 use holdfast_gateway::{
     Addresses, DrainTrigger, Drained, LinkTarget, Node, NodeConfig, NodeHandle, Reloader,
 };
@@ -47,6 +47,7 @@ impl DevAssembly {
         let store = open_store(store_url.as_deref(), &data_dir, store)?;
         let log = open_log(&data_dir, sink)?;
         let sink: Arc<dyn Sink> = Arc::new(LogSink::new(Arc::clone(&log)));
+        let bridge = BridgeConfig { notices_loss: false, ..bridge };
         let bridge = Bridge::start(bridge, Arc::clone(&store), Arc::clone(&sink))?;
         let mut gateway_ends = Vec::new();
         for _ in 0..gateway.shards {

@@ -235,6 +235,7 @@ impl BridgeKeys {
             stuck_after: Duration::from_secs(
                 within("bridge.stuck_after_s", self.stuck_after_s, 1..=3_600)?.into(),
             ),
+            ..BridgeConfig::default()
         })
     }
 }

@@ -40,7 +40,9 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         .map(|(shard, _)| shard)
         .collect();
     let links = without_link.is_empty();
-    let store_answers = admin.lease.is_fresh();
+    let is_store_partly_away = admin.store.is_partly_away();
+    // The lease may be with the servers that are away: what the others have is served all the same.
+    let store_answers = is_store_partly_away || admin.lease.is_fresh();
     let store = store_answers && !admin.store.is_refusing();
     let sink = admin.sink_stores.as_ref().map(|stores| stores());
     let reason = if draining {
@@ -59,8 +61,12 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
         ""
     };
     let ready = reason.is_empty();
-    let reason = match (ready, sink) {
-        (true, Some(false)) => "ready, but the sink cannot store: nothing is acknowledged until it can",
+    let reason = match sink {
+        _ if !ready => reason,
+        _ if is_store_partly_away => {
+            "ready, but a part of the session store does not answer: devices whose sessions are there are not admitted"
+        }
+        Some(false) => "ready, but the sink cannot store: nothing is acknowledged until it can",
         _ => reason,
     };
     let connections: u64 = reports.iter().flatten().map(|report| u64::from(report.connections)).sum();

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use holdfast_gateway::{LinkTarget, Node, NodeConfig};
+use holdfast_store::{MemoryStore, ReplyTo, Store};
+use holdfast_wire::store::Request;
 
 use crate::bridge::Bridge;
 use crate::{World, config, http, memory, wait_until};
@@ -51,6 +54,50 @@ fn a_sink_that_cannot_store_shows_and_takes_nobody_out() {
     let ready = http::get(world.admin(), "/readyz");
     assert_eq!((ready.status, &ready.json()["sink"]), (200, &false.into()));
     assert!(ready.body.contains("the sink cannot store"), "{}", ready.body);
+}
+
+/// A store of which a part may be away, the leases among it.
+struct InParts {
+    memory: Arc<MemoryStore>,
+    is_partly_away: AtomicBool,
+    answers_leases: AtomicBool,
+}
+
+impl Store for InParts {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        if self.answers_leases.load(Ordering::Acquire) || !matches!(request, Request::RenewLease { .. }) {
+            self.memory.submit(request, reply);
+        }
+    }
+
+    fn is_partly_away(&self) -> bool {
+        self.is_partly_away.load(Ordering::Acquire)
+    }
+}
+
+#[test]
+fn a_store_of_which_a_part_does_not_answer_leaves_every_node_ready_and_each_says_so() {
+    let store = Arc::new(InParts {
+        memory: memory(),
+        is_partly_away: AtomicBool::new(false),
+        answers_leases: AtomicBool::new(true),
+    });
+    let world = World::start_on(Arc::clone(&store) as Arc<dyn Store>, |node| node, |_| ());
+    assert_eq!(http::get(world.admin(), "/readyz").json()["reason"], "");
+    store.is_partly_away.store(true, Ordering::Release);
+    store.answers_leases.store(false, Ordering::Release);
+    let silent_at = Instant::now();
+    wait_until("the lease is old", || {
+        let ready = http::get(world.admin(), "/readyz");
+        assert_eq!((ready.status, &ready.json()["store"]), (200, &true.into()), "{}", ready.body);
+        assert!(ready.body.contains("a part of the session store does not answer"), "{}", ready.body);
+        silent_at.elapsed() > Duration::from_secs(4)
+    });
+    // Now nothing of it does.
+    store.is_partly_away.store(false, Ordering::Release);
+    let ready = http::get(world.admin(), "/readyz");
+    assert_eq!((ready.status, &ready.json()["store"]), (503, &false.into()), "{}", ready.body);
+    assert!(ready.body.contains("\"the session store does not answer"), "{}", ready.body);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::config::BridgeConfig;
 use crate::core::Core;
 use crate::fanout::InterestTable;
 use crate::link::{LinkStream, accept_links, converse};
-use crate::push::{PushAnswer, PushError, PushRequest, answer_within, refuse_method, refuse_path};
+use crate::push::{PushAnswer, PushError, PushRequest, answer_within};
 use crate::reaper::keep_reaping;
 use crate::sink::Sink;
 use crate::store_loss::keep_noticing;
@@ -31,6 +31,9 @@ use turns::Turns;
 
 /// What answers may take to leave for whoever asked, once there is nothing else to wait for.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// For whoever asks for what there is not.
+const LOOK: &str = "GET /v1/openapi.json at push.listen says what there is";
 
 /// Why a bridge does not start.
 #[derive(Debug, thiserror::Error)]
@@ -64,12 +67,12 @@ impl Bridge {
         runtime.handle().spawn(know_durable_filters(Arc::clone(&core)));
         runtime.handle().spawn(keep_reaping(Arc::clone(&core)));
         runtime.handle().spawn(keep_asking(Arc::clone(&core)));
-        Ok(BridgeHandle(Arc::new(Running {
-            core,
-            runtime,
         if core.config.notices_loss {
             runtime.handle().spawn(keep_noticing(Arc::clone(&core)));
         }
+        Ok(BridgeHandle(Arc::new(Running {
+            core,
+            runtime,
             links_closed: Mutex::new(Some(links_closed)),
             servers: Mutex::default(),
             answer_last: watch::Sender::new(false),
@@ -126,14 +129,14 @@ impl BridgeHandle {
     /// `router` takes is answered with a problem.
     pub fn serve(&self, listener: TcpListener, router: axum::Router) -> io::Result<()> {
         let listener = on_runtime(&self.0.runtime, listener)?;
-        let router = router.fallback(refuse_path).method_not_allowed_fallback(refuse_method);
+        let router = holdfast_http::dress(router, LOOK);
         let mut answer_last = self.0.answer_last.subscribe();
         let last = async move {
             // Whoever drops the bridge without a drain stops everything.
             let _ = answer_last.wait_for(|last| *last).await;
         };
         let server = self.0.runtime.handle().spawn(async move {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(last).await {
+            if let Err(error) = holdfast_http::serve(listener, router, last).await {
                 tracing::error!(%error, "an HTTP server of the bridge ended");
             }
         });

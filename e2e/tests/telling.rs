@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use holdfast_e2e::packet::{Connect, Version};
 use holdfast_e2e::wait::{PATIENCE, until_true};
-use holdfast_e2e::{Client, ClusterSetup, Gateway, Redis, Role, RoleSetup, run};
+use holdfast_e2e::{Client, ClusterSetup, Gateway, Redis, Role, RoleSetup, request, run};
+use serde_json::Value;
 
 /// A bridge with a log in place of Kafka, and a gateway of its own.
 fn pair(redis: &Redis) -> (Role, Role) {
@@ -25,6 +26,54 @@ fn every_process_shows_the_commit_that_its_binary_names() {
     let (dev, (bridge, gateway)) = (Gateway::start(), pair(&redis));
     for metrics in [dev.metrics(), bridge.metrics(), gateway.metrics()] {
         assert_eq!(metrics.sum("holdfast_build_info", &[("commit", commit)]), 1);
+    }
+}
+
+#[test]
+fn a_request_is_judged_alike_by_dev_by_a_gateway_and_by_a_bridge() {
+    let redis = Redis::any();
+    let (dev, (bridge, gateway)) = (Gateway::start(), pair(&redis));
+    let servers = [dev.admin(), gateway.address("admin"), bridge.address("push")];
+    let (long, xml) = ("x".repeat(65_535), ("content-type", "text/xml"));
+    let larger = r#"{"find":"d"}"#.to_owned() + &" ".repeat(394_223);
+    for (method, path, header, body, status, problem) in [
+        ("GET", "/v1/devices/nobody", None, "", 404, "not-found"),
+        ("GET", "/v1/devices/%zz", None, "", 400, "malformed"),
+        ("GET", "/v1/devices/%ff", None, "", 400, "invalid"),
+        ("DELETE", "/v1/devices/%2", None, "", 400, "malformed"),
+        ("PATCH", "/v1/devices/d", None, "", 405, "method-not-allowed"),
+        ("GET", &*format!("/v1/devices/{long}"), None, "", 414, "address-too-long"),
+        ("POST", "/v1/devices", None, "", 400, "malformed"),
+        ("POST", "/v1/devices", None, "{", 400, "malformed"),
+        ("POST", "/v1/devices", None, "{}", 400, "invalid"),
+        ("POST", "/v1/devices", None, r#"{"find":7}"#, 400, "invalid"),
+        ("POST", "/v1/devices", None, r#"{"find":"nobody"}"#, 404, "not-found"),
+        ("POST", "/v1/devices", Some(xml), "<find/>", 415, "unsupported-media-type"),
+        ("POST", "/v1/devices", None, &*larger, 413, "too-large"),
+        ("GET", "/nowhere", None, "", 404, "not-found"),
+        ("GET", "/v1/problems/nonsense", None, "", 404, "not-found"),
+    ] {
+        let headers: Vec<_> = header.into_iter().collect();
+        let told = servers.map(|server| {
+            let answer = request(server, method, path, &headers, body.as_bytes()).expect("an answer");
+            assert_eq!(answer.status, status, "{method} {path:.40} {body:.40}");
+            assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+            let mut problem: Value = answer.json();
+            // Where to look for what there is differs.
+            if [404, 405].contains(&status) && !path.starts_with("/v1/devices/") {
+                problem["detail"].take();
+            }
+            problem
+        });
+        assert_eq!(told[0]["type"], format!("/v1/problems/{problem}"), "{method} {path:.40} {body:.40}");
+        if status != 405 {
+            assert!(told[1] == told[0] && told[2] == told[0], "{told:#?}");
+        }
+        let explained = servers.map(|server| {
+            let path = told[0]["type"].as_str().expect("a problem has a type");
+            request(server, "GET", path, &[], b"").expect("an answer").json()
+        });
+        assert!(explained.iter().all(|explained| explained["title"] == told[0]["title"]), "{explained:#?}");
     }
 }
 

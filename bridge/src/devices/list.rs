@@ -6,6 +6,8 @@
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use holdfast_http::reading::{self, NO_PAGE};
+use holdfast_http::{Kind, Problem};
 use holdfast_wire::ids::NodeId;
 use holdfast_wire::store::{Page, Reply, Request, SessionEntry, StoreError};
 use schemars::JsonSchema;
@@ -13,8 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::foreign_answer;
 use crate::bridge::BridgeHandle;
-use crate::http::reading::{self, NO_PAGE};
-use crate::http::{Kind, Problem};
 use crate::store_requests::ask;
 
 /// Sessions on a page, unless the query says otherwise.

@@ -12,13 +12,12 @@
 mod list;
 mod operations;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use holdfast_http::{AskedDevice, Kind, NamedDevice, Problem};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::ToGateway;
 use holdfast_wire::presence::{Device, DeviceRequest};
@@ -26,7 +25,6 @@ use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError};
 
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::http::{Kind, Problem, reading};
 use crate::store_requests::ask;
 pub(crate) use operations::operations;
 
@@ -34,7 +32,7 @@ pub(crate) use operations::operations;
 pub fn router(bridge: BridgeHandle) -> Router {
     list_router(bridge.clone()).merge(
         Router::new()
-            .route("/v1/devices", post(by_body))
+            .route("/v1/devices", post(by_body).layer(AskedDevice::bound()))
             .route("/v1/devices/{client_id}", get(show).delete(disconnect))
             .with_state(bridge),
     )
@@ -45,27 +43,25 @@ pub fn list_router(bridge: BridgeHandle) -> Router {
     Router::new().route("/v1/devices", get(list::show)).with_state(bridge)
 }
 
-/// The last part of the address.
-type ClientPath = Result<Path<String>, PathRejection>;
-
-async fn show(State(bridge): State<BridgeHandle>, client: ClientPath) -> Result<Response, Problem> {
-    find(bridge.core(), &named(client)?).await
+async fn show(
+    State(bridge): State<BridgeHandle>,
+    NamedDevice(client): NamedDevice,
+) -> Result<Response, Problem> {
+    find(bridge.core(), &client).await
 }
 
-async fn disconnect(State(bridge): State<BridgeHandle>, client: ClientPath) -> Result<Response, Problem> {
-    end_connection(bridge.core(), &named(client)?).await
+async fn disconnect(
+    State(bridge): State<BridgeHandle>,
+    NamedDevice(client): NamedDevice,
+) -> Result<Response, Problem> {
+    end_connection(bridge.core(), &client).await
 }
 
 async fn by_body(
     State(bridge): State<BridgeHandle>,
-    body: Result<Bytes, BytesRejection>,
+    AskedDevice(asked): AskedDevice,
 ) -> Result<Response, Problem> {
-    let body = body
-        .map_err(|_| Problem::new(Kind::Malformed, "the body is cut off, or too long for any client id"))?;
-    let request = reading::json(&body).map_err(|error| {
-        Problem::from(error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
-    })?;
-    match request {
+    match asked {
         DeviceRequest::Find(client) => find(bridge.core(), &client).await,
         DeviceRequest::Disconnect(client) => end_connection(bridge.core(), &client).await,
     }
@@ -91,13 +87,6 @@ async fn end_connection(core: &Core, client: &str) -> Result<Response, Problem> 
     } else {
         let detail = format!("node {} has no link to this bridge now; try again", owner.node);
         Err(Problem::new(Kind::Busy, detail))
-    }
-}
-
-fn named(client: ClientPath) -> Result<String, Problem> {
-    match client {
-        Ok(Path(client)) => Ok(client),
-        Err(_) => Err(Problem::new(Kind::Invalid, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
     }
 }
 

@@ -1,10 +1,10 @@
 //! What the OpenAPI document says of devices.
 
+use holdfast_http::{Kind, Operation};
 use holdfast_wire::presence::{Device, DeviceRequest};
 use schemars::SchemaGenerator;
 
 use super::list::Devices;
-use crate::http::{Kind, Operation};
 
 pub(crate) fn operations(schemas: &mut SchemaGenerator) -> [Operation; 4] {
     const ALL: &str = "/v1/devices";
@@ -43,6 +43,10 @@ pub(crate) fn operations(schemas: &mut SchemaGenerator) -> [Operation; 4] {
             .answers::<Device>(schemas, 200, "`find`: its session")
             .answers_nothing(202, "`disconnect`: the gateway was told")
             .answers_nothing(204, "`disconnect`: it is ended")
-            .problems(schemas, &[&store[..], &[Kind::Malformed, Kind::NotFound, Kind::Busy]].concat());
+            .problems(
+                schemas,
+                &[&store[..], &[Kind::NotFound, Kind::TooLarge, Kind::UnsupportedMediaType, Kind::Busy]]
+                    .concat(),
+            );
     [list, by_body, show, end]
 }

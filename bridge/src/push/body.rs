@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::prelude::BASE64_STANDARD;
 use base64::{DecodeError, Engine};
+use holdfast_http::reading::{self, Unreadable};
 use holdfast_wire::mqtt::QoS;
 use schemars::{JsonSchema, Schema};
 use serde::de::Error as _;
@@ -12,7 +13,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::request::{PushError, PushRequest, PushTarget};
-use crate::http::reading::{self, Unreadable};
 
 /// Longest id of a push, in bytes.
 const ID_BYTES_MAX: usize = 256;

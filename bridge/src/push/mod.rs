@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use http::{openapi, refuse_method, refuse_path, router};
+pub use http::{openapi, router};
 pub use outcome::{PushOutcome, Refusal, Tally};
 pub(crate) use receipt::{Receipt, Source};
 pub use request::{COLLAPSE_KEY_BYTES_MAX, GROUP_BYTES_MAX, PushAnswer, PushError, PushRequest, PushTarget};

@@ -26,7 +26,8 @@ impl Api {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let router = push::router(rig.bridge.clone()).merge(devices::router(rig.bridge.clone()));
-        runtime.spawn(async move { axum::serve(listener, router).await });
+        let router = holdfast_http::dress(router, "see the docs");
+        runtime.spawn(holdfast_http::serve(listener, router, std::future::pending()));
         Self { address, _runtime: Some(runtime) }
     }
 

@@ -196,9 +196,17 @@ fn a_name_that_is_too_long_for_an_address_comes_in_a_body() {
 
     // A list that names it is as long as it is.
     assert_eq!(show(&api, "/v1/devices")["devices"][0]["client_id"], json!(name));
-    for (body, kind) in [("", "malformed"), (r#"{"find":1}"#, "invalid"), (r#"{"end":"d"}"#, "invalid")] {
-        let (status, problem) = api.request("POST /v1/devices", body, "");
-        assert_eq!((status, &problem["type"]), (400, &json!(format!("/v1/problems/{kind}"))), "{body}");
+    // No longer than it must be, so that it is read to its end.
+    let longer = r#"{"find":"d"}"#.to_owned() + &" ".repeat(394_223);
+    for (body, status, kind) in [
+        ("", 400, "malformed"),
+        ("{}", 400, "invalid"),
+        (r#"{"find":1}"#, 400, "invalid"),
+        (r#"{"end":"d"}"#, 400, "invalid"),
+        (&*longer, 413, "too-large"),
+    ] {
+        let (answered, problem) = api.request("POST /v1/devices", body, "");
+        assert_eq!((answered, &problem["type"]), (status, &json!(format!("/v1/problems/{kind}"))), "{body}");
     }
     rig.ask(Request::DropGroup { group: "g".into() }).unwrap();
 }

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use holdfast_bridge::admin::{self, Admin};
 use holdfast_bridge::config::PushConfig;
 use holdfast_bridge::push;
+use holdfast_http::Kind;
 use serde_json::json;
 
 use crate::api::{Api, bounded, post, request};
@@ -95,6 +96,11 @@ fn whoever_asks_for_something_else_is_told_in_the_same_words() {
         ("GET /v1/push", "", "", 405, "method-not-allowed"),
         ("PATCH /v1/groups/g/members", "", "", 405, "method-not-allowed"),
         ("POST /v1/push/d", "", "", 404, "not-found"),
+        ("GET /v1/devices/%zz", "", "", 400, "malformed"),
+        ("GET /v1/groups/g/members?page=%2", "", "", 400, "malformed"),
+        ("POST /v1/devices", "{", "", 400, "malformed"),
+        ("POST /v1/devices", "[]", "", 400, "invalid"),
+        ("POST /v1/devices", "<find/>", xml, 415, "unsupported-media-type"),
         ("GET /v1/problems/none", "", "", 404, "not-found"),
         ("POST /v1/push", &*large, "", 413, "too-large"),
         ("PUT /v1/groups/g/members", &*large, "", 413, "too-large"),
@@ -149,7 +155,7 @@ fn a_problem_is_explained_at_its_address_and_in_the_docs() {
     let docs = include_str!("../../../docs/pushes.md");
     let table = docs.split("## Problems").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")).collect();
-    assert_eq!(rows.len(), 15);
+    assert_eq!(rows.len(), Kind::ALL.len());
     for row in rows {
         let (name, rest) = row.split_once('`').unwrap();
         let (status, answer) = api.request(&format!("GET /v1/problems/{name}"), "", "");

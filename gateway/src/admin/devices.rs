@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use holdfast_engine::DeviceView;
+use holdfast_http::{AskedDevice, Kind, NamedDevice, Problem};
 use holdfast_store::contract::{Reply, Request, SessionInfo, StoreError};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::presence::{Connection, Device, DeviceRequest, Subscription};
@@ -17,7 +16,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Admin;
-use super::problem::{Kind, Problem};
 use crate::shard::Letter;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -25,42 +23,27 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// `GET /v1/devices/{client_id}`: asks the shards; for a device that is not connected here, the store.
 pub(super) async fn show(
     State(admin): State<Arc<Admin>>,
-    client: ClientPath,
+    NamedDevice(client): NamedDevice,
 ) -> Result<Json<Device>, Problem> {
-    find(&admin, &named(client)?).await
+    find(&admin, &client).await
 }
 
 /// `DELETE /v1/devices/{client_id}`: closes its connection with "administrative action"; its session stays.
 pub(super) async fn disconnect(
     State(admin): State<Arc<Admin>>,
-    client: ClientPath,
+    NamedDevice(client): NamedDevice,
 ) -> Result<StatusCode, Problem> {
-    end_connection(&admin, &named(client)?).await
+    end_connection(&admin, &client).await
 }
 
 /// `POST /v1/devices`: one of the above, for a client id that is too long for an address.
 pub(super) async fn by_body(
     State(admin): State<Arc<Admin>>,
-    body: Result<Bytes, BytesRejection>,
+    AskedDevice(asked): AskedDevice,
 ) -> Result<Response, Problem> {
-    let body =
-        body.map_err(|_| Problem::new(Kind::Invalid, "the body is cut off, or too long for any client id"))?;
-    let request = serde_json::from_slice(&body).map_err(|_| {
-        Problem::new(Kind::Invalid, "give {\"find\": client id} or {\"disconnect\": client id}")
-    })?;
-    match request {
+    match asked {
         DeviceRequest::Find(client) => Ok(find(&admin, &client).await?.into_response()),
         DeviceRequest::Disconnect(client) => Ok(end_connection(&admin, &client).await?.into_response()),
-    }
-}
-
-/// The last part of the address.
-type ClientPath = Result<Path<String>, PathRejection>;
-
-fn named(client: ClientPath) -> Result<String, Problem> {
-    match client {
-        Ok(Path(client)) => Ok(client),
-        Err(_) => Err(Problem::new(Kind::Invalid, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
     }
 }
 
@@ -98,10 +81,11 @@ async fn lookup(admin: &Admin, client: &str) -> Result<Option<SessionInfo>, Prob
     admin.store.submit(request, Box::new(move |result| drop(answer.send(result))));
     match timeout(ANSWER_WITHIN, answered).await {
         Ok(Ok(Ok(Reply::Session(session)))) => Ok(session),
-        Ok(Ok(Err(error @ StoreError::Unreadable(_)))) => {
-            Err(Problem::new(Kind::StoreUnreadable, error.to_string()))
+        Ok(Ok(Ok(_))) => {
+            let error = StoreError::Unreadable("it answered another question".to_owned());
+            Err(Problem::from(&error))
         }
-        Ok(Ok(Err(error))) => Err(Problem::new(Kind::StoreAway, error.to_string())),
+        Ok(Ok(Err(error))) => Err(Problem::from(&error)),
         _ => Err(Problem::new(Kind::StoreAway, "the session store did not answer in time")),
     }
 }

@@ -1,7 +1,7 @@
 //! The admin server: metrics, health, device lookup, drain.
 //!
 //! The one part of the gateway on tokio; it asks the shards by mailbox and never touches what is theirs. Whoever looks for pushes, groups or the list of
-//! devices on a gateway of its own is sent to a bridge. Routes:
+//! devices on a gateway of its own is sent to a bridge. What is wrong with a request is judged and told by `holdfast_http`, as at a bridge. Routes:
 //!
 //! | route | answers |
 //! | --- | --- |
@@ -12,12 +12,12 @@
 //! | `DELETE /v1/devices/{client_id}` | disconnects it |
 //! | `POST /v1/devices` | one of these two, for a client id that is too long for an address |
 //! | `POST /drain` | asks the process to drain and end |
+//! | `GET /v1/problems/{problem}` | what a problem means |
 //!
 //! Start with [`router`].
 
 mod devices;
 mod health;
-mod problem;
 mod shards;
 
 use std::future::Future;
@@ -30,13 +30,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use holdfast_http::{AskedDevice, Kind, Problem};
 use holdfast_store::contract::Store;
 use holdfast_wire::ids::NodeId;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::drain::DrainTrigger;
 use crate::lease::Lease;
-use problem::{Kind, Problem};
 pub(crate) use shards::Shards;
 
 /// What the handlers know.
@@ -61,28 +61,21 @@ pub(crate) struct Admin {
 
 /// All routes, with `extra` beside them. Panics if `extra` has one of them too: that is a mistake of the assembly.
 pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
-    let elsewhere = if extra.has_routes() {
-        ""
+    let look = if extra.has_routes() {
+        "GET /v1/openapi.json says what there is"
     } else {
-        "; this is a gateway, and a bridge lists devices, takes pushes and groups, and says what it takes: GET /v1/openapi.json at its push.listen"
+        "this is a gateway, and a bridge lists devices, takes pushes and groups, and says what it takes: GET /v1/openapi.json at its push.listen"
     };
-    Router::new()
+    let routes = Router::new()
         .route("/metrics", get(show_metrics))
         .route("/livez", get(health::live))
         .route("/readyz", get(health::ready))
-        .route("/v1/devices", post(devices::by_body))
+        .route("/v1/devices", post(devices::by_body).layer(AskedDevice::bound()))
         .route("/v1/devices/{client_id}", get(devices::show).delete(devices::disconnect))
         .route("/drain", post(request_drain))
-        .method_not_allowed_fallback(async move || {
-            let detail = format!("this address does not take this method{elsewhere}");
-            Problem::new(Kind::MethodNotAllowed, detail)
-        })
-        .fallback(async move || {
-            Problem::new(Kind::NotFound, format!("there is nothing at this address{elsewhere}"))
-        })
         .with_state(admin)
-        // There can be one answer for what nobody knows.
-        .merge(extra.reset_fallback())
+        .merge(extra);
+    holdfast_http::dress(routes, look)
 }
 
 /// Serves until `stop` comes.
@@ -93,7 +86,7 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    holdfast_http::serve(listener, router, stop).await
 }
 
 async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {

@@ -106,6 +106,8 @@ fn what_nobody_can_answer_is_a_problem_too() {
     for (method, path, status) in [
         ("GET", "/v1/devices/%ff", 400),
         ("DELETE", "/v1/devices/%ff", 400),
+        ("GET", "/v1/devices/%zz", 400),
+        ("GET", "/readyz?%", 400),
         ("POST", "/v1/devices/device", 405),
         ("GET", "/drain", 405),
         ("GET", "/nowhere", 404),
@@ -114,6 +116,15 @@ fn what_nobody_can_answer_is_a_problem_too() {
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.json()["status"], status, "{method} {path}");
     }
+}
+
+#[test]
+fn what_a_problem_means_is_told_at_its_address() {
+    let world = World::start();
+    let problem = http::get(world.admin(), "/nowhere").json();
+    let meaning = http::get(world.admin(), problem["type"].as_str().expect("a problem has a type"));
+    assert_eq!((meaning.status, &meaning.json()["title"]), (200, &problem["title"]));
+    assert_eq!(http::get(world.admin(), "/v1/problems/nonsense").status, 404);
 }
 
 #[test]

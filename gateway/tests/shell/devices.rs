@@ -115,7 +115,7 @@ fn a_device_that_nobody_knows_is_a_problem_with_its_type_and_status() {
     let world = World::start();
     let missing = http::get(world.admin(), "/v1/devices/nobody");
     let expected = json!({
-        "type": "/v1/problems/not-found", "title": "Not Found", "status": 404, "detail": "no such session",
+        "type": "/v1/problems/not-found", "title": "Nothing is here", "status": 404, "detail": "no such session",
     });
     assert_eq!((missing.status, missing.json()), (404, expected));
 }
@@ -132,14 +132,22 @@ fn a_name_that_is_too_long_for_an_address_comes_in_a_body() {
     assert_eq!(post(&json!({ "disconnect": name })).status, 204);
     wait_until("it is gone", || post(&json!({ "disconnect": name })).status == 404);
     assert_eq!(post(&json!({ "find": name })).status, 404);
-    for body in ["", "{}", "[]", r#"{"find":1}"#, r#"{"end":"d"}"#] {
+    // No longer than it must be, so that it is read to its end.
+    let longer = r#"{"find":"d"}"#.to_owned() + &" ".repeat(394_223);
+    for (body, status, kind) in [
+        ("", 400, "malformed"),
+        (r#"{"find""#, 400, "malformed"),
+        ("{}", 400, "invalid"),
+        ("[]", 400, "invalid"),
+        (r#"{"find":1}"#, 400, "invalid"),
+        (r#"{"end":"d"}"#, 400, "invalid"),
+        (&*longer, 413, "too-large"),
+    ] {
         let refused = http::post(world.admin(), "/v1/devices", body);
-        assert_eq!(
-            (refused.status, &refused.json()["type"]),
-            (400, &json!("/v1/problems/invalid")),
-            "{body}"
-        );
+        let told = (refused.status, refused.json()["type"].clone());
+        assert_eq!(told, (status, json!(format!("/v1/problems/{kind}"))), "{body}");
     }
-    // Whoever tries the address hears that it is too long, and no more.
-    assert_eq!(http::get(world.admin(), &format!("/v1/devices/{}", "x".repeat(65_535))).status, 414);
+    // Whoever tries the address hears that it is too long.
+    let refused = http::get(world.admin(), &format!("/v1/devices/{}", "x".repeat(65_535)));
+    assert_eq!((refused.status, &refused.json()["type"]), (414, &json!("/v1/problems/address-too-long")));
 }

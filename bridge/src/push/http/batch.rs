@@ -19,16 +19,16 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use holdfast_http::{Form, Kind, Operation, Problem, form, reading};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::lines::{Broken, Line, LineReader};
 use super::results::{Answer, Lines, Result as LineResult, Results, Wish};
-use super::{Form, form, too_large};
+use super::too_large;
 use crate::bridge::BridgeHandle;
 use crate::core::{Core, now_ms};
-use crate::http::{Kind, Operation, Problem, reading};
 use crate::push::body::{self, Body};
 use crate::push::outcome::{Counts, Refusal, Tally};
 use crate::push::request::{PushError, PushRequest, PushTarget};
@@ -204,7 +204,7 @@ impl Shared {
         let wait = self.core.config.push.wait_max;
         let request = match text {
             Ok(text) => body::read(&text, wait).map_err(|error| Problem::from(&error)),
-            Err(_) => Err(too_large(bytes_max)),
+            Err(_) => Err(Problem::new(Kind::TooLarge, too_large(bytes_max))),
         };
         let result = match request {
             Ok(request) => self.push(request).await,

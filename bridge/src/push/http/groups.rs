@@ -9,17 +9,17 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use holdfast_http::reading::{self, NO_PAGE};
+use holdfast_http::{Form, Kind, Operation, Problem, form, not_read};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{Reply, Request as Question, StoreError};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Broken, Line, LineReader};
-use super::{Form, form, not_read};
+use super::too_large;
 use crate::bridge::BridgeHandle;
 use crate::core::Core;
-use crate::http::reading::{self, NO_PAGE};
-use crate::http::{Kind, Operation, Problem};
 use crate::push::request::{check_client, check_group};
 use crate::store_requests::ask;
 
@@ -146,7 +146,7 @@ async fn change(bridge: BridgeHandle, group: Group, request: Request, way: Way) 
         let body_bytes_max = bridge.core().config.push.body_bytes_max;
         let body = Bytes::from_request(request, &()).await;
         let body = body.map_err(|rejected| {
-            not_read(&rejected, body_bytes_max)
+            not_read(&rejected, too_large(body_bytes_max))
                 .after("; as lines (application/x-ndjson, text/plain) there may be more")
         })?;
         return change.list(&body).await;

@@ -3,14 +3,11 @@
 //! Each handler's file, or one beside it, describes its own operation; `docs/push-api.openapi.json` is this document, and a test compares the two.
 
 use axum::Json;
-use axum::extract::Path;
-use axum::response::{IntoResponse, Response};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::{batch, groups, single};
 use crate::devices;
-use crate::http::{Kind, Problem};
 use crate::push::receipt::Receipt;
 
 /// The document.
@@ -41,11 +38,4 @@ pub fn document() -> Value {
 
 pub(super) async fn show() -> Json<Value> {
     Json(document())
-}
-
-pub(super) async fn show_problem(Path(name): Path<String>) -> Response {
-    match Kind::ALL.into_iter().find(|kind| kind.name() == name) {
-        Some(kind) => Json(kind.describe()).into_response(),
-        None => Problem::new(Kind::NotFound, "no problem has this name").into_response(),
-    }
 }

@@ -1,6 +1,7 @@
 //! Why a push has no outcome, as a problem.
 
-use crate::http::{Kind, Problem};
+use holdfast_http::{Kind, Problem};
+
 use crate::push::request::PushError;
 
 impl From<&PushError> for Problem {

@@ -9,13 +9,13 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use holdfast_http::Problem;
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::http::Problem;
 use crate::push::outcome::Told;
 use crate::push::walk::LISTENER_STUCK_AFTER;
 

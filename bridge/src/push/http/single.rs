@@ -6,15 +6,15 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use holdfast_http::{Form, Kind, Operation, Problem, form, not_read, reading};
 use holdfast_wire::ids::ClientId;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use super::results::{Answer, Lines, Result as Line, Results, Wish};
-use super::{Form, form, not_read};
+use super::too_large;
 use crate::bridge::BridgeHandle;
-use crate::http::{Kind, Operation, Problem, reading};
 use crate::push::begin_by_request;
 use crate::push::body::{self, Body};
 use crate::push::idempotency::Standing;
@@ -42,7 +42,7 @@ pub(super) async fn handle(
     let wish = reading::query(query)?;
     form(&headers, &[Form::Json])?;
     let config = &bridge.core().config.push;
-    let body = body.map_err(|rejected| not_read(&rejected, config.body_bytes_max))?;
+    let body = body.map_err(|rejected| not_read(&rejected, too_large(config.body_bytes_max)))?;
     let request = body::read(&body, config.wait_max)
         .and_then(|request| with_key(request, &headers).map_err(PushError::Invalid))
         .map_err(|error| Problem::from(&error))?;

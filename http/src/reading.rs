@@ -9,16 +9,17 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use holdfast_wire::store::Page;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
 use super::problem::{Kind, Problem};
 
 /// Of a page that the store did not give out.
-pub(crate) const NO_PAGE: &str = "page: give it as the former answer's `next`";
+pub const NO_PAGE: &str = "page: give it as the former answer's `next`";
 
 /// Why JSON is not what it is to be.
 #[derive(Debug)]
-pub(crate) enum Unreadable {
+pub enum Unreadable {
     /// It is not JSON.
     Malformed(String),
     /// It is not what is asked for.
@@ -35,17 +36,17 @@ impl From<Unreadable> for Problem {
 }
 
 /// JSON as what it is to be. Text that is not JSON is told from JSON that is not what is asked for.
-pub(crate) fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Unreadable> {
+pub fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(text).map_err(|error| {
         // To keep track of the field costs time, so it is looked for only now.
         let again = &mut serde_json::Deserializer::from_slice(text);
         let found = serde_path_to_error::deserialize::<_, T>(again).err();
         let field = found.map(|found| found.path().to_string()).filter(|path| path != "." && path != "?");
-        refuse(field.as_deref(), &error)
+        refuse(field.as_deref(), &error, || serde_json::from_slice::<IgnoredAny>(text).is_ok())
     })
 }
 
-fn refuse(field: Option<&str>, error: &serde_json::Error) -> Unreadable {
+fn refuse(field: Option<&str>, error: &serde_json::Error, is_json: impl Fn() -> bool) -> Unreadable {
     let (line, column) = (error.line(), error.column());
     let said = error.to_string();
     let said = said.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&said);
@@ -58,6 +59,10 @@ fn refuse(field: Option<&str>, error: &serde_json::Error) -> Unreadable {
         }
         Category::Eof | Category::Io => {
             Unreadable::Malformed(format!("{of}it ends before a text, a list or an object is closed"))
+        }
+        // A choice that is not written as one is refused in the midst of it.
+        Category::Syntax if is_json() && said.starts_with("expected") => {
+            Unreadable::Invalid(format!("{of}it is JSON, and not what is asked for here"))
         }
         Category::Syntax => {
             Unreadable::Malformed(format!("{of}no JSON at line {line}, column {column}: {}", broken(said)))
@@ -84,7 +89,7 @@ fn broken(said: &str) -> &str {
 }
 
 /// The fields of a query.
-pub(crate) fn query<T>(given: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub fn query<T>(given: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     let refuse = |rejected: QueryRejection| {
         // The rejection says first that it is one.
         let why = rejected.source().map_or_else(|| rejected.to_string(), ToString::to_string);
@@ -94,19 +99,40 @@ pub(crate) fn query<T>(given: Result<Query<T>, QueryRejection>) -> Result<T, Pro
 }
 
 /// How many a page may have: 1 to `max`.
-pub(crate) fn limit(given: Option<&str>, unless_given: u32, max: u32) -> Result<u32, String> {
+pub fn limit(given: Option<&str>, unless_given: u32, max: u32) -> Result<u32, String> {
     let Some(given) = given else { return Ok(unless_given) };
     let limit = given.parse().ok().filter(|limit| (1..=max).contains(limit));
     limit.ok_or_else(|| format!("limit = {given:?}: must be 1 to {max}"))
 }
 
 /// Where a page begins; none: at the first.
-pub(crate) fn page(given: Option<&str>) -> Result<Option<Page>, String> {
+pub fn page(given: Option<&str>) -> Result<Option<Page>, String> {
     let page = given.map(|page| BASE64_URL_SAFE_NO_PAD.decode(page)).transpose();
     page.map(|page| page.map(Into::into)).map_err(|_| NO_PAGE.to_owned())
 }
 
 /// A page's name, as [`page`] reads it.
-pub(crate) fn name_page(page: &Page) -> String {
+pub fn name_page(page: &Page) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::presence::DeviceRequest;
+
+    use super::*;
+
+    #[test]
+    fn text_that_is_no_json_is_told_from_json_that_is_something_else() {
+        let read = |text: &str| json::<DeviceRequest>(text.as_bytes());
+        assert!(read(r#"{"find":"d"}"#).is_ok());
+        for malformed in ["", "{", r#"{"find":"d"#, r#"{"find":"d"} x"#, "find"] {
+            assert!(matches!(read(malformed), Err(Unreadable::Malformed(_))), "{malformed}");
+        }
+        for invalid in
+            ["{}", "[]", "1", r#"{"find":1}"#, r#"{"end":"d"}"#, r#"{"find":"a","disconnect":"a"}"#]
+        {
+            assert!(matches!(read(invalid), Err(Unreadable::Invalid(_))), "{invalid}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
-//! Errors of the API as problem details (RFC 9457): every answer that is no outcome.
+//! Errors as problem details (RFC 9457): every answer that is no outcome, of gateways and bridges alike.
 //!
-//! A problem's `type` is stable: a program may decide by it. `GET` at that address says what it means; docs/pushes.md lists them all.
+//! A problem's `type` is stable: a program may decide by it. `GET` at that address says what it means; docs/pushes.md lists them all. This table is
+//! the only place where a type, its title and its status stand: answers, their explanation and the OpenAPI document are made of it.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,17 +9,22 @@ use holdfast_wire::store::StoreError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+const CONTENT_TYPE: &str = "application/problem+json";
+
 /// What kind of problem there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[expect(missing_docs, reason = "what each means is told by `Kind::describe`")]
+pub enum Kind {
     Malformed,
     Invalid,
     NotFound,
     MethodNotAllowed,
     Timeout,
     TooLarge,
+    AddressTooLong,
     UnsupportedMediaType,
     IdReused,
+    HeadTooLarge,
     Busy,
     StoreAway,
     StoreUnreadable,
@@ -29,15 +35,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 15] = [
+    /// All there are, by their status.
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::Invalid,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Timeout,
         Self::TooLarge,
+        Self::AddressTooLong,
         Self::UnsupportedMediaType,
         Self::IdReused,
+        Self::HeadTooLarge,
         Self::Busy,
         Self::StoreAway,
         Self::StoreUnreadable,
@@ -50,7 +59,7 @@ impl Kind {
     /// The last part of its address, its status, its title.
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::Malformed => ("malformed", StatusCode::BAD_REQUEST, "It is not JSON"),
+            Self::Malformed => ("malformed", StatusCode::BAD_REQUEST, "It cannot be read"),
             Self::Invalid => ("invalid", StatusCode::BAD_REQUEST, "It cannot be understood"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "Nothing is here"),
             Self::MethodNotAllowed => {
@@ -58,12 +67,17 @@ impl Kind {
             }
             Self::Timeout => ("timeout", StatusCode::REQUEST_TIMEOUT, "The rest of the request did not come"),
             Self::TooLarge => ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "It is too large"),
+            Self::AddressTooLong => ("address-too-long", StatusCode::URI_TOO_LONG, "The address is too long"),
             Self::UnsupportedMediaType => {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 ("unsupported-media-type", status, "The content type is not known here")
             }
             Self::IdReused => {
                 ("id-reused", StatusCode::UNPROCESSABLE_ENTITY, "The id belongs to another push")
+            }
+            Self::HeadTooLarge => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                ("head-too-large", status, "The head is too large")
             }
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much is under way"),
             Self::StoreAway => {
@@ -88,7 +102,9 @@ impl Kind {
     /// What it means, and what to do.
     fn meaning(self) -> &'static str {
         match self {
-            Self::Malformed => "The body, or one of its lines, is not JSON, or ends too early.",
+            Self::Malformed => {
+                "The body, or one of its lines, is not JSON, or ends too early; or an escape in the address is none, or the head is no HTTP."
+            }
             Self::Invalid => {
                 "A field, a name or the query is not as it must be; `detail` says which, and what is allowed."
             }
@@ -102,10 +118,14 @@ impl Kind {
                 "Nothing more of the body came for five minutes. What came before was carried out."
             }
             Self::TooLarge => "The body or the line is longer than allowed.",
+            Self::AddressTooLong => {
+                "The address has more than 65,534 bytes. A client id that needs more of them comes in the body of POST /v1/devices."
+            }
             Self::UnsupportedMediaType => {
                 "The body's content type, charset or encoding is none that is read here."
             }
             Self::IdReused => "Another push was asked for with this id. Give each push an id of its own.",
+            Self::HeadTooLarge => "The head of the request has too many headers, or too many bytes.",
             Self::Busy => {
                 "A bound of this bridge is reached (push.in_flight_max, or 64 batches), or the gateway that holds the device's connection has no link to it now. Nothing was done; ask again later."
             }
@@ -127,17 +147,23 @@ impl Kind {
     }
 
     /// The same for a program.
-    pub(crate) fn describe(self) -> serde_json::Value {
+    pub fn describe(self) -> serde_json::Value {
         let (_, status, title) = self.row();
-        let kind = format!("/v1/problems/{}", self.name());
-        serde_json::json!({ "type": kind, "title": title, "status": status.as_u16(), "meaning": self.meaning() })
+        serde_json::json!({ "type": self.address(), "title": title, "status": status.as_u16(), "meaning": self.meaning() })
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    /// A problem's `type`.
+    fn address(self) -> String {
+        format!("/v1/problems/{}", self.name())
+    }
+
+    /// The last part of its address.
+    pub fn name(self) -> &'static str {
         self.row().0
     }
 
-    pub(crate) fn status(self) -> StatusCode {
+    /// The HTTP status that it comes with.
+    pub fn status(self) -> StatusCode {
         self.row().1
     }
 }
@@ -154,9 +180,10 @@ impl From<&StoreError> for Kind {
 
 /// A problem (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub(crate) struct Problem {
+pub struct Problem {
     /// Which problem it is, as an address relative to the API's.
     #[serde(rename = "type")]
+    #[schemars(extend("examples" = Kind::ALL.map(Kind::address)))]
     kind: String,
     /// The same in words.
     title: &'static str,
@@ -173,10 +200,11 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        let (name, status, title) = kind.row();
+    /// `detail` says what is wrong and, where there is one, what to do.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        let (_, status, title) = kind.row();
         Self {
-            kind: format!("/v1/problems/{name}"),
+            kind: kind.address(),
             title,
             status: status.as_u16(),
             detail: detail.into(),
@@ -186,18 +214,44 @@ impl Problem {
     }
 
     /// Of this push, which may be asked for again.
-    pub(crate) fn of_push(self, id: &str) -> Self {
+    #[must_use]
+    pub fn of_push(self, id: &str) -> Self {
         Self { id: Some(id.to_owned()), ..self }
     }
 
-    pub(crate) fn at_line(self, line: u64) -> Self {
+    /// In this line of a body of lines, counted from 1.
+    #[must_use]
+    pub fn at_line(self, line: u64) -> Self {
         Self { line: Some(line), ..self }
     }
 
     /// Says also what was done before.
-    pub(crate) fn after(mut self, done: &str) -> Self {
+    #[must_use]
+    pub fn after(mut self, done: &str) -> Self {
         self.detail.push_str(done);
         self
+    }
+
+    /// The whole answer in bytes, after which the connection is closed; for where there is no response to be made of it.
+    pub(crate) fn last_answer(&self) -> Vec<u8> {
+        let status = self.status_code();
+        let body = self.body();
+        let reason = status.canonical_reason().unwrap_or_default();
+        let head = format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-type: {CONTENT_TYPE}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            status.as_u16(),
+            body.len()
+        );
+        [head.into_bytes(), body].concat()
+    }
+
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn body(&self) -> Vec<u8> {
+        // Texts and numbers alone: there is nothing that could not be written.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
@@ -209,11 +263,9 @@ impl From<&StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Texts and numbers alone: there is nothing that could not be written.
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let kind = HeaderValue::from_static("application/problem+json");
-        let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
+        let status = self.status_code();
+        let kind = HeaderValue::from_static(CONTENT_TYPE);
+        let mut response = (status, [(header::CONTENT_TYPE, kind)], self.body()).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

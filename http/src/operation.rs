@@ -5,21 +5,20 @@ use serde_json::{Map, Value, json};
 
 use super::problem::{Kind, Problem};
 
+/// What every server answers by itself.
+const ANYWHERE: [Kind; 4] =
+    [Kind::Malformed, Kind::MethodNotAllowed, Kind::AddressTooLong, Kind::HeadTooLarge];
+
 /// What one method at one path takes and answers.
-pub(crate) struct Operation {
+pub struct Operation {
     method: &'static str,
     path: &'static str,
     value: Value,
 }
 
 impl Operation {
-    pub(crate) fn new(
-        method: &'static str,
-        path: &'static str,
-        id: &str,
-        summary: &str,
-        description: &str,
-    ) -> Self {
+    /// A method at a path, whose parts in braces are its parameters.
+    pub fn new(method: &'static str, path: &'static str, id: &str, summary: &str, description: &str) -> Self {
         let value = json!({
             "operationId": id,
             "summary": summary,
@@ -40,21 +39,20 @@ impl Operation {
     }
 
     /// Takes its place among the document's paths.
-    pub(crate) fn enter(self, paths: &mut Map<String, Value>) {
+    pub fn enter(self, paths: &mut Map<String, Value>) {
         paths.entry(self.path).or_insert_with(|| json!({}))[self.method] = self.value;
     }
 
-    pub(crate) fn query<T: JsonSchema>(
-        self,
-        schemas: &mut SchemaGenerator,
-        name: &str,
-        description: &str,
-    ) -> Self {
+    /// A field of the query.
+    #[must_use]
+    pub fn query<T: JsonSchema>(self, schemas: &mut SchemaGenerator, name: &str, description: &str) -> Self {
         let schema = schemas.subschema_for::<T>();
         self.parameter(json!({ "name": name, "in": "query", "description": description, "schema": schema }))
     }
 
-    pub(crate) fn header(self, name: &str, description: &str) -> Self {
+    /// A header that is heeded.
+    #[must_use]
+    pub fn header(self, name: &str, description: &str) -> Self {
         let schema = json!({ "type": "string" });
         self.parameter(json!({ "name": name, "in": "header", "description": description, "schema": schema }))
     }
@@ -67,13 +65,16 @@ impl Operation {
     }
 
     /// A body of this type, or of lines of it.
-    pub(crate) fn takes<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator, content_type: &str) -> Self {
+    #[must_use]
+    pub fn takes<T: JsonSchema>(mut self, schemas: &mut SchemaGenerator, content_type: &str) -> Self {
         self.value["requestBody"]["required"] = json!(true);
         self.value["requestBody"]["content"][content_type] = content::<T>(schemas, content_type);
         self
     }
 
-    pub(crate) fn answers<T: JsonSchema>(
+    /// An answer of this type.
+    #[must_use]
+    pub fn answers<T: JsonSchema>(
         self,
         schemas: &mut SchemaGenerator,
         status: u16,
@@ -82,13 +83,16 @@ impl Operation {
         self.response(status, description, "application/json", content::<T>(schemas, "application/json"))
     }
 
-    pub(crate) fn answers_nothing(mut self, status: u16, description: &str) -> Self {
+    /// An answer without a body.
+    #[must_use]
+    pub fn answers_nothing(mut self, status: u16, description: &str) -> Self {
         self.value["responses"][status.to_string()] = json!({ "description": description });
         self
     }
 
     /// 200 with lines of this type, or of one that was named before.
-    pub(crate) fn streams<T: JsonSchema>(self, schemas: &mut SchemaGenerator, description: &str) -> Self {
+    #[must_use]
+    pub fn streams<T: JsonSchema>(self, schemas: &mut SchemaGenerator, description: &str) -> Self {
         let lines = "application/x-ndjson";
         let mut content = content::<T>(schemas, lines);
         let before = &self.value["responses"]["200"]["content"][lines]["schema"];
@@ -98,8 +102,10 @@ impl Operation {
         self.response(200, description, lines, content)
     }
 
-    pub(crate) fn problems(mut self, schemas: &mut SchemaGenerator, kinds: &[Kind]) -> Self {
-        for kind in kinds {
+    /// Problems that it may answer, besides those that every request may be answered with.
+    #[must_use]
+    pub fn problems(mut self, schemas: &mut SchemaGenerator, kinds: &[Kind]) -> Self {
+        for kind in ANYWHERE.iter().chain(kinds.iter().filter(|kind| !ANYWHERE.contains(kind))) {
             let problem = content::<Problem>(schemas, "application/problem+json");
             let description = format!("problem `{}`", kind.name());
             self = self.response(kind.status().as_u16(), &description, "application/problem+json", problem);

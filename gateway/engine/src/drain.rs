@@ -37,6 +37,7 @@ impl Engine {
             && self.shared.uplinks.unsettled() == 0
             && self.shared.unclaimed.is_empty()
             && self.shared.wills.is_empty()
+            && self.shared.last_words.are_heard()
             && self.shared.unclosed.is_empty()
             && self.shared.asked.is_empty()
     }

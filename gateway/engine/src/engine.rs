@@ -164,7 +164,7 @@ impl Engine {
         let Shared { uplinks, last_words, .. } = shared;
         let mut silent = Vec::new();
         uplinks.down(link, |moved| silent.extend(follow(connections, last_words, moved)));
-        silent.iter().for_each(|client| shared.say_held_back(client));
+        silent.iter().for_each(|client| shared.handle_silence(client));
         let woken = shared.interests.link_down(link);
         if shared.uplinks.live().next().is_some() {
             // Should this bridge not come back, what it put into streams and could not deliver is found all the same.
@@ -237,6 +237,7 @@ impl Engine {
         self.forget_unasked(now);
         self.shared.forget_handed_over(now);
         self.shared.say_overdue(now);
+        self.shared.close_overdue(now);
         self.shared.go_on_with_wills(now);
         self.admit(now);
         self.look_up_strays(now);
@@ -315,14 +316,13 @@ impl Engine {
         let drain = self.drain_step_ms(now.monotonic_ms);
         let handovers = self.shared.handovers.front().map(|(due_ms, _)| *due_ms);
         let held_back = self.shared.handed_over.next_ms();
+        let last_words = self.shared.last_words.next_ms();
         let ownership = self.shared.ownership.next_ms();
         let admission = self.shared.admission.next_ms();
         let strays = self.shared.strays.next_ms();
         let timers = self.shared.timers.next_ms();
-        [timers, saves, wills, closes, drain, handovers, held_back, ownership, admission, strays]
-            .into_iter()
-            .flatten()
-            .min()
+        let waits = [wills, closes, handovers, held_back, last_words, ownership, admission, strays];
+        waits.into_iter().chain([timers, saves, drain]).flatten().min()
     }
 
     /// Something is under way: call [`Engine::handle_work`], and do not read links meanwhile.
@@ -393,8 +393,8 @@ impl Engine {
         let mut held_back = Vec::new();
         let (mut spoken, mut silent) = (Vec::new(), Vec::new());
         uplinks.settle(link, settled, |frame| {
-            if frame.kind.is_will() {
-                spoken.push((frame.connection, frame.kind));
+            if frame.kind == Kind::OwedWill {
+                spoken.push(frame.connection);
             }
             let Some(connection) = speaker(connections, frame.connection, frame.kind) else {
                 silent.extend(last_words.settle(frame.connection));
@@ -410,10 +410,10 @@ impl Engine {
                 held_back.push(frame.connection);
             }
         });
-        for will in spoken {
-            self.shared.handle_spoken(will);
+        for opener in spoken {
+            self.shared.handle_spoken(opener);
         }
-        silent.iter().for_each(|client| self.shared.say_held_back(client));
+        silent.iter().for_each(|client| self.shared.handle_silence(client));
         for (id, reason) in refused {
             if reason == CloseReason::Fenced {
                 // It may be the node that is meant.

@@ -1,24 +1,39 @@
-//! Frames that outlive their connection, or that nobody says any more: what ended connections had on their way to bridges, and wills, until they are settled.
+//! Frames that outlive their connection: what ended connections had on their way to bridges, and wills, until they are settled; and what waits for that.
 //!
 //! All frames of a client that are on their way lie on one link, or they could overtake one another when bridges come and go (promise P3). So a will goes the way
-//! of what its client said before, and so does what the client says next here. Where it speaks next elsewhere, its new owner does not hear from us before all of
-//! them are settled ([`takeover::handed_over`](crate::takeover::handed_over)): whichever bridge serves it there, neither a frame of ours nor a will ("offline")
-//! comes behind the first word of its next connection ("online").
+//! of what its client said before, and so does what the client says next here. Before it speaks elsewhere they are settled: until then its session stays open in the store, so
+//! that a new owner has to ask for it, and is not told ([`takeover::handed_over`](crate::takeover::handed_over)). Whichever bridge serves the client there, neither
+//! a frame of ours nor a will ("offline") comes behind the first word of its next connection ("online").
+//!
+//! ```text
+//!   frames of ended connections ── all are settled, or long enough on their way ──> the session is closed; its next owner is told
+//! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_wire::ids::ClientId;
+use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::store::Progress;
 
-use crate::input::{ConnectionId, LinkIndex};
+use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::requests::Closing;
 use crate::session::Session;
 use crate::shared::Shared;
 
-/// Never more entries than frames in windows, and of those that wait for a link.
+/// How long a session stays open for its client's frames, in ms: a sink that takes nothing keeps none open for longer.
+const SETTLED_MS_MAX: u64 = 2_000;
+/// Sessions that stay open for that. Beyond it one is closed at once.
+const CLOSING_MAX: usize = 10_000;
+
+/// What is on its way: never more entries than frames in windows, and of those that wait for a link.
 #[derive(Debug, Default)]
 pub(crate) struct LastWords {
     /// Whose frames they are, and how many.
     by_connection: BTreeMap<ConnectionId, (ClientId, u32)>,
     by_client: BTreeMap<ClientId, OnTheirWay>,
+    /// Sessions that are closed once nothing of their client is on its way, and how far they came. At most [`CLOSING_MAX`].
+    closing: BTreeMap<(ClientId, Epoch), (Closing, Progress)>,
+    /// Until when, in that order; some are closed. One for each session that ended within that time.
+    closing_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
 }
 
 /// Of one client.
@@ -30,6 +45,16 @@ struct OnTheirWay {
 }
 
 impl LastWords {
+    /// When there is something to do, in ms of the monotonic clock.
+    pub(crate) fn next_ms(&self) -> Option<u64> {
+        self.closing_until_ms.front().map(|(until_ms, _)| *until_ms)
+    }
+
+    /// Whether nothing waits for them.
+    pub(crate) fn are_heard(&self) -> bool {
+        self.closing.is_empty()
+    }
+
     /// Frames of a connection that are on their way over this link.
     pub(crate) fn note(
         &mut self,
@@ -84,6 +109,42 @@ impl LastWords {
 }
 
 impl Shared {
+    /// Closes a session in the store once nothing of its client is on its way.
+    pub(crate) fn close_in_silence(&mut self, closing: Closing, progress: Progress, now: Now) {
+        let words = &mut self.last_words;
+        if !words.has_any_of(&closing.client) || words.closing.len() >= CLOSING_MAX {
+            return self.ask_to_close(closing, progress);
+        }
+        let session = (closing.client.clone(), closing.epoch);
+        words.closing_until_ms.push_back((now.monotonic_ms + SETTLED_MS_MAX, session.clone()));
+        words.closing.insert(session, (closing, progress));
+    }
+
+    /// Nothing of this client is on its way any more.
+    pub(crate) fn handle_silence(&mut self, client: &ClientId) {
+        self.close_left(client);
+        self.say_held_back(client);
+    }
+
+    /// Closes what was to be closed later.
+    pub(crate) fn close_left(&mut self, client: &ClientId) {
+        let all = (client.clone(), Epoch(0))..=(client.clone(), Epoch(u64::MAX));
+        let left: Vec<_> = self.last_words.closing.extract_if(all, |_, _| true).collect();
+        for (_, (closing, progress)) in left {
+            self.ask_to_close(closing, progress);
+        }
+    }
+
+    /// Closes what has stayed open for long enough.
+    pub(crate) fn close_overdue(&mut self, now: Now) {
+        let is_due = |due: &mut (u64, _)| due.0 <= now.monotonic_ms;
+        while let Some((_, session)) = self.last_words.closing_until_ms.pop_front_if(is_due) {
+            if let Some((closing, progress)) = self.last_words.closing.remove(&session) {
+                self.ask_to_close(closing, progress);
+            }
+        }
+    }
+
     /// The link for what a client, or somebody on its behalf, says next: that of what is on its way of ended connections, if there is anything.
     pub(crate) fn link_for(&self, client: &str) -> Option<LinkIndex> {
         self.last_words.link_of(client).or_else(|| self.uplinks.choose(client))

@@ -22,6 +22,7 @@ use crate::connection::{Connection, acknowledge, deliver};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LeaseWord, Now};
+use crate::last_words::LastWords;
 use crate::output::{Action, RequestId};
 use crate::requests::{Asked, Closing};
 use crate::session::Session;
@@ -492,6 +493,7 @@ impl Engine {
         shared.unclaimed.clear();
         shared.handovers.clear();
         shared.wills = Wills::default();
+        shared.last_words = LastWords::default();
         shared.uplinks.forget_outputs();
     }
 }

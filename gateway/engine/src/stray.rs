@@ -100,7 +100,7 @@ impl Engine {
                     self.open_for_nobody(client, expiry_s, now);
                 } else {
                     self.shared.stats.strays_closed += 1;
-                    self.close_session(client, info.epoch, 0, Progress::default(), None);
+                    self.close_session(client, info.epoch, 0, Progress::default(), None, now);
                 }
             }
             Err(StoreError::Unavailable(_)) => self.note_stray(client, expiry_s, now),

@@ -331,7 +331,7 @@ impl Engine {
             inflight: record.inflight,
         });
         // It was never told that its own will is known.
-        self.close_session(client.clone(), opened.epoch, expiry_s, progress, None);
+        self.close_session(client.clone(), opened.epoch, expiry_s, progress, None, now);
     }
 }
 

@@ -19,10 +19,8 @@ use crate::input::{ConnectionId, LinkIndex};
 use crate::topics::interest::LINKS_MAX;
 use window::{Entry, Window};
 
+pub(crate) use holdfast_wire::link::WILL_BYTES_MAX;
 pub(crate) use window::Kind;
-
-/// Bytes of wills that may lie beyond a window's bound, and as many that wait while there is no link. Beyond it they are left to the store, which gives them to a bridge.
-pub(crate) const WILL_BYTES_MAX: usize = 8 << 20;
 
 /// All links of the shard.
 #[derive(Debug)]
@@ -187,6 +185,7 @@ impl Uplinks {
             return Err(NoCredit);
         }
         let link = &mut self.links[usize::from(link.0)];
+        debug_assert!(link.bridge.is_some(), "nobody would hear it");
         let sequence = link.window.next_sequence();
         let start = link.write(&ToBridge::Uplink(frame.numbered(sequence)));
         link.window.push(connection, frame.packet_id, kind, &link.output[start..]);

@@ -1,7 +1,7 @@
 //! Wills on their way through this shard's window, and what waits for them.
 //!
 //! ```text
-//!   left by a connection that ends here ───────────────────────────> published ── settled, or long enough on its way ──> its session is closed
+//!   left by a connection that ends here ───────────────────────────> published ── settled, or long enough on its way ──> its session is closed (`last_words`)
 //!   answered with an opening here ── the former owner owes it, ────> published ── settled, or long enough on its way ──> struck out
 //!             │                      or cannot say                                                                         ^
 //!             └── the former owner has published it, or its client had said goodbye ───────────────────────────────────────┘
@@ -16,10 +16,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::store::{DueWill, Opened, Progress, Request, WillRecord};
+use holdfast_wire::store::{DueWill, Opened, Request};
 
 use crate::input::{ConnectionId, Now};
-use crate::requests::{Asked, Closing};
+use crate::requests::Asked;
 use crate::shared::Shared;
 use crate::uplink::Kind;
 use crate::will;
@@ -32,15 +32,13 @@ const AGAIN_MS: u64 = 1_000;
 /// Wills on their way, and as many that the store could not strike out. Beyond it one is not waited for, or left to be published again.
 const WILLS_MAX: usize = 10_000;
 
-/// Wills that are published and that the store still has.
+/// Wills that were answered with an opening, that are published and that the store still has.
 #[derive(Debug, Default)]
 pub(crate) struct Wills {
-    /// By the connection that left it, or that opened the session of the one which did.
-    on_their_way: BTreeMap<(ConnectionId, Kind), (ClientId, u64)>,
+    /// By the connection that opened the session of the one which left it.
+    on_their_way: BTreeMap<ConnectionId, (ClientId, u64)>,
     /// Until when their frames are waited for, in that order. Some are settled.
-    until_ms: VecDeque<(u64, (ConnectionId, Kind))>,
-    /// Sessions that are closed once their will is settled, and how far they came.
-    closing: BTreeMap<(ClientId, Epoch), (Closing, Progress)>,
+    until_ms: VecDeque<(u64, ConnectionId)>,
     /// To be struck out again, and when, in that order.
     again: VecDeque<(u64, ClientId, u64)>,
     /// What openings were answered and need not be published any more, until the store has answered that it knows: should it answer one of them to the client's
@@ -61,42 +59,20 @@ impl Wills {
     }
 
     /// False if it is not to be waited for.
-    fn wait(&mut self, key: (ConnectionId, Kind), client: ClientId, number: u64, now: Now) -> bool {
-        if self.on_their_way.len() >= WILLS_MAX || self.on_their_way.contains_key(&key) {
+    fn wait(&mut self, opener: ConnectionId, client: ClientId, number: u64, now: Now) -> bool {
+        if self.on_their_way.len() >= WILLS_MAX || self.on_their_way.contains_key(&opener) {
             return false;
         }
-        self.until_ms.push_back((now.monotonic_ms + SETTLED_MS_MAX, key));
-        self.on_their_way.insert(key, (client, number));
+        self.until_ms.push_back((now.monotonic_ms + SETTLED_MS_MAX, opener));
+        self.on_their_way.insert(opener, (client, number));
         true
     }
 }
 
 impl Shared {
-    /// Publishes the will of a connection that ends here; its session is closed once that is settled.
-    pub(crate) fn publish_and_close(
-        &mut self,
-        id: ConnectionId,
-        will: &WillRecord,
-        closing: Closing,
-        progress: Progress,
-        now: Now,
-    ) {
-        let Closing { client, epoch, .. } = &closing;
-        will::publish(self, id, client, Kind::Will, will, epoch.0, now);
-        if self.wills.wait((id, Kind::Will), client.clone(), epoch.0, now) {
-            self.wills.closing.insert((client.clone(), *epoch), (closing, progress));
-        } else {
-            self.ask_to_close(closing, progress);
-        }
-    }
-
     /// A client connects again here: what it left is closed first, and its next words are behind its will in any case.
     pub(crate) fn close_before_opening(&mut self, client: &ClientId) {
-        let all = (client.clone(), Epoch(0))..=(client.clone(), Epoch(u64::MAX));
-        let left: Vec<_> = self.wills.closing.extract_if(all, |_, _| true).collect();
-        for (_, (closing, progress)) in left {
-            self.ask_to_close(closing, progress);
-        }
+        self.close_left(client);
         if self.closing.last_before(client, Epoch(u64::MAX)).is_none() {
             return;
         }
@@ -122,18 +98,15 @@ impl Shared {
         }
         will::publish(self, opener, &client, Kind::OwedWill, &will, number, now);
         self.wills.dealt_with.insert((client.clone(), number));
-        if !self.wills.wait((opener, Kind::OwedWill), client.clone(), number, now) {
+        if !self.wills.wait(opener, client.clone(), number, now) {
             self.strike_out(client, number);
         }
     }
 
-    /// The frame of a will was settled, or is waited for no longer.
-    pub(crate) fn handle_spoken(&mut self, key: (ConnectionId, Kind)) {
-        let Some((client, number)) = self.wills.on_their_way.remove(&key) else { return };
-        if key.1 == Kind::OwedWill {
+    /// The frame of a will that was answered with this connection's opening was settled, or is waited for no longer.
+    pub(crate) fn handle_spoken(&mut self, opener: ConnectionId) {
+        if let Some((client, number)) = self.wills.on_their_way.remove(&opener) {
             self.strike_out(client, number);
-        } else if let Some((closing, progress)) = self.wills.closing.remove(&(client, Epoch(number))) {
-            self.ask_to_close(closing, progress);
         }
     }
 
@@ -162,10 +135,10 @@ impl Shared {
 
     /// Goes on without what has been on its way for long enough, and asks again for what the store could not.
     pub(crate) fn go_on_with_wills(&mut self, now: Now) {
-        while let Some((_, key)) =
+        while let Some((_, opener)) =
             self.wills.until_ms.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms)
         {
-            self.handle_spoken(key);
+            self.handle_spoken(opener);
         }
         while let Some((_, client, number)) =
             self.wills.again.pop_front_if(|(again_ms, ..)| *again_ms <= now.monotonic_ms)

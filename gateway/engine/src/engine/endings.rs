@@ -16,6 +16,7 @@ use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
 use crate::shared::Shared;
 use crate::takeover::Left;
+use crate::uplink::Kind;
 use crate::will;
 
 /// Ended sessions that are remembered until the store knows them. Beyond it the oldest is forgotten: it may be sent again what it had acknowledged, and lose its will, if it
@@ -111,7 +112,9 @@ impl Engine {
         now: Now,
     ) {
         self.leave_client(&session.client, id.slot);
-        self.shared.last_words.note(id, &session.client, session.link, session.unsettled);
+        // While there is no link, frames wait for the next one that comes up.
+        let link = session.link.filter(|link| self.shared.uplinks.is_up(*link));
+        self.shared.last_words.note(id, &session.client, link, session.unsettled);
         self.shared.tell_ended(session, reason, now);
         let persistent = session.durable.is_some();
         let mut woken = Vec::new();
@@ -150,13 +153,10 @@ impl Engine {
                         && !is_doubted
                         && will::has_room(&mut self.shared, &client)
                 };
-                match will.take_if(is_sent) {
-                    None => self.close_session(client, epoch, session.expiry_s, progress, will.cloned()),
-                    Some(will) => {
-                        let closing = self.leave_session(client, epoch, session.expiry_s, &progress, None);
-                        self.shared.publish_and_close(id, will, closing, progress, now);
-                    }
+                if let Some(will) = will.take_if(is_sent) {
+                    will::publish(&mut self.shared, id, &client, Kind::Will, will, epoch.0, now);
                 }
+                self.close_session(client, epoch, session.expiry_s, progress, will.cloned(), now);
             }
             // The store will not take it any more, so its new owner has to ask.
             Leaving::HandedOver if reason == CloseReason::Fenced && (is_kept || will.is_some()) => {
@@ -169,7 +169,8 @@ impl Engine {
         self.wake(woken, now);
     }
 
-    /// Lets a session rest in the store, or end there; a will that is to be published later goes along.
+    /// Lets a session rest in the store, or end there, once its client is silent; a will that is to be published later goes along. Until the store knows, a new
+    /// owner may have to ask.
     pub(crate) fn close_session(
         &mut self,
         client: ClientId,
@@ -177,25 +178,14 @@ impl Engine {
         expiry_s: u32,
         progress: Progress,
         will: Option<WillRecord>,
+        now: Now,
     ) {
-        let closing = self.leave_session(client, epoch, expiry_s, &progress, will);
-        self.shared.ask_to_close(closing, progress);
-    }
-
-    /// Until the store knows that a session has ended, a new owner may have to ask.
-    fn leave_session(
-        &mut self,
-        client: ClientId,
-        epoch: Epoch,
-        expiry_s: u32,
-        progress: &Progress,
-        will: Option<WillRecord>,
-    ) -> Closing {
         if expiry_s > 0 || will.is_some() {
             let left = Left { progress: (expiry_s > 0).then(|| progress.clone()), owes_will: will.is_some() };
             self.remember(client.clone(), epoch, left);
         }
-        Closing { client, epoch, expiry_s, will, failures: 0, is_brought_back: false }
+        let closing = Closing { client, epoch, expiry_s, will, failures: 0, is_brought_back: false };
+        self.shared.close_in_silence(closing, progress, now);
     }
 
     /// The store could not take it: a session that it believes connected would never expire.

@@ -2,7 +2,8 @@
 
 use holdfast_engine::{CloseReason, EngineConfig};
 use holdfast_wire::ids::Epoch;
-use holdfast_wire::mqtt::{Connect, PubAck};
+use holdfast_wire::mqtt::{Connect, Disconnect, PubAck};
+use holdfast_wire::store::Request;
 
 use crate::bridge::{Heard, SeenUplink};
 use crate::client::Client;
@@ -160,6 +161,21 @@ fn a_will_goes_the_way_of_what_its_client_said_before() {
 }
 
 #[test]
+fn a_will_waits_for_a_link_behind_what_its_client_said_before() {
+    let shard = linked();
+    let client = shard.connects(&with_will());
+    let (bridge, _) = says(&shard, &client, 1);
+    (0..2).for_each(|bridge| shard.bridge(bridge).goes_down());
+    client.vanishes();
+    shard.bridge(1 - bridge).comes_up();
+    for payload in ["online", "offline"] {
+        let frame = shard.bridge(1 - bridge).hears_uplink("state", payload);
+        assert!(frame.resent);
+    }
+    nobody_hears_anything(&shard);
+}
+
+#[test]
 fn what_a_client_says_next_goes_the_way_of_what_it_said_before_until_that_is_settled() {
     let shard = linked();
     let (client, serving, best) = served_by_the_second_best(&shard);
@@ -194,4 +210,48 @@ fn a_connection_that_keeps_its_client_to_a_bridge_follows_when_that_is_lost() {
         assert!(shard.bridge(best).hears_uplink("state", payload).resent);
     }
     assert_eq!(says(&shard, &client, 3).0, best);
+}
+
+/// How often the store was asked to close a session since the last look.
+fn closed(shard: &Shard) -> usize {
+    shard.store_was_asked().iter().filter(|asked| matches!(asked, Request::Close { .. })).count()
+}
+
+#[test]
+fn a_session_stays_open_until_all_that_its_client_has_said_is_settled() {
+    let shard = linked();
+    for is_settled in [true, false] {
+        let client = shard.connects(&resume("c"));
+        let (bridge, sequence) = says(&shard, &client, 1);
+        shard.store_was_asked();
+        client.sends(Disconnect::default());
+        shard.clock_advances_ms(1_999);
+        assert_eq!(closed(&shard), 0, "a next owner has to ask for it");
+        if is_settled {
+            shard.bridge(bridge).settles(sequence..=sequence);
+        } else {
+            // A sink that takes nothing does not keep sessions open.
+            shard.clock_advances_ms(1);
+        }
+        assert_eq!(closed(&shard), 1);
+        shard.clock_advances_ms(10_000);
+        shard.bridge(bridge).settles(sequence..=sequence);
+        assert_eq!(closed(&shard), 0);
+    }
+}
+
+#[test]
+fn a_session_stays_open_for_what_earlier_connections_have_said() {
+    let shard = linked();
+    shard.connects(&with_will()).vanishes();
+    let (bridge, offline) = spoken(&shard);
+    let client = shard.connects(&with_will());
+    assert_eq!(closed(&shard), 1, "it is opened anew behind its close");
+    client.sends(Disconnect::default());
+    assert_eq!(closed(&shard), 0);
+    is_asked_through(&shard, 1 - bridge);
+    nobody_hears_anything(&shard);
+    shard.bridge(bridge).settles(offline.sequence..=offline.sequence);
+    assert!(!shard.bridge(1 - bridge).hears_will_is_owed(), "it has said goodbye");
+    assert_eq!(closed(&shard), 1);
 }

@@ -1,6 +1,7 @@
 //! Clients that say "here" with each connection and leave "gone" as their will, each with the connection's number.
 //!
-//! Who listens to one must not hear that it is gone after it has said that it is here again: that is what retained presence is made of.
+//! Who listens to one must not hear that it is gone after it has said that it is here again, nor that it is here after it was gone: that is what retained presence is
+//! made of.
 
 use holdfast_engine::{ConnectionId, Listener, SocketEnd};
 use holdfast_wire::mqtt::{
@@ -292,7 +293,14 @@ impl World {
         let late = self.late_handovers();
         let Some(herald) = self.heralds.iter_mut().find(|herald| herald.client == client) else { return };
         match Herald::word(payload) {
-            Word::Here(number) => herald.last_here = herald.last_here.max(number),
+            Word::Here(number) => {
+                herald.last_here = herald.last_here.max(number);
+                let life = &herald.lives[number];
+                // What waits in the store for its time may fall due by a connection that begins anew.
+                let is_judged =
+                    is_strict && life.delay_ms == 0 && !life.is_excused && late == life.late_before;
+                assert!(!is_judged || life.published == 0, "{client} is here ({number}) after it was gone");
+            }
             Word::Gone(number) => {
                 let last_here = herald.last_here;
                 let life = &mut herald.lives[number];

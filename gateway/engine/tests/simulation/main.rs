@@ -53,6 +53,7 @@ const EVERYTHING: Faults = Faults {
     reaps: true,
     heralds: true,
     newcomers: true,
+    bridges_lag: false,
 };
 
 fn play(seed: u64, faults: Faults) -> u64 {
@@ -164,6 +165,17 @@ fn sessions_move_through_bridges_that_have_not_met_their_former_owner() {
         play_steps(
             seed,
             Faults { cuts: true, heralds: true, newcomers: true, ..Faults::default() },
+            3 * STEPS,
+        );
+    });
+}
+
+#[test]
+fn nobody_is_gone_after_it_has_come_back_by_another_bridge() {
+    seeds().for_each(|seed| {
+        play_steps(
+            seed,
+            Faults { heralds: true, newcomers: true, bridges_lag: true, ..Faults::default() },
             3 * STEPS,
         );
     });

@@ -47,6 +47,8 @@ pub(crate) struct Faults {
     pub(crate) heralds: bool,
     /// A second bridge meets some shards and leaves them again. It has not met the others.
     pub(crate) newcomers: bool,
+    /// Now and then one of the bridges takes nothing for a while, and the other one goes on.
+    pub(crate) bridges_lag: bool,
 }
 
 /// The pace of time where nothing hurries it, in ms.
@@ -101,6 +103,8 @@ pub(crate) struct World {
     pub(crate) has_flapped: bool,
     /// The store has lost writes.
     pub(crate) has_forgotten: bool,
+    /// The door by which nothing is taken for now; beyond them: none.
+    lagging: usize,
     /// How far time goes at most in one step, in ms. Fast, so that leases run out within a play, or slow, so that nobody is waited for too long.
     pace_ms: usize,
     pub(crate) tells: bool,
@@ -136,6 +140,7 @@ impl World {
             has_died: false,
             has_flapped: false,
             has_forgotten: false,
+            lagging: DOORS,
             pace_ms: match faults {
                 Faults { reaps: true, .. } => 100,
                 Faults { store_forgets: true, .. } => 20,
@@ -211,6 +216,7 @@ impl World {
             13..=16 if self.faults.reaps => self.live_and_die(true),
             17..=19 if self.faults.heralds => self.come_and_go(),
             20..=21 if self.faults.newcomers => self.newcomer_comes_or_leaves(),
+            22 if self.faults.bridges_lag => self.lagging = self.random.below(DOORS + 1),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
             8..=12 if self.faults.hostile => self.be_hostile(),
@@ -248,6 +254,7 @@ impl World {
             }
         }
         self.faults.store_fails = false;
+        self.lagging = DOORS;
         self.pace_ms = LEISURELY_MS;
         self.dismiss_heralds();
         while !self.mortals.is_empty() {
@@ -456,7 +463,7 @@ impl World {
 
     fn read_bridge(&mut self) {
         let shard = self.random.below(SHARDS);
-        for door in 0..DOORS {
+        for door in (0..DOORS).filter(|door| *door != self.lagging) {
             self.bridge.read((shard, door), &mut self.shards);
         }
     }

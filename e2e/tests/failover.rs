@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish, publish_with, session_expiry_s};
-use holdfast_e2e::wait::{PATIENCE, until, until_true};
+use holdfast_e2e::wait::{PATIENCE, pause, until, until_true};
 use holdfast_e2e::{Client, Redis, Role, RoleSetup, log, request};
 use serde_json::{Value, json};
 
@@ -182,6 +182,73 @@ fn live_sessions_are_written_back_after_redis_lost_its_data() {
     let mut kept = [heard(&mut device), heard(&mut device)];
     kept.sort();
     assert_eq!(kept, ["kept", "news"]);
+}
+
+/// Frames that are published at a few hundred a second, and the one before which Redis loses its data.
+const FRAMES: u16 = 1_800;
+const LOST_BEFORE: u16 = 300;
+
+/// Two persistent subscribers stay connected while Redis loses its data under load. `filter` is what each subscribes to, and `topic` where a frame goes; gives
+/// what each has heard of the frames that were published behind the loss.
+fn lose_under_load(filter: impl Fn(usize) -> String, topic: impl Fn(u16) -> String) -> [Vec<u16>; 2] {
+    let fleet = Fleet::start();
+    let subscribers = [0, 1].map(|number| {
+        let (mut client, _) = fleet.connect(number, &persistent(&format!("subscriber-{number}")));
+        assert_eq!(client.subscribe(&filter(number), 1), 1);
+        client
+    });
+    thread::scope(|scope| {
+        let hearing = subscribers.map(|mut client| {
+            scope.spawn(move || {
+                let mut numbers = Vec::new();
+                // Whichever of the last two is this one's.
+                while numbers.last().is_none_or(|last| *last < FRAMES - 1) {
+                    numbers.push(heard(&mut client).parse().expect("a number"));
+                }
+                numbers.retain(|number| *number >= LOST_BEFORE);
+                numbers
+            })
+        });
+        let (mut publisher, _) = fleet.connect(1, &Connect::new(Version::V5, "publisher"));
+        let mut acknowledged = 0;
+        for number in 1..=FRAMES {
+            if number == LOST_BEFORE {
+                fleet.redis.ask("FLUSHALL");
+            }
+            let payload = number.to_string();
+            publisher.send(&publish(Version::V5, 1, &topic(number), number, payload.as_bytes()));
+            pause(Duration::from_millis(2));
+            while number - acknowledged >= 16 || (number == FRAMES && acknowledged < FRAMES) {
+                assert_eq!(publisher.receive_kind(kind::PUBACK).reason(), 0);
+                acknowledged += 1;
+            }
+        }
+        hearing.map(|hearing| hearing.join().expect("it hears the last one"))
+    })
+}
+
+#[test]
+fn what_is_acknowledged_after_redis_lost_its_data_reaches_everyone_who_stays_connected() {
+    let heard = lose_under_load(|_| "news/#".to_owned(), |_| "news/today".to_owned());
+    // Each stops at the last but one.
+    let expected: Vec<_> = (LOST_BEFORE..FRAMES).collect();
+    for heard in heard {
+        let missing: Vec<_> = expected.iter().filter(|number| !heard.contains(number)).collect();
+        assert!(missing.is_empty(), "{} are missing: {missing:?}", missing.len());
+        assert_eq!(heard, expected, "in their order, and none twice");
+    }
+}
+
+#[test]
+fn what_is_published_to_single_devices_after_redis_lost_its_data_reaches_those_who_stay_connected() {
+    let heard = lose_under_load(
+        |number| format!("devices/subscriber-{number}/push"),
+        |number| format!("devices/subscriber-{}/push", number % 2),
+    );
+    for (subscriber, heard) in (0..).zip(heard) {
+        let expected: Vec<_> = (LOST_BEFORE..=FRAMES).filter(|number| number % 2 == subscriber).collect();
+        assert_eq!(heard, expected);
+    }
 }
 
 #[test]

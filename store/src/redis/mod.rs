@@ -84,7 +84,7 @@ impl Default for RedisOptions {
             requests_max: 65_536,
             prefix: "hf".to_owned(),
             replicas: 0,
-            young_for: Duration::from_secs(60),
+            young_for: Duration::from_mins(1),
             clock: None,
         }
     }

@@ -263,7 +263,9 @@ impl Bench {
     pub(crate) fn ask(&self, mut request: Request) -> Result<Reply, StoreError> {
         match &mut request {
             Request::Save { progress, .. } | Request::Close { progress, .. } => {
-                progress.cursors.iter_mut().for_each(|cursor| self.from_beginning(cursor));
+                for cursor in &mut progress.cursors {
+                    self.place_behind_beginning(cursor);
+                }
             }
             Request::Read { stream, after, .. } => *after = after.saturating_add(self.beginning_of(stream)),
             _ => {}
@@ -272,13 +274,19 @@ impl Bench {
         let mut answer = self.ask_as_it_is(request);
         match &mut answer {
             Ok(Reply::Subscribed(cursors) | Reply::Appended { at: cursors, .. }) => {
-                cursors.iter_mut().for_each(|cursor| self.count_from_beginning(cursor));
+                for cursor in cursors {
+                    self.count_from_beginning(cursor);
+                }
             }
             Ok(Reply::Opened(Opened { session: Some(session), .. })) => {
-                session.cursors.iter_mut().for_each(|cursor| self.count_from_beginning(cursor));
+                for cursor in &mut session.cursors {
+                    self.count_from_beginning(cursor);
+                }
             }
             Ok(Reply::Messages { messages, end }) => {
-                messages.iter_mut().for_each(|(offset, _)| *offset %= BEGINNINGS);
+                for (offset, _) in messages {
+                    *offset %= BEGINNINGS;
+                }
                 let mut last = at(of_read.expect("it was a read"), *end);
                 self.count_from_beginning(&mut last);
                 *end = last.acked;
@@ -300,7 +308,7 @@ impl Bench {
         self.beginnings.lock().unwrap().get(stream).copied().unwrap_or_default()
     }
 
-    fn from_beginning(&self, cursor: &mut Cursor) {
+    fn place_behind_beginning(&self, cursor: &mut Cursor) {
         cursor.acked = cursor.acked.saturating_add(self.beginning_of(&cursor.stream));
     }
 

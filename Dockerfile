@@ -3,6 +3,8 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake libssl-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /holdfast
 COPY . .
+# What `holdfast --version` names; git is not among what was copied. --build-arg SOURCE_COMMIT="$(git rev-parse --short=12 HEAD)"
+ARG SOURCE_COMMIT
 RUN cargo build --release --locked --bin holdfast
 
 FROM debian:bookworm-slim

@@ -119,6 +119,21 @@ fn what_nobody_can_answer_is_a_problem_too() {
 }
 
 #[test]
+fn a_head_that_is_refused_before_anybody_reads_it_is_a_problem_too() {
+    let world = World::start();
+    let headers: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    for (request, status, kind) in [
+        ("no HTTP at all\r\n\r\n".to_owned(), 400, "malformed"),
+        (format!("GET /livez HTTP/1.1\r\n{headers}\r\n"), 431, "head-too-large"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(65_535)), 414, "address-too-long"),
+    ] {
+        let answer = http::send(world.admin(), &request);
+        let told = (answer.status, answer.json()["type"].clone());
+        assert_eq!(told, (status, format!("/v1/problems/{kind}").into()));
+    }
+}
+
+#[test]
 fn what_a_problem_means_is_told_at_its_address() {
     let world = World::start();
     let problem = http::get(world.admin(), "/nowhere").json();

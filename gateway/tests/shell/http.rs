@@ -30,14 +30,20 @@ pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Response {
 }
 
 fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> Response {
+    let length = body.len();
+    send(
+        address,
+        &format!(
+            "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+/// Whatever it is, if only it is answered with the end of the connection.
+pub(crate) fn send(address: SocketAddr, request: &str) -> Response {
     let mut stream = TcpStream::connect(address).expect("the admin server listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a valid timeout");
-    let length = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .expect("it reads");
+    stream.write_all(request.as_bytes()).expect("it reads");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");
     let (head, body) = text.split_once("\r\n\r\n").expect("the head ends");

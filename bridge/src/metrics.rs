@@ -22,6 +22,8 @@ pub const GROUP_DROPPED: &str = "holdfast_bridge_group_dropped_total";
 pub const GROUP_REPORTS_GIVEN_UP: &str = "holdfast_bridge_group_reports_given_up_total";
 /// Messages on personal topics that went to all shards which may hold the device, as the session store did not say which one does.
 pub const OWNERS_UNKNOWN: &str = "holdfast_bridge_owners_unknown_total";
+/// New subscriptions that were sent nothing of what is retained for them, as too many waited for that or the store could not read it.
+pub const RETAINED_UNREAD: &str = "holdfast_bridge_retained_unread_total";
 /// Pushes, by `outcome`.
 pub const PUSHES: &str = "holdfast_bridge_pushes_total";
 /// Requests to the session store that are tried again because it was unavailable.
@@ -123,6 +125,7 @@ const DESCRIPTIONS: &[(&str, &str)] = &[
         OWNERS_UNKNOWN,
         "Messages for one device that went to all shards which may hold it, as the store did not say which",
     ),
+    (RETAINED_UNREAD, "New subscriptions that went without what is retained for them"),
     (PUSHES, "Pushes, by outcome"),
     (STORE_RETRIES, "Requests to the session store that were tried again"),
     (REAPED_SESSIONS, "Sessions taken from gateways that died"),

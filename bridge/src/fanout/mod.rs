@@ -17,4 +17,4 @@ pub(crate) use deliver::FanOut;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
 pub(crate) use owner::Owners;
 pub(crate) use publish::{Publication, Published, device_stream};
-pub(crate) use retained::{PageRead, answer_reads};
+pub(crate) use retained::RetainedReads;

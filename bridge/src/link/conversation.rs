@@ -8,8 +8,8 @@
 //! A closed link's uplinks are still settled: the frames may come again over another link, and join or find them.
 //!
 //! A sink without room holds up frames and nothing else. They lie in [`Uplinks`] in their order, while reports, interests, takeovers and all the rest are
-//! handled as they are read; only the handover of a client whose frames lie there stays behind them. What waits there when the shard closes the link, or the
-//! bridge drains, is seen through. When the shard has dialled again, it is as if it had never been read.
+//! handled as they are read; only the handover of a client whose frames lie there stays behind them. When the bridge drains, what waits there is seen through; when
+//! the shard closes the link, only what nobody says again over another; and when it has dialled again, it is as if it had never been read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use holdfast_wire::ids::Owner;
 use holdfast_wire::link::{Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome};
 use holdfast_wire::topic::{TopicError, validate_filter};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::keep_alive::keep_alive;
@@ -27,7 +27,7 @@ use super::records::{Records, cut};
 use super::stream::{LinkStream, WriteHalf};
 use super::writer;
 use crate::core::{Core, now_ms};
-use crate::fanout::{self, LinkId, PageRead};
+use crate::fanout::{LinkId, RetainedReads};
 use crate::metrics as names;
 use crate::sink::SinkClosed;
 use crate::uplink::inbox::Inbox;
@@ -40,8 +40,6 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a Hello may have: more than any secret.
 const HELLO_BYTES_MAX: usize = 64 << 10;
-/// Reads of retained messages that may wait; when full, the link is not read from.
-const RETAINED_READS_MAX: usize = 256;
 
 /// Why a link ends.
 #[derive(Debug, thiserror::Error)]
@@ -206,12 +204,14 @@ struct Link {
     writer: tokio::task::JoinHandle<()>,
 }
 
-/// What becomes of an open link's records.
+/// What becomes of an open link's records. Nothing in here may wait: frames would not be settled meanwhile, nor anything else that the shard says be heard.
 struct Intake {
     core: Arc<Core>,
     peer: Arc<Peer>,
     uplinks: Uplinks,
-    retained_reads: mpsc::Sender<PageRead>,
+    retained_reads: RetainedReads,
+    /// Handovers that were read, encoded: they go once the frames before them are sent off. Of one read at most.
+    handovers: Vec<u8>,
 }
 
 impl Link {
@@ -230,13 +230,12 @@ impl Link {
             Welcome { version: LINK_VERSION, bridge: core.bridge, window_bytes: core.config.window_bytes };
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
-        let (retained_reads, reads) = mpsc::channel(RETAINED_READS_MAX);
         let writer = tokio::spawn(writer::write(Arc::clone(core), Arc::clone(&peer), write));
-        tokio::spawn(fanout::answer_reads(Arc::clone(core), Arc::clone(&peer), reads));
+        let retained_reads = RetainedReads::new(core, &peer);
         let origin = Origin { node: shard.node, link: peer.link, receive_maximum };
         let uplinks = Uplinks::new(Arc::clone(core), origin, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
-        let intake = Intake { core: Arc::clone(core), peer, uplinks, retained_reads };
+        let intake = Intake { core: Arc::clone(core), peer, uplinks, retained_reads, handovers: Vec::new() };
         Self { intake, records, sending: Sending::Nothing, inbox, writer }
     }
 
@@ -299,13 +298,8 @@ impl Link {
 
     /// Handles every complete record that was read, and sends frames off.
     async fn take_in(&mut self) -> Result<(), Ending> {
-        let Self { intake, records, sending, .. } = self;
-        let passed = tokio::select! {
-            biased;
-            passed = intake.handle(records.unread(), false) => passed?,
-            never = sending.go_on() => match never {},
-        };
-        records.drop_front(passed);
+        let passed = self.intake.handle(self.records.unread(), false)?;
+        self.records.drop_front(passed);
         self.send_off().await
     }
 
@@ -313,12 +307,15 @@ impl Link {
     async fn send_off(&mut self) -> Result<(), Ending> {
         let Self { intake, sending, .. } = self;
         loop {
-            if intake.uplinks.begin_sending(sending) {
-                let Some(sent) = sending.over_at_once().await else { return Ok(()) };
+            let sent =
+                if intake.uplinks.begin_sending(sending) { sending.over_at_once().await } else { None };
+            // What the lane sends has asked for room by now, before whatever the client says elsewhere once it is handed over.
+            intake.pass_on_handovers();
+            if let Some(sent) = sent {
                 intake.uplinks.handle_sent(sent)?;
             }
             let Some(waited) = intake.uplinks.take_waiting() else { return Ok(()) };
-            intake.handle(&waited, true).await?;
+            intake.handle(&waited, true)?;
             intake.uplinks.hear(&intake.peer);
         }
     }
@@ -343,10 +340,14 @@ impl Link {
 
 impl Intake {
     /// Handles complete records, in a buffer or `waited` ones, and says how many bytes they have.
-    async fn handle(&mut self, records: &[u8], waited: bool) -> Result<usize, Ending> {
+    fn handle(&mut self, records: &[u8], waited: bool) -> Result<usize, Ending> {
+        // It sends what follows over its new link, and what is left here would come behind that.
         if waited && self.is_replaced() {
             self.uplinks.forget_waiting();
             return Ok(records.len());
+        }
+        if !waited && self.peer.is_closed() {
+            return Err(self.peer.gone().into());
         }
         let now_ms = now_ms();
         let mut rest = records;
@@ -356,24 +357,16 @@ impl Intake {
                 ToBridge::Uplink(uplink) => {
                     self.uplinks.handle(&uplink, bytes, now_ms, waited);
                     uplinks += 1;
-                    continue;
                 }
-                ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest).await?,
-                ToBridge::RetainedRead(read) => {
-                    self.retained_reads.send(read.into()).await.map_err(|_| self.peer.gone())?;
-                }
+                ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest)?,
+                ToBridge::RetainedRead(read) => self.retained_reads.ask(read),
                 ToBridge::Report(report) => {
                     self.core.pace.note_delivery();
                     self.peer.reported(report.delivery, report.outcome);
                 }
-                ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover).await?,
+                ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover),
                 ToBridge::Handover(handover) if !waited && self.uplinks.keep_behind_frames(&handover) => {}
-                ToBridge::Handover(handover) => {
-                    if let Some(owner) = self.core.peers.of_shard(handover.owner) {
-                        // An owner that is lost has nobody waiting.
-                        let _ = owner.send_record(&ToGateway::Handover(handover)).await;
-                    }
-                }
+                ToBridge::Handover(_) => record.encode(&mut self.handovers),
                 ToBridge::Event(event) => {
                     if let Some(events) = self.core.books.events.get() {
                         events.note(self.peer.shard, &event);
@@ -381,15 +374,6 @@ impl Intake {
                 }
                 ToBridge::Alive => {}
                 ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
-            }
-            // Another shard may have been waited for. If this one dialled again meanwhile, it sends what follows over its new link, and what is
-            // left here would come behind that.
-            if waited && self.is_replaced() {
-                self.uplinks.forget_waiting();
-                return Ok(records.len());
-            }
-            if !waited && self.peer.is_closed() {
-                return Err(self.peer.gone().into());
             }
         }
         if !waited && uplinks > 0 {
@@ -399,6 +383,18 @@ impl Intake {
         Ok(records.len() - rest.len())
     }
 
+    /// Tells new owners. One that is not linked, or takes nothing, goes on without us in a moment.
+    fn pass_on_handovers(&mut self) {
+        let mut handovers = &self.handovers[..];
+        // They were encoded here.
+        while let Ok(Some((ToBridge::Handover(handover), _))) = cut(&mut handovers) {
+            if let Some(owner) = self.core.peers.of_shard(handover.owner) {
+                owner.send_ahead(&ToGateway::Handover(handover));
+            }
+        }
+        self.handovers.clear();
+    }
+
     /// Whether the shard has another link by now.
     fn is_replaced(&self) -> bool {
         self.core.peers.of_shard(self.peer.shard).is_some_and(|newer| newer.link != self.peer.link)
@@ -406,14 +402,12 @@ impl Intake {
 }
 
 /// Tells the former owner, or the new one that it cannot be told here: another bridge may have a link of it.
-async fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) -> Result<(), Ending> {
-    if let Some(former) = core.peers.of_shard(takeover.former)
-        && former.send_record(&ToGateway::Takeover(takeover)).await.is_ok()
-    {
-        return Ok(());
+fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) {
+    let former = core.peers.of_shard(takeover.former);
+    if !former.is_some_and(|former| former.send_ahead(&ToGateway::Takeover(takeover))) {
+        let Takeover { client, epoch, .. } = takeover;
+        peer.send_at_once(|out| ToGateway::NotLinked { client, epoch }.encode(out));
     }
-    let Takeover { client, epoch, .. } = takeover;
-    Ok(peer.send_record(&ToGateway::NotLinked { client, epoch }).await?)
 }
 
 async fn until_true(flag: &mut watch::Receiver<bool>) {
@@ -434,7 +428,7 @@ async fn read(peer: &Peer, records: &mut Records) -> Result<usize, Ending> {
     Ok(read)
 }
 
-async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> Result<(), Ending> {
+fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> Result<(), Ending> {
     let link: LinkId = peer.link;
     validate_filter(interest.filter).map_err(|error| Ending::Filter(interest.filter.to_owned(), error))?;
     core.change_interests(|interests| {
@@ -445,7 +439,7 @@ async fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> R
         }
     });
     if interest.token != 0 {
-        peer.send_record(&ToGateway::InterestKnown(interest.token)).await?;
+        peer.send_at_once(|out| ToGateway::InterestKnown(interest.token).encode(out));
     }
     Ok(())
 }
@@ -456,17 +450,19 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::pin::{Pin, pin};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::Poll;
 
     use holdfast_store::{Bounds, MemoryStore, clock};
     use holdfast_wire::ids::{Epoch, NodeId, ShardId};
-    use holdfast_wire::link::Uplink;
+    use holdfast_wire::link::{Handover, Uplink};
     use holdfast_wire::message::Message;
     use holdfast_wire::mqtt::QoS;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::BridgeConfig;
-    use crate::link::peer::OUT_BYTES_MAX;
+    use crate::link::peer::{AHEAD_BYTES_MAX, OUT_BYTES_MAX};
     use crate::log::LogRecord;
     use crate::sink::{Lane, OnSettled, Sent, Sink, SinkHealth};
 
@@ -495,8 +491,12 @@ mod tests {
 
     /// What a bridge has that does not know the filters of persistent sessions.
     fn unready() -> Arc<Core> {
+        core_before(Arc::new(NoSink))
+    }
+
+    fn core_before(sink: Arc<dyn Sink>) -> Arc<Core> {
         let store = Arc::new(MemoryStore::new(clock::system(), Bounds::default()));
-        Arc::new(Core::new(BridgeConfig::default(), store, Arc::new(NoSink), mpsc::channel(1).0).unwrap())
+        Arc::new(Core::new(BridgeConfig::default(), store, sink, mpsc::channel(1).0).unwrap())
     }
 
     fn say(mut far: &UnixStream, records: &[ToBridge<'_>]) {
@@ -551,29 +551,98 @@ mod tests {
         assert!(matches!(opening.await, Err(Ending::Closed)));
     }
 
+    /// An open link of the first shard, and what leads to the second.
+    async fn two_shards(core: &Arc<Core>) -> (UnixStream, Link, Arc<Peer>) {
+        core.ready.send_replace(true);
+        let other = Arc::new(Peer::new(core.next_link(), shard(2)));
+        core.peers.opened(&other);
+        let (far, records, write) = stream();
+        say(&far, &[hello(1)]);
+        let Ok(link) = open(core, records, write).await else { panic!("no link") };
+        (far, link, other)
+    }
+
     #[tokio::test]
     async fn a_replaced_link_takes_nothing_more_from_its_buffer() {
         let core = unready();
-        core.ready.send_replace(true);
-        let slow = Arc::new(Peer::new(core.next_link(), shard(2)));
-        core.peers.opened(&slow);
-        slow.send_at_once(|out| out.resize(OUT_BYTES_MAX, 0));
-        let (far, records, write) = stream();
-        say(&far, &[hello(1)]);
-        let Ok(mut link) = open(&core, records, write).await else { panic!("no link") };
+        let (far, mut link, _) = two_shards(&core).await;
+        say(&far, &[ToBridge::Uplink(uplink())]);
+        read(&link.intake.peer, &mut link.records).await.unwrap();
+        let newer = Arc::new(Peer::new(core.next_link(), shard(1)));
+        core.peers.opened(&newer).unwrap().close(Closing::Replaced);
+        assert!(matches!(link.take_in().await, Err(Ending::Gone(Closing::Replaced))));
+        assert!(link.intake.uplinks.is_settled(), "the frame was taken");
+    }
+
+    /// What a shard is told, without waiting.
+    async fn told(peer: &Peer) -> Vec<u8> {
+        let mut records = Vec::new();
+        let _ = is_waiting(pin!(peer.take(&mut records))).await;
+        records
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_takes_nothing_holds_up_none_that_tells_it_something() {
         let (owner, former) = (shard(1), shard(2));
         let takeover = Takeover { client: "d", epoch: Epoch(2), former, owner };
-        say(&far, &[ToBridge::Takeover(takeover), ToBridge::Uplink(uplink())]);
-        read(&link.intake.peer, &mut link.records).await.unwrap();
-        {
-            let mut handling = pin!(link.take_in());
-            assert!(is_waiting(handling.as_mut()).await, "the former owner has no room");
-            let newer = Arc::new(Peer::new(core.next_link(), shard(1)));
-            core.peers.opened(&newer).unwrap().close(Closing::Replaced);
-            slow.take(&mut Vec::new()).await.unwrap();
-            assert!(matches!(handling.await, Err(Ending::Gone(Closing::Replaced))));
+        let handover =
+            Handover { client: "e", epoch: Epoch(2), owner: former, session: b"", owes_will: false };
+        for (behind, is_told) in [(OUT_BYTES_MAX, true), (OUT_BYTES_MAX + AHEAD_BYTES_MAX, false)] {
+            let core = unready();
+            let (far, mut link, other) = two_shards(&core).await;
+            other.send_at_once(|out| out.resize(behind, 0));
+            say(&far, &[ToBridge::Takeover(takeover), ToBridge::Handover(handover)]);
+            read(&link.intake.peer, &mut link.records).await.unwrap();
+            assert!(!is_waiting(pin!(link.take_in())).await);
+            assert_eq!(told(&other).await.len() > behind, is_told);
+            let mut not_linked = Vec::new();
+            ToGateway::NotLinked { client: "d", epoch: Epoch(2) }.encode(&mut not_linked);
+            // Behind its welcome, unless the writer has that by now.
+            assert_eq!(told(&link.intake.peer).await.ends_with(&not_linked), !is_told);
         }
-        assert!(link.intake.uplinks.is_settled(), "the frame was taken");
+    }
+
+    /// A sink that has no room, and knows whether it was asked for some.
+    #[derive(Clone, Default)]
+    struct NoRoom(Arc<AtomicBool>);
+
+    impl Sink for NoRoom {
+        fn lane(&self) -> Box<dyn Lane> {
+            Box::new(self.clone())
+        }
+
+        fn health(&self) -> SinkHealth {
+            SinkHealth { kind: "log", stores: false, spool: None }
+        }
+    }
+
+    impl Lane for NoRoom {
+        fn push(&mut self, _frame: &LogRecord<'_>, _wants_receipt: bool) {}
+
+        fn send(&mut self, _settled: OnSettled) -> Sent<'_> {
+            Box::pin(async {
+                self.0.store(true, Ordering::Relaxed);
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handover_goes_once_the_frames_before_it_have_asked_for_room() {
+        let sink = NoRoom::default();
+        let core = core_before(Arc::new(sink.clone()));
+        let (far, mut link, later) = two_shards(&core).await;
+        let handover =
+            Handover { client: "d", epoch: Epoch(2), owner: shard(2), session: b"", owes_will: false };
+        say(&far, &[ToBridge::Uplink(uplink()), ToBridge::Handover(handover)]);
+        read(&link.intake.peer, &mut link.records).await.unwrap();
+        let records = link.records.unread().to_vec();
+        link.intake.handle(&records, false).unwrap();
+        assert_eq!(told(&later).await, [0; 0]);
+        assert!(!sink.0.load(Ordering::Relaxed));
+        link.send_off().await.unwrap();
+        assert!(sink.0.load(Ordering::Relaxed));
+        assert_ne!(told(&later).await, [0; 0]);
     }
 
     #[tokio::test]

@@ -16,6 +16,6 @@ mod writer;
 
 pub(crate) use conversation::converse;
 pub(crate) use listener::accept_links;
-pub(crate) use peer::Peer;
+pub(crate) use peer::{Peer, PeerGone};
 pub(crate) use peers::Peers;
 pub use stream::LinkStream;

@@ -14,6 +14,10 @@ use crate::fanout::LinkId;
 /// senders wait.
 pub(crate) const OUT_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes beyond that for what one shard tells another through us while nobody waits for either: takeovers and handovers. Ten seconds of a mass return; by then a
+/// shard that takes nothing is given up. When full, it is as if the shard were not linked.
+pub(crate) const AHEAD_BYTES_MAX: usize = 8 << 20;
+
 /// The link is closed, for this reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerGone(pub(crate) Closing);
@@ -94,7 +98,14 @@ impl Peer {
         self.write(|out| record.encode(out))
     }
 
-    /// Sends without waiting: for settlements alone, which the link's window bounds.
+    /// Sends one record without waiting, also where others wait for room. False if it cannot be sent.
+    pub(crate) fn send_ahead(&self, record: &ToGateway<'_>) -> bool {
+        let bytes = self.out().bytes.len();
+        bytes < OUT_BYTES_MAX + AHEAD_BYTES_MAX && self.write(|out| record.encode(out)).is_ok()
+    }
+
+    /// Sends without waiting: for settlements, which the link's window bounds, and for short answers to what the shard has just said, as it is not listened to
+    /// where there is no room.
     pub(crate) fn send_at_once(&self, encode: impl FnOnce(&mut Vec<u8>)) {
         // A shard that is gone has no use for them.
         let _ = self.write(encode);
@@ -214,7 +225,7 @@ impl Peer {
         self.reports().clear();
         self.written.notify_one();
         self.room.notify_waiters();
-        self.closed.notify_one();
+        self.closed.notify_waiters();
     }
 
     /// Whether someone closed the link.
@@ -222,9 +233,15 @@ impl Peer {
         self.out().closed.is_some()
     }
 
-    /// Waits until someone closes the link; for its reader alone.
+    /// Waits until someone closes the link.
     pub(crate) async fn until_closed(&self) -> PeerGone {
-        self.closed.notified().await;
+        let closed = self.closed.notified();
+        tokio::pin!(closed);
+        // Registered before looking, so that a closing in between is not missed.
+        closed.as_mut().enable();
+        if !self.is_closed() {
+            closed.await;
+        }
         self.gone()
     }
 

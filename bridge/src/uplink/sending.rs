@@ -1,7 +1,6 @@
 //! A lane while it sends a batch off: it waits for room in the sink, and its link goes on beside it.
 
-use std::convert::Infallible;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,7 +15,6 @@ pub(crate) enum Sending {
     #[default]
     Nothing,
     UnderWay(Pin<Box<dyn Future<Output = Sent> + Send>>),
-    Over(Sent),
 }
 
 impl Sending {
@@ -43,16 +41,9 @@ impl Sending {
         .await
     }
 
-    /// Goes on while the link is busy with something that has to wait: other links may stand behind this batch.
-    pub(crate) async fn go_on(&mut self) -> Infallible {
-        *self = Self::Over(self.over().await);
-        pending().await
-    }
-
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<Sent> {
         match std::mem::take(self) {
             Self::Nothing => Poll::Pending,
-            Self::Over(sent) => Poll::Ready(sent),
             Self::UnderWay(mut sending) => {
                 let sent = sending.as_mut().poll(context);
                 if sent.is_pending() {

@@ -259,8 +259,10 @@ impl Link {
         }
         core.peers.lost(&peer);
         core.change_interests(|interests| interests.link_lost(peer.link));
-        if matches!(ending, Ending::Gone(_)) {
-            self.intake.uplinks.forget_waiting();
+        match ending {
+            Ending::Drained => {}
+            Ending::Gone(_) => self.intake.uplinks.forget_waiting(),
+            _ => self.intake.uplinks.forget_what_is_said_again(),
         }
         if !matches!(ending, Ending::Sink(_))
             && let Err(error) = self.see_through().await

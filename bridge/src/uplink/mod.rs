@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use holdfast_wire::ids::NodeId;
-use holdfast_wire::link::{Handover, Positions, Settled, ToGateway, Uplink};
+use holdfast_wire::link::{Handover, Positions, Settled, ToGateway, Uplink, WILL_BYTES_MAX};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::store::{Reply, Request, StoreError};
@@ -53,6 +53,7 @@ pub(crate) struct Arrival {
     sequence: u64,
     /// Bytes of the record, for the window.
     bytes: u32,
+    is_will: bool,
     wants_receipt: bool,
     dedupe: Option<Ticket>,
 }
@@ -103,6 +104,8 @@ struct Unsettled {
     fan_out: FanOut,
     count: u64,
     bytes: u64,
+    /// Those of wills among them.
+    will_bytes: u64,
     /// Frames that the sink dropped and that were not counted yet.
     dropped: u64,
 }
@@ -139,6 +142,7 @@ impl Uplinks {
             owed: Owed::default(),
             count: 0,
             bytes: 0,
+            will_bytes: 0,
             dropped: 0,
             core,
             inbox,
@@ -146,11 +150,13 @@ impl Uplinks {
         Self { lane: Some(lane), waiting: Waiting::default(), unsettled }
     }
 
-    /// Whether the shard is read from. One that keeps to its window is, whatever the sink does: it passes it by a frame, by wills, and by what it moves here from
-    /// a link that it lost, and what it says besides is to be heard. From twice the window on nothing is read until something is settled.
+    /// Whether the shard is read from. One that keeps to its window is, whatever the sink does: it passes it by a frame, by wills of [`WILL_BYTES_MAX`], and by what
+    /// it moves here from a link that it lost, and what it says besides is to be heard. From twice the window on, not counting those wills, nothing is read until
+    /// something is settled.
     pub(crate) fn has_room(&self) -> bool {
         let window = u64::from(self.unsettled.core.config.window_bytes);
-        self.unsettled.bytes + self.waiting.bytes() < 2 * window
+        let wills = (self.unsettled.will_bytes + self.waiting.will_bytes()).min(WILL_BYTES_MAX as u64);
+        self.unsettled.bytes + self.waiting.bytes() - wills < 2 * window
     }
 
     /// Whether everything that arrived is settled.
@@ -168,8 +174,7 @@ impl Uplinks {
         }
     }
 
-    /// A handover must not overtake frames of its client: once it is told, the client speaks over another link (P3). Keeps it behind them, if any wait; those
-    /// that the lane sends have asked for room before whatever the client says next.
+    /// A handover must not overtake frames of its client: once it is told, the client speaks over another link (P3). Keeps it behind them, if any wait.
     pub(crate) fn keep_behind_frames(&mut self, handover: &Handover<'_>) -> bool {
         let waits = self.waiting.has_frames_of(handover.client);
         if waits {
@@ -200,9 +205,15 @@ impl Uplinks {
         self.lane.as_ref().and_then(|_| self.waiting.take())
     }
 
-    /// Lets go of what waits: its shard says it again over another link.
+    /// Lets go of what waits: its shard has another link here, and goes on over that.
     pub(crate) fn forget_waiting(&mut self) {
         self.waiting.clear();
+    }
+
+    /// Lets go of what waits and is acknowledged at its end: the shard, or the devices if it is gone too, say it again to whichever bridge they turn to. Frames
+    /// with QoS 0 nobody says again.
+    pub(crate) fn forget_what_is_said_again(&mut self) {
+        self.waiting.forget_what_is_said_again();
     }
 
     /// Takes in what has become of frames, and tells the shard.
@@ -222,11 +233,13 @@ impl Unsettled {
         let mut arrival = Arrival {
             sequence: uplink.sequence,
             bytes: bytes as u32,
+            is_will: is_will(&message),
             wants_receipt: uplink.wants_receipt,
             dedupe: None,
         };
         self.count += 1;
         self.bytes += u64::from(arrival.bytes);
+        self.will_bytes += arrival.will_bytes();
         if message.qos > QoS::AtMostOnce
             && let Some(packet_id) = uplink.packet_id
         {
@@ -259,8 +272,7 @@ impl Unsettled {
                 }
             }
         }
-        // A will brings its own, so that its copies are known.
-        if message.id == 0 {
+        if !is_will(&message) {
             message.id = self.core.next_message_id();
         }
         if message.published_at_ms == 0 {
@@ -515,5 +527,17 @@ impl Unsettled {
         }
         self.count -= 1;
         self.bytes -= u64::from(arrival.bytes);
+        self.will_bytes -= arrival.will_bytes();
     }
+}
+
+impl Arrival {
+    fn will_bytes(&self) -> u64 {
+        if self.is_will { self.bytes.into() } else { 0 }
+    }
+}
+
+/// A will brings its id, so that its copies are known; whatever else comes has none yet.
+fn is_will(message: &Message<'_>) -> bool {
+    message.id != 0
 }

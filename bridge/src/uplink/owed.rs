@@ -171,7 +171,8 @@ mod tests {
             properties: &[],
             payload: &[],
         });
-        owed.insert(Arrival { sequence, bytes: 1, wants_receipt: false, dedupe: None }, message, owes, true)
+        let arrival = Arrival { sequence, bytes: 1, is_will: false, wants_receipt: false, dedupe: None };
+        owed.insert(arrival, message, owes, true)
     }
 
     fn released(owed: &mut Owed) -> Vec<u64> {

@@ -17,7 +17,7 @@ pub use downlink::{Deliver, Handover, Outcome, Positions, Report, Takeover, Targ
 pub use event::{Event, EventKind};
 pub use hello::{Hello, LINK_VERSION, Welcome};
 pub use interest::{Interest, InterestKind, RetainedRead};
-pub use uplink::{Settled, SettledAt, Uplink};
+pub use uplink::{Settled, SettledAt, Uplink, WILL_BYTES_MAX};
 
 use crate::coding::{CodingError, Reader, Write};
 use crate::ids::Epoch;

@@ -5,6 +5,10 @@ use crate::ids::Epoch;
 use crate::message::Message;
 use crate::mqtt::PacketId;
 
+/// Bytes of wills that a shard may have on their way to one bridge beyond its window, as nobody can be held back for them; the bridge reads on in spite of them. As many
+/// wait at a shard without a link. Beyond it they are left to the store, which gives them to a bridge.
+pub const WILL_BYTES_MAX: usize = 8 << 20;
+
 /// A publication of a device. Unsettled ones with QoS > 0 are sent again, in order and with the same `sequence`, when a
 /// link to the same or another bridge takes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ mod pace;
 pub mod push;
 mod reaper;
 mod reserved;
+mod room;
 pub mod sink;
 pub mod spool;
 mod store_loss;

@@ -121,7 +121,8 @@ pub trait Lane: Send {
         None
     }
     /// Sends the batch off. Completes once the sink has room for it, not when it is stored: that is the backpressure. A sink may have begun to
-    /// store a frame when it was pushed.
+    /// store a frame when it was pushed. Whoever waits for room is served in the order in which these futures were first polled, newcomers last: a client
+    /// may go on over another lane while its frames wait in this one. So whoever has one goes on polling it, or drops it.
     fn send(&mut self, settled: OnSettled) -> Sent<'_>;
 }
 

@@ -17,9 +17,9 @@ use super::error::{Meaning, Refusal, one_line};
 use super::pending::{Pending, Ticket};
 use super::plight::Plight;
 use super::record::{bare_bytes, header_bytes};
-use super::room::Room;
 use super::topics::{Topics, fate};
 use crate::metrics as names;
+use crate::room::Room;
 use crate::sink::{Receipt, Verdict};
 
 /// Header of a dead letter: why its own topic refused it.

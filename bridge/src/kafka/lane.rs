@@ -10,11 +10,11 @@ use super::error::{Meaning, Refusal};
 use super::pending::Ticket;
 use super::producer::{Producers, Running};
 use super::record::{Envelope, RecordWriter, fitting};
-use super::room::Place;
 use super::topics::{Routes, Topic, Topics, fate};
 use crate::core::now_ms;
 use crate::log::LogRecord;
 use crate::metrics as names;
+use crate::room::Place;
 use crate::sink::{Lane, OnSettled, Sent};
 
 pub(super) struct KafkaLane {

@@ -28,7 +28,6 @@ mod plight;
 mod producer;
 mod receipts;
 mod record;
-mod room;
 mod start;
 mod topics;
 

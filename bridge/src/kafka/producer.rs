@@ -23,10 +23,10 @@ use super::error::{KafkaStartError, Meaning};
 use super::pending::Pending;
 use super::plight::Plight;
 use super::record::fitting;
-use super::room::Room;
 use super::topics::{Topic, Topics};
 use crate::core::now_ms;
 use crate::metrics as names;
+use crate::room::Room;
 
 /// How long one wait for reports lasts while none come: then it looks whether it is over. The first ones are told at once. Long, because
 /// a poll spins for the last part of a millisecond: at 100 ms that was 0.8 % of a core for a bridge with nothing to do.

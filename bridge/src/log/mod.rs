@@ -122,6 +122,8 @@ pub struct Log {
     directory: PathBuf,
     /// Permits are bytes of [`LogConfig::queue_bytes_max`]; a batch holds its own until it is completed.
     room: Arc<Semaphore>,
+    /// Whoever waits for room, in order. One that was given its permits may not have run: who comes then would be stored before it.
+    line: tokio::sync::Mutex<()>,
     queue_bytes_max: u32,
     orders: mpsc::Sender<Order>,
     spare: Arc<SpareBuffers>,
@@ -182,6 +184,7 @@ impl Log {
         let log = Self {
             directory: directory.to_owned(),
             room,
+            line: tokio::sync::Mutex::default(),
             queue_bytes_max: config.queue_bytes_max,
             orders,
             spare,
@@ -203,11 +206,13 @@ impl Log {
     }
 
     /// Queues a batch; `done` is called once it is durable. Waits while the queue is full: that is the backpressure, so a caller
-    /// must not go on gathering meanwhile. Batches of one caller are stored in the order of its calls.
+    /// must not go on gathering meanwhile. Batches are stored in the order in which these futures were
+    /// first polled, so one that is no longer polled holds up all that came later.
     pub async fn append(&self, batch: Batch, done: OnAppended) -> Result<(), LogError> {
         if batch.is_empty() {
             return Ok(());
         }
+        let _turn = self.line.lock().await;
         let permit = Arc::clone(&self.room)
             .acquire_many_owned(self.permits(&batch))
             .await
@@ -215,7 +220,7 @@ impl Log {
         self.orders.send(Order::Append(Waiting::new(batch, done, permit))).map_err(|_| LogError::Closed)
     }
 
-    /// Like [`Log::append`], but gives the batch and its callback back at once if there is no room.
+    /// Like [`Log::append`], but gives the batch and its callback back at once if there is no room, or others wait for it.
     pub fn try_append(
         &self,
         batch: Batch,
@@ -224,6 +229,7 @@ impl Log {
         if batch.is_empty() {
             return Ok(Ok(()));
         }
+        let Ok(_turn) = self.line.try_lock() else { return Ok(Err((batch, done))) };
         match Arc::clone(&self.room).try_acquire_many_owned(self.permits(&batch)) {
             Ok(permit) => {
                 let waiting = Waiting::new(batch, done, permit);

@@ -1,6 +1,8 @@
 //! One link's way through: to the sink, to the spool, or waiting until it is known which.
 
+use std::future::poll_fn;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -9,8 +11,9 @@ use holdfast_wire::mqtt::QoS;
 
 use super::flights::Flight;
 use super::{Shared, Way};
-use crate::log::{Batch, LogRecord, OnAppended};
+use crate::log::{Batch, Log, LogRecord, OnAppended};
 use crate::metrics as names;
+use crate::room::Place;
 use crate::sink::{Lane, OnSettled, Sent, SinkClosed, Verdict};
 
 /// Gathers frames in a batch of the spool's format: the copy that an outage needs, and what a spool stores, without encoding anything twice.
@@ -94,26 +97,51 @@ impl Lane for OutageLane {
                 return Ok(());
             }
             let shared = Arc::clone(&self.shared);
-            let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+            let waker = poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+            // While it waits for the way to open.
+            let mut place: Option<Place> = None;
             loop {
-                let opened = shared.opened.notified();
-                tokio::pin!(opened);
+                let mut news = pin!(shared.room.news.notified());
                 // Registered before looking, so that an opening in between is not missed.
-                opened.as_mut().enable();
-                match self.hand_over(batch, settled, &waker) {
-                    Handed::Sent(result) => return result,
-                    Handed::Sending(sent) => return sent.await,
-                    Handed::Queued(batch, done) => {
-                        let Some(log) = &shared.log else { return Err(SinkClosed) };
-                        return log.append(batch, done).await.map_err(|_| SinkClosed);
+                news.as_mut().enable();
+                let may_try = place.as_ref().map_or_else(|| !shared.room.is_awaited(), Place::is_first);
+                if may_try {
+                    match self.hand_over(batch, settled, &waker) {
+                        Handed::Sent(result) => return result,
+                        Handed::Sending(sent) => {
+                            // It stands in the sink's line.
+                            drop(place);
+                            return sent.await;
+                        }
+                        Handed::Queued(batch, done) => {
+                            let Some(log) = &shared.log else { return Err(SinkClosed) };
+                            return append(log, batch, done, place).await;
+                        }
+                        Handed::Waits(kept, unsettled) => (batch, settled) = (kept, unsettled),
+                        Handed::Closed => return Err(SinkClosed),
                     }
-                    Handed::Waits(kept, unsettled) => (batch, settled) = (kept, unsettled),
-                    Handed::Closed => return Err(SinkClosed),
                 }
-                opened.await;
+                place.get_or_insert_with(|| shared.room.queue());
+                news.await;
             }
         })
     }
+}
+
+/// Waits for room in the spool's log. From the first poll on it stands in the log's own line, so it gives up its place in ours.
+async fn append(
+    log: &Log,
+    batch: Batch,
+    done: OnAppended,
+    mut place: Option<Place>,
+) -> Result<(), SinkClosed> {
+    let mut appended = pin!(log.append(batch, done));
+    let result = poll_fn(|context| {
+        let appended = appended.as_mut().poll(context);
+        drop(place.take());
+        appended
+    });
+    result.await.map_err(|_| SinkClosed)
 }
 
 impl Shared {
@@ -136,7 +164,7 @@ fn sift(
     batch: Batch,
     settled: &mut OnSettled,
 ) -> (Batch, Option<Vec<Range<u32>>>) {
-    let stalled = shared.log.as_ref().is_some_and(crate::log::Log::is_stalled);
+    let stalled = shared.log.as_ref().is_some_and(Log::is_stalled);
     let mut kept: Vec<Range<u32>> = Vec::new();
     for (number, frame) in (0..).zip(batch.iter()) {
         if stalled && frame.message.qos == QoS::AtMostOnce {

@@ -22,9 +22,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-
 use crate::log::{Log, LogConfig, LogError, Mark, SpareBuffers};
+use crate::room::Room;
 use crate::sink::{Lane, Sink, SinkHealth, SpoolHealth};
 use drain::{Drained, Spooled};
 use flights::{Ledger, News};
@@ -153,7 +152,7 @@ impl OutageSink {
             primary,
             log,
             way: RwLock::new(way),
-            opened: Notify::new(),
+            room: Arc::default(),
             direct: ledger(false),
             queued: ledger(true),
             drain: ledger(true),
@@ -250,8 +249,8 @@ struct Shared {
     log: Option<Log>,
     /// Held for reading while a batch takes its way, for writing when that changes. Nothing that a verdict calls may ask for it.
     way: RwLock<Way>,
-    /// The way is no longer [`Way::Nowhere`], or the spool takes more.
-    opened: Notify,
+    /// Lanes that found the way [`Way::Nowhere`], or a spool that takes no more for now; told when that changes.
+    room: Arc<Room>,
     direct: Arc<Ledger>,
     queued: Arc<Ledger>,
     drain: Arc<Ledger>,
@@ -283,14 +282,14 @@ impl Shared {
     fn set_way(&self, way: Way) {
         *self.way.write().unwrap_or_else(PoisonError::into_inner) = way;
         if way != Way::Nowhere {
-            self.opened.notify_waiters();
+            self.room.news.notify_waiters();
         }
     }
 
     /// Lets the spool take frames up to an offset.
     fn set_intake(&self, offset: u64) {
         if self.intake.swap(offset, Ordering::AcqRel) != offset {
-            self.opened.notify_waiters();
+            self.room.news.notify_waiters();
         }
     }
 

@@ -9,4 +9,7 @@ mod property;
 #[path = "../kafka/rig.rs"]
 #[expect(dead_code, reason = "belongs to the tests of Kafka itself, which use the rest")]
 mod rig;
+#[path = "../shard/mod.rs"]
+mod shard;
 mod story;
+mod turns;

@@ -1,7 +1,9 @@
 //! A disk that is full, or fails: nothing is completed that is not stored, and work goes on once it can.
 
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::log::files::SegmentFile;
@@ -151,4 +153,42 @@ fn a_stalled_log_holds_its_callers_back_and_still_closes() {
     assert!(log.try_append(big(&log), Box::new(|_| {})).unwrap().is_err(), "the queue is full");
     drop(log);
     assert!(first.recv().is_err(), "a batch that is not stored is never completed");
+}
+
+/// A task that was told and has not run.
+#[derive(Default)]
+struct Told(AtomicBool);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn who_comes_as_there_is_room_goes_behind_who_was_told_and_has_not_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let config = LogConfig { queue_bytes_max: 1_000, ..LogConfig::default() };
+    let (log, _) = Log::open_on(directory.path(), config, Box::new(FaultyFiles(Arc::clone(&disk)))).unwrap();
+    // Larger than the queue: it has all of it.
+    let full = submit(&log, batch(&log, 0..50));
+    let told = [(); 2].map(|()| Arc::new(Told::default()));
+    let wakers = told.clone().map(Waker::from);
+    let [mut one, mut two] = wakers.each_ref().map(Context::from_waker);
+    let mut first = pin!(log.append(batch(&log, 50..51), Box::new(|_| {})));
+    let mut second = pin!(log.append(batch(&log, 51..52), Box::new(|_| {})));
+    assert!(first.as_mut().poll(&mut one).is_pending());
+    disk.room.store(1 << 20, Ordering::SeqCst);
+    full.recv_timeout(DEADLINE).unwrap();
+    wait_until(|| told[0].0.load(Ordering::SeqCst));
+
+    assert!(second.as_mut().poll(&mut two).is_pending());
+    let third = log.try_append(batch(&log, 52..53), Box::new(|_| {}));
+    assert!(third.unwrap().is_err(), "others wait");
+    assert!(matches!(first.as_mut().poll(&mut one), Poll::Ready(Ok(()))));
+    assert!(told[1].0.load(Ordering::SeqCst));
+    assert!(matches!(second.as_mut().poll(&mut two), Poll::Ready(Ok(()))));
+    store(&log, 53..54);
+    assert_eq!(contents(directory.path()).0, [(0..52).collect(), vec![53]].concat());
 }

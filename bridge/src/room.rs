@@ -1,7 +1,8 @@
-//! Who waits for room in librdkafka's queue: lanes take turns in the order in which they began to wait.
+//! Who waits for room: lanes take turns in the order in which they began to wait. Kafka's lanes wait so for librdkafka's queue, those of the spool for
+//! the way to open.
 //!
 //! A device may go on over another link while its former one waits. So that its later frames do not overtake, whoever comes while somebody waits
-//! waits as well.
+//! waits as well, and nobody leaves the line before its frames are where none overtakes them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The queue's lanes that wait.
+/// The lanes that wait.
 #[derive(Default)]
-pub(super) struct Room {
+pub(crate) struct Room {
     line: Mutex<Line>,
     /// Places in the line, for those who only look.
     waiting: AtomicUsize,
     /// There may be room, or it is somebody else's turn.
-    pub(super) news: Notify,
+    pub(crate) news: Notify,
 }
 
 #[derive(Default)]
@@ -27,19 +28,19 @@ struct Line {
 }
 
 /// A lane's place in the line; given up when dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     room: Arc<Room>,
     number: u64,
 }
 
 impl Room {
     /// Whether anybody waits.
-    pub(super) fn is_awaited(&self) -> bool {
+    pub(crate) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
     /// A place at the end of the line.
-    pub(super) fn queue(self: &Arc<Self>) -> Place {
+    pub(crate) fn queue(self: &Arc<Self>) -> Place {
         let mut line = self.line();
         let number = line.next;
         line.next += 1;
@@ -54,7 +55,7 @@ impl Room {
 }
 
 impl Place {
-    pub(super) fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.room.line().places.front() == Some(&self.number)
     }
 }

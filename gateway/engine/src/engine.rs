@@ -164,7 +164,9 @@ impl Engine {
         let Shared { uplinks, last_words, .. } = shared;
         let mut silent = Vec::new();
         uplinks.down(link, |moved| silent.extend(follow(connections, last_words, moved)));
-        silent.iter().for_each(|client| shared.handle_silence(client));
+        for client in &silent {
+            shared.handle_silence(client);
+        }
         let woken = shared.interests.link_down(link);
         if shared.uplinks.live().next().is_some() {
             // Should this bridge not come back, what it put into streams and could not deliver is found all the same.
@@ -413,7 +415,9 @@ impl Engine {
         for opener in spoken {
             self.shared.handle_spoken(opener);
         }
-        silent.iter().for_each(|client| self.shared.handle_silence(client));
+        for client in &silent {
+            self.shared.handle_silence(client);
+        }
         for (id, reason) in refused {
             if reason == CloseReason::Fenced {
                 // It may be the node that is meant.

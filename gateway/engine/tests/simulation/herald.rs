@@ -112,9 +112,11 @@ impl Herald {
         let number = self.lives.iter().enumerate().position(|(at, life)| {
             let next = self.lives.get(at + 1);
             // One that comes back to its session may do so in time or not; and so may, in the store's order, one that had dialled before and heard nothing: a
-            // gateway that did not notice its end goes on with it.
-            let is_last = next.is_none_or(|next| next.clean_start)
-                && self.lives[..at].iter().all(|former| former.is_accepted);
+            // gateway that did not notice its end goes on with it. One that begins anew and hears nothing may come behind another one.
+            let begins_anew =
+                |next: &Life| next.clean_start && (next.is_accepted || at + 2 == self.lives.len());
+            let is_last =
+                next.is_none_or(begins_anew) && self.lives[..at].iter().all(|former| former.is_accepted);
             let falls_due = life.delay_ms == 0 || is_last;
             let is_owed = life.is_accepted && life.ended_ms.is_some() && !life.has_said_goodbye && falls_due;
             is_owed && !life.may_be_lost && life.published == 0

@@ -271,8 +271,9 @@ impl Routes {
         let mut known = Answer::new(wire.send(&call("life")).await?).map_err(unreadable)?;
         let word = known.word();
         let (known_life, mut mark) = (known.bytes().map_err(unreadable)?, known.bytes().map_err(unreadable)?);
+        let youth = known.bytes().map_err(unreadable)?;
         word.map_err(unreadable)?;
-        if known_life != life.as_bytes() || mark.is_empty() {
+        if known_life != life.as_bytes() || mark.is_empty() || youth.is_empty() {
             let young_ms = self.young_for.as_millis() as u64;
             let begin = wire.send(call("begin").arg(life).arg(random_mark()).arg(young_ms)).await?;
             let mut begun = Answer::new(begin).map_err(unreadable)?;

@@ -22,7 +22,7 @@ use crate::open_error::OpenError;
 
 /// Changes that nobody is told of, or that are done again if they are lost: they wait for no replica. `leave` is not among them, since once
 /// `done` has struck it out, in another slot and perhaps on another server, nobody would do it again.
-const UNCONFIRMED: [&str; 11] = [
+const UNCONFIRMED: [&str; 12] = [
     "begin",
     "sweep",
     "done",
@@ -34,6 +34,7 @@ const UNCONFIRMED: [&str; 11] = [
     "recount",
     "give_back",
     "take_expired",
+    "youth",
 ];
 
 /// The servers, as one.

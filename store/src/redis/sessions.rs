@@ -209,7 +209,16 @@ impl Worker {
         let call = self.server.call("lookup", Partition::of_client(client)).arg(self.now()).arg(client);
         let mut answer = self.server.answer(call).await?;
         if answer.word()? == Word::None {
-            self.note_missing(&mut answer)?;
+            let begins = match answer.number()? {
+                2 => {
+                    let call = self.server.call("youth", Partition::of_client(client)).arg(self.now());
+                    let mut young = self.server.answer(call).await?;
+                    young.word()?;
+                    young.number()?
+                }
+                begins => begins,
+            };
+            self.note_missing(begins);
             return Ok(Reply::Session(None));
         }
         let (owner, epoch, persistent) = (answer.owner()?, Epoch(answer.number()?), answer.number()? == 1);

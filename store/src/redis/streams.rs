@@ -130,18 +130,17 @@ impl Worker {
                 Ok(Part::Full(stream))
             }
             Word::None | Word::Join => {
-                self.note_missing(&mut answer)?;
+                self.note_missing(answer.number()?);
                 Ok(Part::None)
             }
         }
     }
 
-    /// What was asked for is not there; its partition says whether it may be on its way back.
-    pub(super) fn note_missing(&self, answer: &mut Answer) -> Result<(), StoreError> {
-        if answer.number()? == 1 {
+    /// What was asked for is not there; its partition says with 1 that it may be on its way back.
+    pub(super) fn note_missing(&self, begins: u64) {
+        if begins == 1 {
             self.health.note_beginning();
         }
-        Ok(())
     }
 
     pub(super) async fn read(

@@ -9,7 +9,7 @@ use holdfast_wire::session_record::SessionRecord;
 
 use crate::load::{PATIENCE, ask, ask_until_done, message, open};
 use crate::redis_server::RedisServer;
-use crate::world::{ALICE, Bench, device};
+use crate::world::{ALICE, Bench, device, filter};
 
 /// In which partition the client `d` is, as the server names it, with a kind of key.
 fn key(kind: &str) -> String {
@@ -150,4 +150,35 @@ fn readers_of_two_lives_have_different_names() {
     let second = subscribe();
     assert_ne!(first[10..], second[10..], "what follows time and partition");
     assert_eq!(second[10..], *b"0123");
+}
+
+#[test]
+fn what_a_server_lost_a_moment_ago_may_be_on_its_way_back_and_later_is_not_there() {
+    let bench = Bench::redis();
+    let asks = || {
+        assert_eq!(bench.lookup("d"), None);
+        assert_eq!(bench.append(&[filter("a")], "x"), []);
+        bench.store.has_just_begun()
+    };
+    assert!(!asks(), "it is an old one, for tests");
+    assert!(bench.loses_its_data());
+    assert_eq!(bench.lookup("d"), None);
+    assert!(bench.store.has_just_begun(), "whoever asks first writes down when it began");
+    assert!(asks());
+    bench.pass_s(4);
+    assert!(asks());
+    bench.pass_s(2);
+    // It is believed for a second what was said before.
+    let begun = Instant::now();
+    while asks() {
+        assert!(begun.elapsed() < PATIENCE, "a device that nobody knows would be waited for");
+    }
+    // What an earlier version left was not lost.
+    let server = RedisServer::start("");
+    drop(connect(&server));
+    redis::cmd("HDEL").arg(key("n")).arg("y").exec(&mut server.connection()).unwrap();
+    let store = connect(&server);
+    let lookup = Request::Lookup { client: ClientId::new("d") };
+    assert_eq!(ask(&store, lookup), Ok(Reply::Session(None)));
+    assert!(!holdfast_store::Store::has_just_begun(&store));
 }

@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
+use holdfast_wire::topic::parse_shared;
 
 use super::heard::Heard;
 use super::sending::Sending;
@@ -237,11 +238,19 @@ impl Durable {
             stream.seen = stream.delivered;
         }
         for cursor in cursors {
+            let Some(index) = self.find(&cursor.stream) else {
+                self.open_stream(cursor);
+                continue;
+            };
             // What is queued from before settles nothing that stands there now.
-            if let (Some(index), Some(sending)) = (self.find(&cursor.stream), &mut sending) {
+            if let Some(sending) = &mut sending {
                 sending.forget_places(index, ..=cursor.acked);
             }
-            self.open_stream(cursor);
+            if is_group(&cursor.stream) {
+                // What its members have left behind is this one's.
+                let stream = &mut self.streams[usize::from(index)];
+                (stream.delivered, stream.seen) = (cursor.acked, cursor.acked);
+            }
         }
         self.read_all_again();
     }
@@ -303,6 +312,10 @@ impl Durable {
             .map(|(stream, acked)| Cursor { stream: stream.key.clone(), acked })
             .collect()
     }
+}
+
+fn is_group(stream: &StreamKey) -> bool {
+    matches!(stream, StreamKey::Filter(filter) if parse_shared(filter).is_some())
 }
 
 impl StreamState {
@@ -383,14 +396,23 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_made_anew_is_read_from_its_beginning_and_what_has_come_of_it_is_not_read_again() {
-        for (heard_before, place) in [(4, 1_000), (1_002, 1_002)] {
+        // It may have come live before the session was back.
+        for had in [4, 1_002] {
             let mut durable = live();
-            durable.streams[1].delivered = heard_before;
-            durable.streams[1].seen = heard_before + 3;
+            (durable.streams[1].delivered, durable.streams[1].seen) = (had, had + 3);
             durable.begin_anew(vec![Cursor { stream: StreamKey::Filter("a/#".into()), acked: 1_000 }], None);
-            let StreamState { delivered, seen, .. } = durable.streams[1];
-            assert_eq!((delivered, seen), (place, place));
+            durable.phase = Phase::Reading { stream: 1, asked: false };
+            assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), had)));
         }
+    }
+
+    #[test]
+    fn a_member_that_is_back_reads_what_its_group_has_left_behind() {
+        let mut durable = live();
+        let group = |acked| Cursor { stream: StreamKey::Filter("$share/g/a".into()), acked };
+        durable.open_stream(group(500));
+        durable.begin_anew(vec![group(480)], None);
+        assert_eq!(durable.streams[2].delivered, 480);
     }
 
     #[test]

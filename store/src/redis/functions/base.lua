@@ -49,6 +49,12 @@ local function has_just_begun(partition, now)
   return now < young_until(partition, now) - YOUNG + JUST_BEGUN
 end
 
+-- The same for who may not write, as an answer: 2 if nobody has written down when it began.
+local function may_have_just_begun(partition, now)
+  if not redis.call('HGET', count_key(partition), 'y') then return 2 end
+  return has_just_begun(partition, now) and 1 or 0
+end
+
 -- Where the offsets of a stream begin that is made now: behind all that it had before its server lost it, as long as it was given less than a
 -- message each microsecond. Below 2^53 until the year 2255.
 local function beginning(now)

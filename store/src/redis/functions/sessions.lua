@@ -492,7 +492,7 @@ export('lookup', function(keys, args)
   local partition, client = keys[1], args[2]
   local row = load_session(partition, client)
   local now = clock(args[1])
-  if not row or is_over(row, now) then return { 'none', has_just_begun(partition, now) and 1 or 0 } end
+  if not row or is_over(row, now) then return { 'none', may_have_just_begun(partition, now) } end
   local _, _, gaps = first_and_bytes(partition, 'd' .. client)
   local pending = gaps and length_of(partition, 'd' .. client) - gaps or 0
   local held = row[EXPIRY] > 0 and row[SUBSCRIPTIONS] or {}

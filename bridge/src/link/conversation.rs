@@ -16,20 +16,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_wire::ids::Owner;
-use holdfast_wire::link::{Hello, Interest, LINK_VERSION, LinkError, Takeover, ToBridge, ToGateway, Welcome};
-use holdfast_wire::topic::{TopicError, validate_filter};
+use holdfast_wire::link::{Hello, LINK_VERSION, ToBridge, ToGateway, Welcome};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::ending::Ending;
+use super::intake::Intake;
 use super::keep_alive::keep_alive;
-use super::peer::{Closing, Peer, PeerGone};
+use super::peer::{Closing, Peer};
 use super::records::{Records, cut};
 use super::stream::{LinkStream, WriteHalf};
 use super::writer;
-use crate::core::{Core, now_ms};
-use crate::fanout::{LinkId, RetainedReads};
+use crate::core::Core;
 use crate::metrics as names;
-use crate::sink::SinkClosed;
 use crate::uplink::inbox::Inbox;
 use crate::uplink::sending::Sending;
 use crate::uplink::{Origin, Uplinks};
@@ -40,56 +39,6 @@ const HELLO_WITHIN: Duration = Duration::from_secs(5);
 const WELCOME_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a Hello may have: more than any secret.
 const HELLO_BYTES_MAX: usize = 64 << 10;
-
-/// Why a link ends.
-#[derive(Debug, thiserror::Error)]
-enum Ending {
-    #[error("the shard closed it")]
-    Closed,
-    #[error("{0}")]
-    Gone(Closing),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("{0}")]
-    Garbage(#[from] LinkError),
-    #[error("the filter {0:?} {1}")]
-    Filter(String, TopicError),
-    #[error("a record came that has no place there")]
-    OutOfPlace,
-    #[error("no Hello came within 5 s")]
-    Silent,
-    #[error("the session store has not said within 5 s which filters persistent sessions hold")]
-    Unready,
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Sink(#[from] SinkClosed),
-    #[error("the bridge is draining")]
-    Drained,
-}
-
-impl From<PeerGone> for Ending {
-    fn from(PeerGone(why): PeerGone) -> Self {
-        Self::Gone(why)
-    }
-}
-
-impl Ending {
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Gone(Closing::Replaced | Closing::Ended) => "gone",
-            Self::Gone(Closing::Silent) | Self::Silent => "silent",
-            Self::Gone(Closing::Stuck) => "stuck",
-            Self::Gone(Closing::Broken) | Self::Io(_) => "io",
-            Self::Garbage(_) | Self::Filter(..) | Self::OutOfPlace => "garbage",
-            Self::Unready => "unready",
-            Self::Refused(_) => "refused",
-            Self::Sink(_) => "sink",
-            Self::Drained => "drained",
-        }
-    }
-}
 
 /// Holds the whole conversation over one stream; `from` is who dialled, if it came over a network.
 pub(crate) async fn converse(core: Arc<Core>, stream: LinkStream, from: Option<SocketAddr>) {
@@ -204,16 +153,6 @@ struct Link {
     writer: tokio::task::JoinHandle<()>,
 }
 
-/// What becomes of an open link's records. Nothing in here may wait: frames would not be settled meanwhile, nor anything else that the shard says be heard.
-struct Intake {
-    core: Arc<Core>,
-    peer: Arc<Peer>,
-    uplinks: Uplinks,
-    retained_reads: RetainedReads,
-    /// Handovers that were read, encoded: they go once the frames before them are sent off. Of one read at most.
-    handovers: Vec<u8>,
-}
-
 impl Link {
     fn open(
         core: &Arc<Core>,
@@ -231,11 +170,10 @@ impl Link {
         peer.send_at_once(|out| ToGateway::Welcome(welcome).encode(out));
         let inbox = Arc::new(Inbox::default());
         let writer = tokio::spawn(writer::write(Arc::clone(core), Arc::clone(&peer), write));
-        let retained_reads = RetainedReads::new(core, &peer);
         let origin = Origin { node: shard.node, link: peer.link, receive_maximum };
         let uplinks = Uplinks::new(Arc::clone(core), origin, Arc::clone(&inbox));
         metrics::gauge!(names::LINKS).increment(1.0);
-        let intake = Intake { core: Arc::clone(core), peer, uplinks, retained_reads, handovers: Vec::new() };
+        let intake = Intake::new(core, peer, uplinks);
         Self { intake, records, sending: Sending::Nothing, inbox, writer }
     }
 
@@ -340,78 +278,6 @@ impl Link {
     }
 }
 
-impl Intake {
-    /// Handles complete records, in a buffer or `waited` ones, and says how many bytes they have.
-    fn handle(&mut self, records: &[u8], waited: bool) -> Result<usize, Ending> {
-        // It sends what follows over its new link, and what is left here would come behind that.
-        if waited && self.is_replaced() {
-            self.uplinks.forget_waiting();
-            return Ok(records.len());
-        }
-        if !waited && self.peer.is_closed() {
-            return Err(self.peer.gone().into());
-        }
-        let now_ms = now_ms();
-        let mut rest = records;
-        let mut uplinks = 0;
-        while let Some((record, bytes)) = cut(&mut rest)? {
-            match record {
-                ToBridge::Uplink(uplink) => {
-                    self.uplinks.handle(&uplink, bytes, now_ms, waited);
-                    uplinks += 1;
-                }
-                ToBridge::Interest(interest) => handle_interest(&self.core, &self.peer, &interest)?,
-                ToBridge::RetainedRead(read) => self.retained_reads.ask(read),
-                ToBridge::Report(report) => {
-                    self.core.pace.note_delivery();
-                    self.peer.reported(report.delivery, report.outcome);
-                }
-                ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover),
-                ToBridge::Handover(handover) if !waited && self.uplinks.keep_behind_frames(&handover) => {}
-                ToBridge::Handover(_) => record.encode(&mut self.handovers),
-                ToBridge::Event(event) => {
-                    if let Some(events) = self.core.books.events.get() {
-                        events.note(self.peer.shard, &event);
-                    }
-                }
-                ToBridge::Alive => {}
-                ToBridge::Hello(_) => return Err(Ending::OutOfPlace),
-            }
-        }
-        if !waited && uplinks > 0 {
-            self.core.counters.uplinks.increment(uplinks);
-            self.core.pace.note_frames(uplinks);
-        }
-        Ok(records.len() - rest.len())
-    }
-
-    /// Tells new owners. One that is not linked, or takes nothing, goes on without us in a moment.
-    fn pass_on_handovers(&mut self) {
-        let mut handovers = &self.handovers[..];
-        // They were encoded here.
-        while let Ok(Some((ToBridge::Handover(handover), _))) = cut(&mut handovers) {
-            if let Some(owner) = self.core.peers.of_shard(handover.owner) {
-                owner.send_ahead(&ToGateway::Handover(handover));
-            }
-        }
-        self.handovers.clear();
-    }
-
-    /// Whether the shard has another link by now.
-    fn is_replaced(&self) -> bool {
-        self.core.peers.of_shard(self.peer.shard).is_some_and(|newer| newer.link != self.peer.link)
-    }
-}
-
-/// Tells the former owner, or the new one that it cannot be told here: another bridge may have a link of it.
-fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) {
-    let former = core.peers.of_shard(takeover.former);
-    if !former.is_some_and(|former| former.send_ahead(&ToGateway::Takeover(takeover))) {
-        let Takeover { client, epoch, .. } = takeover;
-        peer.send_at_once(|out| ToGateway::NotLinked { client, epoch }.encode(out));
-    }
-}
-
 async fn until_true(flag: &mut watch::Receiver<bool>) {
     // The sender lives in the core, so it cannot be gone.
     let _ = flag.wait_for(|flag| *flag).await;
@@ -430,22 +296,6 @@ async fn read(peer: &Peer, records: &mut Records) -> Result<usize, Ending> {
     Ok(read)
 }
 
-fn handle_interest(core: &Core, peer: &Peer, interest: &Interest<'_>) -> Result<(), Ending> {
-    let link: LinkId = peer.link;
-    validate_filter(interest.filter).map_err(|error| Ending::Filter(interest.filter.to_owned(), error))?;
-    core.change_interests(|interests| {
-        if interest.wanted {
-            interests.announce(link, interest.kind, interest.filter, interest.durable);
-        } else {
-            interests.withdraw(link, interest.kind, interest.filter);
-        }
-    });
-    if interest.token != 0 {
-        peer.send_at_once(|out| ToGateway::InterestKnown(interest.token).encode(out));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -457,13 +307,14 @@ mod tests {
 
     use holdfast_store::{Bounds, MemoryStore, clock};
     use holdfast_wire::ids::{Epoch, NodeId, ShardId};
-    use holdfast_wire::link::{Handover, Uplink};
+    use holdfast_wire::link::{Handover, Takeover, Uplink};
     use holdfast_wire::message::Message;
     use holdfast_wire::mqtt::QoS;
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::BridgeConfig;
+    use crate::fanout::LinkId;
     use crate::link::peer::{AHEAD_BYTES_MAX, OUT_BYTES_MAX};
     use crate::log::LogRecord;
     use crate::sink::{Lane, OnSettled, Sent, Sink, SinkHealth};

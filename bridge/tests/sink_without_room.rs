@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 #[derive(Clone)]
 struct Gate {
     room: Arc<Semaphore>,
-    /// Whoever waits for room. As before Kafka's queue, one that comes just when there is room goes behind one that was told of it and has not run.
+    /// Whoever waits for room. As every sink must, it lets one that comes just when there is room go behind one that was told of it and has not run.
     line: Arc<tokio::sync::Mutex<()>>,
     stored: Arc<Mutex<Vec<String>>>,
     /// Batches that wait or have waited.

@@ -1,6 +1,7 @@
 //! What an outage shows to whoever watches, and the alarm at the first frame that is lost. Alone in its process and one after the other, because metrics are.
 
-use std::collections::HashMap;
+mod values;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,26 +14,7 @@ use holdfast_bridge::spool::{OutageConfig, OutageSink};
 use holdfast_wire::ids::{Epoch, NodeId};
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::QoS;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-
-/// Keeps the last value of everything, by name.
-#[derive(Clone, Default)]
-struct Values(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
-
-impl Values {
-    fn of(&self, name: &str) -> Arc<AtomicU64> {
-        Arc::clone(self.0.lock().unwrap().entry(name.to_owned()).or_default())
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        self.of(name).load(Ordering::Acquire)
-    }
-
-    /// Those that hold whole numbers.
-    fn gauge(&self, name: &str) -> i64 {
-        f64::from_bits(self.count(name)) as i64
-    }
-}
+use values::Values;
 
 /// The metrics of this process, for one test at a time.
 fn watched() -> (Values, MutexGuard<'static, ()>) {
@@ -44,26 +26,8 @@ fn watched() -> (Values, MutexGuard<'static, ()>) {
         metrics::set_global_recorder(values.clone()).unwrap();
         values
     });
-    values.0.lock().unwrap().values().for_each(|value| value.store(0, Ordering::Release));
+    values.begin_anew();
     (values.clone(), alone)
-}
-
-impl Recorder for Values {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.of(key.name()))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.of(key.name()))
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
 }
 
 type Unanswered = (Range<u32>, OnSettled);

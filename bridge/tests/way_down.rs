@@ -310,24 +310,6 @@ fn the_report_that_was_awaited_longest_is_the_one_that_is_given_up() {
 }
 
 #[test]
-fn a_durable_group_whose_report_is_given_up_has_the_message_in_its_stream() {
-    let config = BridgeConfig { group_deliveries_max: 1, ..BridgeConfig::default() };
-    let rig = Rig::start_with(config, memory_store());
-    let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
-    rig.session("member", owner(2), &["$share/g/jobs"]);
-    member.announce(GROUP, "jobs", true);
-    for (sequence, text) in [(1, "given up"), (2, "taken")] {
-        publisher.publish(uplink(sequence, "jobs", text));
-    }
-    assert_eq!(payload(member.hear()), "given up");
-    let heard = member.hear();
-    member.report(number(&heard), Outcome::Delivered);
-    assert_eq!(payload(heard), "taken");
-    publisher.until_settled(2);
-    assert_eq!(rig.stream(StreamKey::Filter("$share/g/jobs".into()))[0], "given up");
-}
-
-#[test]
 fn a_personal_topic_leads_to_the_owner_of_its_device() {
     let rig = Rig::start();
     let (mut publisher, mut shard) = (rig.shard(1), rig.shard(2));

@@ -352,9 +352,11 @@ impl Link {
         Ok(())
     }
 
-    /// A bridge that takes nothing is borne with until too much waits for it.
+    /// A bridge that takes nothing is borne with until too much waits for it. One within the process always is: it could not be dialled again, and stands still
+    /// only with us.
     fn bear_with_bridge(&self, engine: &Engine) -> Result<(), LinkLoss> {
-        if self.is_up() && self.blocked && engine.link_overflows(self.index) {
+        let may_dial_again = self.address().is_some();
+        if may_dial_again && self.is_up() && self.blocked && engine.link_overflows(self.index) {
             return Err(LinkLoss::Overrun);
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use holdfast_gateway::{LinkTarget, NodeHandle};
@@ -13,7 +14,10 @@ use crate::{config, http, start_node, wait_until};
 
 /// Accepts a link, lets `check` see its Hello, and answers.
 fn answer_hello(bridge: &TcpListener, check: impl Fn(&Hello<'_>), answer: &ToGateway<'_>) -> TcpStream {
-    let (mut stream, _) = bridge.accept().unwrap();
+    answer_hello_on(bridge.accept().unwrap().0, check, answer)
+}
+
+fn answer_hello_on<S: Read + Write>(mut stream: S, check: impl Fn(&Hello<'_>), answer: &ToGateway<'_>) -> S {
     let mut bytes = Vec::new();
     loop {
         let mut rest = &bytes[..];
@@ -225,7 +229,7 @@ const SUBSCRIBE: u8 = 0x82;
 const UNSUBSCRIBE: u8 = 0xa2;
 
 /// Reads a link until this filter is announced on it.
-fn hear_interest(link: &mut TcpStream, filter: &str) {
+fn hear_interest(link: &mut impl Read, filter: &str) {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
     loop {
@@ -272,4 +276,27 @@ fn a_bridge_that_lives_and_takes_nothing_is_dialled_again_and_told_anew() {
     let overrun = |line: &str| line.starts_with("holdfast_links_overrun_total") && !line.ends_with(" 0");
     let admin = node.addresses().admin.unwrap();
     wait_until("it is counted", || http::get(admin, "/metrics").body.lines().any(overrun));
+}
+
+#[test]
+fn a_bridge_in_the_same_process_is_borne_with_as_nobody_could_dial_it_again() {
+    /// A megabyte each, of which half is said to the bridge: far beyond what may wait for one that could be dialled.
+    const ROUNDS: usize = 40;
+    let (far, near) = UnixStream::pair().unwrap();
+    let mut config = config();
+    config.shards = 1;
+    let node = start_node(&config, vec![LinkTarget::Pair(vec![near])]);
+    let mut bridge = answer_hello_on(far, |_| (), &welcome(LINK_VERSION));
+    wait_until("the link is up", || links(&node));
+
+    let mut restless = TcpStream::connect(node.addresses().mqtt.unwrap()).unwrap();
+    restless.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    restless.write_all(&connect_311("restless")).unwrap();
+    let round = [SUBSCRIBE, UNSUBSCRIBE].map(long_filters).concat();
+    for _ in 0..ROUNDS {
+        restless.write_all(&round).expect("it is read while the link stands");
+    }
+    restless.write_all(&packet(SUBSCRIBE, b"\0\x02\0\x04last\x01")).unwrap();
+    hear_interest(&mut bridge, "last");
+    assert!(links(&node));
 }

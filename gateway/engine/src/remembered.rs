@@ -39,6 +39,14 @@ impl<T> Remembered<T> {
         self.by_session.get(session).map(|(_, known)| known)
     }
 
+    pub(crate) fn find_mut(&mut self, session: &(ClientId, Epoch)) -> Option<&mut T> {
+        self.by_session.get_mut(session).map(|(_, known)| known)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&(ClientId, Epoch), &mut T)> {
+        self.by_session.iter_mut().map(|(session, (_, known))| (session, known))
+    }
+
     /// The last session of this client before an epoch.
     pub(crate) fn last_before(&self, client: &ClientId, epoch: Epoch) -> Option<(ClientId, Epoch)> {
         let earlier = (client.clone(), Epoch(0))..(client.clone(), epoch);

@@ -7,19 +7,22 @@
 //! ```
 //! One bridge is asked at a time: nearly always the first one has both owners, and what is handed over may be large.
 
-use std::collections::BTreeMap;
-
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::link::{Takeover, ToBridge};
 
 use crate::input::LinkIndex;
+use crate::remembered::Remembered;
 use crate::shared::Shared;
 use crate::topics::interest::LINKS_MAX;
 use crate::uplink::Uplinks;
 
-/// Sessions taken over whose former owner has not answered. At most the sessions opened since a link was last up for long enough to be answered.
+/// So many former owners are asked again, those of the sessions that came last: one that died without a word, or stands still, never answers, and whoever
+/// waited has long gone on without it.
+const ASKED_MAX: usize = 10_000;
+
+/// Sessions taken over whose former owner has not answered.
 #[derive(Debug, Default)]
-pub(crate) struct FormerOwners(BTreeMap<(ClientId, Epoch), FormerOwner>);
+pub(crate) struct FormerOwners(Remembered<FormerOwner>);
 
 #[derive(Debug)]
 struct FormerOwner {
@@ -30,6 +33,15 @@ struct FormerOwner {
     not_through: u64,
     /// A link was lost over which it had been asked: it may have answered.
     may_be_told: bool,
+}
+
+impl FormerOwners {
+    fn insert(&mut self, session: (ClientId, Epoch), former: FormerOwner) {
+        self.0.insert(session, former);
+        if self.0.len() > ASKED_MAX {
+            self.0.remove_oldest();
+        }
+    }
 }
 
 const _: () = assert!(LINKS_MAX as u32 <= u64::BITS);
@@ -55,7 +67,7 @@ impl Shared {
         let session = (client.clone(), epoch);
         let mut former = FormerOwner::new(former);
         let is_said = former.ask(&session, self.owner, &mut self.uplinks);
-        self.former_owners.0.insert(session, former);
+        self.former_owners.insert(session, former);
         is_said
     }
 
@@ -66,7 +78,7 @@ impl Shared {
 
     /// A link came up: all who have not answered are asked anew, as what was said to them may be lost.
     pub(crate) fn say_takeovers_again(&mut self) {
-        for (session, former) in &mut self.former_owners.0 {
+        for (session, former) in self.former_owners.0.iter_mut() {
             *former = FormerOwner::new(former.owner);
             former.ask(session, self.owner, &mut self.uplinks);
         }
@@ -84,12 +96,31 @@ impl Shared {
     /// A bridge does not reach the former owner. True if nobody does, so that it is not waited for.
     pub(crate) fn ask_elsewhere(&mut self, client: &ClientId, epoch: Epoch, link: LinkIndex) -> bool {
         let session = (client.clone(), epoch);
-        let Some(former) = self.former_owners.0.get_mut(&session) else { return false };
+        let Some(former) = self.former_owners.0.find_mut(&session) else { return false };
         // Otherwise it answers a question that was put anew meanwhile.
         if former.through != Some(link) {
             return false;
         }
         former.not_through |= 1 << link.0;
         !former.ask(&session, self.owner, &mut self.uplinks) && !former.may_be_told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::ids::{NodeId, ShardId};
+
+    use super::*;
+
+    #[test]
+    fn former_owners_that_never_answer_are_forgotten_beyond_a_bound() {
+        let mut former_owners = FormerOwners::default();
+        let gone = Owner { node: NodeId(7), shard: ShardId(0) };
+        let session = |number| (ClientId::new(&format!("c{number}")), Epoch(1));
+        for number in 0..=ASKED_MAX {
+            former_owners.insert(session(number), FormerOwner::new(gone));
+        }
+        assert_eq!(former_owners.0.len(), ASKED_MAX);
+        assert!(former_owners.0.find(&session(0)).is_none() && former_owners.0.find(&session(1)).is_some());
     }
 }

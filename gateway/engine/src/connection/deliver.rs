@@ -151,8 +151,9 @@ pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut S
         session.sending = None;
     }
     read_on(session, id, shared, blocked);
-    if session.durable.as_mut().is_some_and(|durable| durable.begins_to_remember()) {
-        shared.remembering.push_back((now.monotonic_ms + READ_REMEMBERED_MS, id));
+    let until_ms = now.monotonic_ms + READ_REMEMBERED_MS;
+    if session.durable.as_mut().is_some_and(|durable| durable.begins_to_remember(until_ms)) {
+        shared.remembering.push_back((until_ms, id));
     }
     retained::read_on(session, blocked, id, shared);
 }
@@ -246,8 +247,9 @@ pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shar
 pub(crate) fn forget_read(connections: &mut Connections, shared: &mut Shared, now: Now) {
     while let Some((_, id)) = shared.remembering.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms) {
         let session = connections.find_mut(id).and_then(Connection::session_mut);
-        if let Some(durable) = session.and_then(|session| session.durable.as_mut()) {
-            durable.forget_read();
+        let durable = session.and_then(|session| session.durable.as_mut());
+        if let Some(until_ms) = durable.and_then(|durable| durable.forget_read(now.monotonic_ms)) {
+            shared.remembering.push_back((until_ms, id));
         }
     }
 }
@@ -268,17 +270,19 @@ pub(crate) fn take_read(
     let key = durable.streams[usize::from(index)].key.clone();
     let closed = durable.streams[usize::from(index)].closed;
     for (offset, message) in messages {
-        if durable.read_ids.len() >= READ_IDS_MAX {
-            durable.read_ids.clear();
-        }
-        let fresh = durable.read_ids.insert(message.view().id);
         durable.mark_delivered(&[(index, offset)]);
-        if closed || !fresh || message.view().is_expired(now.unix_ms) {
+        let message_id = message.view().id;
+        if closed || durable.read_ids.contains(&message_id) || message.view().is_expired(now.unix_ms) {
             continue;
         }
+        // What this stream's subscription passes over, that of another stream may want.
         if let Some(item) =
             queued_item(&session.subscriptions, &session.client, &key, message, (index, offset))
         {
+            if durable.read_ids.len() >= READ_IDS_MAX {
+                durable.read_ids.clear();
+            }
+            durable.read_ids.insert(message_id);
             session.sending.get_or_insert_default().push_pending(item);
         }
     }

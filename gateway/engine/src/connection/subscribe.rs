@@ -201,6 +201,13 @@ pub(crate) fn hold(
     let waits = shared.interests.add(&subscription.filter, &client, durable, waiter, &mut shared.uplinks);
     match held {
         Some(index) => {
+            if was_durable
+                && !durable
+                && let Some(streams) = &mut session.durable
+            {
+                let stream = StreamKey::Filter(subscription.filter.clone());
+                streams.close_stream(&stream, session.sending.as_deref_mut());
+            }
             let woken =
                 shared.interests.remove(&subscription.filter, &client, was_durable, &mut shared.uplinks);
             debug_assert!(woken.is_empty(), "the new hold keeps the interest");
@@ -251,7 +258,10 @@ pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor
                 let stands = match &cursor.stream {
                     StreamKey::Filter(filter) => {
                         !durable.forgetting.contains(filter)
-                            && session.subscriptions.iter().any(|held| held.filter == *filter)
+                            && session
+                                .subscriptions
+                                .iter()
+                                .any(|held| held.filter == *filter && held.options.qos > QoS::AtMostOnce)
                     }
                     StreamKey::Device(_) => true,
                 };

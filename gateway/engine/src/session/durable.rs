@@ -40,11 +40,14 @@ pub(crate) struct Durable {
     pub(crate) is_restored: bool,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
-    /// Ids of the messages read since `Reading` began: one that stands in several streams is delivered once, and so is one whose append was in doubt and which
-    /// a bridge appended again, where the second comes live. Bounded by `deliver::READ_IDS_MAX`; forgotten some seconds after it has become `Live`.
+    /// Ids of the messages taken from streams since `Reading` began: one that stands in several streams is delivered once, and so is one whose append was in
+    /// doubt and which a bridge appended again, where the second comes live. Bounded by `deliver::READ_IDS_MAX`; forgotten some seconds after it has
+    /// become `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
-    /// `Live`, and those ids are to be forgotten at their time.
-    pub(crate) remembers: bool,
+    /// Until when those ids are kept, in ms of the monotonic clock; 0: for some seconds from when it is `Live` again.
+    remembers_until_ms: u64,
+    /// Somebody has been told to see to that.
+    will_be_reminded: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +98,8 @@ impl Durable {
             is_restored: false,
             reads: 0,
             read_ids: HashSet::default(),
-            remembers: false,
+            remembers_until_ms: 0,
+            will_be_reminded: false,
         }
     }
 
@@ -277,22 +281,31 @@ impl Durable {
         }
         self.phase = Phase::Live;
         self.ask_all = false;
+        self.remembers_until_ms = 0;
         None
     }
 
-    /// True once for each time that it has become `Live` with ids to forget: somebody has to see to that.
-    pub(crate) fn begins_to_remember(&mut self) -> bool {
-        let begins = self.phase == Phase::Live && !self.read_ids.is_empty() && !self.remembers;
-        self.remembers |= begins;
-        begins
+    /// Whether somebody has to be told to call [`Durable::forget_read`] at `until_ms`: it has become `Live` with ids to forget, and nobody has been told yet.
+    pub(crate) fn begins_to_remember(&mut self, until_ms: u64) -> bool {
+        if self.phase != Phase::Live || self.read_ids.is_empty() || self.remembers_until_ms != 0 {
+            return false;
+        }
+        self.remembers_until_ms = until_ms;
+        !std::mem::replace(&mut self.will_be_reminded, true)
     }
 
-    /// Forgets what it has read. Not while it reads again; it will remember that from then on.
-    pub(crate) fn forget_read(&mut self) {
-        self.remembers = false;
-        if self.phase == Phase::Live {
-            self.read_ids = HashSet::default();
+    /// Forgets what it has read. If it has read again since somebody was told, not yet: when to call again, or nothing while it reads.
+    pub(crate) fn forget_read(&mut self, now_ms: u64) -> Option<u64> {
+        let lives = self.phase == Phase::Live && self.remembers_until_ms != 0;
+        if lives && self.remembers_until_ms > now_ms {
+            return Some(self.remembers_until_ms);
         }
+        self.will_be_reminded = false;
+        if lives {
+            self.read_ids = HashSet::default();
+            self.remembers_until_ms = 0;
+        }
+        None
     }
 
     /// Where a resume must begin: before the first message that is pending and thus saved nowhere else. Inflight messages
@@ -338,12 +351,27 @@ mod tests {
     fn a_message_that_was_read_and_comes_live_at_a_later_place_is_left_until_it_is_forgotten() {
         let mut durable = live();
         durable.read_ids.insert(7);
-        assert!(durable.begins_to_remember());
-        assert!(!durable.begins_to_remember(), "somebody sees to it already");
+        assert!(durable.begins_to_remember(5_000));
+        assert!(!durable.begins_to_remember(6_000), "somebody sees to it already");
         assert_eq!(durable.judge_live(&[(1, 5)], 7), Live::Leave);
         assert_eq!(durable.judge_live(&[(1, 6)], 8), Live::Take, "no gap was left");
-        durable.forget_read();
-        assert!(durable.read_ids.is_empty() && !durable.begins_to_remember());
+        assert_eq!(durable.forget_read(5_000), None);
+        assert!(durable.read_ids.is_empty() && !durable.begins_to_remember(9_000));
+    }
+
+    #[test]
+    fn what_is_read_meanwhile_is_kept_for_its_own_time() {
+        let mut durable = live();
+        durable.read_ids.insert(7);
+        assert!(durable.begins_to_remember(5_000));
+        durable.read_again();
+        assert!(durable.next_read().is_none() && durable.phase == Phase::Live);
+        assert!(!durable.begins_to_remember(9_900), "one reminder at a time");
+        assert_eq!(durable.forget_read(5_000), Some(9_900));
+        durable.read_again();
+        assert_eq!(durable.forget_read(9_900), None);
+        assert!(!durable.read_ids.is_empty(), "it reads");
+        assert!(durable.next_read().is_none() && durable.begins_to_remember(15_000));
     }
 
     #[test]

@@ -6,14 +6,14 @@ use holdfast_wire::link::Outcome;
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{
     Connect, ConnectProperties, Disconnect, DisconnectProperties, PubComp, PubRec, PubRel, Publish,
-    ReasonCode,
+    ReasonCode, SubscriptionOptions,
 };
 use holdfast_wire::store::{Reply, Request};
 
 use crate::client::Client;
 use crate::packets::{
-    AT_LEAST_ONCE, EXACTLY_ONCE, accepted, accepted_311, connect, connect_311, expiring, id, message,
-    message2, qos1, qos2, resume, resume_311, resumed, suback, subscribe, unsubscribe,
+    AT_LEAST_ONCE, AT_MOST_ONCE, EXACTLY_ONCE, accepted, accepted_311, connect, connect_311, expiring, id,
+    message, message2, qos0, qos1, qos2, resume, resume_311, resumed, suback, subscribe, unsubscribe,
 };
 use crate::stage::Shard;
 
@@ -280,6 +280,60 @@ fn a_message_in_two_streams_of_a_session_comes_once() {
     let heard = client.hears_packet();
     assert!(heard.ends_with(b"missed"));
     client.hears_nothing();
+}
+
+#[test]
+fn a_message_that_one_subscription_passes_over_comes_by_another() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a/#", SubscriptionOptions { no_local: true, ..AT_LEAST_ONCE });
+    client.subscribes("a/b", AT_LEAST_ONCE);
+    client.vanishes();
+    let own = Message { id: 1, publisher: "c", ..message("a/b", "own") };
+    shard.appends(&["a/#", "a/b"], &own);
+    let client = comes_back(&shard, "c");
+    assert!(client.hears_packet().ends_with(b"own"));
+    client.hears_nothing();
+}
+
+#[test]
+fn a_stream_is_read_no_more_once_its_subscription_wants_quality_of_service_0() {
+    let shard = Shard::new();
+    let another = shard.connects(&resume("d"));
+    another.subscribes("a/#", AT_LEAST_ONCE);
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a/#", AT_LEAST_ONCE);
+    client.subscribes("a/b", AT_LEAST_ONCE);
+    client.subscribes("a/#", AT_MOST_ONCE);
+    publishes(&shard, "a/#", 1, &message("a/c", "first"));
+    client.hears(qos0("a/c", "first"));
+    misses(&shard, "a/#", 2, &message("a/c", "missed"));
+    publishes(&shard, "a/#", 3, &message("a/c", "third"));
+    client.hears(qos0("a/c", "third"));
+    client.hears_nothing();
+}
+
+#[test]
+fn what_was_read_is_remembered_for_its_time_however_often_it_reads() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", AT_LEAST_ONCE);
+    misses(&shard, "a", 1, &message("a", "first"));
+    publishes(&shard, "a", 2, &message("a", "second"));
+    client.hears(qos1(1, "a", "first"));
+    client.hears(qos1(2, "a", "second"));
+    shard.clock_advances_ms(4_900);
+    misses(&shard, "a", 3, &message("a", "in doubt"));
+    publishes(&shard, "a", 4, &message("a", "fourth"));
+    client.hears(qos1(3, "a", "in doubt"));
+    client.hears(qos1(4, "a", "fourth"));
+    shard.clock_advances_ms(200);
+    publishes(&shard, "a", 3, &message("a", "in doubt"));
+    client.hears_nothing();
+    // ... and not for ever.
+    shard.clock_advances_ms(5_000);
+    publishes(&shard, "a", 3, &message("a", "again"));
+    client.hears(qos1(5, "a", "again"));
 }
 
 /// What a bridge does whose append the store has heeded without saying so in time.

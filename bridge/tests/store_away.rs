@@ -17,7 +17,7 @@ use shard::*;
 /// A store that is away for reads of some retained messages until it is back.
 struct Away {
     store: Arc<dyn Store>,
-    is_away: AtomicBool,
+    gone: AtomicBool,
     /// Reads below `silent/` are not answered; those below `away/` are told so.
     unanswered: Mutex<Vec<(Request, ReplyTo)>>,
 }
@@ -25,7 +25,7 @@ struct Away {
 impl Store for Away {
     fn submit(&self, request: Request, reply: ReplyTo) {
         if let Request::ReadRetained { filter, .. } = &request
-            && self.is_away.load(Ordering::SeqCst)
+            && self.gone.load(Ordering::SeqCst)
         {
             if filter.starts_with("silent/") {
                 return self.unanswered.lock().unwrap().push((request, reply));
@@ -41,7 +41,7 @@ impl Store for Away {
 impl Away {
     fn begin() -> (Arc<Self>, Rig) {
         let store = memory_store();
-        let away = Arc::new(Self { store, is_away: true.into(), unanswered: Mutex::default() });
+        let away = Arc::new(Self { store, gone: true.into(), unanswered: Mutex::default() });
         let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&away) as Arc<dyn Store>);
         for topic in ["silent/1", "away/1", "here/1"] {
             let message = SharedMessage::new(&message(topic, QoS::AtLeastOnce, topic));
@@ -51,7 +51,7 @@ impl Away {
     }
 
     fn is_back(&self) {
-        self.is_away.store(false, Ordering::SeqCst);
+        self.gone.store(false, Ordering::SeqCst);
         for (request, reply) in std::mem::take(&mut *self.unanswered.lock().unwrap()) {
             self.store.submit(request, reply);
         }

@@ -1,4 +1,5 @@
-//! A bridge that lives and takes nothing: what waits for it is bounded, and nothing that matters is lost with its link.
+//! A bridge that lives and takes nothing: what waits for it is bounded, and what its shard owes anyone is said elsewhere or anew once its link is given up. What that bridge fans out
+//! meanwhile passes the shard by.
 
 use holdfast_engine::{CloseReason, EngineConfig, Limits};
 use holdfast_wire::ids::Epoch;

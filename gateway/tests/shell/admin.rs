@@ -121,7 +121,7 @@ fn what_nobody_can_answer_is_a_problem_too() {
 #[test]
 fn a_head_that_is_refused_before_anybody_reads_it_is_a_problem_too() {
     let world = World::start();
-    let headers: String = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let headers = (0..101).map(|number| format!("x-{number}: 1\r\n")).collect::<Vec<_>>().concat();
     for (request, status, kind) in [
         ("no HTTP at all\r\n\r\n".to_owned(), 400, "malformed"),
         (format!("GET /livez HTTP/1.1\r\n{headers}\r\n"), 431, "head-too-large"),

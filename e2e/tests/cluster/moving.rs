@@ -131,17 +131,16 @@ fn await_saved(fleet: &Fleet, device: &mut Client) {
     fleet.publisher(1, Version::V5).publish("news/today", 1, "marker");
     let marker = device.receive_publish();
     assert_eq!((marker.payload.as_slice(), marker.qos), (b"marker".as_slice(), 1));
-    let await_record = |is_it: fn(&dyn Fn(&[u8]) -> bool) -> bool| {
+    let await_record = |with: &[&str], without: &[&str]| {
         until_true("the session to be saved", PATIENCE, || {
             let record = fleet.redis.value("hf{*}:s:device");
-            is_it(&|text| record.windows(text.len()).any(|bytes| bytes == text))
+            let has = |text: &&str| record.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+            with.iter().all(has) && !without.iter().any(has)
         });
     };
-    await_record(|has| {
-        has(b"first") && has(b"second") && has(b"marker") && !has(b"third") && !has(b"fourth")
-    });
+    await_record(&["first", "second", "marker"], &["third", "fourth"]);
     device.send(&acknowledge(kind::PUBACK, marker.id));
-    await_record(|has| has(b"first") && has(b"second") && !has(b"marker"));
+    await_record(&["first", "second"], &["marker"]);
 }
 
 /// Keep alive of a connection that nobody is to give up, however busy the machine is, in seconds.

@@ -71,6 +71,8 @@ pub(crate) struct StreamState {
     pub(crate) seen: Offset,
     /// What came live.
     pub(crate) heard: Heard,
+    /// Places behind the first and up to the second went with the store's data before they were taken: nobody can read them any more.
+    lost: (Offset, Offset),
     /// Its subscription is gone; the place is kept so that indexes stay, until another stream takes it.
     pub(crate) closed: bool,
 }
@@ -218,6 +220,12 @@ impl Durable {
         }
     }
 
+    /// Whether a place is one that the store has lost before this session took it. What comes live from there comes no other way.
+    pub(crate) fn is_lost(&self, index: u16, place: Offset) -> bool {
+        let (behind, end) = self.streams[usize::from(index)].lost;
+        behind < place && place <= end
+    }
+
     /// Goes back to reading the streams.
     pub(crate) fn read_again(&mut self) {
         if self.phase == Phase::Live {
@@ -250,10 +258,12 @@ impl Durable {
             if let Some(sending) = &mut sending {
                 sending.forget_places(index, ..=cursor.acked);
             }
+            let stream = &mut self.streams[usize::from(index)];
             if is_group(&cursor.stream) {
                 // What its members have left behind is this one's.
-                let stream = &mut self.streams[usize::from(index)];
                 (stream.delivered, stream.seen) = (cursor.acked, cursor.acked);
+            } else if cursor.acked > stream.delivered {
+                stream.lost = (stream.delivered, cursor.acked);
             }
         }
         self.read_all_again();
@@ -333,7 +343,7 @@ fn is_group(stream: &StreamKey) -> bool {
 
 impl StreamState {
     pub(crate) fn new(key: StreamKey, acked: Offset) -> Self {
-        Self { key, delivered: acked, seen: acked, heard: Heard::default(), closed: false }
+        Self { key, delivered: acked, seen: acked, heard: Heard::default(), lost: (0, 0), closed: false }
     }
 }
 

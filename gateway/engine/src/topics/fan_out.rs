@@ -375,7 +375,7 @@ fn own_alone(session: &Session, positions: &[(u16, Offset)]) -> Vec<(u16, Offset
     places.copied().collect()
 }
 
-/// A message's places in those streams that this session reads. None if it stands in one that the store is still opening for a SUBSCRIBE: where
+/// A message's places in those streams that this session reads, but for those that the store has lost since. None if it stands in one that the store is still opening for a SUBSCRIBE: where
 /// the session begins in it is not known yet.
 fn own_positions<'a>(
     session: &Session,
@@ -385,6 +385,7 @@ fn own_positions<'a>(
     let Some(durable) = &session.durable else { return Some(own) };
     for position in positions {
         match durable.find(&position.stream) {
+            Some(stream) if durable.is_lost(stream, position.acked) => {}
             Some(stream) => own.push((stream, position.acked)),
             None if session.asking > 0 && session.reads_filter(&position.stream) => return None,
             None => {}

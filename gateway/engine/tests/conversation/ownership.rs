@@ -101,6 +101,39 @@ fn what_is_inflight_survives_the_stores_loss() {
 }
 
 #[test]
+fn what_was_on_its_way_when_the_store_lost_its_stream_still_comes() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    publishes(&shard, 1);
+    takes(std::slice::from_ref(&client), 1);
+    // In the stream before the loss, and at the bridge until after it.
+    let on_their_way = [2_u16, 3].map(|number| {
+        let text = number.to_string();
+        (number, shard.appends(&["a"], &Message { id: number.into(), ..message("a", &text) }))
+    });
+    shard.clock_advances_ms(1);
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(100);
+    for (number, positions) in on_their_way {
+        let text = number.to_string();
+        let message = Message { id: number.into(), ..message("a", &text) };
+        shard.bridge(0).publishes_at(&message, positions);
+        client.hears(qos1(number, "a", &text));
+        client.acknowledges(number);
+    }
+    publishes(&shard, 4);
+    client.hears(qos1(4, "a", "4"));
+    client.acknowledges(4);
+    // Each of them once, also for whoever resumes.
+    client.vanishes();
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    client.hears_nothing();
+}
+
+#[test]
 fn what_came_into_a_stream_while_its_session_was_written_back_is_read() {
     let shard = Shard::new();
     let client = subscriber(&shard, "c", "a");

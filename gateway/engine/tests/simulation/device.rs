@@ -129,10 +129,10 @@ impl Device {
         self.socket = None;
     }
 
-    /// A sign of life.
+    /// A sign of life. It owes one from its CONNECT on, though it may not have read the answer.
     pub(crate) fn ping(&mut self) {
         let version = self.version;
-        if self.is_connected() {
+        if self.socket.as_ref().is_some_and(Socket::is_read) {
             self.send(|out| Packet::PingReq.encode(version, out));
         }
     }

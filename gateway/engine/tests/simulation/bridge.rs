@@ -1,15 +1,15 @@
-//! A bridge as the engine sees one: it takes frames at once, settles them late and in any order, appends to streams before it settles, and
-//! forgets everything but the sink and the store when it dies.
+//! A bridge as the engine sees one: it takes frames at once, but for those of a session that it knows to be taken over, settles them late and in any
+//! order, appends to streams before it settles, and forgets everything but the sink and the store when it dies.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_wire::ids::{BridgeId, ClientId, Epoch, Owner};
 use holdfast_wire::link::{
     Deliver, Event, EventKind, Interest, InterestKind, Outcome, Positions, Settled, Takeover, Target,
-    ToBridge, ToGateway, next_record,
+    ToBridge, ToGateway, Uplink, next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
-use holdfast_wire::mqtt::QoS;
+use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request};
 use holdfast_wire::topic::{matches, personal_level};
@@ -40,7 +40,18 @@ struct Pending {
 
 struct Known {
     payload: Vec<u8>,
+    /// It came marked as sent again.
+    again: bool,
     settled: bool,
+}
+
+/// What is known of a frame with a packet id.
+enum Seen {
+    New,
+    Settled,
+    Pending,
+    /// It comes from a session that was taken over.
+    Stale,
 }
 
 pub(crate) struct Bridge {
@@ -58,6 +69,8 @@ pub(crate) struct Bridge {
     personal: BTreeSet<(u8, String)>,
     pending: VecDeque<Pending>,
     known: BTreeMap<(String, u16), Known>,
+    /// The newest session of each client that was heard of by each door.
+    newest: BTreeMap<(usize, String), Epoch>,
     last_message: u64,
     /// Numbers of device deliveries that await their report, and those that were reported.
     pub(crate) awaited: BTreeMap<u64, Link>,
@@ -79,6 +92,7 @@ impl Bridge {
             personal: BTreeSet::new(),
             pending: VecDeque::new(),
             known: BTreeMap::new(),
+            newest: BTreeMap::new(),
             last_message: 0,
             awaited: BTreeMap::new(),
             outcomes: Vec::new(),
@@ -128,34 +142,7 @@ impl Bridge {
         let mut rest = &bytes[..];
         while let Some(raw) = next_record(&mut rest).expect("shards write records") {
             match ToBridge::decode(raw).expect("shards write known records") {
-                ToBridge::Uplink(uplink) => {
-                    let client = uplink.message.publisher.to_owned();
-                    let dedupe = uplink.packet_id.map(|id| (client.clone(), id.get()));
-                    if let Some(key) = &dedupe
-                        && (uplink.dup || uplink.resent)
-                        && let Some(known) = self.known.get(key)
-                        && known.payload == uplink.message.payload
-                    {
-                        if known.settled {
-                            settle(shards, link, uplink.sequence);
-                        } else if let Some(pending) =
-                            self.pending.iter_mut().find(|pending| pending.dedupe.as_ref() == Some(key))
-                        {
-                            pending.joined.push((link, uplink.sequence));
-                        }
-                        continue;
-                    }
-                    self.sink.push(Stored { client, payload: uplink.message.payload.to_vec() });
-                    self.last_message += 1;
-                    let message = SharedMessage::new(&Message { id: self.last_message, ..uplink.message });
-                    if let Some(key) = &dedupe {
-                        let payload = uplink.message.payload.to_vec();
-                        self.known.insert(key.clone(), Known { payload, settled: false });
-                    }
-                    let sequence = uplink.sequence;
-                    let from = Some(link);
-                    self.pending.push_back(Pending { from, sequence, message, joined: Vec::new(), dedupe });
-                }
+                ToBridge::Uplink(uplink) => self.take_frame(link, &uplink, shards),
                 ToBridge::Interest(interest) => self.take_interest(link, &interest, shards),
                 ToBridge::RetainedRead(read) => {
                     let end = ToGateway::RetainedEnd { token: read.token, more: false };
@@ -185,6 +172,46 @@ impl Bridge {
         }
         if !rest.is_empty() {
             self.inbox.insert(link, rest.to_vec());
+        }
+    }
+
+    fn take_frame(&mut self, link: Link, uplink: &Uplink<'_>, shards: &mut [Shard]) {
+        let Uplink { sequence, message, .. } = *uplink;
+        let client = message.publisher.to_owned();
+        let dedupe = uplink.packet_id.map(|id| (client.clone(), id.get()));
+        if let Some(key) = &dedupe {
+            match self.look_up(link.1, key, uplink) {
+                Seen::New => {}
+                Seen::Settled => return settle(shards, link, sequence, 0),
+                Seen::Stale => return settle(shards, link, sequence, ReasonCode::SessionTakenOver as u8),
+                Seen::Pending => {
+                    let pending = self.pending.iter_mut();
+                    let original = pending.rev().find(|pending| pending.dedupe.as_ref() == Some(key));
+                    return original.expect("it is pending").joined.push((link, sequence));
+                }
+            }
+            let (payload, again) = (message.payload.to_vec(), uplink.dup || uplink.resent);
+            self.known.insert(key.clone(), Known { payload, again, settled: false });
+        }
+        self.sink.push(Stored { client, payload: message.payload.to_vec() });
+        self.last_message += 1;
+        let message = SharedMessage::new(&Message { id: self.last_message, ..message });
+        self.pending.push_back(Pending { from: Some(link), sequence, message, joined: Vec::new(), dedupe });
+    }
+
+    /// As the real one does: without a mark a frame is new, unless it is of a former session. Then it may be the original of a copy; if it is not, it is refused.
+    fn look_up(&mut self, door: usize, key: &(String, u16), uplink: &Uplink<'_>) -> Seen {
+        let newest = self.newest.entry((door, key.0.clone())).or_insert(uplink.epoch);
+        *newest = uplink.epoch.max(*newest);
+        let is_former = uplink.epoch < *newest;
+        let again = uplink.dup || uplink.resent;
+        let is_meant =
+            |known: &&Known| (again || is_former && known.again) && known.payload == uplink.message.payload;
+        match self.known.get(key).filter(is_meant) {
+            Some(Known { settled: true, .. }) => Seen::Settled,
+            Some(_) => Seen::Pending,
+            None if is_former => Seen::Stale,
+            None => Seen::New,
         }
     }
 
@@ -301,15 +328,17 @@ impl Bridge {
                 say(shards, owner, &deliver(Target::Device(client)));
             }
         }
-        if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key)) {
+        if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key))
+            && known.payload == view.payload
+        {
             known.settled = true;
         }
         self.settled.insert(view.payload.to_vec());
         if let Some(link) = pending.from {
-            settle(shards, link, pending.sequence);
+            settle(shards, link, pending.sequence, 0);
         }
         for (link, sequence) in pending.joined {
-            settle(shards, link, sequence);
+            settle(shards, link, sequence, 0);
         }
     }
 
@@ -396,6 +425,6 @@ fn say(shards: &mut [Shard], (shard, door): Link, record: &ToGateway<'_>) {
     }
 }
 
-fn settle(shards: &mut [Shard], link: Link, sequence: u64) {
-    say(shards, link, &ToGateway::Settled(Settled { first: sequence, last: sequence, reason_code: 0 }));
+fn settle(shards: &mut [Shard], link: Link, sequence: u64, reason_code: u8) {
+    say(shards, link, &ToGateway::Settled(Settled { first: sequence, last: sequence, reason_code }));
 }

@@ -212,8 +212,7 @@ fn the_store_loses_its_last_writes_or_everything() {
 #[test]
 fn who_stays_connected_misses_nothing_though_the_store_loses_its_last_writes_or_everything() {
     seeds().for_each(|seed| {
-        // With links that flap as well, frames of a session that the store has lost may come behind those of its successor: the bridge here does not refuse them.
-        play(seed, Faults { store_forgets: true, slow: true, ..Faults::default() });
+        play(seed, Faults { store_forgets: true, slow: true, links_flap: true, ..Faults::default() });
     });
 }
 

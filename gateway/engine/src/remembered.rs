@@ -63,6 +63,10 @@ impl<T> Remembered<T> {
         self.ages.first_key_value().and_then(|(_, session)| self.find(session))
     }
 
+    pub(crate) fn oldest_session(&self) -> Option<&(ClientId, Epoch)> {
+        self.ages.first_key_value().map(|(_, session)| session)
+    }
+
     pub(crate) fn remove_oldest(&mut self) -> Option<T> {
         let (_, session) = self.ages.pop_first()?;
         self.by_session.remove(&session).map(|(_, known)| known)

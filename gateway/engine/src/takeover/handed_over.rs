@@ -54,11 +54,14 @@ impl HandedOver {
     }
 
     fn insert(&mut self, session: (ClientId, Epoch), answer: Answer) {
+        let former = self.answers.remove(&session);
+        self.bytes -= former.map_or(0, |former| former.session.len());
         self.bytes += answer.session.len();
         self.answers.insert(session, answer);
-        while self.answers.len() > SESSIONS_MAX || self.bytes > BYTES_MAX {
-            self.forget_oldest();
-        }
+    }
+
+    fn is_beyond_bounds(&self) -> bool {
+        self.answers.len() > SESSIONS_MAX || self.bytes > BYTES_MAX
     }
 
     fn forget_oldest(&mut self) {
@@ -86,6 +89,18 @@ impl Shared {
             let until_ms = now.monotonic_ms + ASKED_AGAIN_WITHIN_MS;
             let answer = Answer { until_ms, session, owes_will };
             self.handed_over.insert((client.clone(), successor.epoch), answer);
+            self.forget_beyond_bounds();
+        }
+    }
+
+    /// Who still waits for one that has to go hears it at once: it would hear later that there was nothing to know.
+    fn forget_beyond_bounds(&mut self) {
+        while self.handed_over.is_beyond_bounds() {
+            let Some(oldest) = self.handed_over.answers.oldest_session().cloned() else { return };
+            if let Some(successor) = self.handed_over.held_back.remove(&oldest) {
+                self.say_known(&oldest.0, successor);
+            }
+            self.handed_over.forget_oldest();
         }
     }
 

@@ -2,12 +2,12 @@
 
 use holdfast_engine::{CloseReason, EngineConfig};
 use holdfast_wire::ids::Epoch;
-use holdfast_wire::mqtt::{Connect, Disconnect, PubAck};
+use holdfast_wire::mqtt::{Connect, Disconnect, PubAck, RetainHandling, SubscriptionOptions};
 use holdfast_wire::store::Request;
 
 use crate::bridge::{Heard, SeenUplink};
 use crate::client::Client;
-use crate::packets::{id, qos0, qos1, resume, resumed, will};
+use crate::packets::{AT_LEAST_ONCE, id, message, qos0, qos1, resume, resumed, will};
 use crate::stage::Shard;
 use crate::takeover::taken_over;
 
@@ -105,6 +105,26 @@ fn a_next_owner_that_cannot_wait_any_longer_is_told_all_the_same() {
     shard.clock_advances_ms(1);
     assert!(!shard.bridge(1 - bridge).hears_will_is_owed());
     shard.bridge(bridge).settles(offline.sequence..=offline.sequence);
+    nobody_hears_anything(&shard);
+}
+
+#[test]
+fn a_next_owner_hears_at_once_what_is_too_much_to_be_kept_until_all_is_settled() {
+    let shard = linked();
+    let client = shard.connects(&with_will());
+    let without_retained =
+        SubscriptionOptions { retain_handling: RetainHandling::DoNotSend, ..AT_LEAST_ONCE };
+    client.subscribes("large", without_retained);
+    let (bridge, _) = says(&shard, &client, 1);
+    let payload = "x".repeat(1 << 20);
+    for _ in 0..17 {
+        shard.bridge(bridge).publishes(&message("large", &payload));
+        client.hears_packet();
+    }
+    let asked_through = 1 - bridge;
+    is_asked_through(&shard, asked_through);
+    assert!(shard.bridge(asked_through).hears_will_is_owed());
+    shard.clock_advances_ms(10_000);
     nobody_hears_anything(&shard);
 }
 

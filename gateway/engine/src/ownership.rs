@@ -13,12 +13,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_wire::ids::Owner;
-use holdfast_wire::session_record::{Cursor, SessionRecord, StreamKey};
+use holdfast_wire::session_record::{Cursor, SessionRecord};
 use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
 use crate::admission::Admission;
 use crate::connection::close::CloseReason;
-use crate::connection::{Connection, acknowledge, deliver};
+use crate::connection::{Connection, acknowledge, deliver, subscribe};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LeaseWord, Now};
@@ -404,10 +404,8 @@ impl Engine {
         let was_doubted = std::mem::replace(&mut connection.doubted, false);
         let Some(session) = connection.session_mut() else { return };
         if let Some(durable) = &mut session.durable {
-            let holds = |filter: &str| session.subscriptions.iter().any(|held| *held.filter == *filter);
-            let stands = |cursor: &Cursor| match &cursor.stream {
-                StreamKey::Filter(filter) => holds(filter) && !durable.forgetting.contains(filter),
-                StreamKey::Device(_) => true,
+            let stands = |cursor: &Cursor| {
+                subscribe::is_read(&session.subscriptions, &durable.forgetting, &cursor.stream)
             };
             let cursors = cursors.into_iter().filter(stands).collect();
             durable.is_restored = true;

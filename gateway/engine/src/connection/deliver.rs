@@ -24,8 +24,6 @@ const READ_MESSAGES_MAX: u32 = 128;
 /// ... or bytes.
 const READ_BYTES_MAX: u32 = 256 * 1024;
 
-/// Messages of which it is remembered, while streams are read, that they were read. One that stands in two streams further apart than this comes twice.
-const READ_IDS_MAX: usize = 4_096;
 /// For how long that is remembered once a session is live, in ms. An append in doubt is made again each second or two while the store is away, and each may have
 /// been heeded: the session finds the first in its stream, and the last comes live.
 const READ_REMEMBERED_MS: u64 = 5_000;
@@ -279,18 +277,21 @@ pub(crate) fn take_read(
         if let Some(item) =
             queued_item(&session.subscriptions, &session.client, &key, message, (index, offset))
         {
-            if durable.read_ids.len() >= READ_IDS_MAX {
-                durable.read_ids.clear();
-            }
-            durable.read_ids.insert(message_id);
+            durable.note_read(message_id);
             session.sending.get_or_insert_default().push_pending(item);
         }
     }
     // What bounds and ages have cut off the stream's end is not waited for.
     durable.mark_delivered(&[(index, last)]);
-    durable.find_end(index, end, session.sending.as_deref_mut());
+    let from_the_first = durable.find_end(index, end, session.sending.as_deref_mut());
     let stream = &durable.streams[usize::from(index)];
-    let next = if stream.seen > stream.delivered && stream.delivered < end { index } else { index + 1 };
+    let next = if from_the_first {
+        0
+    } else if stream.seen > stream.delivered && stream.delivered < end {
+        index
+    } else {
+        index + 1
+    };
     durable.phase = durable::Phase::Reading { stream: next, asked: false };
     touch(session, id, shared, now);
     pump(connection, id, shared, now);

@@ -244,6 +244,13 @@ pub(crate) fn release(
     shared.interests.remove(&subscription.filter, client, durable, &mut shared.uplinks)
 }
 
+/// Whether a session that holds these subscriptions, and has asked the store to forget those filters, reads a stream that the store has opened for it.
+pub(crate) fn is_read(subscriptions: &[Subscription], forgetting: &[Box<str>], stream: &StreamKey) -> bool {
+    let StreamKey::Filter(filter) = stream else { return true };
+    let is_queued = |held: &Subscription| held.filter == *filter && held.options.qos > QoS::AtMostOnce;
+    !forgetting.contains(filter) && subscriptions.iter().any(is_queued)
+}
+
 /// The store knows the subscriptions of a persistent session, or could not take them.
 pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor>, ()>, codes: &mut [u8]) {
     let Some(session) = connection.session_mut() else { return };

@@ -20,6 +20,9 @@ use holdfast_wire::topic::parse_shared;
 use super::heard::Heard;
 use super::sending::Sending;
 
+/// Messages of which it is remembered, while streams are read, that they were read. One that stands in two streams further apart than this comes twice.
+const READ_IDS_MAX: usize = 4_096;
+
 /// A persistent session's streams.
 #[derive(Debug)]
 pub(crate) struct Durable {
@@ -38,10 +41,12 @@ pub(crate) struct Durable {
     pub(crate) restored: u64,
     /// The store has answered that question.
     pub(crate) is_restored: bool,
+    /// What was heard of the stream that is being read when it was asked about, if that was more than had been taken; else 0.
+    asked_for: Offset,
     /// Counts reads; an answer to another than the last one is of a stream that was closed meanwhile.
     pub(crate) reads: u32,
     /// Ids of the messages taken from streams since `Reading` began: one that stands in several streams is delivered once, and so is one whose append was in
-    /// doubt and which a bridge appended again, where the second comes live. Bounded by `deliver::READ_IDS_MAX`; forgotten some seconds after it has
+    /// doubt and which a bridge appended again, where the second comes live. Bounded by [`READ_IDS_MAX`]; forgotten some seconds after it has
     /// become `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
     /// Until when those ids are kept, in ms of the monotonic clock; 0: for some seconds from when it is `Live` again.
@@ -98,6 +103,7 @@ impl Durable {
             left_unopened: false,
             restored: 0,
             is_restored: false,
+            asked_for: 0,
             reads: 0,
             read_ids: HashSet::default(),
             remembers_until_ms: 0,
@@ -167,11 +173,14 @@ impl Durable {
         }
     }
 
-    /// A read found a stream's end.
-    pub(crate) fn find_end(&mut self, index: u16, end: Offset, sending: Option<&mut Sending>) {
+    /// A read found a stream's end. True if all streams are to be read from the first one on: what was heard of this one before it was asked about is not
+    /// there, so the store has gone back, and what came live since may stand at places that seemed known.
+    pub(crate) fn find_end(&mut self, index: u16, end: Offset, sending: Option<&mut Sending>) -> bool {
+        let is_less = end < self.asked_for;
+        self.ask_all |= is_less;
         let stream = &mut self.streams[usize::from(index)];
         if end >= stream.delivered {
-            stream.seen = stream.seen.max(end);
+            stream.seen = if is_less { end } else { stream.seen.max(end) };
         } else if end == 0 {
             // There is none, or nothing ever stood in it. Should it be made anew, it begins behind what is known of it.
             stream.seen = stream.delivered;
@@ -179,6 +188,15 @@ impl Durable {
             stream.heard = Heard::default();
             self.go_back(index, end, sending);
         }
+        is_less
+    }
+
+    /// Notes that a message was taken which another way may bring as well. False if it had been.
+    pub(crate) fn note_read(&mut self, id: u64) -> bool {
+        if self.read_ids.len() >= READ_IDS_MAX {
+            self.read_ids.clear();
+        }
+        self.read_ids.insert(id)
     }
 
     /// Judges a message that a bridge delivers, by its places in streams and its id. Marks what it has seen; a gap starts reading.
@@ -275,24 +293,27 @@ impl Durable {
         while usize::from(stream) < self.streams.len() {
             let state = &self.streams[usize::from(stream)];
             if !state.closed && (self.ask_all || state.seen > state.delivered) {
-                self.reads += 1;
-                self.phase = Phase::Reading { stream, asked: true };
-                return Some((state.key.clone(), state.delivered));
+                return Some(self.ask(stream));
             }
             stream += 1;
         }
         // A message may have come to an earlier stream while a later one was read.
         let behind = self.streams.iter().position(|stream| !stream.closed && stream.seen > stream.delivered);
         if let Some(behind) = behind {
-            let state = &self.streams[behind];
-            self.reads += 1;
-            self.phase = Phase::Reading { stream: behind as u16, asked: true };
-            return Some((state.key.clone(), state.delivered));
+            return Some(self.ask(behind as u16));
         }
         self.phase = Phase::Live;
         self.ask_all = false;
         self.remembers_until_ms = 0;
         None
+    }
+
+    fn ask(&mut self, index: u16) -> (StreamKey, Offset) {
+        let stream = &self.streams[usize::from(index)];
+        self.asked_for = if stream.seen > stream.delivered { stream.seen } else { 0 };
+        self.reads += 1;
+        self.phase = Phase::Reading { stream: index, asked: true };
+        (stream.key.clone(), stream.delivered)
     }
 
     /// Whether somebody has to be told to call [`Durable::forget_read`] at `until_ms`: it has become `Live` with ids to forget, and nobody has been told yet.
@@ -466,6 +487,26 @@ mod tests {
         durable.read_again();
         assert_eq!(durable.judge_live(&[(1, 9_001)], 2), Live::Leave, "made anew, it begins behind that");
         assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 500)));
+    }
+
+    #[test]
+    fn a_place_that_was_heard_of_and_is_not_there_is_asked_for_once() {
+        // The stream of one that began anew, and that of one which had read on: neither has what a message that was on its way says.
+        for (taken, heard_of, end) in [(0, 41, 0), (480, 495, 490), (480, 495, 480)] {
+            let mut durable = Durable::new("d");
+            durable.streams[0].delivered = taken;
+            durable.streams[0].seen = heard_of;
+            durable.read_again();
+            assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), taken)));
+            durable.mark_delivered(&[(0, end)]);
+            assert!(durable.find_end(0, end, None), "all are read once more, for what came meanwhile");
+            durable.phase = Phase::Reading { stream: 0, asked: false };
+            assert!(durable.next_read().is_some());
+            assert!(!durable.find_end(0, end, None));
+            durable.phase = Phase::Reading { stream: 1, asked: false };
+            assert_eq!(durable.next_read(), None);
+            assert_eq!(durable.phase, Phase::Live);
+        }
     }
 
     #[test]

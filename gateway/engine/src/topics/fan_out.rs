@@ -94,7 +94,7 @@ impl Engine {
         let Some((qos, retain)) = merged else {
             return deliver::report(&mut self.shared, report, Outcome::NotSubscribed);
         };
-        let Some(positions) = own_positions(session, deliver.positions.iter()) else {
+        let Some(positions) = own_positions(session, deliver.positions.iter(), deliver.message.id) else {
             return deliver::leave_unopened(connection, &mut self.shared, report);
         };
         let alone = own_alone(session, &positions);
@@ -137,9 +137,10 @@ impl Engine {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
         let Some(connection) = self.connections.find_mut(member.id) else { return };
-        let Some(session) = connection.session() else { return };
+        let Some(session) = connection.session_mut() else { return };
         // A group's message is for one member: what that member's stream is not open for, it settles without a mark.
-        let positions = own_positions(session, deliver.positions.iter()).unwrap_or_default();
+        let positions =
+            own_positions(session, deliver.positions.iter(), deliver.message.id).unwrap_or_default();
         let identifier = [member.identifier];
         let copy = Copy {
             qos: member.options.qos.min(deliver.message.qos),
@@ -241,7 +242,7 @@ impl Slice<'_> {
             let chosen = self.positions.iter().take(POSITIONS_MAX).enumerate();
             let chosen =
                 chosen.filter(|(bit, _)| receiver.positions & (1 << bit) != 0).map(|(_, position)| position);
-            let Some(positions) = own_positions(session, chosen) else {
+            let Some(positions) = own_positions(session, chosen, outgoing.message.id) else {
                 deliver::leave_unopened(connection, shared, None);
                 continue;
             };
@@ -375,21 +376,31 @@ fn own_alone(session: &Session, positions: &[(u16, Offset)]) -> Vec<(u16, Offset
     places.copied().collect()
 }
 
-/// A message's places in those streams that this session reads, but for those that the store has lost since. None if it stands in one that the store is still opening for a SUBSCRIBE: where
-/// the session begins in it is not known yet.
+/// A message's places in those streams that this session reads, but for those that the store has lost since: it is taken here, unless it has come already.
+/// None if it stands in one that the store is still opening for a SUBSCRIBE: where the session begins in it is not known yet.
 fn own_positions<'a>(
-    session: &Session,
+    session: &mut Session,
     positions: impl Iterator<Item = &'a Cursor>,
+    id: u64,
 ) -> Option<Vec<(u16, Offset)>> {
     let mut own = Vec::new();
-    let Some(durable) = &session.durable else { return Some(own) };
+    let mut is_lost = false;
     for position in positions {
+        let Some(durable) = &session.durable else { break };
         match durable.find(&position.stream) {
-            Some(stream) if durable.is_lost(stream, position.acked) => {}
+            Some(stream) if durable.is_lost(stream, position.acked) && !durable.read_ids.contains(&id) => {
+                is_lost = true;
+            }
             Some(stream) => own.push((stream, position.acked)),
             None if session.asking > 0 && session.reads_filter(&position.stream) => return None,
             None => {}
         }
+    }
+    if is_lost
+        && own.is_empty()
+        && let Some(durable) = &mut session.durable
+    {
+        durable.note_read(id);
     }
     Some(own)
 }

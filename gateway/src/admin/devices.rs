@@ -64,10 +64,15 @@ async fn end_connection(admin: &Admin, client: &str) -> Result<StatusCode, Probl
     let order = |answer| Letter::DisconnectDevice { client: client.to_owned(), answer };
     let answers = admin.shards.ask(ANSWER_WITHIN, order).await;
     if answers.contains(&Some(true)) {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::new(Kind::NotFound, "the device is not connected to this node"))
+        return Ok(StatusCode::NO_CONTENT);
     }
+    // That it was connected here is all that the store may still say of a connection that ends just now.
+    let elsewhere = lookup(admin, client).await?.and_then(|session| session.owner);
+    let why = match elsewhere.filter(|owner| owner.node != admin.node) {
+        Some(owner) => format!("the device is connected to node {}: ask that node, or a bridge", owner.node),
+        None => "the device is not connected".to_owned(),
+    };
+    Err(Problem::new(Kind::NotFound, why))
 }
 
 /// No session has an id that no client can have.

@@ -107,6 +107,8 @@ fn of_a_session_that_rests_or_is_elsewhere_it_tells_what_the_store_knows() {
         assert_eq!(there, expected, "{client}");
         let order = http::request(world.admin(), "DELETE", &format!("/v1/devices/{client}"));
         assert_eq!(order.status, 404, "it ends only connections of its own");
+        let why = format!("the device is connected to node {}: ask that node, or a bridge", ELSEWHERE.node);
+        assert_eq!(order.json()["detail"], why);
     }
 }
 

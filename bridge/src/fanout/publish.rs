@@ -128,7 +128,7 @@ impl Publication {
 }
 
 /// Those to whom a message is owed are connected, and about to be written back.
-fn has_lost_its_data() -> StoreError {
+pub(crate) fn has_lost_its_data() -> StoreError {
     StoreError::Unavailable("it has lost its data, and its sessions are not back yet".to_owned())
 }
 

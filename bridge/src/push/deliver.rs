@@ -8,6 +8,7 @@
 //!   └── away ──────────────────────────────────────────────────────> stream of the device ──> queued, expired
 //!                                                                       └── not confirmed: held, and asked again
 //! ```
+//! A session that is missing in a store that lost its data a moment ago is on its way back: at first that is an error, later it is waited for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +18,14 @@ use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Reply, Request, SessionInfo};
+use holdfast_wire::store::{Reply, Request, SessionInfo, StoreError};
 use holdfast_wire::topic::matches;
 use tokio::time::timeout;
 
 use super::outcome::{PushOutcome, Refusal};
 use super::request::PushError;
 use crate::core::{Core, now_ms};
-use crate::fanout::{Publication, Published};
+use crate::fanout::{Publication, Published, has_lost_its_data};
 use crate::link::Peer;
 use crate::metrics as names;
 use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
@@ -87,12 +88,15 @@ pub(super) async fn to_device(
     held: &(dyn Fn() + Sync),
 ) -> Result<PushOutcome, PushError> {
     let refused = |refusal| Ok(PushOutcome::Refused(refusal));
-    let lookup = || Request::Lookup { client: ClientId::new(client) };
-    let Some(mut session) = session(ask(&*core.store, lookup()).await.map_err(PushError::Store)?) else {
+    let lookup = Request::Lookup { client: ClientId::new(client) };
+    let Some(mut session) = session(ask(&*core.store, lookup).await.map_err(PushError::Store)?) else {
+        if core.store.has_just_begun() {
+            return Err(PushError::Store(has_lost_its_data()));
+        }
         return refused(Refusal::NoSuchSession);
     };
     for _ in 0..OWNERS_MAX {
-        let Some(peer) = connected_peer(core, client, &mut session).await else { break };
+        let Some(peer) = connected_peer(core, client, &mut session, held).await else { break };
         // A record may have waited for longer than it is of use.
         if message.view().is_expired(now_ms()) {
             return Ok(PushOutcome::Expired);
@@ -107,9 +111,9 @@ pub(super) async fn to_device(
             Some(Outcome::RefusedByDevice) => return refused(Refusal::ByDevice),
             Some(Outcome::NotHere | Outcome::ConnectionLost) | None => {}
         }
-        let Ok(reply) = ask_until_answered(&*core.store, lookup()).await else { break };
+        let Ok(found) = session_again(core, client, held).await else { break };
         let former = session.owner;
-        session = match self::session(reply) {
+        session = match found {
             Some(found) => found,
             None => return refused(Refusal::NoSuchSession),
         };
@@ -141,7 +145,7 @@ async fn keep(
         message: message.clone(),
         collapse_key: collapse_key.map(Into::into),
     };
-    let mut retry_after = RETRY_MIN;
+    let (mut retry_after, mut is_second) = (RETRY_MIN, false);
     let positions = loop {
         if message.view().is_expired(now_ms()) {
             return Ok(PushOutcome::Expired);
@@ -151,7 +155,12 @@ async fn keep(
             Ok(Reply::Appended { full, .. }) if !full.is_empty() => {
                 return Ok(PushOutcome::Refused(Refusal::QueueFull));
             }
-            Ok(_) => return Ok(PushOutcome::Refused(Refusal::NoSuchSession)),
+            // It went since the look at it: it has ended, or the store has lost it and is about to be given it back.
+            Ok(_) => match session_again(core, client, held).await {
+                Ok(Some(_)) if !is_second => is_second = true,
+                Ok(_) => return Ok(PushOutcome::Refused(Refusal::NoSuchSession)),
+                Err(error) => return Err(PushError::Store(error)),
+            },
             // It may have taken effect all the same (rule 4 of the contract), so this is no outcome.
             Err(error) if is_temporary(&error) => {
                 held();
@@ -233,17 +242,43 @@ fn session(reply: Reply) -> Option<SessionInfo> {
     }
 }
 
+/// Looks at a session that was there a moment ago. None: it has ended. One that the store has lost since is on its way back, so it is waited for, for
+/// at most the seconds in which a store says that it has just begun.
+async fn session_again(
+    core: &Core,
+    client: &str,
+    held: &(dyn Fn() + Sync),
+) -> Result<Option<SessionInfo>, StoreError> {
+    let mut retry_after = RETRY_MIN;
+    loop {
+        let lookup = Request::Lookup { client: ClientId::new(client) };
+        let found = session(ask_until_answered(&*core.store, lookup).await?);
+        if found.is_some() || !core.store.has_just_begun() {
+            return Ok(found);
+        }
+        held();
+        metrics::counter!(names::STORE_RETRIES).increment(1);
+        // As long as for a store that is away: it has enough to do.
+        tokio::time::sleep(retry_after).await;
+        retry_after = (retry_after * 2).min(RETRY_MAX);
+    }
+}
+
 /// The link to the shard that holds the connection. A shard takes devices before its link stands, and while a lost one is dialled again:
 /// it is waited for a moment, as the session is there.
-async fn connected_peer(core: &Core, client: &str, session: &mut SessionInfo) -> Option<Arc<Peer>> {
+async fn connected_peer(
+    core: &Core,
+    client: &str,
+    session: &mut SessionInfo,
+    held: &(dyn Fn() + Sync),
+) -> Option<Arc<Peer>> {
     for _ in 0..LINK_TRIES {
         if let Some(peer) = peer(core, session) {
             return Some(peer);
         }
         session.owner?;
         tokio::time::sleep(LINK_TRY_EVERY).await;
-        let lookup = Request::Lookup { client: ClientId::new(client) };
-        *session = self::session(ask_until_answered(&*core.store, lookup).await.ok()?)?;
+        *session = session_again(core, client, held).await.ok()??;
     }
     None
 }

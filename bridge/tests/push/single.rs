@@ -1,11 +1,13 @@
 //! `POST /v1/push`, to a device and to a topic.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use holdfast_bridge::BridgeConfig;
 use holdfast_bridge::config::PushConfig;
 use holdfast_store::{ReplyTo, Store};
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::link::{InterestKind, Outcome};
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
@@ -13,7 +15,7 @@ use holdfast_wire::store::{Reply, Request, StoreError};
 use serde_json::{Value, json};
 
 use crate::api::{Api, bounded, numbered, post};
-use crate::shard::{Delivered, Heard, Rig, memory_store, owner};
+use crate::shard::{DEADLINE, Delivered, Heard, Rig, memory_store, owner};
 
 #[test]
 fn a_push_is_delivered_with_its_qos_content_type_and_time_to_live() {
@@ -274,6 +276,109 @@ fn what_a_full_stream_does_not_take_is_refused() {
     assert_eq!((status, &body["reason"]), (429, &json!("queue_full")));
     let (status, body) = api.post(&json!({ "topic": "news", "payload": "1" }));
     assert_eq!((status, &body["streams"], &body["streams_full"]), (202, &json!(0), &json!(1)), "{body}");
+}
+
+#[test]
+fn a_push_waits_for_a_session_that_a_store_has_lost_and_is_about_to_be_given_back() {
+    let store = Arc::new(Emptied {
+        store: memory_store(),
+        has_just_begun: true.into(),
+        loses: Mutex::default(),
+        misses: AtomicUsize::new(0),
+    });
+    let rig = Rig::start_with(BridgeConfig::default(), Arc::clone(&store) as Arc<dyn Store>);
+    let (api, mut shard) = (Api::of(&rig), rig.shard(1));
+    // Nothing was sent yet, so its sender may ask again.
+    let (status, problem) = api.post(&json!({ "device": "d", "payload": "1" }));
+    assert_eq!((status, &problem["type"]), (503, &json!("/v1/problems/store-away")), "{problem}");
+
+    // It is lost while its shard has the push.
+    rig.session("d", owner(1), &["devices/d/push"]);
+    let sender = api.post_later(json!({ "device": "d", "payload": "2" }));
+    let (delivery, ..) = numbered(shard.hear());
+    store.lose("d");
+    shard.report(delivery, Outcome::ConnectionLost);
+    store.until_missed();
+    store.give_back();
+    assert_eq!(sender.join().unwrap().1["outcome"], "queued");
+
+    // It is lost between the look at a session that rests and the append.
+    let epoch = rig.session("away", owner(1), &["devices/away/push"]);
+    rig.rest("away", epoch);
+    store.lose_stream("away");
+    let sender = api.post_later(json!({ "device": "away", "payload": "3" }));
+    store.until_missed();
+    store.give_back();
+    assert_eq!(sender.join().unwrap().1["outcome"], "queued");
+    assert_eq!(rig.stream(StreamKey::Device("away".into())), ["3"]);
+
+    store.has_just_begun.store(false, Ordering::Release);
+    assert_eq!(api.post(&json!({ "device": "nobody", "payload": "4" })).1["reason"], "no_such_session");
+}
+
+/// A store that began with nothing a moment ago, for as long as the story says so, and has not been given back all that it is to have.
+struct Emptied {
+    store: Arc<dyn Store>,
+    has_just_begun: AtomicBool,
+    loses: Mutex<Option<Lost>>,
+    misses: AtomicUsize,
+}
+
+/// What is not there.
+enum Lost {
+    Session(ClientId),
+    /// The session is lost once it was looked at.
+    Stream(ClientId),
+}
+
+impl Emptied {
+    fn lose(&self, client: &str) {
+        *self.loses.lock().unwrap() = Some(Lost::Session(ClientId::new(client)));
+    }
+
+    fn lose_stream(&self, client: &str) {
+        *self.loses.lock().unwrap() = Some(Lost::Stream(ClientId::new(client)));
+    }
+
+    /// Until it was asked twice for what it lost.
+    fn until_missed(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.misses.load(Ordering::Acquire) < 2 {
+            assert!(Instant::now() < deadline, "nobody asks for it again");
+            std::thread::yield_now();
+        }
+    }
+
+    fn give_back(&self) {
+        *self.loses.lock().unwrap() = None;
+        self.misses.store(0, Ordering::Release);
+    }
+}
+
+impl Store for Emptied {
+    fn submit(&self, request: Request, reply: ReplyTo) {
+        let mut loses = self.loses.lock().unwrap();
+        let missing = match (&*loses, &request) {
+            (Some(Lost::Session(lost)), Request::Lookup { client }) if client == lost => {
+                Some(Reply::Session(None))
+            }
+            (Some(Lost::Session(lost) | Lost::Stream(lost)), Request::Append { streams, .. })
+                if streams.contains(&StreamKey::Device(lost.as_str().into())) =>
+            {
+                *loses = Some(Lost::Session(lost.clone()));
+                Some(Reply::Appended { at: Vec::new(), full: Vec::new() })
+            }
+            _ => None,
+        };
+        drop(loses);
+        let Some(missing) = missing else { return self.store.submit(request, reply) };
+        self.misses.fetch_add(1, Ordering::AcqRel);
+        reply(Ok(missing));
+    }
+
+    fn has_just_begun(&self) -> bool {
+        self.has_just_begun.load(Ordering::Acquire)
+    }
 }
 
 /// Every stream of it is full and keeps what it has.

@@ -85,7 +85,7 @@ fn a_bridge_says_when_redis_has_lost_its_data_and_when_it_is_written_back() {
         Client::connect(gateway.address("mqtt"), &Connect::new(Version::V5, "device").persistent());
     assert_eq!(device.subscribe("news/#", 1), 1);
     let lines = |what: &str| bridge.stderr().lines().filter(|line| line.contains(what)).count();
-    // Once it is noticed, it is told once.
+    // Once it is noticed, it is told once. That no filter is there is no end of it, however long the gateway takes.
     for losses in 1..=2 {
         // It must have renewed its lease since the last one.
         until_true("the bridge to have a lease", PATIENCE, || {
@@ -112,6 +112,7 @@ fn a_bridge_that_has_begun_keeps_no_client_that_only_its_start_needs() {
     };
     let bridge = &cluster.bridges[0];
     assert!(threads(bridge).iter().any(|name| name.starts_with("rdk:")), "librdkafka's are seen");
+    // A test beside the client holds its thread to that name.
     let of_admin = |bridge| threads(bridge).iter().any(|name| name.starts_with("admin client"));
     until_true("the client that looked at topics to be gone", Duration::from_secs(30), || !of_admin(bridge));
 }

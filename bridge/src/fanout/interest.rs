@@ -158,6 +158,15 @@ impl InterestTable {
         }
     }
 
+    /// Whether it knows a filter that a persistent session holds. Goes through all there are.
+    pub(crate) fn holds_durable_ones(&self) -> bool {
+        let mut holds = false;
+        self.filters.for_each(|_, interests| {
+            holds |= interests.durable.holds() || interests.groups.iter().any(|group| group.durable.holds());
+        });
+        holds
+    }
+
     /// Whether [`InterestTable::durable_filters`] would change something even for a list that is the same as before.
     pub(crate) fn is_unconfirmed(&self) -> bool {
         self.unconfirmed

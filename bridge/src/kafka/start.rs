@@ -326,3 +326,34 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever looks from outside whether the client is closed tells it by this name.
+    #[test]
+    fn the_client_that_makes_topics_has_a_thread_of_a_known_name_until_it_may_rest() {
+        // Nobody listens there, which a client need not know to begin.
+        let config = KafkaConfig { brokers: "127.0.0.1:1".to_owned(), ..KafkaConfig::default() };
+        let brokers = Brokers::of(&config).expect("nothing is wrong with it");
+        let is_there = || {
+            let threads = std::fs::read_dir("/proc/self/task").expect("this process has threads");
+            // A thread may end while it is looked at.
+            let mut names =
+                threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
+            names.any(|name| name.starts_with("admin client"))
+        };
+        let until = |state: bool| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while is_there() != state {
+                assert!(Instant::now() < deadline, "still {}", !state);
+                std::thread::yield_now();
+            }
+        };
+        brokers.admin().expect("a client needs no broker to begin");
+        until(true);
+        brokers.rest();
+        until(false);
+    }
+}

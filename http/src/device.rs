@@ -1,12 +1,11 @@
 //! How a request names a device: in its address, or in its body.
 
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::presence::DeviceRequest;
 
-use super::form::{Form, form, not_read};
+use super::form::{Form, form, whole};
 use super::problem::{Kind, Problem};
 use super::reading;
 
@@ -18,6 +17,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NamedDevice {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        reading::no_query(&parts.uri)?;
         match Path::<String>::from_request_parts(parts, state).await {
             Ok(Path(client)) => Ok(Self(client)),
             Err(_) => Err(Problem::new(Kind::Invalid, "a client id is UTF-8 text (MQTT-1.5.4-1)")),
@@ -42,12 +42,12 @@ impl AskedDevice {
 impl<S: Send + Sync> FromRequest<S> for AskedDevice {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        reading::no_query(request.uri())?;
         form(request.headers(), &[Form::Json])?;
-        let body = Bytes::from_request(request, state).await.map_err(|rejected| {
-            let (bytes, id) = (Self::BODY_BYTES_MAX, ClientId::BYTES_MAX);
-            not_read(&rejected, format!("at most {bytes} bytes; a client id has at most {id}"))
-        })?;
+        let (bytes, id) = (Self::BODY_BYTES_MAX, ClientId::BYTES_MAX);
+        let body =
+            whole(request, bytes, format!("at most {bytes} bytes; a client id has at most {id}")).await?;
         reading::json(&body).map(Self).map_err(|error| {
             Problem::from(error).after("; give {\"find\": client id} or {\"disconnect\": client id}")
         })

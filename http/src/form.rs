@@ -1,9 +1,19 @@
 //! How a body is written, as its content type says.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
+
+/// How long the rest of a body is read after the answer that it is too long.
+const UNWANTED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a body is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +71,22 @@ fn names(known: &[Form]) -> String {
     format!("send {}", names.join(" or "))
 }
 
-/// A body that is read at once did not come, or is longer than `allowed` says.
-pub fn not_read(rejected: &BytesRejection, allowed: impl Into<String>) -> Problem {
+/// A body that is read at once, of at most `bytes_max` bytes, which is also the route's limit; `allowed` says so to whoever sends more. One whose length is
+/// said and too much is refused at once.
+pub async fn whole(request: Request, bytes_max: usize, allowed: String) -> Result<Bytes, Problem> {
+    if request.body().size_hint().lower() > bytes_max as u64 {
+        tokio::spawn(timeout(UNWANTED_WITHIN, pass_over(request.into_body())));
+        return Err(Problem::new(Kind::TooLarge, allowed));
+    }
+    Bytes::from_request(request, &()).await.map_err(|rejected| not_read(&rejected, allowed))
+}
+
+/// Reads what nobody wants: with bytes unread the connection would be reset, and whoever sends them might not hear why.
+async fn pass_over(mut body: Body) {
+    while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
+}
+
+fn not_read(rejected: &BytesRejection, allowed: String) -> Problem {
     if rejected.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return Problem::new(Kind::TooLarge, allowed);
     }

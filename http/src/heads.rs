@@ -11,6 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::problem::{Kind, Problem};
 
+/// Longest head of a request, in bytes, from its first line to the empty one behind its headers. Twice what the longest address needs; a connection keeps
+/// as much of one that is still coming.
+pub(crate) const HEAD_BYTES_MAX: usize = 131_072;
+
 /// A connection that says what is wrong with a head.
 pub(crate) struct Outspoken<Io> {
     io: Io,
@@ -41,9 +45,12 @@ impl<Io: AsyncWrite + Unpin> Outspoken<Io> {
 fn outspoken(answer: &[u8]) -> Option<Vec<u8>> {
     let status = answer.strip_prefix(b"HTTP/1.1 ").or(answer.strip_prefix(b"HTTP/1.0 "))?.get(..3)?;
     let (kind, detail) = match status {
-        b"400" => (Kind::Malformed, "the head of the request is not as HTTP/1.1 has it"),
-        b"414" => (Kind::AddressTooLong, "an address has at most 65534 bytes, escapes included"),
-        b"431" => (Kind::HeadTooLarge, "at most 100 headers, in about 400 KB"),
+        b"400" => (Kind::Malformed, "the head of the request is not as HTTP/1.1 has it".to_owned()),
+        b"414" => (Kind::AddressTooLong, "an address has at most 65534 bytes, escapes included".to_owned()),
+        b"431" => (
+            Kind::HeadTooLarge,
+            format!("at most 100 headers, and {HEAD_BYTES_MAX} bytes with the first line"),
+        ),
         _ => return None,
     };
     let is_bare = answer.windows(EMPTY.len()).any(|bytes| bytes == EMPTY);

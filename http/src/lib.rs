@@ -17,7 +17,7 @@ pub mod reading;
 mod server;
 
 pub use device::{AskedDevice, NamedDevice};
-pub use form::{Form, form, not_read};
+pub use form::{Form, form, whole};
 pub use operation::Operation;
-pub use problem::{Kind, Problem};
-pub use server::{dress, serve};
+pub use problem::{Explanation, Kind, Problem};
+pub use server::{dress, explanation, serve};

@@ -29,7 +29,8 @@ impl Operation {
         let operation = Self { method, path, value };
         let group = json!({ "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]*$" });
         let client_id = json!({ "type": "string", "minLength": 1 });
-        for (name, schema) in [("group", group), ("client_id", client_id)] {
+        let problem = json!({ "type": "string", "enum": Kind::ALL.map(Kind::name) });
+        for (name, schema) in [("group", group), ("client_id", client_id), ("problem", problem)] {
             if path.contains(&format!("{{{name}}}")) {
                 return operation
                     .parameter(json!({ "name": name, "in": "path", "required": true, "schema": schema }));

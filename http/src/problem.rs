@@ -125,7 +125,9 @@ impl Kind {
                 "The body's content type, charset or encoding is none that is read here."
             }
             Self::IdReused => "Another push was asked for with this id. Give each push an id of its own.",
-            Self::HeadTooLarge => "The head of the request has too many headers, or too many bytes.",
+            Self::HeadTooLarge => {
+                "The head of the request has more than 100 headers, or more than 131,072 bytes."
+            }
             Self::Busy => {
                 "A bound of this bridge is reached (push.in_flight_max, or 64 batches), or the gateway that holds the device's connection has no link to it now. Nothing was done; ask again later."
             }
@@ -147,9 +149,9 @@ impl Kind {
     }
 
     /// The same for a program.
-    pub fn describe(self) -> serde_json::Value {
+    pub fn describe(self) -> Explanation {
         let (_, status, title) = self.row();
-        serde_json::json!({ "type": self.address(), "title": title, "status": status.as_u16(), "meaning": self.meaning() })
+        Explanation { kind: self.address(), title, status: status.as_u16(), meaning: self.meaning() }
     }
 
     /// A problem's `type`.
@@ -176,6 +178,20 @@ impl From<&StoreError> for Kind {
             _ => Self::StoreAway,
         }
     }
+}
+
+/// What a kind of problem means.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Explanation {
+    /// Which problem it is, as an address relative to the API's.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The same in words.
+    title: &'static str,
+    /// The HTTP status that it comes with.
+    status: u16,
+    /// When it comes, and what to do.
+    meaning: &'static str,
 }
 
 /// A problem (RFC 9457).

@@ -5,6 +5,7 @@ use std::error::Error as _;
 
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
+use axum::http::Uri;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use holdfast_wire::store::Page;
@@ -38,6 +39,10 @@ impl From<Unreadable> for Problem {
 /// JSON as what it is to be. Text that is not JSON is told from JSON that is not what is asked for.
 pub fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, Unreadable> {
     serde_json::from_slice(text).map_err(|error| {
+        if let Err(error) = std::str::from_utf8(text) {
+            let byte = error.valid_up_to() + 1;
+            return Unreadable::Malformed(format!("it must be UTF-8, and is not from its byte {byte} on"));
+        }
         // To keep track of the field costs time, so it is looked for only now.
         let again = &mut serde_json::Deserializer::from_slice(text);
         let found = serde_path_to_error::deserialize::<_, T>(again).err();
@@ -98,6 +103,15 @@ pub fn query<T>(given: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     given.map(|Query(fields)| fields).map_err(refuse)
 }
 
+/// Of an address that takes none.
+pub fn no_query(address: &Uri) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    query(Query::<Nothing>::try_from_uri(address)).map(|Nothing {}| ())
+}
+
 /// How many a page may have: 1 to `max`.
 pub fn limit(given: Option<&str>, unless_given: u32, max: u32) -> Result<u32, String> {
     let Some(given) = given else { return Ok(unless_given) };
@@ -134,5 +148,26 @@ mod tests {
         {
             assert!(matches!(read(invalid), Err(Unreadable::Invalid(_))), "{invalid}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_from_escapes_that_are_none() {
+        let why = |text: &[u8]| match json::<DeviceRequest>(text) {
+            Err(Unreadable::Malformed(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(why(b"{\"find\":\"\xff\"}"), "it must be UTF-8, and is not from its byte 10 on");
+        for escape in [&br#"{"find":"\xff"}"#[..], br#"{"find":"\ud800"}"#] {
+            assert!(why(escape).contains("an escape must be"), "{}", why(escape));
+        }
+    }
+
+    #[test]
+    fn an_address_that_takes_no_query_says_so() {
+        for well in ["/", "/a?", "/a"] {
+            assert_eq!(no_query(&well.parse().unwrap()), Ok(()), "{well}");
+        }
+        let refused = no_query(&"/a?x=1".parse().unwrap()).unwrap_err();
+        assert!(format!("{refused:?}").contains("unknown field `x`, there are no fields"), "{refused:?}");
     }
 }

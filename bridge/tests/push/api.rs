@@ -94,6 +94,13 @@ impl LinesAnswer {
         let _ = self.reader.read_to_end(&mut Vec::new());
     }
 
+    /// What its first line says.
+    pub(crate) fn status(mut self) -> u16 {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// Waits until the answer has begun.
     pub(crate) fn begun(mut self) -> Self {
         self.read_head();

@@ -33,7 +33,7 @@ fn every_operation_is_there_and_the_document_is_served() {
             let line = format!(
                 "{} {}",
                 method.to_uppercase(),
-                path.replace("{group}", "g").replace("{client_id}", "d")
+                path.replace("{group}", "g").replace("{client_id}", "d").replace("{problem}", "busy")
             );
             let (status, answer) = api.request(&line, "", "");
             // There is no such device and no such group, but there is an answer.
@@ -42,7 +42,7 @@ fn every_operation_is_there_and_the_document_is_served() {
             assert!(is_known, "{line}: {status} {answer}");
         }
     }
-    assert_eq!(operations, 10);
+    assert_eq!(operations, 12);
 }
 
 #[test]

@@ -81,9 +81,25 @@ fn a_query_that_makes_no_sense_is_told_by_its_field_and_what_is_allowed() {
         let (status, answer) = api.request(line, body, "");
         assert_eq!((status, &answer["detail"]), (400, &json!(expected)), "{line}");
     }
-    let (_, answer) = api.request("GET /v1/devices?colour=red", "", "");
-    let detail = answer["detail"].as_str().unwrap();
-    assert!(detail.starts_with("the query: ") && detail.contains("unknown field `colour`"), "{detail}");
+    for line in [
+        "GET /v1/devices",
+        "GET /v1/devices/d",
+        "DELETE /v1/devices/d",
+        "POST /v1/devices",
+        "POST /v1/push",
+        "POST /v1/push/batch",
+        "GET /v1/groups/g/members",
+        "PUT /v1/groups/g/members",
+        "DELETE /v1/groups/g/members",
+        "DELETE /v1/groups/g",
+        "GET /v1/problems/busy",
+        "GET /v1/openapi.json",
+    ] {
+        let (status, answer) = api.request(&format!("{line}?colour=red"), "", "");
+        assert_eq!((status, &answer["type"]), (400, &json!("/v1/problems/invalid")), "{line}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.starts_with("the query: ") && detail.contains("unknown field `colour`"), "{detail}");
+    }
 }
 
 #[test]
@@ -125,6 +141,15 @@ fn whoever_asks_for_something_else_is_told_in_the_same_words() {
         let (answered, answer) = api.request(line, body, headers);
         let expected = (status, &json!(format!("/v1/problems/{problem}")));
         assert_eq!((answered, &answer["type"]), expected, "{line} {body}: {answer}");
+    }
+}
+
+#[test]
+fn a_body_that_is_said_to_be_too_long_is_refused_before_it_comes() {
+    let rig = Rig::start();
+    let api = Api::of(&rig);
+    for line in ["POST /v1/push", "POST /v1/devices", "PUT /v1/groups/g/members"] {
+        assert_eq!(api.open(line, 99_999_999_999).status(), 413, "{line}");
     }
 }
 

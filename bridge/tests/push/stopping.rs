@@ -1,5 +1,7 @@
 //! What becomes of pushes when their bridge stops: those that have begun come to their outcome, and each other one is told that it was not done.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -91,6 +93,19 @@ fn a_sender_that_never_ends_does_not_keep_the_bridge_from_its_end() {
         drained_early.unwrap_or_else(|| drained.recv_timeout(DEADLINE).unwrap()),
         "there was time for all"
     );
+}
+
+#[test]
+fn a_request_that_never_comes_whole_does_not_keep_the_bridge_from_its_end() {
+    let rig = Rig::start();
+    let api = Api::served_by(&rig);
+    let mut half = TcpStream::connect(api.address).unwrap();
+    half.write_all(b"GET /readyz HTTP/1.1\r\nHo").unwrap();
+    let without_end = api.open("POST /v1/devices", 100);
+    assert!(drain(&rig.bridge, &api, DEADLINE).recv_timeout(DEADLINE).unwrap(), "there was time for all");
+    half.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert_eq!(half.read(&mut [0]).unwrap_or(0), 0, "it is closed, or reset");
+    without_end.hang_up();
 }
 
 #[test]

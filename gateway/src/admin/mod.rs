@@ -78,15 +78,16 @@ pub(crate) fn router(admin: Arc<Admin>, extra: Router) -> Router {
     holdfast_http::dress(routes, look)
 }
 
-/// Serves until `stop` comes.
+/// Serves until `stop` comes, and for two seconds more at most.
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    holdfast_http::serve(listener, router, stop).await
+    holdfast_http::serve(listener, router, stop).await;
+    Ok(())
 }
 
 async fn show_metrics(State(admin): State<Arc<Admin>>) -> Response {

@@ -1,7 +1,10 @@
 //! How connections, links and nodes end.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use holdfast_gateway::Drained;
@@ -10,7 +13,7 @@ use holdfast_store::{MemoryStore, ReplyTo, Store};
 use socket2::SockRef;
 
 use crate::client::{Client, DISCONNECT, PUBACK, Packet};
-use crate::{World, http, memory, wait_until};
+use crate::{DEADLINE, World, http, memory, wait_until};
 
 /// A store in memory that declares whoever asks dead once it is told to, and forgets leases.
 struct Undertaker {
@@ -135,6 +138,33 @@ fn a_drain_that_is_asked_for_over_http_reaches_whoever_waits_for_it() {
     assert_eq!(http::request(world.admin(), "POST", "/drain").status, 202);
     world.node.drain_trigger().wait();
     assert_eq!(http::get(world.admin(), "/readyz").json()["draining"], true);
+}
+
+/// Whether the node comes to its end, although this is all that somebody ever sends to its admin server.
+fn ends_in_spite_of(request: &str) -> bool {
+    let mut world = World::start();
+    let mut held = TcpStream::connect(world.admin()).unwrap();
+    held.write_all(request.as_bytes()).unwrap();
+    // Connections are taken in their order, so that one has been taken once this is answered.
+    assert_eq!(http::get(world.admin(), "/livez").status, 200);
+    assert!(world.node.drain(DEADLINE).complete);
+    let (tell, ended) = channel();
+    let node = world.node;
+    std::thread::spawn(move || {
+        node.join();
+        tell.send(())
+    });
+    ended.recv_timeout(DEADLINE).is_ok()
+}
+
+#[test]
+fn half_a_head_does_not_keep_a_node_from_its_end() {
+    assert!(ends_in_spite_of("GET /readyz HTTP/1.1\r\nHo"));
+}
+
+#[test]
+fn a_body_that_never_ends_does_not_keep_a_node_from_its_end() {
+    assert!(ends_in_spite_of("POST /v1/devices HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"));
 }
 
 #[test]

@@ -4,13 +4,12 @@
 //! there, and removing one that is not, does no harm, so a request that went wrong is simply made again.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{FromRequest, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use holdfast_http::reading::{self, NO_PAGE};
-use holdfast_http::{Form, Kind, Operation, Problem, form, not_read};
+use holdfast_http::{Form, Kind, Operation, Problem, form, whole};
 use holdfast_wire::ids::ClientId;
 use holdfast_wire::store::{Reply, Request as Question, StoreError};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -114,8 +113,13 @@ pub(super) async fn remove(
     change(bridge, group, request, Way::Out).await
 }
 
-pub(super) async fn end(State(bridge): State<BridgeHandle>, group: Group) -> Result<StatusCode, Problem> {
+pub(super) async fn end(
+    State(bridge): State<BridgeHandle>,
+    group: Group,
+    address: Uri,
+) -> Result<StatusCode, Problem> {
     let group = name(group)?.into();
+    reading::no_query(&address)?;
     match ask(&*bridge.core().store, Question::DropGroup { group }).await {
         Ok(_) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(Problem::from(&error)),
@@ -138,16 +142,15 @@ enum Way {
 /// Takes the request's members in or out.
 async fn change(bridge: BridgeHandle, group: Group, request: Request, way: Way) -> Result<Response, Problem> {
     let group = name(group)?;
+    reading::no_query(request.uri())?;
     let known = [Form::Json, Form::JsonLines, Form::TextLines];
     let form = form(request.headers(), &known)?;
     let change =
         Change { bridge: bridge.clone(), group, way, page: Vec::new(), page_bytes: 0, given: 0, changed: 0 };
     if matches!(form, Form::Unsaid | Form::Json) {
         let body_bytes_max = bridge.core().config.push.body_bytes_max;
-        let body = Bytes::from_request(request, &()).await;
-        let body = body.map_err(|rejected| {
-            not_read(&rejected, too_large(body_bytes_max))
-                .after("; as lines (application/x-ndjson, text/plain) there may be more")
+        let body = whole(request, body_bytes_max, too_large(body_bytes_max)).await.map_err(|problem| {
+            problem.after("; as lines (application/x-ndjson, text/plain) there may be more")
         })?;
         return change.list(&body).await;
     }

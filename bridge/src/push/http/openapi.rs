@@ -3,6 +3,9 @@
 //! Each handler's file, or one beside it, describes its own operation; `docs/push-api.openapi.json` is this document, and a test compares the two.
 
 use axum::Json;
+use axum::http::Uri;
+use holdfast_http::{Kind, Operation, Problem, explanation, reading};
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -19,6 +22,7 @@ pub fn document() -> Value {
     let mut operations = vec![single::operation(&mut schemas), batch::operation(&mut schemas)];
     operations.extend(groups::operations(&mut schemas));
     operations.extend(devices::operations(&mut schemas));
+    operations.extend([explanation(&mut schemas), operation(&mut schemas)]);
     for operation in operations {
         operation.enter(&mut paths);
     }
@@ -36,6 +40,19 @@ pub fn document() -> Value {
     })
 }
 
-pub(super) async fn show() -> Json<Value> {
-    Json(document())
+fn operation(schemas: &mut SchemaGenerator) -> Operation {
+    Operation::new(
+        "get",
+        "/v1/openapi.json",
+        "describeApi",
+        "This document",
+        "In OpenAPI 3.1. Of bridges, and of `dev`.",
+    )
+    .answers::<Map<String, Value>>(schemas, 200, "the document")
+    .problems(schemas, &[Kind::Invalid])
+}
+
+pub(super) async fn show(address: Uri) -> Result<Json<Value>, Problem> {
+    reading::no_query(&address)?;
+    Ok(Json(document()))
 }

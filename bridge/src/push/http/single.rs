@@ -1,12 +1,11 @@
 //! `POST /v1/push`: one push, to a device, a topic or a group.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use holdfast_http::{Form, Kind, Operation, Problem, form, not_read, reading};
+use holdfast_http::{Form, Kind, Operation, Problem, form, reading, whole};
 use holdfast_wire::ids::ClientId;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
@@ -37,12 +36,12 @@ pub(super) async fn handle(
     State(bridge): State<BridgeHandle>,
     query: Result<Query<Wish>, QueryRejection>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let wish = reading::query(query)?;
     form(&headers, &[Form::Json])?;
     let config = &bridge.core().config.push;
-    let body = body.map_err(|rejected| not_read(&rejected, too_large(config.body_bytes_max)))?;
+    let body = whole(request, config.body_bytes_max, too_large(config.body_bytes_max)).await?;
     let request = body::read(&body, config.wait_max)
         .and_then(|request| with_key(request, &headers).map_err(PushError::Invalid))
         .map_err(|error| Problem::from(&error))?;

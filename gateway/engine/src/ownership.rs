@@ -8,7 +8,10 @@
 //!    └──────────────────────────────────────────────────────┘
 //! ```
 //! A store that has lost its data is written back all sessions of the shard's connections at a bounded rate. That it has shows in the lease, which it does
-//! not know any more. Where the answer that would have said so was lost, it shows in a session that a store which was away for a while does not know.
+//! not know any more. Where the answer that would have said so was lost, or only the last moments are, it shows in a session that a store which was away for a while
+//! does not know, or knows as it was before ([`probing`]).
+
+mod probing;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,9 +19,10 @@ use holdfast_wire::ids::Owner;
 use holdfast_wire::session_record::{Cursor, SessionRecord};
 use holdfast_wire::store::{Progress, Reply, Request, StoreError};
 
+use self::probing::Probing;
 use crate::admission::Admission;
 use crate::connection::close::CloseReason;
-use crate::connection::{Connection, acknowledge, deliver, subscribe};
+use crate::connection::{acknowledge, deliver, subscribe};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LeaseWord, Now};
@@ -46,8 +50,6 @@ const REST_MS: u64 = 1_000;
 const OPENED_BEFORE_MS: u64 = 20_000;
 /// How long after the store failed to answer a session that it does not know is believed to be lost with data, in ms.
 const INTERRUPTED_MS: u64 = 600_000;
-/// Sessions that the store is asked about after it has been away.
-const PROBES: usize = 16;
 
 /// Stands where a connection would that is gone.
 const GONE: ConnectionId = ConnectionId { slot: u32::MAX, generation: u32::MAX };
@@ -67,6 +69,7 @@ pub(crate) struct Ownership {
     /// `connection::subscribe::UNANSWERED_MAX` for each connection.
     parked: BTreeMap<ConnectionId, Vec<u64>>,
     walk: Walk,
+    probing: Probing,
     /// When the store last failed to answer.
     failed_ms: Option<u64>,
     /// The failure after which everyone was last written back.
@@ -114,7 +117,7 @@ impl Ownership {
     /// When there is something to do, in ms of the monotonic clock.
     pub(crate) fn next_ms(&self) -> Option<u64> {
         let step = self.walk.next_ms.filter(|_| self.walk.unanswered < UNANSWERED_MAX);
-        [self.ask_again_ms, step].into_iter().flatten().min()
+        [self.ask_again_ms, step, self.probing.next_ms()].into_iter().flatten().min()
     }
 
     /// Whether the node was declared dead.
@@ -125,10 +128,12 @@ impl Ownership {
     /// The store could not answer.
     pub(crate) fn note_failure(&mut self, now: Now) {
         self.failed_ms = Some(now.monotonic_ms);
+        self.probing.note_failure(now);
     }
 
     /// A connection was established. Its session may have been opened before the store lost its data, and be lost with it.
     pub(crate) fn note_established(&mut self, id: ConnectionId, now: Now) {
+        self.probing.note_established(now);
         if self.forgot_ms.is_some_and(|forgot_ms| now.monotonic_ms < forgot_ms + OPENED_BEFORE_MS) {
             self.walk.beside.push_back(id);
             self.walk.next_ms.get_or_insert(now.monotonic_ms);
@@ -175,7 +180,7 @@ impl Engine {
             }
             LeaseWord::Recovered => {
                 ownership.note_failure(now);
-                self.probe();
+                self.probe(now);
             }
             LeaseWord::Forgotten => self.handle_forgotten(now),
             LeaseWord::Buried => self.handle_buried(now),
@@ -296,6 +301,7 @@ impl Engine {
         let since = self.shared.number();
         let ownership = &mut self.shared.ownership;
         ownership.mended_ms = ownership.failed_ms;
+        ownership.probing.end();
         ownership.forgot_ms = Some(now.monotonic_ms);
         ownership.walk.since = since;
         ownership.walk.is_overtaken = false;
@@ -305,6 +311,7 @@ impl Engine {
 
     /// The next slice of those who are written back, and the next question about the lease.
     pub(crate) fn write_back(&mut self, now: Now) {
+        self.go_on_probing(now);
         if self.shared.ownership.ask_again_ms.take_if(|due_ms| *due_ms <= now.monotonic_ms).is_some() {
             self.shared.ask_lease();
         }
@@ -433,39 +440,6 @@ impl Engine {
             self.end(id, reason, now);
         } else if !connection.waiting {
             self.let_go_on(id, now);
-        }
-    }
-
-    // ---- a store that was away ----
-
-    /// Asks a store that was away about some sessions: if it has lost one, it may have lost them all.
-    fn probe(&mut self) {
-        let slots = self.connections.slots();
-        if slots == 0 {
-            return;
-        }
-        let first = (self.shared.random() % u64::from(slots)) as u32;
-        let visited = (0..slots.min(VISITS_MAX)).map(|step| (first + step) % slots);
-        let probed: Vec<_> = visited
-            .filter_map(|slot| self.connections.at(slot))
-            .filter_map(|(id, connection)| Some((id, connection.session()?.client.clone())))
-            .take(PROBES)
-            .collect();
-        for (id, client) in probed {
-            self.shared.ask(Asked::Probe(id), Request::Lookup { client });
-        }
-    }
-
-    /// The store knows the session of a connection here, or does not.
-    pub(crate) fn handle_probed(&mut self, id: ConnectionId, result: &Result<Reply, StoreError>, now: Now) {
-        let Some(session) = self.connections.find(id).and_then(Connection::session) else { return };
-        let is_lost = match result {
-            Ok(Reply::Session(None)) => true,
-            Ok(Reply::Session(Some(info))) => info.epoch < session.epoch,
-            Ok(_) | Err(_) => false,
-        };
-        if is_lost {
-            self.note_loss(now);
         }
     }
 

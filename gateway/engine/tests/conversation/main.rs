@@ -25,6 +25,7 @@ mod last_words;
 mod links;
 mod opener_wills;
 mod ownership;
+mod probing;
 mod publishing;
 mod receipts;
 mod receiving;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod absence;
+mod by_hand;
 mod checks;
 mod cluster;
 mod equivalence;

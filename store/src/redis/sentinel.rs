@@ -168,18 +168,29 @@ impl Sentinels {
     ) -> Result<Option<Said>, RedisError> {
         // Taken out, so that one which does not answer is not asked again.
         let kept = sentinel.connection.borrow_mut().take();
-        let mut question = redis::cmd("SENTINEL");
-        question.arg("MASTER").arg(&self.name);
         if let Some(mut connection) = kept
-            && let Ok(answer) = question.query_async::<Value>(&mut connection).await
+            && let Ok(said) = self.ask_over(&mut connection).await
         {
             *sentinel.connection.borrow_mut() = Some(connection);
-            return Ok(read(answer));
+            return Ok(said);
         }
         let mut connection = dialler.connect(&sentinel.address, &self.login, 0).await?;
-        let answer = question.query_async::<Value>(&mut connection).await?;
+        let said = self.ask_over(&mut connection).await?;
         *sentinel.connection.borrow_mut() = Some(connection);
-        Ok(read(answer))
+        Ok(said)
+    }
+
+    /// Who leads a failover counts it from the moment on in which the successor is one, but has the former primary in its list until all replicas follow. So the
+    /// number is read there, and behind it the address, which is asked for by itself: that is not of an earlier failover than the number.
+    async fn ask_over(&self, connection: &mut MultiplexedConnection) -> Result<Option<Said>, RedisError> {
+        let question = |what: &str| {
+            let mut question = redis::cmd("SENTINEL");
+            question.arg(what).arg(&self.name);
+            question
+        };
+        let fields = question("MASTER").query_async::<Value>(connection).await?;
+        let address = question("GET-MASTER-ADDR-BY-NAME").query_async::<Value>(connection).await?;
+        Ok(read(fields, address))
     }
 }
 
@@ -188,13 +199,14 @@ fn latest_of(said: Vec<Said>) -> Option<Said> {
     said.into_iter().reduce(|known, said| if said.epoch > known.epoch { said } else { known })
 }
 
-/// Names and values, one after the other.
-fn read(answer: Value) -> Option<Said> {
-    let fields = Vec::<String>::from_redis_value(answer).ok()?;
-    let field = |name: &str| fields.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-    let port = field("port")?.parse().ok().filter(|port| *port > 0)?;
-    let epoch = field("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-    Some(Said { primary: Address { host: field("ip")?.to_owned(), port }, epoch })
+/// `fields`: names and values, one after the other; `address`: host and port.
+fn read(fields: Value, address: Value) -> Option<Said> {
+    let fields = Vec::<String>::from_redis_value(fields).ok()?;
+    let (host, port) = <(String, u16)>::from_redis_value(address).ok().filter(|(_, port)| *port > 0)?;
+    let mut pairs = fields.chunks_exact(2);
+    let epoch =
+        pairs.find(|pair| pair[0] == "config-epoch").and_then(|pair| pair[1].parse().ok()).unwrap_or(0);
+    Some(Said { primary: Address { host, port }, epoch })
 }
 
 #[cfg(test)]
@@ -282,10 +294,15 @@ mod tests {
     #[test]
     fn an_answer_is_read_by_the_names_of_its_fields() {
         let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let fields = ["name", "main", "ip", "10.0.0.1", "port", "6379", "runid", "x", "config-epoch", "7"];
-        let primary = Address { host: "10.0.0.1".to_owned(), port: 6379 };
-        assert_eq!(read(Value::Array(fields.map(bulk).into())), Some(Said { primary, epoch: 7 }));
-        assert_eq!(read(Value::Array(fields[..4].iter().map(|text| bulk(text)).collect())), None);
-        assert_eq!(read(Value::Nil), None);
+        let all = |texts: &[&str]| Value::Array(texts.iter().map(|text| bulk(text)).collect());
+        let fields = ["name", "main", "ip", "10.0.0.1", "port", "6379", "config-epoch", "7"];
+        let primary = Address { host: "10.0.0.2".to_owned(), port: 6379 };
+        // Who leads a failover has the former primary in its fields still.
+        let said = read(all(&fields), all(&["10.0.0.2", "6379"]));
+        assert_eq!(said, Some(Said { primary: primary.clone(), epoch: 7 }));
+        assert_eq!(read(all(&fields[..6]), all(&["10.0.0.2", "6379"])), Some(Said { primary, epoch: 0 }));
+        assert_eq!(read(all(&fields), all(&["10.0.0.2", "0"])), None);
+        assert_eq!(read(all(&fields), Value::Nil), None);
+        assert_eq!(read(Value::Nil, all(&["10.0.0.2", "6379"])), None);
     }
 }

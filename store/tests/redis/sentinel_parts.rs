@@ -20,6 +20,8 @@ enum Part {
     Names(u16, u64),
     /// The same, but so late that nobody waits for it who has heard enough.
     NamesLate(u16, u64),
+    /// It leads this failover, which has made the second one the primary, and has the first one in its list until all replicas follow.
+    Leads(u16, u16, u64),
     /// Nothing until it has another part.
     Silent,
 }
@@ -63,20 +65,20 @@ impl Actor {
 }
 
 impl Stage {
-    /// What is to be said to one more question.
-    fn cue(&self) -> (u16, u64) {
+    /// What is to be said to one more question: who stands in the list, who is named, and the number of the failover.
+    fn cue(&self) -> (u16, u16, u64) {
         let mut part = self.part.lock().unwrap();
         part.1 += 1;
-        let silent =
-            |part: &mut (Option<Part>, usize)| !matches!(part.0, Some(Part::Names(..) | Part::NamesLate(..)));
+        let silent = |part: &mut (Option<Part>, usize)| matches!(part.0, None | Some(Part::Silent));
         let (part, _) = self.changed.wait_timeout_while(part, PATIENCE, silent).unwrap();
         match part.0 {
-            Some(Part::Names(port, epoch)) => (port, epoch),
+            Some(Part::Names(port, epoch)) => (port, port, epoch),
+            Some(Part::Leads(former, promoted, epoch)) => (former, promoted, epoch),
             Some(Part::NamesLate(port, epoch)) => {
                 drop(part);
                 // A sentinel on a busy machine, not a wait for something.
                 std::thread::sleep(Duration::from_millis(500));
-                (port, epoch)
+                (port, port, epoch)
             }
             _ => panic!("the test is over"),
         }
@@ -87,22 +89,23 @@ impl Stage {
 fn answer_all(connection: TcpStream, stage: &Stage) -> Option<()> {
     let mut words = BufReader::new(connection.try_clone().ok()?);
     let mut answers = connection;
+    let mut said = (0, 0, 0);
     loop {
         let command = read_command(&mut words)?;
         if command[0] == "SENTINEL" {
-            let (port, epoch) = stage.cue();
-            let fields = [
-                "name",
-                NAME,
-                "ip",
-                "127.0.0.1",
-                "port",
-                &port.to_string(),
-                "config-epoch",
-                &epoch.to_string(),
-            ]
-            .map(|field| format!("${}\r\n{field}\r\n", field.len()));
-            write!(answers, "*{}\r\n{}", fields.len(), fields.concat()).ok()?;
+            if command[1] == "MASTER" {
+                said = stage.cue();
+            }
+            let (listed, named, epoch) = said;
+            let fields = match &*command[1] {
+                "MASTER" => ["name", NAME, "port", &listed.to_string(), "config-epoch", &epoch.to_string()]
+                    .map(str::to_owned)
+                    .to_vec(),
+                _ => vec!["127.0.0.1".to_owned(), named.to_string()],
+            };
+            let bulk = |field: &String| format!("${}\r\n{field}\r\n", field.len());
+            let all: String = fields.iter().map(bulk).collect();
+            write!(answers, "*{}\r\n{all}", fields.len()).ok()?;
         } else {
             answers.write_all(b"+OK\r\n").ok()?;
         }
@@ -186,4 +189,22 @@ fn what_most_of_the_sentinels_say_is_waited_for_before_anybody_is_dialled() {
     end_connections(&former);
     append(&store);
     assert_eq!(connections(&former), before + 2, "nobody went there but these questions");
+}
+
+#[test]
+fn a_sentinel_that_leads_a_failover_does_not_lead_back_to_the_former_primary() {
+    let [former, present] = [(); 2].map(|()| RedisServer::start(""));
+    let actors = [(); 3].map(|()| Actor::start(Part::Names(former.port(), 7)));
+    let store = connect(&url(&actors));
+    append(&store);
+    // Who answers first, or alone, leads it.
+    all_play(&actors[1..], Part::Silent);
+    actors[0].plays(Part::Leads(former.port(), present.port(), 8));
+    let keys = || redis::cmd("DBSIZE").query::<usize>(&mut present.connection()).unwrap();
+    until("it has followed", || keys() > 0);
+    all_play(&actors[1..], Part::Names(present.port(), 8));
+    let before = connections(&former);
+    end_connections(&present);
+    append(&store);
+    assert_eq!(connections(&former), before + 1, "nobody went there but this question");
 }

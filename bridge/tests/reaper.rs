@@ -51,7 +51,12 @@ fn find(rig: &Rig, client: &str) -> Option<SessionInfo> {
 }
 
 fn retained(rig: &Rig) -> Vec<SharedMessage> {
-    match rig.ask(Request::ReadRetained { filter: "gone/#".into(), after: None, messages_max: 100 }) {
+    match rig.ask(Request::ReadRetained {
+        filter: "gone/#".into(),
+        after: None,
+        messages_max: 100,
+        bytes_max: u32::MAX,
+    }) {
         Ok(Reply::Retained(messages)) => messages,
         other => panic!("{other:?}"),
     }

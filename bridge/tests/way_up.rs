@@ -326,7 +326,8 @@ fn a_full_store_holds_frames_back_and_refuses_none() {
     shard.publish(retained);
     shard.until_settled(1);
     assert_eq!(rig.stream(StreamKey::Filter("alerts/#".into())), ["kept"]);
-    let page = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let page =
+        Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9, bytes_max: u32::MAX };
     let Ok(Reply::Retained(kept)) = rig.ask(page) else { panic!("retained messages are read") };
     assert_eq!(kept.len(), 1);
 }
@@ -346,7 +347,8 @@ fn a_frame_that_the_store_is_asked_for_again_keeps_its_place() {
     }
     shard.until_settled(200);
     assert_eq!(rig.stream(StreamKey::Filter("alerts/#".into())), payloads);
-    let page = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let page =
+        Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9, bytes_max: u32::MAX };
     let Ok(Reply::Retained(kept)) = rig.ask(page) else { panic!("retained messages are read") };
     assert_eq!(text(kept[0].view().payload), "200", "the last one is kept");
 }

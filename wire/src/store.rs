@@ -121,6 +121,8 @@ pub enum Request {
         after: Option<Box<str>>,
         /// Most messages wanted.
         messages_max: u32,
+        /// No further message is added once this many bytes are reached; the first one always comes.
+        bytes_max: u32,
     },
     /// All filters that have a stream: what a starting bridge must append for. → [`Reply::Filters`]
     DurableFilters,
@@ -309,7 +311,7 @@ pub enum Reply {
         /// The stream's last offset at the time of reading.
         end: Offset,
     },
-    /// To [`Request::ReadRetained`]; fewer than asked for means there are no more.
+    /// To [`Request::ReadRetained`]; fewer messages, and fewer bytes, than asked for mean that there are no more.
     Retained(Vec<SharedMessage>),
     /// To [`Request::DurableFilters`].
     Filters(Vec<Box<str>>),

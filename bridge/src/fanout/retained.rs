@@ -22,9 +22,10 @@ use crate::store_requests::{ask, ask_until_answered};
 
 /// Messages read from the store at once, whatever the shard asks for.
 const PAGE_MESSAGES_MAX: u32 = 256;
-/// A page ends with the message that makes it this long, in bytes: the shard keeps no more for one client at a time.
-const PAGE_BYTES_MAX: usize = 256 * 1024;
-/// Fresh reads that the store is asked at once for one link, and as many that were put off. So many pages stand in memory.
+/// A page ends with the message that makes it this long, in bytes: the shard keeps no more for one client at a time, and the bridge reads no more.
+const PAGE_BYTES_MAX: u32 = 256 * 1024;
+/// Fresh reads that the store is asked at once for one link, and as many that were put off. So many pages stand in memory, each of
+/// [`PAGE_BYTES_MAX`] and one message.
 const PAGES_AT_ONCE: usize = 4;
 /// Bytes of reads that one link may have waiting. A shard asks for one page of each connection at a time, so a hundred thousand of them have room; reads of
 /// connections that have left are in here too. When full, whoever asks is told at once that nothing is retained.
@@ -51,7 +52,7 @@ struct PageRead {
 impl PageRead {
     fn request(&self) -> Request {
         let (filter, after) = (self.filter.clone(), self.after.clone());
-        Request::ReadRetained { filter, after, messages_max: self.messages_max }
+        Request::ReadRetained { filter, after, messages_max: self.messages_max, bytes_max: PAGE_BYTES_MAX }
     }
 }
 
@@ -125,17 +126,11 @@ async fn tell(core: &Core, peer: &Peer, read: &PageRead, answer: Result<Reply, S
     };
     let token = read.token;
     let sending = async {
-        let mut sent = 0;
-        let mut bytes = 0;
         for message in &page {
-            if bytes >= PAGE_BYTES_MAX {
-                break;
-            }
             peer.send_record(&ToGateway::RetainedMessage { token, message: message.view() }).await?;
-            sent += 1;
-            bytes += message.as_bytes().len();
         }
-        let more = sent < page.len() || page.len() >= read.messages_max as usize;
+        let bytes: usize = page.iter().map(|message| message.as_bytes().len()).sum();
+        let more = page.len() >= read.messages_max as usize || bytes >= PAGE_BYTES_MAX as usize;
         peer.send_record(&ToGateway::RetainedEnd { token, more }).await
     };
     // Nobody wants it on a link that is gone.

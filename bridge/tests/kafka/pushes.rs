@@ -205,7 +205,8 @@ fn a_push_by_kafka_to_a_topic_reaches_its_subscribers_and_says_how_many() {
     }
     assert_eq!((&receipts[1]["outcome"], &receipts[1]["streams"]), (&json!("accepted"), &json!(0)));
     assert_eq!(way.rig.stream(StreamKey::Filter("news/#".into())), ["kept"]);
-    let read = Request::ReadRetained { filter: "news/#".into(), after: None, messages_max: 9 };
+    let read =
+        Request::ReadRetained { filter: "news/#".into(), after: None, messages_max: 9, bytes_max: u32::MAX };
     let Ok(Reply::Retained(retained)) = way.rig.ask(read) else { panic!("no answer") };
     assert_eq!(retained.len(), 1);
     way.until_committed(2);

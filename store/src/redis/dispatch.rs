@@ -157,8 +157,8 @@ impl Worker {
                 self.read(&stream, after, messages_max, bytes_max).await
             }
             Request::Retain { message } => self.retain(&message).await,
-            Request::ReadRetained { filter, after, messages_max } => {
-                self.read_retained(&filter, after, messages_max as usize).await
+            Request::ReadRetained { filter, after, messages_max, bytes_max } => {
+                self.read_retained(&filter, after, messages_max as usize, bytes_max as usize).await
             }
             Request::DurableFilters => self.durable_filters().await,
             Request::RenewLease { node, for_ms } => self.renew_lease(node, for_ms).await,

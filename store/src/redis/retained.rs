@@ -48,21 +48,26 @@ impl Worker {
         filter: &str,
         mut after: Option<Box<str>>,
         messages_max: usize,
+        bytes_max: usize,
     ) -> Result<Reply, StoreError> {
         let partitions = Partition::of_topics(filter);
-        let mut messages = Vec::new();
+        let (mut messages, mut bytes) = (Vec::<SharedMessage>::new(), 0);
         let mut topics_max = first_topics(messages_max, partitions.len());
         // Topics can go between the walk and the reading of their messages, and a page that is not full would mean that there
         // are no more: so the walk goes on until the page is full or the topics are at their end.
-        while messages.len() < messages_max {
+        while messages.len() < messages_max && (bytes < bytes_max || messages.is_empty()) {
             let walk = self.walk(&partitions, literal_prefix(filter), after.as_deref(), topics_max).await?;
             // Most are in a few partitions, or do not match.
             topics_max = (topics_max * 4).min(walked_topics_max(partitions.len()));
             let matching = walk.topics.into_iter().filter(|topic| topic::matches(filter, topic));
-            let wanted: Vec<_> = matching.take(messages_max - messages.len()).collect();
-            let is_full = wanted.len() == messages_max - messages.len();
+            let mut wanted: Vec<_> = matching.take(messages_max - messages.len()).collect();
+            let fit = self.how_many_fit(&wanted, bytes_max.saturating_sub(bytes)).await?;
+            let is_full = wanted.len() == messages_max - messages.len() || fit < wanted.len();
+            wanted.truncate(fit);
             let last = wanted.last().cloned();
-            messages.extend(self.read_topics(wanted).await?);
+            let read = self.read_topics(wanted).await?;
+            bytes += read.iter().map(|message| message.as_bytes().len()).sum::<usize>();
+            messages.extend(read);
             after = if is_full { last } else { walk.complete_to };
             if after.is_none() {
                 break;
@@ -110,6 +115,38 @@ impl Worker {
         }
         topics.sort_unstable();
         Ok(Walk { topics, complete_to })
+    }
+
+    /// How many of these topics' messages make so many bytes, the last of them beyond if need be: their sizes are known before they are read, since
+    /// each may be as long as a packet. One of any always does.
+    async fn how_many_fit(&self, topics: &[Box<str>], bytes_max: usize) -> Result<usize, StoreError> {
+        if topics.len() <= 1 {
+            return Ok(topics.len());
+        }
+        let mut by_partition = BTreeMap::<Partition, Vec<usize>>::new();
+        for (place, topic) in topics.iter().enumerate() {
+            by_partition.entry(Partition::of_topic(topic)).or_default().push(place);
+        }
+        let weighed = by_partition.into_iter().map(|(partition, places)| {
+            let call = self.server.call("weigh", partition);
+            let call = places.iter().fold(call, |call, place| call.arg(&*topics[*place]));
+            async move { Ok::<_, StoreError>((places, self.server.answer(call).await?)) }
+        });
+        let mut weights = vec![0; topics.len()];
+        for weighed in join_all(weighed).await {
+            let (places, mut answer) = weighed?;
+            answer.word()?;
+            for place in places {
+                weights[place] = answer.number()? as usize;
+            }
+        }
+        let mut bytes = 0;
+        let fit = weights.into_iter().take_while(|weight| {
+            let has_room = bytes == 0 || bytes < bytes_max;
+            bytes += weight;
+            has_room
+        });
+        Ok(fit.count())
     }
 
     /// The messages of these topics that are still there and have not expired, in the same order.

@@ -186,9 +186,9 @@ impl State {
                 Ok(Reply::Messages { messages, end })
             }
             Request::Retain { message } => self.retain(message, journal),
-            Request::ReadRetained { filter, after, messages_max } => {
-                Ok(Reply::Retained(self.retained.read(&filter, after.as_deref(), messages_max, now_ms)))
-            }
+            Request::ReadRetained { filter, after, messages_max, bytes_max } => Ok(Reply::Retained(
+                self.retained.read(&filter, after.as_deref(), (messages_max, bytes_max), now_ms),
+            )),
             Request::DurableFilters => Ok(Reply::Filters(self.streams.filters())),
             Request::RenewLease { node, for_ms } => {
                 let known = self.nodes.renew(node, now_ms.saturating_add(u64::from(for_ms)), now_ms)?;

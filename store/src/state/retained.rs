@@ -50,15 +50,16 @@ impl RetainedMessages {
         }
     }
 
-    /// Messages that match, behind the topic `after`, without those that have expired.
+    /// Messages that match, behind the topic `after`, without those that have expired: at most so many, and no further one once they are so many bytes.
     pub(crate) fn read(
         &self,
         filter: &str,
         after: Option<&str>,
-        messages_max: u32,
+        (messages_max, bytes_max): (u32, u32),
         now_ms: u64,
     ) -> Vec<SharedMessage> {
         let prefix = literal_prefix(filter);
+        let mut bytes = 0;
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
@@ -68,6 +69,11 @@ impl RetainedMessages {
             .take_while(|(topic, _)| topic.starts_with(prefix))
             .filter(|(topic, message)| topic::matches(filter, topic) && !message.view().is_expired(now_ms))
             .take(messages_max as usize)
+            .take_while(|(_, message)| {
+                let has_room = bytes == 0 || bytes < bytes_max as usize;
+                bytes += message.as_bytes().len();
+                has_room
+            })
             .map(|(_, message)| message.clone())
             .collect()
     }

@@ -126,6 +126,7 @@ every_store! {
         a_topic_keeps_its_last_retained_message,
         an_empty_payload_removes_the_retained_message,
         retained_messages_are_read_page_by_page_in_order,
+        a_page_of_retained_messages_ends_with_the_one_that_makes_it_long_enough,
         every_page_is_full_however_the_topics_are_spread,
         topics_with_a_dollar_are_not_found_by_wildcards,
         an_expired_retained_message_is_not_read,

@@ -363,7 +363,8 @@ impl Side {
                 }
             }
             Step::ReadRetained { filter } => {
-                Request::ReadRetained { filter: FILTERS[*filter].into(), after: None, messages_max: 10 }
+                let filter = FILTERS[*filter].into();
+                Request::ReadRetained { filter, after: None, messages_max: 10, bytes_max: u32::MAX }
             }
             Step::DurableFilters
             | Step::Pass { .. }

@@ -9,8 +9,17 @@ fn retain(bench: &Bench, topic: &str, text: &str) {
 }
 
 fn page(bench: &Bench, filter: &str, after: Option<&str>, messages_max: u32) -> Vec<String> {
+    page_within(bench, filter, after, (messages_max, u32::MAX))
+}
+
+fn page_within(
+    bench: &Bench,
+    filter: &str,
+    after: Option<&str>,
+    (messages_max, bytes_max): (u32, u32),
+) -> Vec<String> {
     let after = after.map(Into::into);
-    match bench.ask(Request::ReadRetained { filter: filter.into(), after, messages_max }) {
+    match bench.ask(Request::ReadRetained { filter: filter.into(), after, messages_max, bytes_max }) {
         Ok(Reply::Retained(messages)) => {
             messages.iter().map(|message| format!("{}={}", message.view().topic, text_of(message))).collect()
         }
@@ -45,6 +54,24 @@ pub(crate) fn retained_messages_are_read_page_by_page_in_order(bench: &Bench) {
     assert_eq!(page(bench, "b", Some("a"), 2), ["b=x"]);
     assert!(page(bench, "a/+", Some("z"), 2).is_empty());
     assert!(page(bench, "#", None, 0).is_empty());
+}
+
+pub(crate) fn a_page_of_retained_messages_ends_with_the_one_that_makes_it_long_enough(bench: &Bench) {
+    // Of topics that are kept together, and of some that are not.
+    for (filter, topics) in
+        [("a/#", ["a/b/1", "a/b/2", "a/b/3", "a/b/4"]), ("+/x", ["b/x", "c/x", "d/x", "e/x"])]
+    {
+        let text = "x".repeat(100);
+        topics.iter().for_each(|topic| retain(bench, topic, &text));
+        let one = bench.message(topics[0], &text).as_bytes().len() as u32;
+        for (bytes_max, count) in [(0, 1), (1, 1), (one, 1), (one + 1, 2), (2 * one + 1, 3), (9 * one, 4)] {
+            let read = page_within(bench, filter, None, (1_000, bytes_max));
+            assert_eq!(read.len(), count, "{filter}, {bytes_max} bytes");
+        }
+        let whole: Vec<_> = topics.iter().map(|topic| format!("{topic}={text}")).collect();
+        assert_eq!(page_within(bench, filter, Some(topics[1]), (1_000, 1)), whole[2..3]);
+        assert_eq!(page_within(bench, filter, Some(topics[1]), (1, 9 * one)), whole[2..3]);
+    }
 }
 
 pub(crate) fn every_page_is_full_however_the_topics_are_spread(bench: &Bench) {

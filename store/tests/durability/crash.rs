@@ -208,7 +208,12 @@ fn assert_is_there(
     for (offset, text) in appended.iter().filter(|(offset, _)| **offset > cursor) {
         assert_eq!(stored.get(offset), Some(text), "round {round}: message {offset}");
     }
-    let read = Request::ReadRetained { filter: "retained".into(), after: None, messages_max: 1 };
+    let read = Request::ReadRetained {
+        filter: "retained".into(),
+        after: None,
+        messages_max: 1,
+        bytes_max: u32::MAX,
+    };
     let Ok(Reply::Retained(messages)) = ask(store, read) else { panic!("a read is answered") };
     let stored = messages.first().map_or(0, |message| text_of(message).parse::<u64>().unwrap());
     assert!(stored >= retained, "round {round}: {stored} is older than {retained}");

@@ -27,7 +27,8 @@ fn sessions_streams_cursors_and_retained_messages_are_there_again() {
     assert_eq!(bench.offsets(&filter("a")), [2, 3]);
     assert_eq!(bench.offsets(&filter("$share/g/a")), [3]);
     assert_eq!(bench.append(&[device("d")], "4"), [at(device("d"), 4)]);
-    let read = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let read =
+        Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9, bytes_max: u32::MAX };
     assert!(matches!(bench.ask(read), Ok(Reply::Retained(messages)) if messages.len() == 1));
     let opened = bench.open("d", BOB, 60);
     assert!(opened.epoch > epoch);
@@ -121,7 +122,8 @@ fn what_is_gone_stays_gone() {
     bench.done(close("d", epoch, 0));
     bench.reopen();
     assert_eq!(bench.lookup("d"), None);
-    let read = Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9 };
+    let read =
+        Request::ReadRetained { filter: "#".into(), after: None, messages_max: 9, bytes_max: u32::MAX };
     assert_eq!(bench.ask(read), Ok(Reply::Retained(vec![])));
     bench.subscriber("d", "a");
     assert_eq!(bench.read(&filter("a"), 0), (vec![], 0));

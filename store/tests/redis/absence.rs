@@ -200,7 +200,8 @@ fn what_a_lost_connection_still_asked_does_not_undo_what_the_next_one_did() {
     until_answered(&store);
     ask(&store, retain("latter")).0.unwrap();
     proxy.release_until_ended(1);
-    let read = Request::ReadRetained { filter: "t".into(), after: None, messages_max: 1 };
+    let read =
+        Request::ReadRetained { filter: "t".into(), after: None, messages_max: 1, bytes_max: u32::MAX };
     let Reply::Retained(messages) = ask(&store, read).0.unwrap() else { panic!("it reads messages") };
     assert_eq!(messages.iter().map(text_of).collect::<Vec<_>>(), ["latter"]);
 }

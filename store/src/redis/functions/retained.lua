@@ -29,6 +29,13 @@ export('retain', function(keys, args)
   return { 'ok', retained_bytes(partition) }
 end)
 
+-- topics. How many bytes the message of each is; 0 where there is none.
+export('weigh', function(keys, args)
+  local answer = { 'ok' }
+  for at, topic in ipairs(args) do answer[at + 1] = redis.call('HSTRLEN', keys[1] .. ':r', topic) end
+  return answer
+end, { 'no-writes' })
+
 -- topic.
 export('forget', function(keys, args)
   remove_retained(keys[1], args[1])

@@ -102,9 +102,9 @@ pub(super) struct Worker {
 
 impl Worker {
     async fn open(dialler: Dialler, options: RedisOptions, health: Arc<Health>) -> Result<Self, OpenError> {
-        let RedisOptions { bounds, deadline, prefix, clock, replicas, young_for, .. } = options;
+        let RedisOptions { bounds, deadline, prefix, clock, replicas, begins_young, .. } = options;
         let shown = dialler.url.shown();
-        let server = Rc::new(Server::open(dialler, &prefix, replicas, young_for).await?);
+        let server = Rc::new(Server::open(dialler, &prefix, replicas, begins_young).await?);
         let room = RefCell::new(Room::default());
         let worker = Self {
             server,

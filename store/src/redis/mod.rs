@@ -69,9 +69,9 @@ pub struct RedisOptions {
     /// says how many. Too few of them within a quarter of the deadline: [`StoreError::Unavailable`]. 0: none is waited for, and a
     /// failover may lose what was answered in the last moments before it.
     pub replicas: u32,
-    /// For how long a store that begins with nothing keeps what everyone in it has settled, and lets those who come back read it: they may have been lost
-    /// with a server's data, and be on their way back. One that loses its data later keeps it for a minute.
-    pub young_for: Duration,
+    /// Whether a store that begins with nothing is young at first: for a minute it keeps what everyone in it has settled, and lets those who come back
+    /// read it, as they may have been lost with a server's data. One that loses its data later is young in any case. Without it for tests.
+    pub begins_young: bool,
     /// The time by which sessions, leases and messages end; none for the server's clock, which all nodes share. For tests.
     pub clock: Option<Clock>,
 }
@@ -84,7 +84,7 @@ impl Default for RedisOptions {
             requests_max: 65_536,
             prefix: "hf".to_owned(),
             replicas: 0,
-            young_for: Duration::from_mins(1),
+            begins_young: true,
             clock: None,
         }
     }

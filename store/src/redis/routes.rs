@@ -67,8 +67,8 @@ pub(super) struct Routes {
     /// The mark of each partition's birth (`life.lua`).
     births: RefCell<Vec<Option<Vec<u8>>>>,
     has_lost: Cell<bool>,
-    /// How long a partition that begins with nothing is young.
-    young_for: Duration,
+    /// Whether a partition that begins with nothing is young.
+    begins_young: bool,
 }
 
 impl Routes {
@@ -77,7 +77,7 @@ impl Routes {
         dialler: Dialler,
         library: Rc<Library>,
         keys: Vec<String>,
-        young_for: Duration,
+        begins_young: bool,
     ) -> Result<Self, OpenError> {
         let finder = match &dialler.url.form {
             Form::Server(address) => Finder::Server(address.clone()),
@@ -100,7 +100,7 @@ impl Routes {
             is_looking: Cell::new(false),
             work: Notify::new(),
             has_lost: Cell::new(false),
-            young_for,
+            begins_young,
         };
         if let Finder::Cluster(nodes) = &this.finder {
             let map = cluster::draw(&this.dialler, vec![], &nodes.all()).await?;
@@ -274,8 +274,8 @@ impl Routes {
         let youth = known.bytes().map_err(unreadable)?;
         word.map_err(unreadable)?;
         if known_life != life.as_bytes() || mark.is_empty() || youth.is_empty() {
-            let young_ms = self.young_for.as_millis() as u64;
-            let begin = wire.send(call("begin").arg(life).arg(random_mark()).arg(young_ms)).await?;
+            let is_young = u8::from(self.begins_young);
+            let begin = wire.send(call("begin").arg(life).arg(random_mark()).arg(is_young)).await?;
             let mut begun = Answer::new(begin).map_err(unreadable)?;
             begun.word().map_err(unreadable)?;
             mark = begun.bytes().map_err(unreadable)?;

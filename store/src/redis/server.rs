@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
-use std::time::Duration;
 
 use redis::{Arg, Cmd, ErrorKind, RedisError, ServerErrorKind, ToRedisArgs, Value};
 use tracing::info;
@@ -56,7 +55,7 @@ impl Server {
         dialler: Dialler,
         prefix: &str,
         replicas: u32,
-        young_for: Duration,
+        begins_young: bool,
     ) -> Result<Self, OpenError> {
         metrics::describe();
         let library = Rc::new(Library::new());
@@ -67,7 +66,7 @@ impl Server {
             confirmed.remove(library.function(function).as_bytes());
         }
         let shown = dialler.url.shown();
-        let routes = Rc::new(Routes::open(dialler, Rc::clone(&library), keys.clone(), young_for).await?);
+        let routes = Rc::new(Routes::open(dialler, Rc::clone(&library), keys.clone(), begins_young).await?);
         info!(server = shown, "the session store is in Redis");
         Ok(Self { routes, library, keys, replicas, confirmed, pressed: Cell::new(false) })
     }

@@ -508,7 +508,7 @@ impl Shared {
             // A busy machine may let a server wait.
             deadline: Duration::from_secs(20),
             // As if it had been there for long.
-            young_for: Duration::ZERO,
+            begins_young: false,
             ..RedisOptions::default()
         };
         let store = Arc::new(RedisStore::connect(url, options).unwrap());

@@ -15,7 +15,7 @@ export('probe', function()
   return { 'ok' }
 end)
 
--- life, a mark, for how many ms one is young that begins with nothing. Whoever has connected calls it before anything else if `life` says
+-- life, a mark, whether one is young that begins with nothing. Whoever has connected calls it before anything else if `life` says
 -- another life, or not all; answers the mark that stands.
 export('begin', function(keys, args)
   local partition, life = keys[1], args[1]
@@ -26,7 +26,7 @@ export('begin', function(keys, args)
   end
   if not known[4] then
     -- What an earlier version has left here was not lost.
-    local young = not known[2] and tonumber(args[3]) > 0 and clock('') + tonumber(args[3]) or 0
+    local young = not known[2] and args[3] == '1' and clock('') + YOUNG or 0
     redis.call('HSET', count_key(partition), 'y', string.format('%d', young))
   end
   if not known[2] then redis.call('HSET', count_key(partition), 'o', args[2]) end

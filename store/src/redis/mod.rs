@@ -24,6 +24,7 @@ mod pages;
 mod partition;
 mod reaping;
 mod refusing;
+mod rejoining;
 mod replicas;
 mod retained;
 mod room;

@@ -9,6 +9,7 @@ use holdfast_wire::store::{DueWill, OPENER_WILL_S, Opened, Progress, SessionInfo
 use super::answer::{Answer, Word, write_owner, write_will};
 use super::dispatch::Worker;
 use super::partition::Partition;
+use super::rejoining::{Coming, Place};
 use super::server::Call;
 use crate::contract::{Reply, StoreError};
 use crate::metrics::{Dropped, count_dropped};
@@ -84,7 +85,7 @@ impl Worker {
         Ok(Reply::Opened(Opened { epoch, session, former, will }))
     }
 
-    /// What a session that was there holds; its groups say where they stand.
+    /// What a session that was there holds; its streams say where it stands.
     async fn read_session(
         &self,
         client: &str,
@@ -95,42 +96,20 @@ impl Worker {
         let device = answer.signed()?;
         let mut record = read_progress(&answer.bytes()?)?;
         let mut held = answer.list()?;
-        let mut members = Vec::new();
+        let mut places = Vec::new();
         while !held.is_empty() {
             let filter = held.text()?;
             record.subscriptions.push(held.subscription(filter.clone())?);
             let (reader, mark) = (held.bytes()?, held.number()?);
-            if reader.is_empty() {
-                continue;
-            }
-            if is_group(&filter) {
-                members.push(self.resume(filter, reader, mark, epoch, persistent));
-            } else {
-                record.cursors.push(Cursor { stream: StreamKey::Filter(filter), acked: mark });
+            if !reader.is_empty() {
+                places.push(Place { filter, reader, mark });
             }
         }
-        for member in join_all(members).await {
-            record.cursors.push(member?);
-        }
+        record.cursors.extend(self.read_on(client, epoch, Coming::Opened { persistent }, places).await?);
         record.cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device(client.into()), acked }));
         record.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
         record.cursors.sort_by(|a, b| a.stream.cmp(&b.stream));
         Ok(record)
-    }
-
-    pub(super) async fn resume(
-        &self,
-        filter: Box<str>,
-        reader: Vec<u8>,
-        mark: Offset,
-        epoch: Epoch,
-        persistent: bool,
-    ) -> Result<Cursor, StoreError> {
-        let call = self.server.call("resume", Partition::of_filter(&filter));
-        let call = call.arg(&*filter).arg(reader).arg(epoch.0).arg(u8::from(persistent));
-        let mut answer = self.server.answer(call).await?;
-        let acked = if answer.word()? == Word::Ok { answer.number()? } else { mark };
-        Ok(Cursor { stream: StreamKey::Filter(filter), acked })
     }
 
     pub(super) async fn unsubscribe(

@@ -10,6 +10,7 @@ use holdfast_wire::session_record::{Cursor, Offset, SessionRecord, StreamKey, Su
 use super::answer::{Answer, Word, write_options, write_owner, write_will};
 use super::dispatch::Worker;
 use super::partition::Partition;
+use super::rejoining::{Coming, Place};
 use super::server::Call;
 use super::sessions::{is_group, write_progress};
 use crate::contract::{Progress, Reply, StoreError, WillRecord};
@@ -19,10 +20,10 @@ use crate::contract::{Progress, Reply, StoreError, WillRecord};
 const EPOCH_END: u64 = (1 << 53) - (1 << 45);
 
 /// A stream that a session has newly joined.
-struct Joined {
-    reader: Vec<u8>,
-    mark: Offset,
-    stands_at: Offset,
+pub(super) struct Joined {
+    pub(super) reader: Vec<u8>,
+    pub(super) mark: Offset,
+    pub(super) stands_at: Offset,
 }
 
 /// A session as its owner knows it.
@@ -83,21 +84,18 @@ impl Worker {
         self.leave_all(partition, answer.list()?).await;
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
         let (device, is_there) = (answer.signed()?, answer.number()? == 1);
-        let mut cursors = Vec::new();
+        let (mut cursors, mut places) = (Vec::new(), Vec::new());
         while !stands.is_empty() {
             let (filter, reader, mark) = (stands.text()?, stands.bytes()?, stands.number()?);
-            cursors.push(match find_joined(&subscriptions, &joined, &filter) {
-                Some(new) => Cursor { stream: StreamKey::Filter(filter), acked: new.stands_at },
-                None if is_group(&filter) && !is_there => {
-                    self.resume(filter, reader, mark, epoch, expiry_s > 0).await?
+            match find_joined(&subscriptions, &joined, &filter) {
+                Some(new) => {
+                    cursors.push(Cursor { stream: StreamKey::Filter(filter), acked: new.stands_at });
                 }
-                None if is_group(&filter) => {
-                    let acked = self.group_stands_at(&filter).await?.unwrap_or(mark);
-                    Cursor { stream: StreamKey::Filter(filter), acked }
-                }
-                None => Cursor { stream: StreamKey::Filter(filter), acked: mark },
-            });
+                None => places.push(Place { filter, reader, mark }),
+            }
         }
+        let coming = if is_there { Coming::Still } else { Coming::WrittenBack { persistent: expiry_s > 0 } };
+        cursors.extend(self.read_on(&client, epoch, coming, places).await?);
         cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device((*client).into()), acked }));
         Ok(Reply::Subscribed(cursors))
     }
@@ -132,29 +130,29 @@ impl Worker {
                 let (filter, reader) = (answer.text()?, answer.bytes()?);
                 let at = subscriptions.iter().position(|subscription| subscription.filter == filter);
                 let at = at.ok_or_else(|| StoreError::Unreadable(format!("nobody asked for {filter}")))?;
-                joins.push(self.join(at, filter, reader, epoch, comes_back));
+                let join = self.join(filter, reader, epoch, comes_back);
+                joins.push(async move { (at, join.await) });
             }
-            for join in join_all(joins).await {
-                let (at, new) = join?;
-                joined[at] = Some(new);
+            for (at, new) in join_all(joins).await {
+                joined[at] = Some(new?);
             }
         }
         Err(StoreError::Unavailable("the session changed meanwhile".to_owned()))
     }
 
-    async fn join(
+    /// One more reader of a stream. `comes_back`: it has read it before.
+    pub(super) async fn join(
         &self,
-        at: usize,
         filter: Box<str>,
         reader: Vec<u8>,
         epoch: Epoch,
         comes_back: bool,
-    ) -> Result<(usize, Joined), StoreError> {
+    ) -> Result<Joined, StoreError> {
         let call = self.server.call("join", Partition::of_filter(&filter)).arg(self.now());
         let call = call.arg(&*filter).arg(&*reader).arg(epoch.0).arg(u8::from(comes_back));
         let mut answer = self.server.answer(call).await?;
         answer.word()?;
-        Ok((at, Joined { reader, mark: answer.number()?, stands_at: answer.number()? }))
+        Ok(Joined { reader, mark: answer.number()?, stands_at: answer.number()? })
     }
 
     async fn group_stands_at(&self, filter: &str) -> Result<Option<Offset>, StoreError> {

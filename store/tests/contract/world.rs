@@ -324,11 +324,18 @@ impl Bench {
             // Behind all that were given out, and behind those of an earlier loss.
             memory.lose_data(Epoch(lives * EPOCHS_OF_A_LIFE + self.now_ms()));
         } else if let Some(redis) = &self.redis {
-            redis.clear();
+            redis.clear("");
         } else {
             return false;
         }
         true
+    }
+
+    /// All that is in the same partition is lost, as with one primary of a cluster.
+    pub(crate) fn loses_partition(&self, of: &str) {
+        let redis = self.redis.as_ref().unwrap();
+        let key = holdfast_store::redis::partition_key(&redis.prefix, of);
+        redis.clear(&key[redis.prefix.len()..]);
     }
 
     pub(crate) fn done(&self, request: Request) {
@@ -515,12 +522,12 @@ impl Shared {
         Self { store, url: url.to_owned(), servers, prefix }
     }
 
-    /// Takes all its keys away.
-    fn clear(&self) {
+    /// Takes its keys away: all that begin like this behind the prefix.
+    fn clear(&self, begin: &str) {
         let clear = |client: redis::Client| -> redis::RedisResult<()> {
             let mut connection = client.get_connection()?;
             let mut keys = redis::cmd("KEYS");
-            let keys: Vec<String> = keys.arg(format!("{}*", self.prefix)).query(&mut connection)?;
+            let keys: Vec<String> = keys.arg(format!("{}{begin}*", self.prefix)).query(&mut connection)?;
             keys.iter().try_for_each(|key| redis::cmd("DEL").arg(key).exec(&mut connection))
         };
         for server in &self.servers {
@@ -532,7 +539,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.clear();
+        self.clear("");
     }
 }
 

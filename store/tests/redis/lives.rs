@@ -5,11 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 use holdfast_store::contract::{Reply, Request, StoreError};
 use holdfast_store::{RedisOptions, RedisStore};
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::session_record::SessionRecord;
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::{Cursor, SessionRecord};
 
 use crate::load::{PATIENCE, ask, ask_until_done, message, open};
-use crate::redis_server::RedisServer;
-use crate::world::{ALICE, Bench, device, filter};
+use crate::redis_server::{RedisServer, until};
+use crate::world::{ALICE, BOB, Bench, at, device, filter, subscription};
 
 /// In which partition the client `d` is, as the server names it, with a kind of key.
 fn key(kind: &str) -> String {
@@ -162,17 +163,16 @@ fn what_a_server_lost_a_moment_ago_may_be_on_its_way_back_and_later_is_not_there
     };
     assert!(!asks(), "it is an old one, for tests");
     assert!(bench.loses_its_data());
-    assert_eq!(bench.lookup("d"), None);
-    assert!(bench.store.has_just_begun(), "whoever asks first writes down when it began");
-    assert!(asks());
+    // It is believed for a second of real time what was said before, and a busy machine may take longer than that to the next line.
+    until("whoever asks first writes down when it began", || {
+        assert_eq!(bench.lookup("d"), None);
+        bench.store.has_just_begun()
+    });
+    until("it has just begun", asks);
     bench.pass_s(4);
-    assert!(asks());
+    until("it has still just begun", asks);
     bench.pass_s(2);
-    // It is believed for a second what was said before.
-    let begun = Instant::now();
-    while asks() {
-        assert!(begun.elapsed() < PATIENCE, "a device that nobody knows would be waited for");
-    }
+    until("a device that nobody knows is waited for no longer", || !asks());
     // What an earlier version left was not lost.
     let server = RedisServer::start("");
     drop(connect(&server));
@@ -181,4 +181,104 @@ fn what_a_server_lost_a_moment_ago_may_be_on_its_way_back_and_later_is_not_there
     let lookup = Request::Lookup { client: ClientId::new("d") };
     assert_eq!(ask(&store, lookup), Ok(Reply::Session(None)));
     assert!(!holdfast_store::Store::has_just_begun(&store));
+}
+
+/// A primary of a cluster has lost the streams, and others have the sessions that read them.
+struct Torn {
+    bench: Bench,
+    epoch: Epoch,
+}
+
+/// Two that are sent what one of them reads first.
+const GROUP: &str = "$share/g/b";
+
+impl Torn {
+    fn new(bench: Bench) -> Self {
+        let epoch = bench.open("d", ALICE, 600).epoch;
+        bench.subscribe("d", epoch, &[("a", QoS::AtLeastOnce), (GROUP, QoS::AtLeastOnce)]);
+        bench.append(&[filter("a"), filter(GROUP)], "before");
+        for of in ["a", GROUP] {
+            bench.loses_partition(of);
+        }
+        assert!(bench.lookup("d").is_some(), "its row is elsewhere");
+        assert_eq!(bench.append(&[filter("a"), filter(GROUP)], "lost"), []);
+        Self { bench, epoch }
+    }
+
+    /// What the owner writes back.
+    fn restore(&self) -> Vec<Cursor> {
+        let subscriptions = ["a", GROUP].map(|filter| subscription(filter, QoS::AtLeastOnce)).to_vec();
+        let request = Request::Restore {
+            client: ClientId::new("d"),
+            owner: ALICE,
+            epoch: self.epoch,
+            expiry_s: 600,
+            will: None,
+            session: SessionRecord { subscriptions, ..SessionRecord::default() },
+        };
+        match self.bench.ask(request) {
+            Ok(Reply::Subscribed(mut cursors)) => {
+                cursors.sort_by(|a, b| a.stream.cmp(&b.stream));
+                cursors
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What is appended now waits for the session until it has settled that, and not longer.
+    fn check(&self, epoch: Epoch) {
+        let (bench, streams) = (&self.bench, [filter("a"), filter(GROUP)]);
+        bench.pass_s(61);
+        assert_eq!(bench.append(&streams, "after").len(), 2);
+        // Others come and go, and take nothing along.
+        for other in ["other", "another"] {
+            let epoch = bench.open(other, BOB, 60).epoch;
+            bench.subscribe(other, epoch, &[("a", QoS::AtLeastOnce)]);
+            bench.close(other, epoch, 0);
+        }
+        let read = |stream| bench.read(stream, 0).0;
+        for stream in &streams {
+            assert_eq!(read(stream).last().map(|(_, text)| &**text), Some("after"), "{stream:?}");
+        }
+        let ends = streams.each_ref().map(|stream| at(stream.clone(), read(stream).last().unwrap().0));
+        bench.save("d", epoch, ends.to_vec());
+        for stream in &streams {
+            assert_eq!(read(stream), [], "{stream:?} has no other reader");
+        }
+        bench.close("d", epoch, 0);
+        assert!(bench.durable_filters().is_empty(), "nobody reads for ever");
+    }
+}
+
+#[test]
+fn a_session_that_is_there_still_is_written_back_into_streams_that_are_not() {
+    let torn = Torn::new(Bench::cluster());
+    let written = torn.restore();
+    assert_eq!(written.len(), 3);
+    assert_eq!(torn.restore(), written, "once is enough");
+    torn.check(torn.epoch);
+}
+
+#[test]
+fn who_is_back_reads_streams_again_that_were_lost_in_its_absence() {
+    let torn = Torn::new(Bench::redis());
+    torn.bench.close("d", torn.epoch, 600);
+    let opened = torn.bench.open("d", BOB, 600);
+    assert_eq!(opened.session.map(|session| session.cursors.len()), Some(3));
+    torn.check(opened.epoch);
+}
+
+#[test]
+fn a_stream_that_others_have_made_again_waits_for_who_is_back() {
+    let torn = Torn::new(Bench::redis());
+    let bench = &torn.bench;
+    let other = bench.subscriber("other", "a");
+    bench.append(&[filter("a")], "for both");
+    let cursors = bench.open("d", BOB, 600).session.unwrap().cursors;
+    let cursor = cursors.iter().find(|cursor| cursor.stream == filter("a")).unwrap();
+    // No longer young, it lets go of what all have settled whom it knows.
+    bench.pass_s(61);
+    bench.save("other", other, vec![at(filter("a"), 1)]);
+    let read = bench.read(&filter("a"), cursor.acked).0;
+    assert_eq!(read, [(1, "for both".to_owned())]);
 }

@@ -318,6 +318,38 @@ export('subscribe', function(keys, args)
   return { 'ok', stands, leaves }
 end)
 
+-- now, client, epoch, then for each stream that was lost and its reader with it: filter, that reader, a fresh one, its mark. Without fresh ones it
+-- answers with one for each, to be joined; with them it puts them in the place of the others.
+export('rejoin', function(keys, args)
+  local partition, client = keys[1], args[2]
+  local now, leaves, answer = clock(args[1]), {}, { 'ok' }
+  local row, why_not = held_under(partition, client, args[3], now)
+  if not row then return why_not end
+  if args[6] == '' then
+    for at = 4, #args, STRIDE do
+      local reader = next_reader(partition)
+      redis.call('ZADD', due_key(partition), now + DOUBT, leave_entry('l', args[at], reader))
+      answer[#answer + 1] = reader
+    end
+    return answer
+  end
+  if has_lapsed(partition, args, 4) then return { 'lapsed' } end
+  local index, held = index_subscriptions(row[SUBSCRIPTIONS]), row[SUBSCRIPTIONS]
+  for at = 4, #args, STRIDE do
+    local found = index[args[at]]
+    if not found or held[found + 2] ~= args[at + 1] then return { 'lapsed' } end
+  end
+  for at = 4, #args, STRIDE do
+    local found = index[args[at]]
+    redis.call('ZREM', due_key(partition), leave_entry('l', args[at], args[at + 2]))
+    held[found + 2], held[found + 3] = args[at + 2], tonumber(args[at + 3])
+    -- Should it be there after all, as on a server that was promoted since, nobody else would ever take it out.
+    must_leave(partition, args[at], args[at + 1], now, leaves)
+  end
+  store_session(partition, client, row)
+  return { 'ok', leaves }
+end)
+
 -- now, client, owner, epoch, expiry, will, progress, whether there is room for one more, then subscriptions as with `subscribe`:
 -- a session that this server has lost, or knows in an older state only. Answers all that it reads (filter, reader, mark), the mark
 -- in the device's stream, and whether it was there already. One that was opened in this server's present life and is not there has ended.

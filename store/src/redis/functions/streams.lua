@@ -298,6 +298,17 @@ export('stand', function(keys, args)
   return { 'ok', group_cursor(keys[1], args[1]) }
 end, { 'no-writes' })
 
+-- filter, reader: whether the stream still knows it. Answers where it stands, or its group.
+export('reads', function(keys, args)
+  local partition, filter, reader = keys[1], args[1], args[2]
+  if is_group(filter) then
+    if redis.call('HEXISTS', key(partition, 'g', 'f' .. filter), reader) == 0 then return { 'none' } end
+    return { 'ok', group_cursor(partition, filter) }
+  end
+  local mark = redis.call('ZSCORE', key(partition, 'm', 'f' .. filter), reader)
+  return mark and { 'ok', tonumber(mark) } or { 'none' }
+end, { 'no-writes' })
+
 -- now, filter, reader, epoch, how far it settled, whether its connection ended. Answers where its mark is then.
 export('advance', function(keys, args)
   local partition, filter, reader = keys[1], args[2], args[3]

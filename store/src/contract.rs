@@ -16,9 +16,14 @@
 //!    never from the retained ones.
 //! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
 //!    not read is passed over.
-//!    A stream's offsets only grow, also where the last reader took it along or the store lost it, and it is made again: it begins at an offset
-//!    made of the time. A store that began with nothing may have lost its data; for a minute it keeps what is settled, within the bounds, and a session that is
-//!    written back ([`Request::Restore`]) stands where a stream begins. After a failover that lost the last writes alone, places are given out again.
+//!    A filter's stream's offsets only grow, also where the last reader took it along or the store lost it, and it is made again: it begins at an
+//!    offset made of the time. A device's begins at 0 with each new session, which remembers none of the former one's, and at one made of the time
+//!    with a session that is written back ([`Request::Restore`]), whose owner does. After a failover that lost the last writes alone, places are
+//!    given out again.
+//!    A Redis server that began with nothing, all of it or one partition, may have lost its data; for a minute it keeps what is settled, within the
+//!    bounds, and a session that is written back stands where a stream begins. A store in memory does so after [`MemoryStore::lose_data`](crate::MemoryStore::lose_data)
+//!    alone, and never says [`Store::has_just_begun`]; one on disk loses nothing while it is open, and does neither.
+//!    Where streams alone were lost that a session reads, which a cluster's primary may lose alone, a resume and writing back join them again.
 //! 7. **A shared subscription's group** divides its stream among its members, so each member has a mark of its own, which only
 //!    its own progress moves: saving says "of what I was given up to here, nothing needs to be read again", and nothing
 //!    of what the others hold. What `Open` and `Subscribe` answer as the cursor is the group's: the lowest mark. A new

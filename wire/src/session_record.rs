@@ -37,7 +37,8 @@ impl StreamKey {
     }
 }
 
-/// Place of a message in a stream; 0 is before all. They only grow, whatever becomes of the stream meanwhile, and stay below 2^53.
+/// Place of a message in a stream; 0 is before all. Below 2^53. A filter's only grow, whatever becomes of its stream meanwhile; a device's only within
+/// a session, as that of a new one begins at 0 again.
 pub type Offset = u64;
 
 /// One subscription of a session.

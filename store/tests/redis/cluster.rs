@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use holdfast_store::contract::{Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_store::{RedisOptions, RedisStore};
 use holdfast_wire::ids::ClientId;
+use holdfast_wire::mqtt::QoS;
 
 use crate::load::{Load, ask, ask_until_done, connect, message, open};
 use crate::redis_forms::{Cluster, cluster, is_ok};
 use crate::redis_server::{RedisServer, until};
+use crate::world::{ALICE, subscription};
 
 #[test]
 fn a_node_that_dies_under_load_loses_nothing_that_was_acknowledged() {
@@ -75,6 +77,33 @@ fn the_others_serve_on_while_a_dead_one_has_no_successor() {
         let at_once = answers.iter().all(|(_, took)| *took < Duration::from_secs(1));
         (1..answers.len()).contains(&served) && at_once
     });
+}
+
+#[test]
+fn a_session_is_opened_though_some_of_its_streams_are_on_a_dead_one() {
+    let servers = Cluster::start(&[], "--cluster-require-full-coverage no");
+    let store = connect(&servers.url());
+    let clients: Vec<_> = (0..12).map(|number| format!("d{number}")).collect();
+    for client in &clients {
+        let epoch = open(&store, client);
+        let subscriptions = (0..12).map(|number| subscription(&format!("f{number}"), QoS::AtLeastOnce));
+        let (client, subscriptions) = (ClientId::new(client), subscriptions.collect());
+        ask_until_done(&store, &Request::Subscribe { client, epoch, subscriptions });
+    }
+    servers.nodes[2].signal("KILL");
+    let opens = |client: &&String| {
+        let client = ClientId::new(client);
+        let opened =
+            ask(&store, Request::Open { client, owner: ALICE, clean_start: false, expiry_s: 60, will: None });
+        match opened {
+            Ok(Reply::Opened(opened)) => {
+                assert_eq!(opened.session.map(|session| session.cursors.len()), Some(13));
+                true
+            }
+            _ => false,
+        }
+    };
+    until("those on the others are opened", || clients.iter().filter(opens).count() >= clients.len() / 3);
 }
 
 #[test]

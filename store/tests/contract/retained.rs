@@ -62,7 +62,9 @@ pub(crate) fn a_page_of_retained_messages_ends_with_the_one_that_makes_it_long_e
         [("a/#", ["a/b/1", "a/b/2", "a/b/3", "a/b/4"]), ("+/x", ["b/x", "c/x", "d/x", "e/x"])]
     {
         let text = "x".repeat(100);
-        topics.iter().for_each(|topic| retain(bench, topic, &text));
+        for topic in topics {
+            retain(bench, topic, &text);
+        }
         let one = bench.message(topics[0], &text).as_bytes().len() as u32;
         for (bytes_max, count) in [(0, 1), (1, 1), (one, 1), (one + 1, 2), (2 * one + 1, 3), (9 * one, 4)] {
             let read = page_within(bench, filter, None, (1_000, bytes_max));

@@ -303,6 +303,5 @@ mod tests {
         assert_eq!(read(all(&fields[..6]), all(&["10.0.0.2", "6379"])), Some(Said { primary, epoch: 0 }));
         assert_eq!(read(all(&fields), all(&["10.0.0.2", "0"])), None);
         assert_eq!(read(all(&fields), Value::Nil), None);
-        assert_eq!(read(Value::Nil, all(&["10.0.0.2", "6379"])), None);
     }
 }

@@ -16,11 +16,17 @@ use crate::shard::{DEADLINE, Heard, Rig, owner};
 
 const BATCH: &str = "POST /v1/push/batch";
 
-/// Drains in the background, and waits until pushes are refused.
-fn drain(bridge: &BridgeHandle, api: &Api, within: Duration) -> Receiver<bool> {
+/// Drains in the background.
+fn shut_down(bridge: &BridgeHandle, within: Duration) -> Receiver<bool> {
     let (tell, drained) = channel();
     let bridge = bridge.clone();
     std::thread::spawn(move || tell.send(bridge.shutdown(within)));
+    drained
+}
+
+/// Drains in the background, and waits until pushes are refused: something that has begun must keep the bridge until then.
+fn drain(bridge: &BridgeHandle, api: &Api, within: Duration) -> Receiver<bool> {
+    let drained = shut_down(bridge, within);
     let begun = Instant::now();
     let (status, problem) = loop {
         let answer = api.post(&json!({ "device": "nobody", "payload": 1 }));
@@ -102,7 +108,7 @@ fn a_request_that_never_comes_whole_does_not_keep_the_bridge_from_its_end() {
     let mut half = TcpStream::connect(api.address).unwrap();
     half.write_all(b"GET /readyz HTTP/1.1\r\nHo").unwrap();
     let without_end = api.open("POST /v1/devices", 100);
-    assert!(drain(&rig.bridge, &api, DEADLINE).recv_timeout(DEADLINE).unwrap(), "there was time for all");
+    assert!(shut_down(&rig.bridge, DEADLINE).recv_timeout(DEADLINE).unwrap(), "there was time for all");
     half.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(half.read(&mut [0]).unwrap_or(0), 0, "it is closed, or reset");
     without_end.hang_up();

@@ -124,9 +124,10 @@ impl Lease {
         self.renew(Some(shard));
     }
 
-    /// What a sleep of `slept_ms` does to the lease of a process that ran last at `before_ms`.
-    pub(crate) fn judge_sleep(&self, before_ms: u64, slept_ms: u64) -> Sleep {
-        let age_ms = before_ms.saturating_sub(self.renewed_at_ms.load(Ordering::Relaxed));
+    /// What a sleep of `slept_ms` does to the lease of a process that ran last at `before_ms` and had meant to sleep for `meant_ms` of its own: the lease grows
+    /// old in that, too.
+    pub(crate) fn judge_sleep(&self, before_ms: u64, meant_ms: u64, slept_ms: u64) -> Sleep {
+        let age_ms = (before_ms + meant_ms).saturating_sub(self.renewed_at_ms.load(Ordering::Relaxed));
         let lease_ms = u64::from(LEASE_MS);
         if slept_ms < NOTICEABLE_MS || age_ms + slept_ms <= lease_ms {
             Sleep::Short
@@ -363,11 +364,14 @@ mod tests {
     fn a_lease_is_outslept_by_a_process_that_did_not_run_for_it_and_not_by_an_absence_of_the_store() {
         let scene = scene();
         scene.lease.renewed_at_ms.store(10_000, Ordering::Relaxed);
-        let sleep = |before_ms, slept_ms| scene.lease.judge_sleep(before_ms, slept_ms);
+        let sleep = |before_ms, slept_ms| scene.lease.judge_sleep(before_ms, 0, slept_ms);
         assert_eq!(sleep(10_900, 900), Sleep::Short, "a busy machine");
         assert_eq!(sleep(10_900, 4_000), Sleep::Short, "it is still good");
         assert_eq!(sleep(10_900, 4_200), Sleep::Outslept);
         assert_eq!(sleep(10_900, 60_000), Sleep::Outslept);
+        // Both end at 15,800, which is beyond the lease: one woke after a second that it had meant to sleep.
+        assert_eq!(sleep(10_900, 4_900), Sleep::Outslept);
+        assert_eq!(scene.lease.judge_sleep(10_900, 1_000, 3_900), Sleep::Outslept);
         assert_eq!(sleep(40_000, 900), Sleep::Short, "the store is away, and the machine busy");
         assert_eq!(sleep(40_000, 4_000), Sleep::Lapsed, "the store was away before");
         assert_eq!(sleep(40_000, 6_000), Sleep::Outslept, "it may have come back meanwhile");

@@ -37,11 +37,6 @@ impl Awake {
         let unix_ms = now.unix_ms.saturating_sub(self.at.unix_ms);
         monotonic_ms.max(unix_ms).saturating_sub(self.sleep_ms)
     }
-
-    /// When it would have run next, in ms of the monotonic clock: the lease grows old in a sleep that was meant, too.
-    fn meant_to_wake_ms(self) -> u64 {
-        self.at.monotonic_ms + self.sleep_ms
-    }
 }
 
 impl Shard {
@@ -55,7 +50,7 @@ impl Shard {
         if matches!(self.phase, Phase::Buried(_) | Phase::Stopped) {
             return now;
         }
-        let sleep = self.lease.judge_sleep(before.meant_to_wake_ms(), slept_ms);
+        let sleep = self.lease.judge_sleep(before.at.monotonic_ms, before.sleep_ms, slept_ms);
         if sleep == Sleep::Short {
             return now;
         }
@@ -131,9 +126,6 @@ mod tests {
             unix_ms: at.unix_ms + unix_ms,
         };
         assert_eq!(awake.slept_ms(later(400, 400)), 0);
-        // What was meant and what was not make up all the time that a lease had to run out.
-        let now = later(21_000, 21_000);
-        assert_eq!(awake.meant_to_wake_ms() + awake.slept_ms(now), now.monotonic_ms);
         assert_eq!(awake.slept_ms(later(1_003, 1_003)), 3);
         assert_eq!(awake.slept_ms(later(21_000, 21_000)), 20_000);
         assert_eq!(awake.slept_ms(later(1_000, 61_000)), 60_000, "a machine that slept");

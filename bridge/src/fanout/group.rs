@@ -168,13 +168,14 @@ impl Way {
         let mut report = first;
         while let Some(mut awaited) = report {
             match (&mut awaited.outcome).await {
-                // The last three end it too: another member could do no better, or must not be asked [MQTT-4.8.2-6].
+                // The last four end it too: another member could do no better, or must not be asked [MQTT-4.8.2-5, MQTT-4.8.2-6].
                 Ok(
                     Outcome::Delivered
                     | Outcome::Kept
                     | Outcome::Expired
                     | Outcome::TooLarge
-                    | Outcome::RefusedByDevice,
+                    | Outcome::RefusedByDevice
+                    | Outcome::InDoubt,
                 ) => return true,
                 Ok(
                     Outcome::NotHere | Outcome::NotSubscribed | Outcome::QueueFull | Outcome::ConnectionLost,

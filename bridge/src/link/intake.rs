@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use holdfast_wire::link::{Interest, Takeover, ToBridge, ToGateway};
+use holdfast_wire::link::{HandoverSettled, Interest, Takeover, ToBridge, ToGateway};
 use holdfast_wire::topic::validate_filter;
 
 use super::ending::Ending;
@@ -60,6 +60,7 @@ impl Intake {
                 ToBridge::Takeover(takeover) => pass_on_takeover(&self.core, &self.peer, takeover),
                 ToBridge::Handover(handover) if !waited && self.uplinks.keep_behind_frames(&handover) => {}
                 ToBridge::Handover(_) => record.encode(&mut self.handovers),
+                ToBridge::HandoverSettled(settled) => pass_on_settled(&self.core, settled),
                 ToBridge::Event(event) => {
                     if let Some(events) = self.core.books.events.get() {
                         events.note(self.peer.shard, &event);
@@ -100,6 +101,13 @@ fn pass_on_takeover(core: &Core, peer: &Peer, takeover: Takeover<'_>) {
     if !former.is_some_and(|former| former.send_ahead(&ToGateway::Takeover(takeover))) {
         let Takeover { client, epoch, .. } = takeover;
         peer.send_at_once(|out| ToGateway::NotLinked { client, epoch }.encode(out));
+    }
+}
+
+/// Tells the former owner. One that is not linked any more has lost those who wait for its reports.
+fn pass_on_settled(core: &Core, settled: HandoverSettled<'_>) {
+    if let Some(former) = core.peers.of_shard(settled.former) {
+        former.send_ahead(&ToGateway::HandoverSettled(settled));
     }
 }
 

@@ -109,7 +109,7 @@ pub(super) async fn to_device(
             Some(Outcome::QueueFull) => return refused(Refusal::QueueFull),
             Some(Outcome::TooLarge) => return refused(Refusal::TooLarge),
             Some(Outcome::RefusedByDevice) => return refused(Refusal::ByDevice),
-            Some(Outcome::NotHere | Outcome::ConnectionLost) | None => {}
+            Some(Outcome::NotHere | Outcome::ConnectionLost | Outcome::InDoubt) | None => {}
         }
         let Ok(found) = session_again(core, client, held).await else { break };
         let former = session.owner;

@@ -479,13 +479,15 @@ impl Unsettled {
                 let fate = Fate::refused(ReasonCode::ImplementationSpecificError as u8);
                 self.owed.done(ticket, part, fate);
             }
-            (Question::Device { client, mut streams }, Ok(Reply::Session(session))) => {
-                streams.extend(device_stream(&client, message.view().topic, session.as_ref(), &streams));
-                if streams.is_empty() {
-                    self.owed.done(ticket, part, Fate::default());
-                } else {
-                    self.questions.ask(ticket, Question::Streams(streams), message);
+            (Question::Device { client, streams }, Ok(Reply::Session(session))) => {
+                let topic = message.view().topic;
+                let own = device_stream(&client, topic, session.as_ref(), &streams);
+                let all: Vec<_> = streams.iter().cloned().chain(own).collect();
+                if !all.is_empty() {
+                    let device = Question::Device { client, streams };
+                    return self.questions.ask_on(ticket, device, Question::Streams(all), message);
                 }
+                self.owed.done(ticket, part, Fate::default());
             }
             (_, Ok(Reply::Appended { at: positions, .. })) => {
                 self.owed.stands_at(ticket, positions);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! While one question is tried again, later ones wait behind it: a stream keeps the order of its publishers, and the last retained message
-//! is the latest. Only what was under way when the first refusal came may overtake it.
+//! is the latest. Only what was under way when the first refusal came may overtake it; not what asked for a device before it appends, as that is a
+//! question of two steps: who finds the device while others wait to ask for it asks once more behind them.
 //!
 //! A store that lost its data a moment ago counts as one that cannot answer for the streams and sessions that it does not have: connected sessions are about to
 //! be written back, and are owed the message. That ends within seconds ([`Store::has_just_begun`]).
@@ -100,12 +101,33 @@ impl Questions {
 
     /// Asks the store, or waits for its turn. The answer arrives as [`Event::Store`].
     pub(super) fn ask(&mut self, ticket: OwedTicket, question: Question, message: SharedMessage) {
-        // A refusal that nobody has handled yet may lie in the inbox.
-        if self.trying.is_some() || !self.held.is_empty() || self.inbox.is_store_refusing() {
+        if self.is_holding() {
             self.held.insert((ticket, question.part()), (question, message));
         } else {
             submit(&self.store, &self.inbox, ticket, question, message);
         }
+    }
+
+    /// The store has answered the `first` of two questions about the same part: asks the `second`, unless others that came before wait to ask their first.
+    pub(super) fn ask_on(
+        &mut self,
+        ticket: OwedTicket,
+        first: Question,
+        second: Question,
+        message: SharedMessage,
+    ) {
+        if self.trying == Some((ticket, second.part())) {
+            // It is still the one that is tried.
+            submit(&self.store, &self.inbox, ticket, second, message);
+        } else {
+            let next = if self.is_holding() { first } else { second };
+            self.ask(ticket, next, message);
+        }
+    }
+
+    fn is_holding(&self) -> bool {
+        // A refusal that nobody has handled yet may lie in the inbox.
+        self.trying.is_some() || !self.held.is_empty() || self.inbox.is_store_refusing()
     }
 
     /// The store cannot answer now: the question waits, and is asked again.

@@ -13,7 +13,7 @@ use std::hash::Hasher;
 
 use hashbrown::HashTable;
 use holdfast_wire::ids::{ClientId, Owner};
-use holdfast_wire::link::{Settled, ToGateway, Welcome};
+use holdfast_wire::link::{HandoverSettled, Settled, ToGateway, Welcome};
 use holdfast_wire::store::Request;
 
 use crate::connection::close::CloseReason;
@@ -205,7 +205,10 @@ impl Engine {
             ToGateway::Takeover(takeover) => {
                 self.handle_takeover(link, takeover, now);
             }
-            ToGateway::Handover(handover) => self.handle_handover(handover, now),
+            ToGateway::Handover(handover) => self.handle_handover(link, handover, now),
+            ToGateway::HandoverSettled(HandoverSettled { client, epoch, is_kept, .. }) => {
+                self.shared.report_settled(&ClientId::new(client), *epoch, *is_kept);
+            }
             ToGateway::NotLinked { client, epoch } => self.handle_not_linked(link, client, *epoch, now),
             ToGateway::Disconnect(client) => {
                 self.disconnect(client, now);
@@ -239,6 +242,7 @@ impl Engine {
         self.forget_unasked(now);
         self.shared.forget_handed_over(now);
         self.shared.say_overdue(now);
+        self.shared.report_overdue(now);
         self.shared.close_overdue(now);
         self.shared.go_on_with_wills(now);
         self.admit(now);
@@ -323,7 +327,8 @@ impl Engine {
         let admission = self.shared.admission.next_ms();
         let strays = self.shared.strays.next_ms();
         let timers = self.shared.timers.next_ms();
-        let waits = [wills, closes, handovers, held_back, last_words, ownership, admission, strays];
+        let keeping = self.shared.keeping.next_ms();
+        let waits = [wills, closes, handovers, held_back, keeping, last_words, ownership, admission, strays];
         waits.into_iter().chain([timers, saves, drain]).flatten().min()
     }
 
@@ -514,7 +519,7 @@ impl Engine {
         self.end(id, reason, now);
     }
 
-    fn save(&mut self, id: ConnectionId, now: Now) {
+    pub(crate) fn save(&mut self, id: ConnectionId, now: Now) {
         let Some(connection) = self.connections.find_mut(id) else { return };
         let doubted = connection.doubted;
         let Some(session) = connection.session_mut() else { return };

@@ -15,6 +15,7 @@ mod drain;
 mod engine;
 mod events;
 mod input;
+mod keeping;
 mod last_words;
 mod limits;
 mod outbox;

@@ -8,6 +8,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::admission::Admission;
 use crate::input::ConnectionId;
+use crate::keeping::Keeping;
 use crate::last_words::LastWords;
 use crate::limits::EngineConfig;
 use crate::outbox::Outbox;
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     /// Until when those of them are known that have another owner, in that order; of some it was asked meanwhile. One for each session that was
     /// lost within a minute.
     pub(crate) closing_until_ms: VecDeque<(u64, (ClientId, Epoch))>,
+    /// What ended sessions had on its way down, until somebody else has it.
+    pub(crate) keeping: Keeping,
     /// Sessions that the store could not close. Bounded like `closing`; beyond it one is left to whoever opens it next.
     pub(crate) unclosed: Unclosed,
     /// Connections whose session waits for what its former owner knows, and until when; in that order. Some of them have ended meanwhile.
@@ -116,6 +119,7 @@ impl Shared {
             handed_over: HandedOver::default(),
             closing: Remembered::default(),
             closing_until_ms: VecDeque::new(),
+            keeping: Keeping::default(),
             unclosed: Unclosed::default(),
             handovers: VecDeque::new(),
             remembering: VecDeque::new(),

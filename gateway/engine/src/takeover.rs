@@ -21,10 +21,11 @@ use holdfast_wire::session_record::SessionRecord;
 use holdfast_wire::store::{Opened, Progress};
 
 use crate::connection::close::CloseReason;
-use crate::connection::{Opening, Phase, Successor};
+use crate::connection::{Connection, Opening, Phase, Successor};
 use crate::engine::Engine;
 use crate::engine::endings::Leaving;
 use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::keeping::HandedOverBy;
 use crate::shared::Shared;
 
 /// How long a new owner waits for what the former one knows, in ms. Then the device is served from what the store knows: some messages may come twice.
@@ -46,8 +47,10 @@ impl Engine {
             Some((id, Phase::Established(session))) if session.epoch < takeover.epoch => {
                 let known = session.durable.is_some().then(|| record_of(session.progress()));
                 let owes_will = session.will.is_some();
+                let epoch = session.epoch;
                 self.shared.stats.takeovers += 1;
                 self.end_as(id, CloseReason::SessionTakenOver, Leaving::HandedOver, now);
+                self.shared.report_once_saved_elsewhere(&client, epoch, successor.epoch, now);
                 self.pass_on(&client, successor, known, owes_will, now);
             }
             // It hears once the store has answered us, and the owner before us too.
@@ -77,6 +80,9 @@ impl Engine {
         };
         let Some(successor) = earlier else { return };
         let last = self.shared.closing.last_before(client, successor.epoch);
+        if let Some((_, epoch)) = &last {
+            self.shared.report_once_saved_elsewhere(client, *epoch, successor.epoch, now);
+        }
         let left = last.and_then(|closing| self.shared.closing.remove(&closing));
         let owes_will = left.as_ref().is_some_and(|left| left.owes_will);
         let known = left.and_then(|left| left.progress).map(record_of);
@@ -117,9 +123,17 @@ impl Engine {
     }
 
     /// The former owner of a session has told what it knows.
-    pub(crate) fn handle_handover(&mut self, handover: &Handover<'_>, now: Now) {
+    pub(crate) fn handle_handover(&mut self, link: LinkIndex, handover: &Handover<'_>, now: Now) {
         let client = ClientId::new(handover.client);
-        self.shared.handle_former_owner(&client, handover.epoch);
+        let former = self.shared.handle_former_owner(&client, handover.epoch);
+        let newer = SessionRecord::decode(handover.session).ok();
+        let awaits_word = newer.as_ref().is_some_and(|newer| !is_all_saved(newer));
+        let handed_over = former.filter(|_| awaits_word).map(|former| HandedOverBy {
+            client: client.clone(),
+            epoch: handover.epoch,
+            former,
+            through: link,
+        });
         if let Some(id) = self.find_client(&client)
             && let Some(connection) = self.connections.find_mut(id)
             && let Phase::Opening(opening) = &mut connection.phase
@@ -128,19 +142,29 @@ impl Engine {
                 .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
         {
             self.shared.hear_of_will(&mut opened, handover.owes_will);
-            take_over(&mut opened, SessionRecord::decode(handover.session).ok());
-            return self.establish(id, opened, now);
+            take_over(&mut opened, newer);
+            self.establish(id, opened, now);
+            if let Some(handed_over) = handed_over {
+                self.save_for(id, handed_over, now);
+            }
+            return;
         }
         let waiting = self.shared.unclaimed_of(&client).find_map(|(key, unclaimed)| {
             let waits = unclaimed.awaited_epoch() == Some(handover.epoch) && !unclaimed.is_told;
             waits.then(|| key.clone())
         });
-        let Some(key) = waiting else { return };
-        let Some(mut unclaimed) = self.shared.unclaimed.remove(&key) else { return };
+        let unclaimed = waiting.and_then(|key| Some((self.shared.unclaimed.remove(&key)?, key)));
+        let Some((mut unclaimed, key)) = unclaimed else {
+            // It came too late, or a second time: what was saved then has been confirmed.
+            if let Some(handed_over) = handed_over {
+                self.shared.settle_handover(&handed_over, false);
+            }
+            return;
+        };
         if let Some(opened) = &mut unclaimed.opened {
             self.shared.hear_of_will(opened, handover.owes_will);
             self.shared.publish_owed(key.1, opened, now);
-            take_over(opened, SessionRecord::decode(handover.session).ok());
+            take_over(opened, newer);
         }
         unclaimed.is_told = true;
         let is_succeeded = unclaimed.successor.is_some();
@@ -151,11 +175,21 @@ impl Engine {
         }
     }
 
+    /// Saves what was handed over to us and stands nowhere else: its former owner waits for that.
+    fn save_for(&mut self, id: ConnectionId, handed_over: HandedOverBy, now: Now) {
+        let session = self.connections.find_mut(id).and_then(Connection::session_mut);
+        let Some(durable) = session.and_then(|session| session.durable.as_mut()) else { return };
+        durable.unsaved = true;
+        self.shared.confirm_once_saved(id, handed_over);
+        self.save(id, now);
+    }
+
     /// A bridge has no link of a session's former owner. If none has, its epoch fences it, and a will that it may not have published is ours.
     pub(crate) fn handle_not_linked(&mut self, link: LinkIndex, client: &str, epoch: Epoch, now: Now) {
         if self.shared.ask_elsewhere(&ClientId::new(client), epoch, link) {
             let owner = self.shared.owner;
-            self.handle_handover(&Handover { client, epoch, owner, session: &[], owes_will: true }, now);
+            let handover = Handover { client, epoch, owner, session: &[], owes_will: true };
+            self.handle_handover(link, &handover, now);
         }
     }
 
@@ -411,6 +445,11 @@ fn succeed(known: &mut Option<Successor>, successor: Successor) -> Option<Succes
         Some(known) if known.epoch > successor.epoch => Some(successor),
         _ => known.replace(successor),
     }
+}
+
+/// Whether the store has all messages of it.
+fn is_all_saved(record: &SessionRecord) -> bool {
+    record.inflight.iter().all(|inflight| inflight.message.is_none() || !inflight.positions.is_empty())
 }
 
 fn record_of(progress: Progress) -> SessionRecord {

@@ -106,6 +106,8 @@ pub enum Outcome {
     TooLarge,
     /// The device answered with an error reason code.
     RefusedByDevice,
+    /// QoS 2, sent, and the session ended before the device said whether it has it: no other may be given it (MQTT-4.8.2-5).
+    InDoubt,
 }
 
 impl Report {
@@ -121,6 +123,7 @@ impl Report {
             Outcome::ConnectionLost => 6,
             Outcome::TooLarge => 7,
             Outcome::RefusedByDevice => 8,
+            Outcome::InDoubt => 9,
         });
     }
 
@@ -136,6 +139,7 @@ impl Report {
             6 => Outcome::ConnectionLost,
             7 => Outcome::TooLarge,
             8 => Outcome::RefusedByDevice,
+            9 => Outcome::InDoubt,
             other => return Err(CodingError::UnknownValue { field: "outcome", value: u64::from(other) }),
         };
         Ok(Self { delivery, outcome })
@@ -209,6 +213,38 @@ impl<'a> Handover<'a> {
             owner: read_owner(reader)?,
             session: reader.bytes()?,
             owes_will: reader.u8()? != 0,
+        })
+    }
+}
+
+/// What became of messages of a [`Handover`] that the store did not have. Their former owner reports them accordingly: [`Outcome::Kept`], or, as well if it
+/// hears nothing for 5 s, [`Outcome::ConnectionLost`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverSettled<'a> {
+    /// Whose session.
+    pub client: &'a str,
+    /// The new owner's epoch, as the [`Takeover`] named it.
+    pub epoch: Epoch,
+    /// Whom to tell.
+    pub former: Owner,
+    /// The new owner has saved them. Otherwise it went on without them.
+    pub is_kept: bool,
+}
+
+impl<'a> HandoverSettled<'a> {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.put_text(self.client);
+        out.put_u64(self.epoch.0);
+        write_owner(self.former, out);
+        out.put_u8(u8::from(self.is_kept));
+    }
+
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
+        Ok(Self {
+            client: reader.text()?,
+            epoch: Epoch(reader.u64()?),
+            former: read_owner(reader)?,
+            is_kept: reader.u8()? != 0,
         })
     }
 }

@@ -13,7 +13,7 @@ mod hello;
 mod interest;
 mod uplink;
 
-pub use downlink::{Deliver, Handover, Outcome, Positions, Report, Takeover, Target};
+pub use downlink::{Deliver, Handover, HandoverSettled, Outcome, Positions, Report, Takeover, Target};
 pub use event::{Event, EventKind};
 pub use hello::{Hello, LINK_VERSION, Welcome};
 pub use interest::{Interest, InterestKind, RetainedRead};
@@ -95,6 +95,8 @@ pub enum ToBridge<'a> {
     Takeover(Takeover<'a>),
     /// A session moved away; this is what its new owner should know.
     Handover(Handover<'a>),
+    /// What became of what was handed over here.
+    HandoverSettled(HandoverSettled<'a>),
     /// A connection began or ended.
     Event(Event<'a>),
     /// Nothing else was said for a while: the shard lives.
@@ -136,6 +138,8 @@ pub enum ToGateway<'a> {
     Takeover(Takeover<'a>),
     /// What the former owner of a session of this shard knows of it.
     Handover(Handover<'a>),
+    /// What became of what was handed over from here.
+    HandoverSettled(HandoverSettled<'a>),
     /// This bridge has no link of the former owner that a [`Takeover`] named. Another bridge may have one.
     NotLinked {
         /// Whose session moved.
@@ -158,6 +162,7 @@ const TAKEOVER: u8 = 6;
 const HANDOVER: u8 = 7;
 const EVENT: u8 = 8;
 const SHARD_ALIVE: u8 = 9;
+const HANDOVER_SETTLED: u8 = 10;
 const WELCOME: u8 = 16;
 const REFUSED: u8 = 17;
 const SETTLED: u8 = 18;
@@ -193,6 +198,7 @@ impl<'a> ToBridge<'a> {
             REPORT => read_body(record, Report::read).map(Self::Report),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
+            HANDOVER_SETTLED => read_body(record, HandoverSettled::read).map(Self::HandoverSettled),
             EVENT => read_body(record, Event::read).map(Self::Event),
             SHARD_ALIVE => read_body(record, |_| Ok(Self::Alive)),
             other => Err(LinkError::Kind(other)),
@@ -209,6 +215,7 @@ impl<'a> ToBridge<'a> {
             Self::Report(report) => write_record(out, REPORT, |out| report.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
+            Self::HandoverSettled(settled) => write_record(out, HANDOVER_SETTLED, |out| settled.write(out)),
             Self::Event(event) => write_record(out, EVENT, |out| event.write(out)),
             Self::Alive => write_record(out, SHARD_ALIVE, |_| ()),
         }
@@ -234,6 +241,7 @@ impl<'a> ToGateway<'a> {
             DELIVER => read_body(record, Deliver::read).map(Self::Deliver),
             TAKEOVER => read_body(record, Takeover::read).map(Self::Takeover),
             HANDOVER => read_body(record, Handover::read).map(Self::Handover),
+            HANDOVER_SETTLED => read_body(record, HandoverSettled::read).map(Self::HandoverSettled),
             NOT_LINKED => read_body(record, |reader| {
                 Ok(Self::NotLinked { client: reader.text()?, epoch: Epoch(reader.u64()?) })
             }),
@@ -263,6 +271,7 @@ impl<'a> ToGateway<'a> {
             Self::Deliver(deliver) => write_record(out, DELIVER, |out| deliver.write(out)),
             Self::Takeover(takeover) => write_record(out, TAKEOVER, |out| takeover.write(out)),
             Self::Handover(handover) => write_record(out, HANDOVER, |out| handover.write(out)),
+            Self::HandoverSettled(settled) => write_record(out, HANDOVER_SETTLED, |out| settled.write(out)),
             Self::NotLinked { client, epoch } => write_record(out, NOT_LINKED, |out| {
                 out.put_text(client);
                 out.put_u64(epoch.0);

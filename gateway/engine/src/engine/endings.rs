@@ -3,7 +3,7 @@
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::Outcome;
-use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
+use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, QoS, ReasonCode};
 use holdfast_wire::store::{Progress, Request, WillRecord};
 use holdfast_wire::ws;
 
@@ -128,12 +128,24 @@ impl Engine {
             ));
         }
         retained::give_up(session, &mut self.shared);
+        self.shared.keeping.forget_confirmation(id);
         let is_kept = persistent && leaving != Leaving::Lost && session.expiry_s > 0;
         if let Some(sending) = &session.sending {
+            let mut waiting = Vec::new();
             for item in sending.inflight.iter().filter_map(|inflight| inflight.item.as_ref()) {
-                let outcome = if is_kept { Outcome::Kept } else { Outcome::ConnectionLost };
+                let outcome = match item.qos {
+                    // It may be with the client, and the session that would know ends here.
+                    QoS::ExactlyOnce if !is_kept && leaving == Leaving::Saved => Outcome::InDoubt,
+                    _ if !is_kept => Outcome::ConnectionLost,
+                    _ if !item.positions.is_empty() => Outcome::Kept,
+                    _ => {
+                        waiting.extend(item.report);
+                        continue;
+                    }
+                };
                 deliver::report(&mut self.shared, item.report, outcome);
             }
+            self.shared.report_once_kept(&session.client, session.epoch, waiting, now);
             for item in &sending.pending {
                 // What was not sent is not saved with the session: it stands in a stream, or goes back to who sent it.
                 let stands = is_kept && !item.positions.is_empty();

@@ -82,8 +82,9 @@ impl Engine {
                 }
             }
             Asked::Save(id) => {
-                if result.is_err()
-                    && let Some(session) = self.connections.find_mut(id).and_then(Connection::session_mut)
+                if result.is_ok() {
+                    self.shared.confirm_saved(id);
+                } else if let Some(session) = self.connections.find_mut(id).and_then(Connection::session_mut)
                 {
                     deliver::touch(session, id, &mut self.shared, now);
                 }
@@ -96,11 +97,15 @@ impl Engine {
                 Err(StoreError::Gone) if closing.will.is_some() && !closing.is_brought_back => {
                     self.bring_back_for_its_will(closing);
                 }
-                Err(StoreError::Fenced | StoreError::Gone) => {
+                Err(error @ (StoreError::Fenced | StoreError::Gone)) => {
+                    if error == StoreError::Gone {
+                        self.shared.report_settled(&closing.client, closing.epoch, false);
+                    }
                     self.forget_soon(closing.client, closing.epoch, now);
                 }
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {
+                    self.shared.report_settled(&closing.client, closing.epoch, result.is_ok());
                     self.shared.closing.remove(&(closing.client, closing.epoch));
                 }
             },

@@ -71,9 +71,9 @@ impl Shared {
         is_said
     }
 
-    /// The former owner has answered.
-    pub(crate) fn handle_former_owner(&mut self, client: &ClientId, epoch: Epoch) {
-        self.former_owners.0.remove(&(client.clone(), epoch));
+    /// The former owner has answered. Gives it, if this was not known yet.
+    pub(crate) fn handle_former_owner(&mut self, client: &ClientId, epoch: Epoch) -> Option<Owner> {
+        self.former_owners.0.remove(&(client.clone(), epoch)).map(|former| former.owner)
     }
 
     /// A link came up: all who have not answered are asked anew, as what was said to them may be lost.

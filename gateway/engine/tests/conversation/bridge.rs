@@ -59,6 +59,12 @@ pub(crate) enum Heard {
         session: Vec<u8>,
         owes_will: bool,
     },
+    HandoverSettled {
+        client: String,
+        epoch: Epoch,
+        former: Owner,
+        is_kept: bool,
+    },
 }
 
 /// An uplink that outlives its record.
@@ -124,6 +130,12 @@ impl From<ToBridge<'_>> for Heard {
                 client: handover.client.to_owned(),
                 session: handover.session.to_vec(),
                 owes_will: handover.owes_will,
+            },
+            ToBridge::HandoverSettled(settled) => Self::HandoverSettled {
+                client: settled.client.to_owned(),
+                epoch: settled.epoch,
+                former: settled.former,
+                is_kept: settled.is_kept,
             },
             ToBridge::Event(event) => {
                 Self::Event(event.client.to_owned(), event.epoch, event.at_ms, event_in_short(event.kind))

@@ -21,6 +21,7 @@ mod events;
 mod former_owner;
 mod json;
 mod keep_alive;
+mod keeping;
 mod last_words;
 mod links;
 mod opener_wills;

@@ -165,6 +165,11 @@ impl Bridge {
                         say(shards, owner, &ToGateway::Handover(handover));
                     }
                 }
+                ToBridge::HandoverSettled(settled) => {
+                    if let Some(former) = find_by(link.1, shards, settled.former) {
+                        say(shards, former, &ToGateway::HandoverSettled(settled));
+                    }
+                }
                 ToBridge::Event(event) => self.write_down(&event, link.1),
                 ToBridge::Alive => panic!("the shell keeps a link alive, not the engine"),
                 ToBridge::Hello(_) => panic!("the shell says hello, not the engine"),

@@ -305,6 +305,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.devices.iter().all(Device::is_done)
             && self.bridge.is_idle()
+            && self.bridge.awaited.is_empty()
             && self.shards.iter().all(|shard| !shard.has_questions() && shard.has_heard_all())
             && self.devices.iter().all(|device| {
                 let view = device

@@ -57,6 +57,9 @@ pub(super) struct WayArgs {
     /// Frames a second of the open loops; one that goes flat out follows
     #[arg(long, value_delimiter = ',', default_values_t = WayPlan::default().rates, value_parser = clap::value_parser!(u32).range(1..))]
     rates: Vec<u32>,
+    /// Leave out what goes flat out
+    #[arg(long)]
+    rates_only: bool,
     /// `linger.ms` of both producers
     #[arg(long, default_value_t = 1)]
     linger_ms: u32,
@@ -179,7 +182,13 @@ pub(super) fn kafka(args: &WayArgs, reexec: &Reexec) -> Done {
         WayPlan::quick()
     } else {
         let duration = std::time::Duration::from_secs(args.seconds);
-        WayPlan { rates: args.rates.clone(), rounds: args.rounds, duration, ..WayPlan::default() }
+        WayPlan {
+            rates: args.rates.clone(),
+            flat_out: !args.rates_only,
+            rounds: args.rounds,
+            duration,
+            ..WayPlan::default()
+        }
     };
     let producer = ProducerPlan {
         brokers: args.cluster.kafka.clone().unwrap_or_default(),

@@ -1,8 +1,9 @@
 //! The whole way of a frame, device → gateway → bridge → Kafka → PUBACK, beside librdkafka's own producer with the same records in the same run.
 //!
 //! Everything shares one machine, so what binds is the ratio. Phases of both alternate, in every other round the other way round, and a broker that
-//! was just started is warmed up before, so that neither of the two pays for its compiler. A PUBACK counts only if the topic has grown by it: a gateway
-//! that leads elsewhere has no figure. `devices` drives connections, `own` the producer,
+//! was just started is warmed up before, so that neither of the two pays for its compiler. What goes flat out comes last: it leaves hundreds of megabytes
+//! that the system writes to the disk long afterwards. Latencies are compared round by round, as a machine that stands still for a fifth of a second makes
+//! the 99th percentile of a whole run. A PUBACK counts only if the topic has grown by it: a gateway that leads elsewhere has no figure. `devices` drives connections, `own` the producer,
 //! `report` has the goals.
 
 mod devices;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 pub use self::report::WayReport;
+use super::measures::latencies_us;
 use super::swarm::{PATIENCE, Swarm};
 use super::{BenchError, Processes};
 use crate::kafka::{self, KafkaReadError, KafkaSource, ProducerError, ProducerPlan};
@@ -28,6 +30,8 @@ const PAUSE: Duration = Duration::from_millis(700);
 pub struct WayPlan {
     /// Frames a second of the open loops; they come before the one that goes flat out.
     pub rates: Vec<u32>,
+    /// Whether it comes.
+    pub flat_out: bool,
     /// Connections that share each rate.
     pub connections: usize,
     /// Connections flat out.
@@ -40,7 +44,7 @@ pub struct WayPlan {
     pub warm_up: Duration,
     /// The measured part.
     pub duration: Duration,
-    /// Times that everything is measured; figures are of all rounds together.
+    /// Times that everything is measured; CPU and frames are of all rounds together, latencies of the median round.
     pub rounds: u32,
 }
 
@@ -91,6 +95,7 @@ impl Default for WayPlan {
     fn default() -> Self {
         Self {
             rates: vec![10_000, 30_000],
+            flat_out: true,
             connections: 5_000,
             flat_out_connections: 1_000,
             inflight: 16,
@@ -127,7 +132,7 @@ impl WayPlan {
     }
 }
 
-/// What a phase gave. Phases of one kind add up.
+/// What a phase gave.
 #[derive(Debug, Clone)]
 struct Phase {
     frames: u64,
@@ -144,6 +149,12 @@ struct Phase {
 #[derive(Debug, Clone)]
 struct Pair {
     rate: Option<u32>,
+    rounds: Vec<Round>,
+}
+
+/// Both ways, one just after the other.
+#[derive(Debug, Clone)]
+struct Round {
     own: Phase,
     way: Phase,
 }
@@ -152,30 +163,41 @@ struct Pair {
 pub fn run(plan: &WayPlan, target: &WayTarget, mut say: impl FnMut(&str)) -> Result<WayReport, WayError> {
     say("warming up");
     own::run(plan, target, None)?;
-    let rates: Vec<Option<u32>> = plan.rates.iter().copied().map(Some).chain([None]).collect();
-    let (mut own, mut way) = (vec![None; rates.len()], vec![None; rates.len()]);
-    for round in 1..=plan.rounds {
-        for (index, rate) in rates.iter().copied().enumerate() {
-            let turns = if round.is_multiple_of(2) { [false, true] } else { [true, false] };
-            for is_own in turns {
-                sleep(PAUSE);
-                let what = if is_own { "librdkafka's own producer" } else { "the whole way" };
-                say(&format!("round {round} of {}, {}: {what}", plan.rounds, name(rate)));
-                let (phase, sum) = if is_own {
-                    (own::run(plan, target, rate)?, &mut own[index])
-                } else {
-                    (target.counted(|| devices::run(plan, target, rate))?, &mut way[index])
-                };
-                if phase.frames == 0 {
-                    return Err(WayError::Nothing(format!("{}: {what}", name(rate))));
-                }
-                Phase::join(sum, phase);
+    let rates = plan.rates.iter().copied().map(Some).chain(plan.flat_out.then_some(None));
+    let mut pairs: Vec<Pair> = rates.map(|rate| Pair { rate, rounds: Vec::new() }).collect();
+    let (open_loops, flat_out) = pairs.split_at_mut(plan.rates.len());
+    for pairs in [open_loops, flat_out] {
+        for round in 1..=plan.rounds {
+            for pair in &mut *pairs {
+                say(&format!("round {round} of {}: {}", plan.rounds, name(pair.rate)));
+                pair.rounds.push(run_round(plan, target, pair.rate, round.is_multiple_of(2))?);
             }
         }
     }
-    let pairs = rates.into_iter().zip(own.into_iter().zip(way));
-    let pairs = pairs.filter_map(|(rate, (own, way))| Some(Pair { rate, own: own?, way: way? }));
-    Ok(WayReport::new(pairs.collect()))
+    Ok(WayReport::new(pairs))
+}
+
+/// `way_first`: the whole way goes before the producer.
+fn run_round(
+    plan: &WayPlan,
+    target: &WayTarget,
+    rate: Option<u32>,
+    way_first: bool,
+) -> Result<Round, WayError> {
+    let own = || {
+        sleep(PAUSE);
+        own::run(plan, target, rate)?.of_something(rate, "librdkafka's own producer")
+    };
+    let way = || {
+        sleep(PAUSE);
+        target.counted(|| devices::run(plan, target, rate))?.of_something(rate, "the whole way")
+    };
+    Ok(if way_first {
+        let way = way()?;
+        Round { own: own()?, way }
+    } else {
+        Round { own: own()?, way: way()? }
+    })
 }
 
 fn name(rate: Option<u32>) -> String {
@@ -203,11 +225,26 @@ impl WayTarget {
 }
 
 impl Phase {
-    fn join(sum: &mut Option<Self>, phase: Self) {
-        match sum {
-            Some(sum) => sum.add(&phase),
-            None => *sum = Some(phase),
+    fn of_something(self, rate: Option<u32>, what: &str) -> Result<Self, WayError> {
+        if self.frames == 0 {
+            return Err(WayError::Nothing(format!("{}: {what}", name(rate))));
         }
+        Ok(self)
+    }
+
+    /// All together; nothing of none.
+    fn sum<'a>(phases: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut phases = phases.into_iter();
+        let none = || Self {
+            frames: 0,
+            seconds: 0.0,
+            cpu_us: Vec::new(),
+            latencies_us: latencies_us(),
+            late_us: latencies_us(),
+        };
+        let mut sum = phases.next().cloned().unwrap_or_else(none);
+        phases.for_each(|phase| sum.add(phase));
+        sum
     }
 
     fn add(&mut self, other: &Self) {
@@ -260,7 +297,6 @@ impl<'a> Meter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::measures::latencies_us;
 
     #[test]
     fn acknowledged_frames_that_are_not_in_the_topic_are_no_figure() {
@@ -298,8 +334,8 @@ mod tests {
         latencies_us.saturating_record(1_000);
         let late_us = latencies_us.clone();
         let one = Phase { frames: 100, seconds: 1.0, cpu_us: vec![(BRIDGE, 500)], latencies_us, late_us };
-        let mut sum = one.clone();
-        sum.add(&Phase { frames: 300, cpu_us: vec![(BRIDGE, 700)], ..one });
+        let other = Phase { frames: 300, cpu_us: vec![(BRIDGE, 700)], ..one.clone() };
+        let sum = Phase::sum([&one, &other]);
         assert!((sum.per_s() - 200.0).abs() < 1e-9);
         assert_eq!(sum.cpu_us_each(BRIDGE), Some(3.0));
         assert_eq!((sum.cpu_us_each("gateway"), sum.latencies_us.len()), (None, 2));

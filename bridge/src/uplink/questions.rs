@@ -7,8 +7,8 @@
 //! ```
 //!
 //! While one question is tried again, later ones wait behind it: a stream keeps the order of its publishers, and the last retained message
-//! is the latest. Only what was under way when the first refusal came may overtake it; not what asked for a device before it appends, as that is a
-//! question of two steps: who finds the device while others wait to ask for it asks once more behind them.
+//! is the latest. Only what was under way when the first refusal came may overtake it. A message for a device is asked about twice, where the device is and
+//! then to append, and what has heard the first answer must not append before those who wait to ask: it asks anew behind them.
 //!
 //! A store that lost its data a moment ago counts as one that cannot answer for the streams and sessions that it does not have: connected sessions are about to
 //! be written back, and are owed the message. That ends within seconds ([`Store::has_just_begun`]).
@@ -108,7 +108,8 @@ impl Questions {
         }
     }
 
-    /// The store has answered the `first` of two questions about the same part: asks the `second`, unless others that came before wait to ask their first.
+    /// The store has answered the `first` of two questions about one part, and changed nothing by that: asks the `second`, or both anew behind those
+    /// that wait.
     pub(super) fn ask_on(
         &mut self,
         ticket: OwedTicket,

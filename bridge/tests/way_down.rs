@@ -323,11 +323,34 @@ fn a_personal_topic_leads_to_the_owner_of_its_device() {
     publisher.publish(uplink(3, "devices/kept/push", "to kept"));
     let Heard::Deliver { target, positions, .. } = shard.hear() else { panic!("no delivery") };
     assert_eq!(target, "kept");
-    assert_eq!(positions[0].stream, StreamKey::Device("kept".into()));
+    assert_eq!(positions[0].stream, StreamKey::Filter("devices/kept/push".into()));
     rig.rest("kept", epoch);
     publisher.publish(uplink(4, "devices/kept/push", "later"));
     publisher.until_settled(4);
-    assert_eq!(rig.stream(StreamKey::Device("kept".into())), ["to kept", "later"]);
+    assert_eq!(rig.stream(StreamKey::Filter("devices/kept/push".into())), ["to kept", "later"]);
+}
+
+#[test]
+fn messages_on_a_personal_topic_stand_in_one_stream_whether_its_filter_is_known_or_not() {
+    let store = memory_store();
+    // One bridge has never heard of the filter, the other since its start; frames may come through both.
+    let unaware = Rig::start_with(BridgeConfig::default(), Arc::clone(&store));
+    let mut before = unaware.shard(1);
+    before.announce(PUSH, "devices/+/push", true);
+    let epoch = unaware.session("d", owner(2), &["devices/d/push", "devices/d/#"]);
+    unaware.rest("d", epoch);
+    let aware = Rig::start_with(BridgeConfig::default(), store);
+    let mut since = aware.shard(1);
+    since.announce(PUSH, "devices/+/push", true);
+    for sequence in 1..=4 {
+        let publisher = if sequence % 2 == 0 { &mut before } else { &mut since };
+        publisher.publish(uplink(sequence, "devices/d/push", &sequence.to_string()));
+        publisher.until_settled(1);
+    }
+    for filter in ["devices/d/push", "devices/d/#"] {
+        assert_eq!(aware.stream(StreamKey::Filter(filter.into())), ["1", "2", "3", "4"], "{filter}");
+    }
+    assert_eq!(aware.stream(StreamKey::Device("d".into())), [""; 0]);
 }
 
 #[test]

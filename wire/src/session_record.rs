@@ -12,7 +12,7 @@ pub enum StreamKey {
     /// Everything with QoS > 0 that matches this filter, for all persistent sessions that hold it. A shared subscription's
     /// filter stands here with its `$share/{group}/` and has one cursor for the whole group.
     Filter(Box<str>),
-    /// Everything with QoS > 0 for one client alone.
+    /// Pushes to one client that was away.
     Device(Box<str>),
 }
 

@@ -16,5 +16,5 @@ pub(crate) use awaited::AwaitedReports;
 pub(crate) use deliver::FanOut;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
 pub(crate) use owner::Owners;
-pub(crate) use publish::{Publication, Published, device_stream, has_lost_its_data};
+pub(crate) use publish::{Publication, Published, has_lost_its_data, untold_streams};
 pub(crate) use retained::RetainedReads;

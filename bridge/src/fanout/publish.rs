@@ -90,7 +90,8 @@ impl Publication {
                 if session.is_none() && core.store.has_just_begun() {
                     return Err(has_lost_its_data());
                 }
-                streams.extend(device_stream(&client, view.topic, session.as_ref(), &streams));
+                let untold = untold_streams(session.as_ref(), view.topic, &streams);
+                streams.extend(untold);
             }
         }
         Ok(streams)
@@ -132,20 +133,19 @@ pub(crate) fn has_lost_its_data() -> StoreError {
     StoreError::Unavailable("it has lost its data, and its sessions are not back yet".to_owned())
 }
 
-/// The stream of a device whose persistent session holds, with QoS > 0, a filter that matches and that none of `streams` covers.
-pub(crate) fn device_stream(
-    client: &str,
-    topic: &str,
+/// Streams that a message on this topic owes itself to because a device's persistent session reads them, beside `streams`. The store may tell of a filter up to a
+/// minute after its SUBACK, but it has a stream from then on; so the messages of a topic stand in one stream, whoever knows its filter. In two of them a session that is
+/// behind would read them one stream after the other, in another order than they came.
+pub(crate) fn untold_streams(
     session: Option<&SessionInfo>,
+    topic: &str,
     streams: &[StreamKey],
-) -> Option<StreamKey> {
-    let session = session.filter(|session| session.persistent)?;
-    let uncovered = session.subscriptions.iter().any(|subscription| {
-        subscription.qos > QoS::AtMostOnce
-            && matches(&subscription.filter, topic)
-            && !streams
-                .iter()
-                .any(|stream| matches!(stream, StreamKey::Filter(filter) if *filter == subscription.filter))
-    });
-    uncovered.then(|| StreamKey::Device(client.into()))
+) -> Vec<StreamKey> {
+    let Some(session) = session.filter(|session| session.persistent) else { return Vec::new() };
+    let wanted = session
+        .subscriptions
+        .iter()
+        .filter(|subscription| subscription.qos > QoS::AtMostOnce && matches(&subscription.filter, topic));
+    let wanted = wanted.map(|subscription| StreamKey::Filter(subscription.filter.clone()));
+    wanted.filter(|stream| !streams.contains(stream)).collect()
 }

@@ -31,7 +31,7 @@ use holdfast_wire::mqtt::{QoS, ReasonCode};
 use holdfast_wire::store::{Reply, Request, StoreError};
 
 use crate::core::Core;
-use crate::fanout::{FanOut, LinkId, Owes, device_stream};
+use crate::fanout::{FanOut, LinkId, Owes, untold_streams};
 use crate::link::Peer;
 use crate::log::LogRecord;
 use crate::metrics as names;
@@ -480,9 +480,8 @@ impl Unsettled {
                 self.owed.done(ticket, part, fate);
             }
             (Question::Device { client, streams }, Ok(Reply::Session(session))) => {
-                let topic = message.view().topic;
-                let own = device_stream(&client, topic, session.as_ref(), &streams);
-                let all: Vec<_> = streams.iter().cloned().chain(own).collect();
+                let mut all = untold_streams(session.as_ref(), message.view().topic, &streams);
+                all.extend(streams.iter().cloned());
                 if !all.is_empty() {
                     let device = Question::Device { client, streams };
                     return self.questions.ask_on(ticket, device, Question::Streams(all), message);

@@ -226,6 +226,24 @@ fn a_durable_group_acknowledges_what_a_member_took_or_its_stream_has() {
 }
 
 #[test]
+fn what_no_member_could_take_is_read_from_the_stream_by_one_that_is_there() {
+    let rig = Rig::start();
+    let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
+    rig.session("member", owner(2), &["$share/g/jobs"]);
+    member.announce(GROUP, "jobs", true);
+    publisher.publish(uplink(1, "jobs", "too much"));
+    let heard = member.hear();
+    member.report(number(&heard), Outcome::QueueFull);
+    publisher.until_settled(1);
+    let Heard::Deliver { delivery: 0, positions, payload, .. } = member.hear() else {
+        panic!("it is told where the message stands")
+    };
+    assert_eq!(payload, "too much");
+    assert_eq!(positions.len(), 1);
+    assert_eq!(positions[0].stream, StreamKey::Filter("$share/g/jobs".into()));
+}
+
+#[test]
 fn members_that_never_acknowledge_hold_up_nobody() {
     const MEMBERS: u64 = 8;
     const REPORTS: u32 = 100;

@@ -124,9 +124,13 @@ impl Way {
     /// Until a member has it, or the stream of a durable group, or nobody will; 0, or the reason code of a failure. What a durable group waits for beyond
     /// its place is bounded by whoever waits for it in turn: uplinks by their link's window, pushes and wills by their number in flight.
     async fn see_through(mut self, first: Option<Report>, durable: bool, mut place: Place) -> u8 {
+        let mut refused = false;
         let taken = tokio::select! {
             biased;
-            taken = self.offer(first) => taken,
+            taken = self.offer(first) => {
+                refused = !taken;
+                taken
+            }
             () = place.gave_way() => {
                 metrics::counter!(names::GROUP_REPORTS_GIVEN_UP).increment(1);
                 // The member that it was sent to may still take it, and nobody was promised more.
@@ -151,6 +155,10 @@ impl Way {
                     {
                         tokio::time::sleep(RETRY_MIN).await;
                     }
+                    Ok(Reply::Appended { at, .. }) if refused => {
+                        self.announce(at).await;
+                        return 0;
+                    }
                     Ok(_) => return 0,
                     Err(error) => {
                         tracing::warn!(%error, "a message for a shared subscription is refused");
@@ -161,6 +169,21 @@ impl Way {
         }
         metrics::counter!(names::GROUP_DROPPED).increment(1);
         ReasonCode::ImplementationSpecificError as u8
+    }
+
+    /// Tells one member that the stream has what no member could take: it reads that once it has room. Otherwise it would stand there until a member's session is
+    /// resumed. What a member has and has not acknowledged yet is not told, as it would come twice.
+    async fn announce(&self, positions: Positions) {
+        let reader = self.core.read_interests(|interests| interests.reader(&self.group, &self.filter));
+        let Some(peer) = reader.and_then(|link| self.core.peers.of_link(link)) else { return };
+        let record = ToGateway::Deliver(Deliver {
+            delivery: 0,
+            target: Target::Group { group: &self.group, filter: &self.filter },
+            positions,
+            message: self.message.view(),
+        });
+        // A link that is lost meanwhile makes those behind it read their streams.
+        let _ = peer.send_record(&record).await;
     }
 
     /// Offers it to one member after the other; whether one ended it.

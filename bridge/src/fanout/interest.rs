@@ -53,8 +53,17 @@ struct Group {
     name: Box<str>,
     durable: Durability,
     members: Vec<(LinkId, u32)>,
+    /// Which of them said last that persistent sessions are among them.
+    readers: Vec<LinkId>,
     /// Messages given to it so far; decides whose turn it is.
     turn: AtomicU32,
+}
+
+impl Group {
+    fn forget(&mut self, link: LinkId) {
+        self.members.retain(|(other, _)| *other != link);
+        self.readers.retain(|other| *other != link);
+    }
 }
 
 #[derive(Debug)]
@@ -110,9 +119,10 @@ impl InterestTable {
                 if durable {
                     group.durable = Durability::Yes;
                 }
-                group.members.retain(|(other, _)| *other != link);
+                group.forget(link);
                 if members > 0 {
                     group.members.push((link, members));
+                    group.readers.extend(durable.then_some(link));
                 }
             }
             InterestKind::Personal { level } => {
@@ -130,7 +140,7 @@ impl InterestTable {
             InterestKind::Filter => interests.links.retain(|other| *other != link),
             InterestKind::Shared { group, .. } => {
                 if let Some(group) = interests.groups.iter_mut().find(|known| *known.name == *group) {
-                    group.members.retain(|(other, _)| *other != link);
+                    group.forget(link);
                 }
             }
             InterestKind::Personal { level } => {
@@ -284,6 +294,13 @@ impl InterestTable {
         None
     }
 
+    /// The link that is told what stands in a group's stream while its members are connected: as long as it lives the same one, since whoever is told reads
+    /// all that it has not read.
+    pub(crate) fn reader(&self, group: &str, filter: &str) -> Option<LinkId> {
+        let group = self.filters.get(filter)?.groups.iter().find(|known| *known.name == *group)?;
+        group.readers.iter().min().copied()
+    }
+
     /// Whether persistent sessions hold the shared subscription.
     pub(crate) fn is_group_durable(&self, group: &str, filter: &str) -> bool {
         let interests = self.filters.get(filter);
@@ -321,6 +338,7 @@ impl Interests {
                 name: name.into(),
                 durable: Durability::No,
                 members: Vec::new(),
+                readers: Vec::new(),
                 turn: AtomicU32::new(0),
             });
             self.groups.len() - 1
@@ -345,7 +363,7 @@ impl Interests {
     fn forget(&mut self, link: LinkId) {
         self.links.retain(|other| *other != link);
         for group in &mut self.groups {
-            group.members.retain(|(other, _)| *other != link);
+            group.forget(link);
         }
         for personal in &mut self.personal {
             personal.links.retain(|other| *other != link);
@@ -374,6 +392,7 @@ mod tests {
 
     const A: LinkId = LinkId(1);
     const B: LinkId = LinkId(2);
+    const C: LinkId = LinkId(3);
 
     fn filter(table: &mut InterestTable, link: LinkId, filter: &str, durable: bool) {
         table.announce(link, InterestKind::Filter, filter, durable);
@@ -442,6 +461,22 @@ mod tests {
         assert_eq!(table.pick_member("g", "s", &[A, B]), None);
         table.announce(A, shared(0), "s", false);
         assert_eq!(picks(&table), 0);
+    }
+
+    #[test]
+    fn one_link_reads_the_stream_of_a_durable_group_as_long_as_it_lives() {
+        let mut table = InterestTable::default();
+        table.announce(A, shared(3), "s", false);
+        assert_eq!(table.reader("g", "s"), None, "no persistent session is there");
+        table.announce(B, shared(1), "s", true);
+        assert_eq!(table.reader("g", "s"), Some(B));
+        table.announce(C, shared(1), "s", true);
+        table.announce(B, shared(2), "s", true);
+        assert_eq!(table.reader("g", "s"), Some(B));
+        table.link_lost(B);
+        assert_eq!(table.reader("g", "s"), Some(C));
+        table.withdraw(C, shared(0), "s");
+        assert_eq!(table.reader("g", "s"), None);
     }
 
     #[test]

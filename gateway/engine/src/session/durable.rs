@@ -366,6 +366,11 @@ impl StreamState {
     pub(crate) fn new(key: StreamKey, acked: Offset) -> Self {
         Self { key, delivered: acked, seen: acked, heard: Heard::default(), lost: (0, 0), closed: false }
     }
+
+    /// Whether it is the open stream of this filter.
+    pub(crate) fn is_of(&self, filter: &str) -> bool {
+        !self.closed && matches!(&self.key, StreamKey::Filter(name) if **name == *filter)
+    }
 }
 
 #[cfg(test)]

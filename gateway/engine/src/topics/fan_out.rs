@@ -3,6 +3,7 @@
 //! A message for many goes out in slices, so that sockets are served in between and the outbox stays bounded. While slices are left the shell
 //! reads no links, so deliveries keep their order and wait in the kernel.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target};
@@ -116,6 +117,13 @@ impl Engine {
         let Some(subscribers) = self.shared.subscriptions.groups.get_mut(&*key) else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
+        if deliver
+            .positions
+            .iter()
+            .any(|place| matches!(&place.stream, StreamKey::Filter(name) if **name == *key))
+        {
+            return self.deliver_to_reader(&key, deliver, now);
+        }
         // In turn, but rather one that can take it at once.
         let mut chosen: Option<Subscriber> = None;
         for member in subscribers.round() {
@@ -136,6 +144,30 @@ impl Engine {
         let Some(member) = chosen else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
+        self.deliver_to_member(member, deliver, report, now);
+    }
+
+    /// A message that no member could take stands in the group's stream. The member that has read most of it reads on: any other would read once more what that one has.
+    fn deliver_to_reader(&mut self, group: &str, deliver: &Deliver<'_>, now: Now) {
+        let Some(subscribers) = self.shared.subscriptions.groups.get(group) else { return };
+        let read = |member: &Subscriber| {
+            let session = self.connections.find(member.id).and_then(|connection| connection.session());
+            let durable = session.and_then(|session| session.durable.as_ref())?;
+            durable.streams.iter().find(|stream| stream.is_of(group)).map(|stream| stream.delivered)
+        };
+        let readers = subscribers.members().iter();
+        let readers = readers.filter_map(|member| Some(((read(member)?, Reverse(member.id.slot)), *member)));
+        let Some((_, member)) = readers.max_by_key(|(order, _)| *order) else { return };
+        self.deliver_to_member(member, deliver, None, now);
+    }
+
+    fn deliver_to_member(
+        &mut self,
+        member: Subscriber,
+        deliver: &Deliver<'_>,
+        report: Option<ReportTo>,
+        now: Now,
+    ) {
         let Some(connection) = self.connections.find_mut(member.id) else { return };
         let Some(session) = connection.session_mut() else { return };
         // A group's message is for one member: what that member's stream is not open for, it settles without a mark.

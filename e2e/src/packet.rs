@@ -279,6 +279,11 @@ pub fn session_expiry_s(seconds: u32) -> Vec<u8> {
     [&[0x11][..], &seconds.to_be_bytes()].concat()
 }
 
+/// Receive maximum, a property of CONNECT.
+pub fn receive_maximum(publications: u16) -> Vec<u8> {
+    [&[0x21][..], &publications.to_be_bytes()].concat()
+}
+
 /// Message expiry interval, a property of PUBLISH.
 pub fn message_expiry_s(seconds: u32) -> Vec<u8> {
     [&[0x02][..], &seconds.to_be_bytes()].concat()

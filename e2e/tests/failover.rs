@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use holdfast_e2e::packet::{Connect, Version, acknowledge, kind, publish, publish_with, session_expiry_s};
+use holdfast_e2e::packet::{
+    Connect, Version, acknowledge, kind, publish, publish_with, receive_maximum, session_expiry_s,
+};
 use holdfast_e2e::wait::{PATIENCE, pause, until, until_true};
 use holdfast_e2e::{Client, Redis, Role, RoleSetup, log, request};
 use serde_json::{Value, json};
@@ -23,11 +25,19 @@ struct Fleet {
 
 impl Fleet {
     fn start() -> Self {
+        Self::start_with(|bridge| bridge, |gateway| gateway)
+    }
+
+    fn start_with(
+        of_bridge: impl FnOnce(RoleSetup) -> RoleSetup,
+        of_gateway: impl Fn(RoleSetup) -> RoleSetup,
+    ) -> Self {
         let redis = Redis::start();
-        let bridge = RoleSetup::bridge().argument("--sink", "log").argument("--store", redis.url()).start();
+        let bridge = RoleSetup::bridge().argument("--sink", "log").argument("--store", redis.url());
+        let bridge = of_bridge(bridge).start();
         let gateway = || {
             let setup = RoleSetup::gateway().argument("--store", redis.url()).argument("--shards", 2);
-            setup.argument("--bridge", bridge.address("link")).start()
+            of_gateway(setup).argument("--bridge", bridge.address("link")).start()
         };
         Self { gateways: [gateway(), gateway()], bridge, redis }
     }
@@ -188,12 +198,17 @@ fn live_sessions_are_written_back_after_redis_lost_its_data() {
 const FRAMES: u16 = 1_800;
 const LOST_BEFORE: u16 = 300;
 
-/// Two persistent subscribers stay connected while Redis loses its data under load. `filter` is what each subscribes to, and `topic` where a frame goes; gives
-/// what each has heard of the frames that were published behind the loss.
-fn lose_under_load(filter: impl Fn(usize) -> String, topic: impl Fn(u16) -> String) -> [Vec<u16>; 2] {
-    let fleet = Fleet::start();
+/// Two persistent subscribers stay connected while Redis loses its data under load. `filter` is what each subscribes to, and `topic` where a frame goes. Each
+/// takes `rest` before it acknowledges what was published behind the loss; gives what it has heard of that.
+fn lose_under_load(
+    fleet: &Fleet,
+    filter: impl Fn(usize) -> String,
+    topic: impl Fn(u16) -> String,
+    rest: Duration,
+) -> [Vec<u16>; 2] {
     let subscribers = [0, 1].map(|number| {
-        let (mut client, _) = fleet.connect(number, &persistent(&format!("subscriber-{number}")));
+        let connect = persistent(&format!("subscriber-{number}")).property(&receive_maximum(4));
+        let (mut client, _) = fleet.connect(number, &connect);
         assert_eq!(client.subscribe(&filter(number), 1), 1);
         client
     });
@@ -203,7 +218,13 @@ fn lose_under_load(filter: impl Fn(usize) -> String, topic: impl Fn(u16) -> Stri
                 let mut numbers = Vec::new();
                 // Whichever of the last two is this one's.
                 while numbers.last().is_none_or(|last| *last < FRAMES - 1) {
-                    numbers.push(heard(&mut client).parse().expect("a number"));
+                    let heard = client.receive_publish();
+                    let number = String::from_utf8(heard.payload).expect("text").parse().expect("a number");
+                    numbers.push(number);
+                    if number >= LOST_BEFORE && !rest.is_zero() {
+                        pause(rest);
+                    }
+                    client.send(&acknowledge(kind::PUBACK, heard.id));
                 }
                 numbers.retain(|number| *number >= LOST_BEFORE);
                 numbers
@@ -229,7 +250,8 @@ fn lose_under_load(filter: impl Fn(usize) -> String, topic: impl Fn(u16) -> Stri
 
 #[test]
 fn what_is_acknowledged_after_redis_lost_its_data_reaches_everyone_who_stays_connected() {
-    let heard = lose_under_load(|_| "news/#".to_owned(), |_| "news/today".to_owned());
+    let fleet = Fleet::start();
+    let heard = lose_under_load(&fleet, |_| "news/#".to_owned(), |_| "news/today".to_owned(), Duration::ZERO);
     // Each stops at the last but one.
     let expected: Vec<_> = (LOST_BEFORE..FRAMES).collect();
     for heard in heard {
@@ -239,16 +261,33 @@ fn what_is_acknowledged_after_redis_lost_its_data_reaches_everyone_who_stays_con
     }
 }
 
-#[test]
-fn what_is_published_to_single_devices_after_redis_lost_its_data_reaches_those_who_stay_connected() {
+/// Each subscriber hears on a topic of its own.
+fn lose_under_load_for_single_devices(fleet: &Fleet, rest: Duration) {
     let heard = lose_under_load(
+        fleet,
         |number| format!("devices/subscriber-{number}/push"),
         |number| format!("devices/subscriber-{}/push", number % 2),
+        rest,
     );
     for (subscriber, heard) in (0..).zip(heard) {
         let expected: Vec<_> = (LOST_BEFORE..=FRAMES).filter(|number| number % 2 == subscriber).collect();
         assert_eq!(heard, expected);
     }
+}
+
+#[test]
+fn what_is_published_to_single_devices_after_redis_lost_its_data_reaches_those_who_stay_connected() {
+    lose_under_load_for_single_devices(&Fleet::start(), Duration::ZERO);
+}
+
+#[test]
+fn those_who_read_slowly_have_it_in_order_after_redis_lost_its_data() {
+    // They read most of it from the store, and their bridge hears of their filters, and misses them, again and again.
+    let fleet = Fleet::start_with(
+        |bridge| bridge.set("bridge.durable_filters_every_s", 1),
+        |gateway| gateway.set("limits.pending_messages_max", 20),
+    );
+    lose_under_load_for_single_devices(&fleet, Duration::from_millis(6));
 }
 
 #[test]

@@ -90,6 +90,17 @@ struct Doubt {
     is_final: bool,
 }
 
+/// How a session in doubt stands to the writing back of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WayBack {
+    /// Its turn is still to come.
+    Awaited,
+    /// The store has it back, or has been asked to take it.
+    Taken,
+    /// It is not to be written back.
+    None,
+}
+
 /// Sessions on their way back to the store.
 #[derive(Debug, Default)]
 struct Walk {
@@ -258,17 +269,39 @@ impl Engine {
     fn judge_doubts(&mut self, now: Now) {
         let was_interrupted = self.shared.ownership.was_interrupted(now);
         for doubt in std::mem::take(&mut self.shared.ownership.asked) {
-            if doubt.is_final || !was_interrupted {
-                self.end(doubt.id, CloseReason::Fenced, now);
-                continue;
+            let way_back = if doubt.is_final { WayBack::None } else { self.way_back(doubt.id) };
+            match way_back {
+                WayBack::Taken => {}
+                WayBack::Awaited => _ = self.restore(doubt.id),
+                WayBack::None if doubt.is_final || !was_interrupted => {
+                    self.end(doubt.id, CloseReason::Fenced, now);
+                }
+                WayBack::None => {
+                    if doubt.gone {
+                        self.note_loss(now);
+                    }
+                    self.restore(doubt.id);
+                }
             }
-            if doubt.gone {
-                self.note_loss(now);
-            }
-            self.restore(doubt.id);
         }
         if !self.shared.ownership.waiting.is_empty() {
             self.shared.ask_lease();
+        }
+    }
+
+    /// Whether a session is written back anyway, so that a refusal of what was asked before tells nothing of another owner: the store refused it because it
+    /// had lost its data, and knows the lease again.
+    fn way_back(&self, id: ConnectionId) -> WayBack {
+        let Some(connection) = self.connections.find(id) else { return WayBack::None };
+        let Some(durable) = connection.session().and_then(|session| session.durable.as_ref()) else {
+            return WayBack::None;
+        };
+        if self.shared.ownership.walk.awaits(durable.restored) {
+            WayBack::Awaited
+        } else if !connection.doubted || (durable.restored != 0 && !durable.is_restored) {
+            WayBack::Taken
+        } else {
+            WayBack::None
         }
     }
 
@@ -390,11 +423,12 @@ impl Engine {
         }
         match result {
             Ok(Reply::Subscribed(cursors)) => self.take_restored(id, cursors, now),
-            Err(error @ (StoreError::Fenced | StoreError::Gone)) => {
+            Err(StoreError::Fenced) => {
                 // Another owner has it; or the node was buried, which the lease will tell.
                 connection.doubted = true;
-                self.shared.doubt(Doubt { id, gone: error == StoreError::Gone, is_final: true });
+                self.shared.doubt(Doubt { id, gone: false, is_final: true });
             }
+            // Gone: the store lost its data once more, between the steps that this takes.
             Ok(_) | Err(_) => {
                 if let Some(durable) = &mut session.durable {
                     durable.restored = 0;

@@ -338,6 +338,42 @@ fn a_store_that_was_away_and_came_back_empty_is_found_out_without_word_of_the_le
     assert_eq!(shard.stored_filters("d"), Some(vec!["b".to_owned()]));
 }
 
+#[test]
+fn a_write_that_is_refused_to_a_session_which_waits_to_be_written_back_is_no_sign_of_another_owner() {
+    let limits = Limits { restores_per_s: 20, save_interval_ms: 10, ..Limits::default() };
+    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
+    let [_, _, last] = ["a", "b", "c"].map(|name| subscriber(&shard, name, "news"));
+    shard.clock_advances_ms(1_000);
+    shard.store_loses_its_data();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.bridge(0).publishes(&message("news", "one"));
+    last.hears(qos1(1, "news", "one"));
+    last.acknowledges(1);
+    // It is saved before its turn has come, and the lease is known again.
+    shard.store_was_asked();
+    shard.clock_advances_ms(20);
+    assert!(shard.store_was_asked().iter().any(|request| matches!(request, Request::Save { .. })));
+    shard.clock_advances_ms(1_000);
+    assert_eq!(shard.stored_filters("c"), Some(vec!["news".to_owned()]));
+    shard.bridge(0).publishes(&message("news", "two"));
+    last.hears(qos1(2, "news", "two"));
+}
+
+#[test]
+fn a_session_that_the_store_loses_while_it_is_written_back_is_written_back_once_more() {
+    let shard = Shard::new();
+    let client = subscriber(&shard, "c", "a");
+    shard.store_loses_its_data();
+    shard.store_holds();
+    shard.lease_says(LeaseWord::Forgotten);
+    shard.clock_advances_ms(1);
+    shard.store_misses_first();
+    shard.store_answers();
+    shard.clock_advances_ms(2_000);
+    assert_eq!(shard.stored_filters("c"), Some(vec!["a".to_owned()]));
+    client.hears_nothing();
+}
+
 /// Sessions on their way back, one of them there already, into a store that has lost its data once more and has nobody told so.
 fn lost_twice() -> (Shard, [Client; 3]) {
     let limits = Limits { restores_per_s: 20, save_interval_ms: 10, ..Limits::default() };

@@ -149,6 +149,11 @@ impl Shard {
         });
     }
 
+    /// It answers the first question that it holds as if it did not know the session.
+    pub(crate) fn store_misses_first(&self) {
+        self.store_settles_first(|_, _| Err(StoreError::Gone));
+    }
+
     fn store_settles_first(&self, settle: impl FnOnce(&mut ScriptedStore, Request) -> Answer) {
         let mut stage = self.stage();
         let (request, body) = stage.store.held.pop_front().expect("it was asked something");

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_wire::ids::{BridgeId, ClientId, Epoch, Owner};
 use holdfast_wire::link::{
-    Deliver, Event, EventKind, Interest, InterestKind, Outcome, Positions, Settled, Takeover, Target,
-    ToBridge, ToGateway, Uplink, next_record,
+    Deliver, Event, EventKind, Interest, InterestKind, Positions, Settled, Takeover, Target, ToBridge,
+    ToGateway, Uplink, next_record,
 };
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::{QoS, ReasonCode};
@@ -14,6 +14,8 @@ use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request};
 use holdfast_wire::topic::{matches, personal_level};
 
+use crate::groups::Groups;
+use crate::pushes::Pushes;
 use crate::random::Random;
 use crate::shard::{DOORS, Shard};
 use crate::store::Store;
@@ -28,8 +30,8 @@ pub(crate) struct Stored {
 /// A shard, and the door by which it is linked.
 pub(crate) type Link = (usize, usize);
 
-struct Pending {
-    /// None: a will that the reaper brought.
+pub(crate) struct Pending {
+    /// None: a will that the reaper brought, or the link is lost and nobody is to hear.
     from: Option<Link>,
     sequence: u64,
     message: SharedMessage,
@@ -57,6 +59,7 @@ enum Seen {
 pub(crate) struct Bridge {
     pub(crate) id: BridgeId,
     pub(crate) up: bool,
+    tells: bool,
     /// Survives the bridge.
     pub(crate) sink: Vec<Stored>,
     /// What was settled, here or by a bridge before: everything that owed it has it. Survives the bridge.
@@ -72,10 +75,11 @@ pub(crate) struct Bridge {
     /// The newest session of each client that was heard of by each door.
     newest: BTreeMap<(usize, String), Epoch>,
     last_message: u64,
-    /// Numbers of device deliveries that await their report, and those that were reported.
+    /// Numbers of deliveries that have not been reported.
     pub(crate) awaited: BTreeMap<u64, Link>,
-    pub(crate) outcomes: Vec<(u64, Outcome)>,
     last_delivery: u64,
+    pub(crate) groups: Groups,
+    pub(crate) pushes: Pushes,
     /// The book of connections: by door, client and epoch, whether it has ended.
     pub(crate) book: BTreeMap<(usize, String, Epoch), bool>,
 }
@@ -85,6 +89,7 @@ impl Bridge {
         Self {
             id: BridgeId(id),
             up: true,
+            tells: std::env::var_os("SIM_TELL").is_some(),
             sink: Vec::new(),
             settled: BTreeSet::new(),
             inbox: BTreeMap::new(),
@@ -95,8 +100,9 @@ impl Bridge {
             newest: BTreeMap::new(),
             last_message: 0,
             awaited: BTreeMap::new(),
-            outcomes: Vec::new(),
             last_delivery: 0,
+            groups: Groups::default(),
+            pushes: Pushes::default(),
             book: BTreeMap::new(),
         }
     }
@@ -107,27 +113,39 @@ impl Bridge {
         let settled = std::mem::take(&mut self.settled);
         let personal = std::mem::take(&mut self.personal);
         let last_message = self.last_message;
-        *self = Self { up: false, sink, settled, personal, last_message, ..Self::new(self.id.0 + 1) };
+        let (groups, pushes) = (self.groups.die(), self.pushes.die());
+        let next = Self::new(self.id.0 + 1);
+        *self = Self { up: false, sink, settled, personal, last_message, groups, pushes, ..next };
     }
 
     pub(crate) fn forget_link(&mut self, link: Link) {
         self.inbox.remove(&link);
         self.interests.retain(|(of, _), _| *of != link);
         self.awaited.retain(|_, of| *of != link);
+        for pending in self.pending.iter_mut().chain(self.groups.held()) {
+            pending.from.take_if(|from| *from == link);
+            pending.joined.retain(|(from, _)| *from != link);
+        }
+        self.groups.forget_link(link);
+        self.pushes.forget_link(link);
     }
 
     /// Whether everything that came over this link is read, settled and reported.
-    pub(crate) fn owes_nothing(&self, link: Link) -> bool {
+    pub(crate) fn owes_nothing(&mut self, link: Link) -> bool {
         let is_its = |pending: &Pending| {
             pending.from == Some(link) || pending.joined.iter().any(|(from, _)| *from == link)
         };
         !self.inbox.contains_key(&link)
             && !self.pending.iter().any(is_its)
+            && !self.groups.held().any(|pending| is_its(pending))
             && !self.awaited.values().any(|of| *of == link)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.inbox.values().all(Vec::is_empty)
+        self.pending.is_empty()
+            && self.groups.is_idle()
+            && self.pushes.is_idle()
+            && self.inbox.values().all(Vec::is_empty)
     }
 
     pub(crate) fn take_bytes(&mut self, link: Link, bytes: &[u8]) {
@@ -149,9 +167,12 @@ impl Bridge {
                     say(shards, link, &end);
                 }
                 ToBridge::Report(report) => {
+                    self.tell(|| format!("hears of {}: {:?}", report.delivery, report.outcome));
                     let awaited = self.awaited.remove(&report.delivery);
                     assert!(awaited.is_some(), "delivery {} was reported twice", report.delivery);
-                    self.outcomes.push((report.delivery, report.outcome));
+                    self.pushes.hear(report.delivery, report.outcome);
+                    let frame = self.groups.hear(report.delivery, report.outcome);
+                    self.hear_of_group(frame, shards);
                 }
                 ToBridge::Takeover(takeover) => {
                     let Takeover { client, epoch, former, .. } = takeover;
@@ -190,8 +211,9 @@ impl Bridge {
                 Seen::Settled => return settle(shards, link, sequence, 0),
                 Seen::Stale => return settle(shards, link, sequence, ReasonCode::SessionTakenOver as u8),
                 Seen::Pending => {
-                    let pending = self.pending.iter_mut();
-                    let original = pending.rev().find(|pending| pending.dedupe.as_ref() == Some(key));
+                    let is_it = |pending: &&mut Pending| pending.dedupe.as_ref() == Some(key);
+                    let waits = self.pending.iter_mut().rev().find(is_it);
+                    let original = waits.or_else(|| self.groups.held().filter(is_it).last());
                     return original.expect("it is pending").joined.push((link, sequence));
                 }
             }
@@ -240,7 +262,15 @@ impl Bridge {
         let level = match interest.kind {
             InterestKind::Personal { level } => Some(level),
             InterestKind::Filter => None,
-            InterestKind::Shared { .. } => panic!("no device here shares"),
+            InterestKind::Shared { group, members } => {
+                let filter = format!("$share/{group}/{}", interest.filter);
+                if interest.wanted {
+                    self.groups.announce(link, filter, members, interest.durable);
+                } else {
+                    self.groups.withdraw(link, &filter);
+                }
+                return confirm(shards, link, interest.token);
+            }
         };
         if let (Some(level), true) = (level, interest.durable) {
             self.personal.insert((level, interest.filter.to_owned()));
@@ -250,9 +280,7 @@ impl Bridge {
         } else {
             self.interests.remove(&key);
         }
-        if interest.token != 0 {
-            say(shards, link, &ToGateway::InterestKnown(interest.token));
-        }
+        confirm(shards, link, interest.token);
     }
 
     /// Settles one frame: any of those that come first of their publisher.
@@ -271,6 +299,11 @@ impl Bridge {
         let view = pending.message.view();
         let mut positions = Positions::new();
         let mut personal = Vec::new();
+        // Nobody is waited for.
+        let mut groups = self.groups.of_topic(view.topic, &[]);
+        for (_, _, is_durable) in &mut groups {
+            *is_durable = false;
+        }
         let announced =
             self.interests.iter().filter_map(|((_, filter), (_, level))| Some(((*level)?, filter)));
         let remembered = self.personal.iter().map(|(level, filter)| (*level, filter));
@@ -280,14 +313,21 @@ impl Bridge {
         personal.sort();
         personal.dedup();
         if view.qos > QoS::AtMostOnce {
-            let mut streams: Vec<StreamKey> = match store.ask(Request::DurableFilters) {
-                Ok(Reply::Filters(filters)) => filters
-                    .into_iter()
-                    .filter(|filter| matches(filter, view.topic))
-                    .map(StreamKey::Filter)
-                    .collect(),
+            let filters = match store.ask(Request::DurableFilters) {
+                Ok(Reply::Filters(filters)) => filters,
                 _ => Vec::new(),
             };
+            groups = self.groups.of_topic(view.topic, &filters);
+            let mut streams: Vec<StreamKey> = filters
+                .into_iter()
+                .filter(|filter| matches(filter, view.topic))
+                .map(StreamKey::Filter)
+                .collect();
+            let deserted = |(_, has_members, is_durable): &mut (_, bool, bool)| !*has_members && *is_durable;
+            for (filter, ..) in groups.extract_if(.., deserted) {
+                self.groups.stored.insert(view.payload.to_vec());
+                streams.push(StreamKey::Filter(filter.into()));
+            }
             for client in &personal {
                 if let Ok(Reply::Session(Some(session))) =
                     store.ask(Request::Lookup { client: ClientId::new(client) })
@@ -333,6 +373,21 @@ impl Bridge {
                 say(shards, owner, &deliver(Target::Device(client)));
             }
         }
+        let awaited = groups.iter().filter(|(_, _, is_durable)| *is_durable).count();
+        for (filter, _, is_durable) in groups {
+            self.groups.offer(filter, is_durable, &pending.message, &positions, store.now_ms());
+        }
+        if awaited == 0 {
+            self.finish(pending, shards);
+        } else {
+            self.groups.hold(pending, awaited);
+        }
+        self.see_groups_through(store, shards);
+    }
+
+    /// Everyone who is owed a frame has it.
+    pub(crate) fn finish(&mut self, pending: Pending, shards: &mut [Shard]) {
+        let view = pending.message.view();
         if let Some(known) = pending.dedupe.as_ref().and_then(|key| self.known.get_mut(key))
             && known.payload == view.payload
         {
@@ -369,8 +424,7 @@ impl Bridge {
 
     /// Takes up a will of somebody whose node died.
     pub(crate) fn publish_will(&mut self, will: &SharedMessage) {
-        self.last_message += 1;
-        let message = Message { id: self.last_message, ..will.view() };
+        let message = Message { id: self.number_message(), ..will.view() };
         let client = message.publisher.to_owned();
         self.sink.push(Stored { client, payload: message.payload.to_vec() });
         self.pending.push_back(Pending {
@@ -382,36 +436,28 @@ impl Bridge {
         });
     }
 
-    /// Pushes to whoever holds this client's session, and awaits a report.
-    pub(crate) fn push(&mut self, client: &str, store: &mut Store, shards: &mut [Shard]) {
-        let Ok(Reply::Session(Some(session))) = store.ask(Request::Lookup { client: ClientId::new(client) })
-        else {
-            return;
-        };
-        let Some(owner) = session.owner.and_then(|owner| find(shards, owner)) else { return };
-        self.last_delivery += 1;
+    /// With `SIM_TELL` set, what it does is printed.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.tells {
+            println!("        the bridge {}", what());
+        }
+    }
+
+    pub(crate) fn number_message(&mut self) -> u64 {
         self.last_message += 1;
-        self.awaited.insert(self.last_delivery, owner);
-        let topic = format!("devices/{client}/push");
-        let message = Message {
-            id: self.last_message,
-            topic: &topic,
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            publisher: "",
-            published_at_ms: 0,
-            expires_at_ms: 0,
-            properties: &[],
-            payload: b"push",
-        };
-        let delivery = self.last_delivery;
-        let target = Target::Device(client);
-        say(shards, owner, &ToGateway::Deliver(Deliver { delivery, target, positions: Vec::new(), message }));
+        self.last_message
+    }
+
+    /// The number of a delivery whose report is to come over this link.
+    pub(crate) fn expect_report(&mut self, link: Link) -> u64 {
+        self.last_delivery += 1;
+        self.awaited.insert(self.last_delivery, link);
+        self.last_delivery
     }
 }
 
 /// A link of this shard.
-fn find(shards: &[Shard], owner: Owner) -> Option<Link> {
+pub(crate) fn find(shards: &[Shard], owner: Owner) -> Option<Link> {
     (0..DOORS).find_map(|door| find_by(door, shards, owner))
 }
 
@@ -421,12 +467,18 @@ fn find_by(door: usize, shards: &[Shard], owner: Owner) -> Option<Link> {
     found.map(|shard| (shard, door))
 }
 
-fn say(shards: &mut [Shard], (shard, door): Link, record: &ToGateway<'_>) {
+pub(crate) fn say(shards: &mut [Shard], (shard, door): Link, record: &ToGateway<'_>) {
     let door = &mut shards[shard].doors[door];
     if door.is_up {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         door.records.push_back(bytes);
+    }
+}
+
+fn confirm(shards: &mut [Shard], link: Link, token: u64) {
+    if token != 0 {
+        say(shards, link, &ToGateway::InterestKnown(token));
     }
 }
 

@@ -1,6 +1,7 @@
 //! An honest device: it keeps its side of MQTT to the letter, over connections that break anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use holdfast_engine::ConnectionId;
 use holdfast_wire::mqtt::{
@@ -19,6 +20,18 @@ pub(crate) enum Noticed {
     Acknowledged(Vec<u8>),
     /// A message came.
     Received { payload: Vec<u8>, qos: QoS },
+}
+
+impl fmt::Display for Noticed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subscribed => write!(f, "is subscribed"),
+            Self::Acknowledged(payload) => write!(f, "is acknowledged {}", String::from_utf8_lossy(payload)),
+            Self::Received { payload, qos } => {
+                write!(f, "receives {} ({qos:?})", String::from_utf8_lossy(payload))
+            }
+        }
+    }
 }
 
 struct Unacked {

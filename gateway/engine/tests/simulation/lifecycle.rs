@@ -115,7 +115,12 @@ impl World {
             lost_with_writes = self.store.fail_over(lost);
         }
         // What was published is lost with its streams. Whoever is connected, and stays so until it is written back, misses nothing of what follows.
-        self.published.values_mut().for_each(|published| published.owed_to.clear());
+        for published in self.published.values_mut() {
+            published.owed_to.clear();
+            published.owed_to_group = false;
+        }
+        self.bridge.pushes.excuse_all();
+        self.told_seen = self.bridge.pushes.told.len();
         self.devices.iter_mut().for_each(|device| device.losses += 1);
         self.staying_until_ms = self.now_ms() + STAYS_MS;
         self.staying.clear();

@@ -15,14 +15,17 @@
 
 mod bridge;
 mod device;
+mod groups;
 mod herald;
 mod hostile;
 mod invariants;
 mod lease;
 mod lifecycle;
 mod mass_return;
+mod members;
 mod mortal;
 mod network;
+mod pushes;
 mod random;
 mod reaper;
 mod shard;
@@ -55,6 +58,8 @@ const EVERYTHING: Faults = Faults {
     newcomers: true,
     // What a device without a session to resume has on its way is not waited for where it speaks next.
     bridges_lag: false,
+    groups: false,
+    members_stop: false,
 };
 
 fn play(seed: u64, faults: Faults) -> u64 {
@@ -196,6 +201,53 @@ fn nodes_die_and_are_reaped() {
                 ..Faults::default()
             },
         );
+    });
+}
+
+#[test]
+fn members_of_a_group_stop_reading_and_come_back_elsewhere() {
+    seeds().for_each(|seed| {
+        play_steps(seed, Faults { cuts: true, groups: true, ..Faults::default() }, 2 * STEPS);
+    });
+}
+
+#[test]
+fn members_of_a_group_stop_reading_and_their_nodes_die() {
+    seeds().for_each(|seed| {
+        play_steps(
+            seed,
+            Faults { cuts: true, groups: true, nodes_die: true, ..Faults::default() },
+            2 * STEPS,
+        );
+    });
+}
+
+#[test]
+fn members_of_a_group_stop_reading_and_everything_else_goes_wrong() {
+    seeds().for_each(|seed| {
+        play_steps(
+            seed,
+            Faults {
+                cuts: true,
+                groups: true,
+                nodes_die: true,
+                nodes_pause: true,
+                reaps: true,
+                bridge_dies: true,
+                links_flap: true,
+                store_fails: true,
+                slow: true,
+                ..Faults::default()
+            },
+            2 * STEPS,
+        );
+    });
+}
+
+#[test]
+fn what_no_member_of_a_group_has_room_for_is_read_once_they_read_again() {
+    seeds().for_each(|seed| {
+        play_steps(seed, Faults { groups: true, members_stop: true, ..Faults::default() }, 2 * STEPS);
     });
 }
 

@@ -48,9 +48,14 @@ impl Store {
         }
     }
 
+    /// The world's time, in ms.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.world.load(Ordering::Relaxed)
+    }
+
     /// Asks; the answer comes at once.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, StoreError> {
-        let now_ms = self.world.load(Ordering::Relaxed);
+        let now_ms = self.now_ms();
         self.log.push((now_ms, Entry::Asked(request.clone())));
         let burial = if let Request::Bury { node } = &request { Some(*node) } else { None };
         let answer = self.carry_out(now_ms, request);
@@ -79,7 +84,7 @@ impl Store {
 
     /// Nothing is in it any more.
     pub(crate) fn lose_everything(&mut self) {
-        let now_ms = self.world.load(Ordering::Relaxed);
+        let now_ms = self.now_ms();
         self.log = vec![(now_ms, Entry::Loss(self.last_epoch))];
         self.memory.lose_data(self.last_epoch);
         self.emptied_ms = Some(now_ms);
@@ -87,7 +92,7 @@ impl Store {
 
     /// Whether what it does not have may be on its way back.
     pub(crate) fn has_just_begun(&self) -> bool {
-        let now_ms = self.world.load(Ordering::Relaxed);
+        let now_ms = self.now_ms();
         self.emptied_ms.is_some_and(|emptied_ms| now_ms < emptied_ms + JUST_BEGUN_MS)
     }
 
@@ -105,7 +110,7 @@ impl Store {
 
     /// What is opened from now on has a larger epoch than all before, and what was opened before may be forgotten.
     fn begin_life(&mut self) {
-        self.log.push((self.world.load(Ordering::Relaxed), Entry::Life(self.last_epoch)));
+        self.log.push((self.now_ms(), Entry::Life(self.last_epoch)));
         self.memory.begin_life(self.last_epoch);
     }
 }

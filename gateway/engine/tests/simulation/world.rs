@@ -15,6 +15,7 @@ use crate::device::Device;
 use crate::herald::{HERALDS, Herald};
 use crate::hostile::{HOSTILE, Hostile};
 use crate::lease::LEASE_MS;
+use crate::members::members;
 use crate::mortal::{LastWord, Mortal};
 use crate::random::Random;
 use crate::reaper::Reaper;
@@ -49,6 +50,10 @@ pub(crate) struct Faults {
     pub(crate) newcomers: bool,
     /// Now and then one of the bridges takes nothing for a while, and the other one goes on.
     pub(crate) bridges_lag: bool,
+    /// Devices that share a subscription, and stop reading, vanish and come back.
+    pub(crate) groups: bool,
+    /// All of those stop together, for long enough to fill their queues, and stay connected.
+    pub(crate) members_stop: bool,
 }
 
 /// The pace of time where nothing hurries it, in ms.
@@ -56,7 +61,7 @@ const LEISURELY_MS: usize = 4;
 /// How often devices ping.
 const PING_MS: u64 = 1_000;
 pub(crate) const SHARDS: usize = 3;
-const DEVICES: usize = 8;
+pub(crate) const DEVICES: usize = 8;
 const FRAMES: u32 = 40;
 /// Steps within which a world without faults must come to rest.
 const REST_STEPS: usize = 200_000;
@@ -64,10 +69,11 @@ const REST_STEPS: usize = 200_000;
 /// A message with QoS > 0, from when its publisher sent it.
 pub(crate) struct Published {
     pub(crate) topic: String,
-    pub(crate) qos: QoS,
     pub(crate) acknowledged: bool,
     /// Persistent subscribers whose subscription stood by then.
     pub(crate) owed_to: BTreeSet<usize>,
+    /// One of the group's members is to have it.
+    pub(crate) owed_to_group: bool,
 }
 
 pub(crate) struct World {
@@ -96,6 +102,10 @@ pub(crate) struct World {
     /// Those of them that were connected when the store lost something, and where; and until when they count as lost if that connection ends.
     pub(crate) staying: BTreeMap<usize, (usize, ConnectionId)>,
     pub(crate) staying_until_ms: u64,
+    /// By payload: the member that was given a message with QoS 2.
+    pub(crate) given_exactly_once: BTreeMap<Vec<u8>, usize>,
+    /// Pushes whose outcome was looked at.
+    pub(crate) told_seen: usize,
     pub(crate) next_node: u64,
     pub(crate) trace: rustc_hash::FxHasher,
     pub(crate) has_died: bool,
@@ -131,10 +141,12 @@ impl World {
             devices: Vec::new(),
             hostile: Vec::new(),
             published: BTreeMap::new(),
-            received: vec![BTreeMap::new(); DEVICES],
+            received: Vec::new(),
             standing: BTreeSet::new(),
             staying: BTreeMap::new(),
             staying_until_ms: 0,
+            given_exactly_once: BTreeMap::new(),
+            told_seen: 0,
             next_node: 1,
             trace: rustc_hash::FxHasher::default(),
             has_died: false,
@@ -143,7 +155,7 @@ impl World {
             lagging: DOORS,
             pace_ms: match faults {
                 Faults { reaps: true, .. } => 100,
-                Faults { store_forgets: true, .. } => 20,
+                Faults { store_forgets: true, .. } | Faults { groups: true, .. } => 20,
                 _ => LEISURELY_MS,
             },
             tells: std::env::var_os("SIM_TELL").is_some(),
@@ -155,6 +167,10 @@ impl World {
         for number in 0..DEVICES {
             world.devices.push(new_device(number));
         }
+        if faults.groups {
+            world.devices.extend(members());
+        }
+        world.received = vec![BTreeMap::new(); world.devices.len()];
         world
     }
 
@@ -169,7 +185,7 @@ impl World {
         // Small bounds, so that they are met.
         let limits = Limits {
             inflight_max: 4,
-            pending_messages_max: 6,
+            pending_messages_max: if self.faults.members_stop { 2 } else { 6 },
             save_interval_ms: 200,
             fan_out_slice_deliveries: 2,
             ..Limits::default()
@@ -217,6 +233,7 @@ impl World {
             17..=19 if self.faults.heralds => self.come_and_go(),
             20..=21 if self.faults.newcomers => self.newcomer_comes_or_leaves(),
             22 if self.faults.bridges_lag => self.lagging = self.random.below(DOORS + 1),
+            23 if self.faults.groups && self.random.one_in(2) => self.trouble_a_member(),
             3..=5 => self.push(),
             6..=7 if self.faults.slow => self.stop_or_go_on_reading(),
             8..=12 if self.faults.hostile => self.be_hostile(),
@@ -232,7 +249,7 @@ impl World {
             10..=29 if publishing => self.publish(),
             10..=49 => self.move_up(),
             50..=64 => self.read_bridge(),
-            65..=74 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
+            65..=74 => self.settle_one(),
             75..=84 => self.answer_store(),
             93..=94 if self.faults.reaps || self.faults.heralds => self.reap(),
             85..=94 => self.move_down(),
@@ -260,7 +277,7 @@ impl World {
         while !self.mortals.is_empty() {
             self.live_and_die(false);
         }
-        for number in 0..DEVICES {
+        for number in 0..self.devices.len() {
             self.read_again(number);
         }
         while !self.hostile.is_empty() {
@@ -271,6 +288,13 @@ impl World {
             self.check();
             if self.is_at_rest() {
                 break;
+            }
+            if self.faults.groups
+                && !self.faults.members_stop
+                && self.random.one_in(200)
+                && self.bridge.is_idle()
+            {
+                self.let_a_member_return();
             }
         }
         assert!(self.is_at_rest(), "the world does not come to rest: {}", self.describe());
@@ -290,7 +314,7 @@ impl World {
             }
             match self.random.below(5) {
                 0 => self.read_bridge(),
-                1 => self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards),
+                1 => self.settle_one(),
                 2 => self.answer_store(),
                 3 => self.move_down(),
                 _ => self.let_time_pass(),
@@ -305,7 +329,6 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.devices.iter().all(Device::is_done)
             && self.bridge.is_idle()
-            && self.bridge.awaited.is_empty()
             && self.shards.iter().all(|shard| !shard.has_questions() && shard.has_heard_all())
             && self.devices.iter().all(|device| {
                 let view = device
@@ -316,7 +339,10 @@ impl World {
             })
             && self.devices.iter().all(|device| self.owners(device) == 1)
             && self.shards.iter().all(|shard| !shard.is_still())
+            && self.bridge.awaited.is_empty()
             && self.missing().is_none()
+            && self.missing_push().is_none()
+            && self.missing_in_group().is_none()
             && self.unspoken().is_none()
     }
 
@@ -326,7 +352,7 @@ impl World {
     }
 
     fn dial(&mut self) {
-        let number = self.random.below(DEVICES);
+        let number = self.random.below(self.devices.len());
         // Now and then a device comes anew though its connection stands: it has lost it and the gateway has not noticed.
         if self.devices[number].socket.is_some() && !(self.faults.cuts && self.random.one_in(40)) {
             return;
@@ -354,14 +380,15 @@ impl World {
                 .copied()
                 .filter(|subscriber| self.devices[*subscriber].subscribes_to(&topic) > Some(QoS::AtMostOnce))
                 .collect();
-            self.published.insert(payload, Published { topic, qos, acknowledged: false, owed_to });
+            let owed_to_group = self.is_owed_to_group(&topic);
+            self.published.insert(payload, Published { topic, acknowledged: false, owed_to, owed_to_group });
         }
         self.note(&[2, number as u64]);
     }
 
     /// Some bytes of a device arrive.
     fn move_up(&mut self) {
-        let number = self.random.below(DEVICES);
+        let number = self.random.below(self.devices.len());
         let Some(socket) = &mut self.devices[number].socket else { return };
         let shard = socket.shard;
         if socket.under_way() == 0 {
@@ -399,7 +426,7 @@ impl World {
     }
 
     /// A device reads everything that waits for it.
-    fn read_again(&mut self, number: usize) {
+    pub(crate) fn read_again(&mut self, number: usize) {
         let Some(socket) = &mut self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
         socket.reads = true;
@@ -469,6 +496,13 @@ impl World {
         }
     }
 
+    /// The bridge goes on with a frame, and with whatever was sent and has to go elsewhere.
+    fn settle_one(&mut self) {
+        self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards);
+        self.bridge.see_groups_through(&mut self.store, &mut self.shards);
+        self.bridge.see_pushes_through(&mut self.store, &mut self.shards);
+    }
+
     fn answer_store(&mut self) {
         let shard = self.random.below(SHARDS);
         if self.shards[shard].paused_until_ms.is_some() {
@@ -533,7 +567,11 @@ impl World {
     }
 
     fn cut(&mut self) {
-        let number = self.random.below(DEVICES);
+        let number = self.random.below(self.devices.len());
+        self.lose_connection(number);
+    }
+
+    pub(crate) fn lose_connection(&mut self, number: usize) {
         let Some(socket) = &self.devices[number].socket else { return };
         let (shard, id) = (socket.shard, socket.id);
         let now = self.now_at(shard);
@@ -668,6 +706,7 @@ impl World {
             }
             for (id, reason) in effects.closed {
                 if let Some(number) = self.device_at(shard, id) {
+                    self.tell(|| format!("device-{number} is closed: {reason:?}"));
                     // It pings in time, so whoever does not hear it has forgotten to read.
                     assert_ne!(reason, CloseReason::KeepAliveTimeout, "device {number} was not heard");
                     // What was sent before the end still arrives.

@@ -1,0 +1,251 @@
+//! The bridge's part in shared subscriptions: a message goes to one member, to another if that one does not take it, and at last to the group's stream. Who published
+//! it hears nothing before that, where a persistent session is among the members.
+//!
+//! Mirrors `bridge/src/fanout/group.rs`, in which tasks do what the world's steps do here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
+use holdfast_wire::message::SharedMessage;
+use holdfast_wire::mqtt::QoS;
+use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::store::{Reply, Request};
+use holdfast_wire::topic::{matches, parse_shared};
+
+use crate::bridge::{Bridge, Link, Pending, say};
+use crate::shard::Shard;
+use crate::store::Store;
+
+/// How long the members have to take a message, in ms. Then the group's stream takes it.
+const MEMBERS_WITHIN_MS: u64 = 1_000;
+
+#[derive(Default)]
+pub(crate) struct Groups {
+    /// By the filter as it is subscribed: links of shards with members, how many, and whether a persistent session is among them.
+    members: BTreeMap<String, BTreeMap<Link, (u32, bool)>>,
+    ways: Vec<Way>,
+    turns: u64,
+    /// Frames that wait for groups, and for how many.
+    frames: BTreeMap<u64, (Pending, usize)>,
+    last_frame: u64,
+    /// Payloads of what went to a group's stream: a member may read it that was sent it as well. Survives the bridge.
+    pub(crate) stored: BTreeSet<Vec<u8>>,
+    /// Those that ended with a member that does not have them, or may not, and that nobody else is given. Survives the bridge.
+    pub(crate) in_doubt: BTreeSet<Vec<u8>>,
+}
+
+/// A message on its way to a member.
+struct Way {
+    filter: String,
+    message: SharedMessage,
+    positions: Positions,
+    tried: Vec<Link>,
+    /// The delivery whose report is awaited; none: it goes elsewhere.
+    delivery: Option<u64>,
+    /// Who waits for it; none where no persistent session is a member.
+    frame: Option<u64>,
+    since_ms: u64,
+}
+
+impl Groups {
+    /// What the next bridge has of them.
+    pub(crate) fn die(&mut self) -> Self {
+        let (stored, in_doubt) = (std::mem::take(&mut self.stored), std::mem::take(&mut self.in_doubt));
+        Self { stored, in_doubt, ..Self::default() }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ways.is_empty() && self.frames.is_empty()
+    }
+
+    pub(crate) fn announce(&mut self, link: Link, filter: String, members: u32, durable: bool) {
+        self.members.entry(filter).or_default().insert(link, (members, durable));
+    }
+
+    pub(crate) fn withdraw(&mut self, link: Link, filter: &str) {
+        if let Some(members) = self.members.get_mut(filter) {
+            members.remove(&link);
+        }
+    }
+
+    /// A link is lost: no report comes over it.
+    pub(crate) fn forget_link(&mut self, link: Link) {
+        for members in self.members.values_mut() {
+            members.remove(&link);
+        }
+        for way in self.ways.iter_mut().filter(|way| way.tried.last() == Some(&link)) {
+            way.delivery = None;
+        }
+    }
+
+    /// Those whose filter matches, with whether a member is connected, and whether persistent sessions are behind it.
+    pub(crate) fn of_topic(&self, topic: &str, durable: &[Box<str>]) -> Vec<(String, bool, bool)> {
+        let known = self.members.keys().map(String::as_str).chain(durable.iter().map(|filter| &**filter));
+        let is_it = |filter: &&str| parse_shared(filter).is_some_and(|shared| matches(shared.filter, topic));
+        let known: BTreeSet<&str> = known.filter(is_it).collect();
+        known
+            .into_iter()
+            .map(|filter| {
+                let members = self.members.get(filter);
+                let is_announced =
+                    members.is_some_and(|members| members.values().any(|(_, durable)| *durable));
+                let is_durable = is_announced || durable.iter().any(|it| **it == *filter);
+                (filter.to_owned(), members.is_some_and(|members| !members.is_empty()), is_durable)
+            })
+            .collect()
+    }
+
+    /// A frame that waits for so many groups.
+    pub(crate) fn hold(&mut self, frame: Pending, awaited: usize) {
+        self.frames.insert(self.last_frame, (frame, awaited));
+        self.last_frame += 1;
+    }
+
+    /// Frames that wait.
+    pub(crate) fn held(&mut self) -> impl Iterator<Item = &mut Pending> {
+        self.frames.values_mut().map(|(frame, _)| frame)
+    }
+
+    /// One more message is to go to a member; the next frame that is held waits for it, if the group is durable.
+    pub(crate) fn offer(
+        &mut self,
+        filter: String,
+        is_durable: bool,
+        message: &SharedMessage,
+        positions: &Positions,
+        now_ms: u64,
+    ) {
+        self.ways.push(Way {
+            filter,
+            message: message.clone(),
+            positions: positions.clone(),
+            tried: Vec::new(),
+            delivery: None,
+            frame: is_durable.then_some(self.last_frame),
+            since_ms: now_ms,
+        });
+    }
+
+    /// A member's shard has told what became of it. Not of one that is waited for no longer.
+    pub(crate) fn hear(&mut self, delivery: u64, outcome: Outcome) -> Option<u64> {
+        let at = self.ways.iter().position(|way| way.delivery == Some(delivery))?;
+        let way = &mut self.ways[at];
+        match outcome {
+            Outcome::NotHere | Outcome::NotSubscribed | Outcome::QueueFull | Outcome::ConnectionLost => {
+                way.delivery = None;
+                None
+            }
+            Outcome::Delivered | Outcome::Kept => self.ways.swap_remove(at).frame,
+            Outcome::InDoubt | Outcome::RefusedByDevice | Outcome::Expired | Outcome::TooLarge => {
+                let way = self.ways.swap_remove(at);
+                self.in_doubt.insert(way.message.view().payload.to_vec());
+                way.frame
+            }
+        }
+    }
+
+    /// One group less has to be waited for. Gives the frame if that was the last one.
+    pub(crate) fn release(&mut self, frame: u64) -> Option<Pending> {
+        let (_, awaited) = self.frames.get_mut(&frame)?;
+        *awaited -= 1;
+        if *awaited > 0 {
+            return None;
+        }
+        self.frames.remove(&frame).map(|(frame, _)| frame)
+    }
+
+    /// The link that is told what stands in the stream, the same one as long as it lives.
+    fn reader(&self, filter: &str) -> Option<Link> {
+        let mut members = self.members.get(filter)?.iter();
+        members.find(|(_, (_, is_durable))| *is_durable).map(|(link, _)| *link)
+    }
+
+    /// Whose turn it is, by weight.
+    fn pick(&mut self, filter: &str, tried: &[Link]) -> Option<Link> {
+        let members = self.members.get(filter)?.iter();
+        let open: Vec<_> = members.filter(|(link, _)| !tried.contains(link)).collect();
+        let weight: u64 = open.iter().map(|(_, (members, _))| u64::from(*members)).sum();
+        let mut turn = self.turns.checked_rem(weight)?;
+        self.turns += 1;
+        for (link, (members, _)) in open {
+            match turn.checked_sub(u64::from(*members)) {
+                Some(left) => turn = left,
+                None => return Some(*link),
+            }
+        }
+        None
+    }
+}
+
+impl Bridge {
+    /// Each message that waits for nobody goes to the next member, or where it goes at last.
+    pub(crate) fn see_groups_through(&mut self, store: &mut Store, shards: &mut [Shard]) {
+        for mut way in std::mem::take(&mut self.groups.ways) {
+            if self.see_through(&mut way, store, shards) {
+                self.hear_of_group(way.frame, shards);
+            } else {
+                self.groups.ways.push(way);
+            }
+        }
+    }
+
+    /// A group has a message, or will not have it.
+    pub(crate) fn hear_of_group(&mut self, frame: Option<u64>, shards: &mut [Shard]) {
+        if let Some(frame) = frame.and_then(|frame| self.groups.release(frame)) {
+            self.finish(frame, shards);
+        }
+    }
+
+    /// Whether nothing is left to do.
+    fn see_through(&mut self, way: &mut Way, store: &mut Store, shards: &mut [Shard]) -> bool {
+        let is_overdue = way.frame.is_some() && store.now_ms() >= way.since_ms + MEMBERS_WITHIN_MS;
+        if !is_overdue {
+            if way.delivery.is_some() {
+                return false;
+            }
+            if let Some(link) = self.groups.pick(&way.filter, &way.tried) {
+                way.tried.push(link);
+                let is_reported = way.message.view().qos > QoS::AtMostOnce;
+                let delivery = if is_reported { self.expect_report(link) } else { 0 };
+                let shared = parse_shared(&way.filter).expect("it was announced as one");
+                let target = Target::Group { group: shared.group, filter: shared.filter };
+                let (positions, message) = (way.positions.clone(), way.message.view());
+                say(shards, link, &ToGateway::Deliver(Deliver { delivery, target, positions, message }));
+                way.delivery = Some(delivery);
+                self.tell(|| format!("sends {} to a member at {link:?} as {delivery}", name(&way.message)));
+                return !is_reported;
+            }
+        }
+        if way.frame.is_some() {
+            let streams = vec![StreamKey::Filter(way.filter.as_str().into())];
+            let message = way.message.clone();
+            let answer = store.ask(Request::Append { streams, message, collapse_key: None });
+            let Ok(Reply::Appended { at, full }) = answer else { panic!("{answer:?} is not about a stream") };
+            if at.is_empty() && full.is_empty() && store.has_just_begun() {
+                // The group's sessions are about to be written back, and their stream with them.
+                return false;
+            }
+            self.tell(|| format!("has {} stored for a group", name(&way.message)));
+            self.groups.stored.insert(way.message.view().payload.to_vec());
+            if !is_overdue {
+                self.announce_stored(way, at, shards);
+            }
+        }
+        true
+    }
+
+    /// No member could take it: one of them is told where it stands.
+    fn announce_stored(&mut self, way: &Way, positions: Positions, shards: &mut [Shard]) {
+        let Some(reader) = self.groups.reader(&way.filter) else { return };
+        self.tell(|| format!("tells {reader:?} of {}: {positions:?}", name(&way.message)));
+        let shared = parse_shared(&way.filter).expect("it was announced as one");
+        let target = Target::Group { group: shared.group, filter: shared.filter };
+        let message = way.message.view();
+        say(shards, reader, &ToGateway::Deliver(Deliver { delivery: 0, target, positions, message }));
+    }
+}
+
+/// What it is called where things are told.
+pub(crate) fn name(message: &SharedMessage) -> String {
+    String::from_utf8_lossy(message.view().payload).into_owned()
+}

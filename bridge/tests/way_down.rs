@@ -12,7 +12,7 @@ use holdfast_bridge::push::{PushOutcome, PushRequest, PushTarget};
 use holdfast_store::{ReplyTo, Store};
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{
-    Handover, Interest, InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink,
+    Handover, HandoverSettled, Interest, InterestKind, Outcome, RetainedRead, Takeover, ToBridge, Uplink,
 };
 use holdfast_wire::mqtt::QoS;
 use holdfast_wire::session_record::StreamKey;
@@ -223,6 +223,21 @@ fn a_durable_group_acknowledges_what_a_member_took_or_its_stream_has() {
     assert_eq!(payload(heard), "next");
     publisher.until_settled(2);
     assert_eq!(stream(), ["unanswered"], "acknowledged only once the stream has it");
+}
+
+#[test]
+fn a_message_that_may_be_with_a_member_whose_session_has_ended_goes_to_no_other() {
+    let rig = Rig::start();
+    let (mut publisher, mut one, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+    rig.session("one", owner(2), &["$share/g/jobs"]);
+    one.announce(GROUP, "jobs", true);
+    publisher.publish(uplink(1, "jobs", "sent"));
+    let heard = one.hear();
+    other.announce(GROUP, "jobs", true);
+    one.report(number(&heard), Outcome::InDoubt);
+    publisher.until_settled(1);
+    other.withdraw(GROUP, "jobs");
+    assert!(rig.stream(StreamKey::Filter("$share/g/jobs".into())).is_empty());
 }
 
 #[test]
@@ -478,6 +493,10 @@ fn a_takeover_is_passed_on_and_what_the_former_owner_knows_comes_back() {
     let heard =
         Heard::Handover { client: "c".into(), epoch: Epoch(8), session: b"known".to_vec(), owes_will: false };
     assert_eq!(new.hear(), heard);
+    let outcome = Outcome::Kept;
+    let settled = HandoverSettled { client: "c", epoch: Epoch(8), former: owner(1), outcome };
+    new.say(&ToBridge::HandoverSettled(settled));
+    assert_eq!(former.hear(), Heard::HandoverSettled { client: "c".into(), epoch: Epoch(8), outcome });
 }
 
 #[test]

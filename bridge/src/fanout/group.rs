@@ -2,7 +2,8 @@
 //!
 //! Where persistent sessions hold the group, the message's publisher is not acknowledged before a member has taken it or the stream has it
 //! (promise P1). A device may be slow or gone, so that wait has an end: then the stream takes the message although a member may still, and one of
-//! them may read it again, which the store's contract allows (a message may reach two members and never none). Without persistent sessions the wait
+//! them may read it again, which the store's contract allows (a message may reach two members and never none; but for one that may be with a member whose session
+//! has ended, at QoS 2). Without persistent sessions the wait
 //! ends with the member's report, or once too many others are awaited.
 
 use std::sync::Arc;
@@ -155,7 +156,7 @@ impl Way {
                     {
                         tokio::time::sleep(RETRY_MIN).await;
                     }
-                    Ok(Reply::Appended { at, .. }) if refused => {
+                    Ok(Reply::Appended { at, .. }) if refused && !at.is_empty() => {
                         self.announce(at).await;
                         return 0;
                     }

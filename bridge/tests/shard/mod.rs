@@ -188,6 +188,11 @@ pub(crate) enum Heard {
         session: Vec<u8>,
         owes_will: bool,
     },
+    HandoverSettled {
+        client: String,
+        epoch: Epoch,
+        outcome: Outcome,
+    },
     NotLinked {
         client: String,
         epoch: Epoch,
@@ -303,6 +308,11 @@ impl Shard {
                 epoch: handover.epoch,
                 session: handover.session.to_vec(),
                 owes_will: handover.owes_will,
+            },
+            ToGateway::HandoverSettled(settled) => Heard::HandoverSettled {
+                client: settled.client.into(),
+                epoch: settled.epoch,
+                outcome: settled.outcome,
             },
             ToGateway::NotLinked { client, epoch } => Heard::NotLinked { client: client.into(), epoch },
             ToGateway::Disconnect(client) => Heard::Disconnect(client.into()),

@@ -30,7 +30,7 @@ impl Engine {
         self.go_on_draining(now);
     }
 
-    /// Everything is out: no connection, no unsettled frame, no question to the store.
+    /// Everything is out: no connection, no unsettled frame, no question to the store, no report that waits for somebody's word.
     pub fn is_drained(&self) -> bool {
         self.drain.is_some()
             && self.connections.len() == 0
@@ -38,6 +38,7 @@ impl Engine {
             && self.shared.unclaimed.is_empty()
             && self.shared.wills.is_empty()
             && self.shared.last_words.are_heard()
+            && self.shared.keeping.is_empty()
             && self.shared.unclosed.is_empty()
             && self.shared.asked.is_empty()
     }

@@ -206,8 +206,8 @@ impl Engine {
                 self.handle_takeover(link, takeover, now);
             }
             ToGateway::Handover(handover) => self.handle_handover(link, handover, now),
-            ToGateway::HandoverSettled(HandoverSettled { client, epoch, is_kept, .. }) => {
-                self.shared.report_settled(&ClientId::new(client), *epoch, *is_kept);
+            ToGateway::HandoverSettled(HandoverSettled { client, epoch, outcome, .. }) => {
+                self.shared.report_settled(&ClientId::new(client), *epoch, *outcome);
             }
             ToGateway::NotLinked { client, epoch } => self.handle_not_linked(link, client, *epoch, now),
             ToGateway::Disconnect(client) => {

@@ -3,27 +3,28 @@
 //! Their publisher may be acknowledged by what is reported here (promise P1). So "kept" is not said while this process alone has a message, which may die.
 //!
 //! ```text
-//!   connection ends ── the store has taken the close ────────────────────────────────> Kept
-//!        └─ another owner asks ── it is told ── it has saved the session and says so ──^
-//!                                    └─ it had gone on without, or nobody says anything within [`KEPT_WITHIN_MS`] ──> ConnectionLost: who sent it sends it
-//!                                                                                                                   again, perhaps for a second time
+//!   connection ends ── the store has taken the close ────────────────────────────────────────> Kept
+//!     │  └─ another owner asks ── it is told ── it has saved the session and says so ──────────^
+//!     │                             ├─ it had gone on without, or nobody says anything within [`KEPT_WITHIN_MS`] ──> ConnectionLost: who sent it sends it again,
+//!     │                             │                                                                                perhaps for a second time
+//!     └─ the session has ended, or the store does not know it ──> ConnectionLost; at QoS 2 InDoubt, as the client may have it
 //! ```
 //! What stands in one of the session's streams is not here: it is found there.
 
-use std::collections::BTreeMap;
-
 use holdfast_wire::ids::{ClientId, Epoch, Owner};
 use holdfast_wire::link::{HandoverSettled, Outcome, ToBridge};
+use holdfast_wire::mqtt::QoS;
 
 use crate::connection::deliver;
-use crate::input::{ConnectionId, LinkIndex, Now};
+use crate::input::{LinkIndex, Now};
 use crate::remembered::Remembered;
 use crate::shared::Shared;
 use crate::uplink::ReportTo;
 
 /// How long it may take, in ms: a session stays open for its client's last frames for two seconds at most, and the store has one for its answer.
 const KEPT_WITHIN_MS: u64 = 5_000;
-/// So many sessions. Beyond it the oldest counts as lost. What waits is also bounded by the deliveries whose reports bridges await.
+/// So many sessions of either kind. Beyond it the oldest counts as lost, or is not confirmed. What waits is also bounded by the deliveries whose reports bridges
+/// await.
 const SESSIONS_MAX: usize = 10_000;
 
 /// Reports that wait, and those that others wait for.
@@ -31,23 +32,22 @@ const SESSIONS_MAX: usize = 10_000;
 pub(crate) struct Keeping {
     /// By client, and our epoch or, once its next owner has been told, that one's.
     waiting: Remembered<Waiting>,
-    /// Whom to tell once a connection's session is saved, which was handed over to us. At most one for each connection.
-    confirmations: BTreeMap<ConnectionId, HandedOverBy>,
+    /// Sessions that were handed over to us with messages that nobody else had, until the store has saved them under this epoch of ours.
+    unconfirmed: Remembered<HandedOverBy>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     until_ms: u64,
-    reports: Vec<ReportTo>,
+    reports: Vec<(ReportTo, QoS)>,
 }
 
 /// Who handed over a session.
 #[derive(Debug)]
 pub(crate) struct HandedOverBy {
-    pub(crate) client: ClientId,
+    pub(crate) former: Owner,
     /// The one that was named when the session was asked for.
     pub(crate) epoch: Epoch,
-    pub(crate) former: Owner,
     /// The bridge that passed it on.
     pub(crate) through: LinkIndex,
 }
@@ -58,22 +58,32 @@ impl Keeping {
         self.waiting.oldest().map(|waiting| waiting.until_ms)
     }
 
-    /// The connection has ended: what it has not saved yet nobody is told.
-    pub(crate) fn forget_confirmation(&mut self, id: ConnectionId) {
-        self.confirmations.remove(&id);
+    /// Whether nobody waits for a report.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.len() == 0
+    }
+
+    /// Nobody is told any more whether this session is saved.
+    pub(crate) fn forget_unconfirmed(&mut self, client: &ClientId, epoch: Epoch) {
+        self.unconfirmed.remove(&(client.clone(), epoch));
     }
 }
 
 impl Shared {
-    /// Reports what an ended session had on its way once it is known what becomes of it.
+    /// Reports what an ended session had on its way, each with the QoS at which it was sent, once it is known what becomes of it.
     pub(crate) fn report_once_kept(
         &mut self,
         client: &ClientId,
         epoch: Epoch,
-        reports: Vec<ReportTo>,
+        mut reports: Vec<(ReportTo, QoS)>,
         now: Now,
     ) {
         if reports.is_empty() {
+            return;
+        }
+        let session = (client.clone(), epoch);
+        if let Some(waiting) = self.keeping.waiting.find_mut(&session) {
+            waiting.reports.append(&mut reports);
             return;
         }
         if self.keeping.waiting.len() >= SESSIONS_MAX
@@ -81,14 +91,14 @@ impl Shared {
         {
             self.report_all(oldest, Outcome::ConnectionLost);
         }
-        let waiting = Waiting { until_ms: now.monotonic_ms + KEPT_WITHIN_MS, reports };
-        self.keeping.waiting.insert((client.clone(), epoch), waiting);
+        let until_ms = now.monotonic_ms + KEPT_WITHIN_MS;
+        self.keeping.waiting.insert(session, Waiting { until_ms, reports });
     }
 
     /// The store has it or has not, or the session's next owner says so.
-    pub(crate) fn report_settled(&mut self, client: &ClientId, epoch: Epoch, is_kept: bool) {
+    pub(crate) fn report_settled(&mut self, client: &ClientId, epoch: Epoch, outcome: Outcome) {
         if let Some(waiting) = self.keeping.waiting.remove(&(client.clone(), epoch)) {
-            self.report_all(waiting, if is_kept { Outcome::Kept } else { Outcome::ConnectionLost });
+            self.report_all(waiting, outcome);
         }
     }
 
@@ -114,28 +124,47 @@ impl Shared {
         }
     }
 
-    /// A connection's session was handed over to us with messages that only its former owner had: that one hears once they are saved here.
-    pub(crate) fn confirm_once_saved(&mut self, id: ConnectionId, handed_over: HandedOverBy) {
-        self.keeping.confirmations.insert(id, handed_over);
+    /// A session came, under this epoch of ours, with messages that only its former owner had: that one hears once they are saved.
+    pub(crate) fn confirm_once_saved(&mut self, client: &ClientId, epoch: Epoch, handed_over: HandedOverBy) {
+        if self.keeping.unconfirmed.len() >= SESSIONS_MAX {
+            self.keeping.unconfirmed.remove_oldest();
+        }
+        self.keeping.unconfirmed.insert((client.clone(), epoch), handed_over);
     }
 
-    /// The store has saved this connection's session.
-    pub(crate) fn confirm_saved(&mut self, id: ConnectionId) {
-        if let Some(handed_over) = self.keeping.confirmations.remove(&id) {
-            self.settle_handover(&handed_over, true);
+    /// The store has saved what we know of this session.
+    pub(crate) fn confirm_saved(&mut self, client: &ClientId, epoch: Epoch) {
+        if let Some(handed_over) = self.keeping.unconfirmed.remove(&(client.clone(), epoch)) {
+            self.settle_handover(client, &handed_over, Outcome::Kept);
         }
     }
 
-    /// Tells the former owner, over the bridge that knows it. One that is gone has lost those who wait for its reports.
-    pub(crate) fn settle_handover(&mut self, handed_over: &HandedOverBy, is_kept: bool) {
-        let HandedOverBy { client, epoch, former, through } = handed_over;
-        let record = HandoverSettled { client, epoch: *epoch, former: *former, is_kept };
-        self.uplinks.say(*through, &ToBridge::HandoverSettled(record));
+    /// Tells the former owner, over the bridge that has just met it, or the one that serves the client.
+    pub(crate) fn settle_handover(
+        &mut self,
+        client: &ClientId,
+        handed_over: &HandedOverBy,
+        outcome: Outcome,
+    ) {
+        let HandedOverBy { former, epoch, through } = *handed_over;
+        let link = if self.uplinks.is_up(through) { Some(through) } else { self.uplinks.choose(client) };
+        if let Some(link) = link {
+            let record = HandoverSettled { client, epoch, former, outcome };
+            self.uplinks.say(link, &ToBridge::HandoverSettled(record));
+        }
     }
 
     fn report_all(&mut self, waiting: Waiting, outcome: Outcome) {
-        for report in waiting.reports {
-            deliver::report(self, Some(report), outcome);
+        for (report, qos) in waiting.reports {
+            deliver::report(self, Some(report), of_quality(outcome, qos));
         }
+    }
+}
+
+/// Only at QoS 2 is it forbidden to give a message to somebody else because its client may have it (MQTT-4.8.2-5).
+pub(crate) fn of_quality(outcome: Outcome, qos: QoS) -> Outcome {
+    match outcome {
+        Outcome::InDoubt if qos < QoS::ExactlyOnce => Outcome::ConnectionLost,
+        outcome => outcome,
     }
 }

@@ -16,7 +16,7 @@ pub(crate) mod handed_over;
 use std::ops::RangeInclusive;
 
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::link::{Handover, Takeover};
+use holdfast_wire::link::{Handover, Outcome, Takeover};
 use holdfast_wire::session_record::SessionRecord;
 use holdfast_wire::store::{Opened, Progress};
 
@@ -128,12 +128,9 @@ impl Engine {
         let former = self.shared.handle_former_owner(&client, handover.epoch);
         let newer = SessionRecord::decode(handover.session).ok();
         let awaits_word = newer.as_ref().is_some_and(|newer| !is_all_saved(newer));
-        let handed_over = former.filter(|_| awaits_word).map(|former| HandedOverBy {
-            client: client.clone(),
-            epoch: handover.epoch,
-            former,
-            through: link,
-        });
+        let handed_over = former.filter(|_| awaits_word);
+        let mut handed_over =
+            handed_over.map(|former| HandedOverBy { former, epoch: handover.epoch, through: link });
         if let Some(id) = self.find_client(&client)
             && let Some(connection) = self.connections.find_mut(id)
             && let Phase::Opening(opening) = &mut connection.phase
@@ -142,10 +139,12 @@ impl Engine {
                 .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
         {
             self.shared.hear_of_will(&mut opened, handover.owes_will);
+            let is_to_be_saved = handed_over.is_some() && opened.session.is_some();
+            self.note_handed_over(&client, &opened, handed_over);
             take_over(&mut opened, newer);
             self.establish(id, opened, now);
-            if let Some(handed_over) = handed_over {
-                self.save_for(id, handed_over, now);
+            if is_to_be_saved {
+                self.save_at_once(id, now);
             }
             return;
         }
@@ -157,13 +156,14 @@ impl Engine {
         let Some((mut unclaimed, key)) = unclaimed else {
             // It came too late, or a second time: what was saved then has been confirmed.
             if let Some(handed_over) = handed_over {
-                self.shared.settle_handover(&handed_over, false);
+                self.shared.settle_handover(&client, &handed_over, Outcome::ConnectionLost);
             }
             return;
         };
         if let Some(opened) = &mut unclaimed.opened {
             self.shared.hear_of_will(opened, handover.owes_will);
             self.shared.publish_owed(key.1, opened, now);
+            self.note_handed_over(&client, opened, handed_over.take());
             take_over(opened, newer);
         }
         unclaimed.is_told = true;
@@ -175,12 +175,20 @@ impl Engine {
         }
     }
 
-    /// Saves what was handed over to us and stands nowhere else: its former owner waits for that.
-    fn save_for(&mut self, id: ConnectionId, handed_over: HandedOverBy, now: Now) {
+    /// Its former owner hears once what it alone had is saved under the session's new epoch, or that a clean start has ended it.
+    fn note_handed_over(&mut self, client: &ClientId, opened: &Opened, handed_over: Option<HandedOverBy>) {
+        let Some(handed_over) = handed_over else { return };
+        if opened.session.is_some() {
+            self.shared.confirm_once_saved(client, opened.epoch, handed_over);
+        } else {
+            self.shared.settle_handover(client, &handed_over, Outcome::InDoubt);
+        }
+    }
+
+    fn save_at_once(&mut self, id: ConnectionId, now: Now) {
         let session = self.connections.find_mut(id).and_then(Connection::session_mut);
         let Some(durable) = session.and_then(|session| session.durable.as_mut()) else { return };
         durable.unsaved = true;
-        self.shared.confirm_once_saved(id, handed_over);
         self.save(id, now);
     }
 

@@ -179,7 +179,7 @@ const BATCH_BYTES_MAX: u32 = 512 << 10;
 
 pub(super) fn kafka(args: &WayArgs, reexec: &Reexec) -> Done {
     let plan = if args.quick {
-        WayPlan::quick()
+        WayPlan { flat_out: !args.rates_only, ..WayPlan::quick() }
     } else {
         let duration = std::time::Duration::from_secs(args.seconds);
         WayPlan {

@@ -113,36 +113,44 @@ pub enum Outcome {
 impl Report {
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.put_u64(self.delivery);
-        out.put_u8(match self.outcome {
-            Outcome::Delivered => 0,
-            Outcome::Kept => 1,
-            Outcome::NotHere => 2,
-            Outcome::NotSubscribed => 3,
-            Outcome::QueueFull => 4,
-            Outcome::Expired => 5,
-            Outcome::ConnectionLost => 6,
-            Outcome::TooLarge => 7,
-            Outcome::RefusedByDevice => 8,
-            Outcome::InDoubt => 9,
-        });
+        out.put_u8(self.outcome.code());
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CodingError> {
-        let delivery = reader.u64()?;
-        let outcome = match reader.u8()? {
-            0 => Outcome::Delivered,
-            1 => Outcome::Kept,
-            2 => Outcome::NotHere,
-            3 => Outcome::NotSubscribed,
-            4 => Outcome::QueueFull,
-            5 => Outcome::Expired,
-            6 => Outcome::ConnectionLost,
-            7 => Outcome::TooLarge,
-            8 => Outcome::RefusedByDevice,
-            9 => Outcome::InDoubt,
+        Ok(Self { delivery: reader.u64()?, outcome: Outcome::read(reader)? })
+    }
+}
+
+impl Outcome {
+    fn code(self) -> u8 {
+        match self {
+            Self::Delivered => 0,
+            Self::Kept => 1,
+            Self::NotHere => 2,
+            Self::NotSubscribed => 3,
+            Self::QueueFull => 4,
+            Self::Expired => 5,
+            Self::ConnectionLost => 6,
+            Self::TooLarge => 7,
+            Self::RefusedByDevice => 8,
+            Self::InDoubt => 9,
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CodingError> {
+        Ok(match reader.u8()? {
+            0 => Self::Delivered,
+            1 => Self::Kept,
+            2 => Self::NotHere,
+            3 => Self::NotSubscribed,
+            4 => Self::QueueFull,
+            5 => Self::Expired,
+            6 => Self::ConnectionLost,
+            7 => Self::TooLarge,
+            8 => Self::RefusedByDevice,
+            9 => Self::InDoubt,
             other => return Err(CodingError::UnknownValue { field: "outcome", value: u64::from(other) }),
-        };
-        Ok(Self { delivery, outcome })
+        })
     }
 }
 
@@ -217,8 +225,8 @@ impl<'a> Handover<'a> {
     }
 }
 
-/// What became of messages of a [`Handover`] that the store did not have. Their former owner reports them accordingly: [`Outcome::Kept`], or, as well if it
-/// hears nothing for 5 s, [`Outcome::ConnectionLost`].
+/// What became of messages of a [`Handover`] that the store did not have. Their former owner reports them accordingly; if it hears nothing for 5 s, as
+/// [`Outcome::ConnectionLost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandoverSettled<'a> {
     /// Whose session.
@@ -227,8 +235,8 @@ pub struct HandoverSettled<'a> {
     pub epoch: Epoch,
     /// Whom to tell.
     pub former: Owner,
-    /// The new owner has saved them. Otherwise it went on without them.
-    pub is_kept: bool,
+    /// [`Outcome::Kept`]: the new owner has saved them. [`Outcome::ConnectionLost`]: it went on without them. [`Outcome::InDoubt`]: the session has ended.
+    pub outcome: Outcome,
 }
 
 impl<'a> HandoverSettled<'a> {
@@ -236,7 +244,7 @@ impl<'a> HandoverSettled<'a> {
         out.put_text(self.client);
         out.put_u64(self.epoch.0);
         write_owner(self.former, out);
-        out.put_u8(u8::from(self.is_kept));
+        out.put_u8(self.outcome.code());
     }
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, CodingError> {
@@ -244,7 +252,7 @@ impl<'a> HandoverSettled<'a> {
             client: reader.text()?,
             epoch: Epoch(reader.u64()?),
             former: read_owner(reader)?,
-            is_kept: reader.u8()? != 0,
+            outcome: Outcome::read(reader)?,
         })
     }
 }

@@ -312,20 +312,12 @@ impl Engine {
                 report: None,
                 positions,
             });
-            let sending = session.sending.get_or_insert_default();
-            let has_room = sending.inflight.len() < usize::from(session.send_maximum);
-            match item {
-                // The client takes fewer at a time than before: the rest is sent under new ids once there is room.
-                Some(item) if !has_room && inflight.state != InflightState::AwaitingPubComp => {
-                    sending.push_pending(item);
-                }
-                item => sending.inflight.push_back(Inflight {
-                    packet_id: inflight.packet_id,
-                    state: inflight.state,
-                    resend: true,
-                    item,
-                }),
-            }
+            session.sending.get_or_insert_default().inflight.push_back(Inflight {
+                packet_id: inflight.packet_id,
+                state: inflight.state,
+                resend: true,
+                item,
+            });
         }
         // The client may hold QoS 2 ids that a node which died had used since it last saved: under one of those a new message would be taken for
         // an old one. Multiples of the golden ratio keep successive epochs far apart.

@@ -187,7 +187,11 @@ fn resend_one(
     now: Now,
 ) -> bool {
     let Some(mut sending) = session.sending.take() else { return false };
-    let index = sending.inflight.iter().position(|inflight| inflight.resend);
+    // The client may take fewer at a time than before. What it has half of is ended all the same, as nothing else makes room.
+    let sent = sending.inflight.iter().filter(|inflight| !inflight.resend).count();
+    let has_room = sent < usize::from(session.send_maximum);
+    let index =
+        sending.inflight.iter().position(|inflight| inflight.resend && (has_room || inflight.item.is_none()));
     if let Some(index) = index {
         let inflight = &mut sending.inflight[index];
         inflight.resend = false;

@@ -3,7 +3,7 @@
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::json::Downlink;
 use holdfast_wire::link::Outcome;
-use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, QoS, ReasonCode};
+use holdfast_wire::mqtt::{Disconnect, ProtocolVersion, ReasonCode};
 use holdfast_wire::store::{Progress, Request, WillRecord};
 use holdfast_wire::ws;
 
@@ -11,6 +11,7 @@ use super::Engine;
 use crate::connection::close::CloseReason;
 use crate::connection::{Connection, Phase, deliver, json, retained, subscribe};
 use crate::input::{ConnectionId, Now};
+use crate::keeping::of_quality;
 use crate::output::Action;
 use crate::requests::{Asked, Closing};
 use crate::session::{Protocol, Session};
@@ -41,6 +42,8 @@ const GOODBYE_BYTES_MAX: u32 = 64;
 pub(crate) enum Leaving {
     /// It is written to the store, to rest there or to end.
     Saved,
+    /// The same, but a connection here ends it for its own.
+    Replaced,
     /// Another owner has it, and its will, and is told what the store does not know; the store takes no more writes from here.
     HandedOver,
     /// Another owner has it, and its will.
@@ -57,6 +60,7 @@ impl Engine {
 
     /// Closes an older connection because its client has connected again, here.
     pub(crate) fn end_taken_over(&mut self, id: ConnectionId, session_ends: bool, now: Now) {
+        let leaving = if session_ends { Leaving::Replaced } else { Leaving::Saved };
         if session_ends
             && let Some(session) = self.connections.find_mut(id).and_then(Connection::session_mut)
             && let Some(will) = &mut session.will
@@ -64,7 +68,7 @@ impl Engine {
             // The session ends with it, so there is nothing to delay the will for (MQTT-3.1.3-9).
             will.delay_s = 0;
         }
-        self.end_as(id, CloseReason::SessionTakenOver, Leaving::Saved, now);
+        self.end_as(id, CloseReason::SessionTakenOver, leaving, now);
     }
 
     pub(crate) fn end_as(&mut self, id: ConnectionId, reason: CloseReason, leaving: Leaving, now: Now) {
@@ -128,18 +132,17 @@ impl Engine {
             ));
         }
         retained::give_up(session, &mut self.shared);
-        self.shared.keeping.forget_confirmation(id);
-        let is_kept = persistent && leaving != Leaving::Lost && session.expiry_s > 0;
+        let is_kept =
+            persistent && session.expiry_s > 0 && !matches!(leaving, Leaving::Replaced | Leaving::Lost);
         if let Some(sending) = &session.sending {
             let mut waiting = Vec::new();
             for item in sending.inflight.iter().filter_map(|inflight| inflight.item.as_ref()) {
-                let outcome = match item.qos {
-                    // It may be with the client, and the session that would know ends here.
-                    QoS::ExactlyOnce if !is_kept && leaving == Leaving::Saved => Outcome::InDoubt,
-                    _ if !is_kept => Outcome::ConnectionLost,
+                let outcome = match leaving {
+                    Leaving::Lost => Outcome::ConnectionLost,
+                    _ if !is_kept => of_quality(Outcome::InDoubt, item.qos),
                     _ if !item.positions.is_empty() => Outcome::Kept,
                     _ => {
-                        waiting.extend(item.report);
+                        waiting.extend(item.report.map(|report| (report, item.qos)));
                         continue;
                     }
                 };
@@ -156,8 +159,11 @@ impl Engine {
         let mut will = session.will.as_deref().filter(|_| reason.leaves_will());
         self.give_up_doubts(session, id, is_doubted, is_kept && leaving == Leaving::Saved);
         let (client, epoch, progress) = (session.client.clone(), session.epoch, session.progress());
+        if matches!(leaving, Leaving::HandedOver | Leaving::Lost) {
+            self.shared.keeping.forget_unconfirmed(&client, epoch);
+        }
         match leaving {
-            Leaving::Saved => {
+            Leaving::Saved | Leaving::Replaced => {
                 // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it. So does one for which there
                 // is no room.
                 let is_sent = |will: &mut &WillRecord| {

@@ -1,5 +1,6 @@
 //! What the store answers.
 
+use holdfast_wire::link::Outcome;
 use holdfast_wire::mqtt::ReasonCode;
 use holdfast_wire::store::{Reply, StoreError};
 
@@ -7,7 +8,7 @@ use super::Engine;
 use crate::connection::{Connection, deliver, subscribe};
 use crate::input::{ConnectionId, Now};
 use crate::output::RequestId;
-use crate::requests::Asked;
+use crate::requests::{Asked, Closing};
 use crate::session::durable;
 use crate::topics::interest::Waiter;
 
@@ -83,7 +84,12 @@ impl Engine {
             }
             Asked::Save(id) => {
                 if result.is_ok() {
-                    self.shared.confirm_saved(id);
+                    let session = self.connections.find(id).and_then(Connection::session);
+                    if let Some((client, epoch)) =
+                        session.map(|session| (session.client.clone(), session.epoch))
+                    {
+                        self.shared.confirm_saved(&client, epoch);
+                    }
                 } else if let Some(session) = self.connections.find_mut(id).and_then(Connection::session_mut)
                 {
                     deliver::touch(session, id, &mut self.shared, now);
@@ -95,17 +101,24 @@ impl Engine {
             Asked::Close(closing) => match result {
                 // It stays known here until its new owner has asked for it.
                 Err(StoreError::Gone) if closing.will.is_some() && !closing.is_brought_back => {
+                    self.shared.report_settled(&closing.client, closing.epoch, Outcome::InDoubt);
                     self.bring_back_for_its_will(closing);
                 }
                 Err(error @ (StoreError::Fenced | StoreError::Gone)) => {
                     if error == StoreError::Gone {
-                        self.shared.report_settled(&closing.client, closing.epoch, false);
+                        self.shared.report_settled(&closing.client, closing.epoch, Outcome::InDoubt);
                     }
                     self.forget_soon(closing.client, closing.epoch, now);
                 }
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {
-                    self.shared.report_settled(&closing.client, closing.epoch, result.is_ok());
+                    let Closing { client, epoch, expiry_s, .. } = &closing;
+                    if result.is_ok() && *expiry_s > 0 {
+                        self.shared.report_settled(client, *epoch, Outcome::Kept);
+                        self.shared.confirm_saved(client, *epoch);
+                    } else {
+                        self.shared.report_settled(client, *epoch, Outcome::InDoubt);
+                    }
                     self.shared.closing.remove(&(closing.client, closing.epoch));
                 }
             },

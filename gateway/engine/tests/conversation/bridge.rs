@@ -63,7 +63,7 @@ pub(crate) enum Heard {
         client: String,
         epoch: Epoch,
         former: Owner,
-        is_kept: bool,
+        outcome: Outcome,
     },
 }
 
@@ -135,7 +135,7 @@ impl From<ToBridge<'_>> for Heard {
                 client: settled.client.to_owned(),
                 epoch: settled.epoch,
                 former: settled.former,
-                is_kept: settled.is_kept,
+                outcome: settled.outcome,
             },
             ToBridge::Event(event) => {
                 Self::Event(event.client.to_owned(), event.epoch, event.at_ms, event_in_short(event.kind))

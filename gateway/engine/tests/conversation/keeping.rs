@@ -3,14 +3,16 @@
 use holdfast_engine::CloseReason;
 use holdfast_wire::ids::Epoch;
 use holdfast_wire::link::{Handover, HandoverSettled, Outcome, Target, ToGateway};
-use holdfast_wire::message::SharedMessage;
-use holdfast_wire::mqtt::{Publish, QoS, SubscriptionOptions};
+use holdfast_wire::message::{Message, SharedMessage};
+use holdfast_wire::mqtt::{Connect, Publish, Will, WillProperties};
 use holdfast_wire::session_record::{InflightRecord, InflightState, SessionRecord};
-use holdfast_wire::store::Request;
+use holdfast_wire::store::{Request, WillRecord};
 
 use crate::bridge::Heard;
 use crate::client::Client;
-use crate::packets::{AT_LEAST_ONCE, connect, id, message, message2, qos1, qos2, resume, resumed};
+use crate::packets::{
+    AT_LEAST_ONCE, EXACTLY_ONCE, accepted, connect, id, message, message2, qos1, qos2, resume, resumed, will,
+};
 use crate::stage::Shard;
 use crate::takeover::taken_over;
 
@@ -37,8 +39,8 @@ fn is_taken_over(shard: &Shard, client: &Client) -> Epoch {
     opened.epoch
 }
 
-fn settled(epoch: Epoch, is_kept: bool) -> ToGateway<'static> {
-    ToGateway::HandoverSettled(HandoverSettled { client: "c", epoch, former: Shard::OWNER, is_kept })
+fn settled(epoch: Epoch, outcome: Outcome) -> ToGateway<'static> {
+    ToGateway::HandoverSettled(HandoverSettled { client: "c", epoch, former: Shard::OWNER, outcome })
 }
 
 #[test]
@@ -114,11 +116,11 @@ fn a_push_that_was_handed_over_is_kept_once_its_next_owner_has_saved_it() {
     let client = holds_a_push(&shard);
     let epoch = is_taken_over(&shard, &client);
     shard.bridge(0).hears_nothing();
-    shard.bridge(0).says(&settled(Epoch(epoch.0 + 1), true));
+    shard.bridge(0).says(&settled(Epoch(epoch.0 + 1), Outcome::Kept));
     shard.bridge(0).hears_nothing();
-    shard.bridge(0).says(&settled(epoch, true));
+    shard.bridge(0).says(&settled(epoch, Outcome::Kept));
     shard.bridge(0).hears_report(1, Outcome::Kept);
-    shard.bridge(0).says(&settled(epoch, true));
+    shard.bridge(0).says(&settled(epoch, Outcome::Kept));
     shard.clock_advances_ms(10_000);
     shard.bridge(0).hears_nothing();
 }
@@ -128,7 +130,7 @@ fn a_push_that_came_too_late_for_the_next_owner_is_lost_at_once() {
     let shard = Shard::new();
     let client = holds_a_push(&shard);
     let epoch = is_taken_over(&shard, &client);
-    shard.bridge(0).says(&settled(epoch, false));
+    shard.bridge(0).says(&settled(epoch, Outcome::ConnectionLost));
     shard.bridge(0).hears_report(1, Outcome::ConnectionLost);
     shard.clock_advances_ms(10_000);
     shard.bridge(0).hears_nothing();
@@ -157,7 +159,7 @@ fn a_push_that_the_next_owner_asks_for_before_the_store_has_it_goes_there() {
     // Which it does not, as another owner has the session.
     shard.store_answers();
     shard.bridge(0).hears_nothing();
-    shard.bridge(0).says(&settled(opened.epoch, true));
+    shard.bridge(0).says(&settled(opened.epoch, Outcome::Kept));
     shard.bridge(0).hears_report(1, Outcome::Kept);
 }
 
@@ -194,8 +196,8 @@ fn handed_over(session: &[u8], epoch: Epoch) -> ToGateway<'_> {
     ToGateway::Handover(Handover { client: "c", epoch, owner: Shard::OWNER, session, owes_will: false })
 }
 
-fn settles(epoch: Epoch, is_kept: bool) -> Heard {
-    Heard::HandoverSettled { client: "c".to_owned(), epoch, former: Shard::OTHER, is_kept }
+fn settles(epoch: Epoch, outcome: Outcome) -> Heard {
+    Heard::HandoverSettled { client: "c".to_owned(), epoch, former: Shard::OTHER, outcome }
 }
 
 #[test]
@@ -212,7 +214,7 @@ fn a_new_owner_tells_the_former_one_once_it_has_saved_what_that_one_had_alone() 
     assert!(asked.iter().any(is_saved), "{asked:?}");
     shard.bridge(0).hears_nothing();
     shard.store_answers();
-    assert_eq!(shard.bridge(0).hears(), settles(epoch, true));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
     client.acknowledges(4);
     shard.clock_advances_ms(5_000);
     shard.bridge(0).hears_nothing();
@@ -229,7 +231,7 @@ fn a_new_owner_says_nothing_of_what_it_could_not_save() {
     shard.bridge(0).hears_nothing();
     shard.store_answers();
     shard.clock_advances_ms(3_000);
-    assert_eq!(shard.bridge(0).hears(), settles(epoch, true));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
 }
 
 #[test]
@@ -239,7 +241,7 @@ fn a_new_owner_that_has_gone_on_says_so() {
     shard.clock_advances_ms(1_000);
     client.hears(resumed());
     shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
-    assert_eq!(shard.bridge(0).hears(), settles(epoch, false));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::ConnectionLost));
     client.hears_nothing();
     shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
     shard.bridge(0).hears_nothing();
@@ -261,7 +263,7 @@ fn a_new_owner_has_nothing_to_say_of_what_the_store_knows() {
 fn what_may_be_with_a_client_whose_session_has_ended_is_in_doubt_at_qos_2_alone() {
     let shard = Shard::new();
     let client = shard.connects(&connect("c"));
-    client.subscribes("a", SubscriptionOptions { qos: QoS::ExactlyOnce, ..AT_LEAST_ONCE });
+    client.subscribes("a", EXACTLY_ONCE);
     shard.bridge(0).forgets();
     shard.bridge(0).pushes(1, "c", &message2("a", "x"));
     shard.bridge(0).pushes(2, "c", &message("a", "y"));
@@ -270,4 +272,131 @@ fn what_may_be_with_a_client_whose_session_has_ended_is_in_doubt_at_qos_2_alone(
     client.vanishes();
     shard.bridge(0).hears_report(1, Outcome::InDoubt);
     shard.bridge(0).hears_report(2, Outcome::ConnectionLost);
+}
+
+#[test]
+fn what_the_client_has_no_room_for_any_more_stays_with_its_session() {
+    let shard = Shard::new();
+    let client = holds_a_push(&shard);
+    shard.bridge(0).pushes(2, "c", &message("a", "second"));
+    client.hears(qos1(2, "a", "second"));
+    client.vanishes();
+    shard.bridge(0).hears_report(1, Outcome::Kept);
+    shard.bridge(0).hears_report(2, Outcome::Kept);
+    let mut narrow = resume("c");
+    narrow.properties.receive_maximum = Some(1);
+    for _ in 0..2 {
+        let client = shard.client();
+        client.sends(narrow);
+        client.hears(resumed());
+        client.hears(Publish { dup: true, ..qos1(1, "a", "push") });
+        client.hears_nothing();
+        shard.clock_advances_ms(2_000);
+        client.vanishes();
+    }
+    let client = shard.client();
+    client.sends(narrow);
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos1(1, "a", "push") });
+    client.acknowledges(1);
+    client.hears(Publish { dup: true, ..qos1(2, "a", "second") });
+}
+
+#[test]
+fn a_session_that_is_brought_back_for_its_will_keeps_nothing() {
+    let shard = Shard::new();
+    let properties = WillProperties { delay_interval_s: Some(60), ..WillProperties::default() };
+    let last = Will { properties, ..will("gone", "alas") };
+    let client = shard.connects(&Connect { will: Some(last), ..resume("c") });
+    client.subscribes("a", AT_LEAST_ONCE);
+    shard.bridge(0).forgets();
+    shard.bridge(0).pushes(1, "c", &message("a", "push"));
+    client.hears(qos1(1, "a", "push"));
+    shard.store_holds_closes();
+    client.vanishes();
+    shard.store_loses_its_data();
+    shard.store_answers();
+    shard.bridge(0).hears_report(1, Outcome::ConnectionLost);
+    shard.clock_advances_ms(10_000);
+    assert!(!matches!(shard.bridge(0).may_hear(), Some(Heard::Report(..))));
+}
+
+#[test]
+fn a_clean_start_here_keeps_nothing() {
+    let shard = Shard::new();
+    let client = holds_a_push(&shard);
+    let second = shard.client();
+    second.sends(Connect { clean_start: true, ..resume("c") });
+    client.hears_goodbye(CloseReason::SessionTakenOver);
+    shard.bridge(0).hears_report(1, Outcome::ConnectionLost);
+    shard.bridge(0).hears_nothing();
+}
+
+#[test]
+fn a_clean_start_elsewhere_keeps_nothing() {
+    let shard = Shard::new();
+    shard.opened_elsewhere("c", 3_600);
+    let message = SharedMessage::new(&Message { publisher: "c", ..message("gone", "alas") });
+    shard.store_answers_will(3, WillRecord { message, delay_s: 0, expiry_s: 60 });
+    let client = shard.client();
+    client.sends(Connect { clean_start: true, ..resume("c") });
+    let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else {
+        panic!("the former owner is asked about the will")
+    };
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::InDoubt));
+    client.hears(accepted());
+    client.hears_nothing();
+}
+
+#[test]
+fn a_message_of_a_session_that_has_ended_elsewhere_is_sent_to_others_at_qos_1_alone() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", EXACTLY_ONCE);
+    shard.bridge(0).forgets();
+    shard.bridge(0).pushes(1, "c", &message2("a", "x"));
+    shard.bridge(0).pushes(2, "c", &message("a", "y"));
+    let opened = shard.opened_elsewhere("c", 3_600);
+    shard.bridge(0).says(&taken_over("c", opened.epoch));
+    assert!(matches!(shard.bridge(0).hears(), Heard::Handover { .. }));
+    shard.bridge(0).says(&settled(opened.epoch, Outcome::InDoubt));
+    shard.bridge(0).hears_report(1, Outcome::InDoubt);
+    shard.bridge(0).hears_report(2, Outcome::ConnectionLost);
+}
+
+#[test]
+fn a_session_whose_client_left_before_it_came_is_confirmed_once_it_rests() {
+    let shard = Shard::new();
+    let (client, epoch) = comes_from_elsewhere(&shard);
+    client.vanishes();
+    shard.store_holds();
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    shard.bridge(0).hears_nothing();
+    shard.store_answers();
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
+}
+
+#[test]
+fn a_session_whose_connection_ends_before_it_is_saved_is_confirmed_once_it_rests() {
+    let shard = Shard::new();
+    let (client, epoch) = comes_from_elsewhere(&shard);
+    shard.store_holds();
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    client.vanishes();
+    shard.bridge(0).hears_nothing();
+    shard.store_answers();
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
+    shard.bridge(0).hears_nothing();
+}
+
+#[test]
+fn a_drain_waits_for_the_word_of_the_next_owner() {
+    let shard = Shard::new();
+    let client = holds_a_push(&shard);
+    let epoch = is_taken_over(&shard, &client);
+    shard.input(|engine, now| engine.handle_drain(now, 0));
+    assert!(!shard.stage().engine.is_drained());
+    shard.bridge(0).says(&settled(epoch, Outcome::Kept));
+    assert!(shard.stage().engine.is_drained());
 }

@@ -62,10 +62,10 @@ impl World {
         topic.starts_with("site/") && self.standing.iter().any(|number| *number >= DEVICES)
     }
 
-    /// A message came to a member with QoS 2. Nobody else may have been given it, unless it stands in the group's stream or nobody could know any more. One whose
-    /// session ends as its client comes anew elsewhere is passed over: its shard says only that its connection is lost.
+    /// A message came to a member with QoS 2. Nobody else may have been given it, unless it stands in the group's stream or nobody could know any more; also where the
+    /// session of the first has ended (MQTT-4.8.2-5).
     pub(crate) fn check_given_once(&mut self, number: usize, payload: &[u8]) {
-        if number < DEVICES || !self.devices[number].persistent {
+        if number < DEVICES {
             return;
         }
         let former = *self.given_exactly_once.entry(payload.to_vec()).or_insert(number);

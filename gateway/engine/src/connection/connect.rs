@@ -301,6 +301,10 @@ impl Engine {
                 .filter_map(|place| durable.find(&place.stream).map(|stream| (stream, place.acked)))
                 .collect();
             durable.mark_delivered(&positions);
+            if let Some(message) = &inflight.message {
+                // Who sent it may not have heard that it was saved, and have put it into one of the streams as well.
+                durable.note_read(message.view().id);
+            }
             let item = inflight.message.map(|message| Item {
                 message,
                 qos: match inflight.state {

@@ -400,3 +400,23 @@ fn a_drain_waits_for_the_word_of_the_next_owner() {
     shard.bridge(0).says(&settled(epoch, Outcome::Kept));
     assert!(shard.stage().engine.is_drained());
 }
+
+#[test]
+fn a_push_that_was_saved_and_put_into_the_stream_as_well_comes_once() {
+    let shard = Shard::new();
+    let client = shard.connects(&resume("c"));
+    client.subscribes("a", EXACTLY_ONCE);
+    let push = Message { id: 9, publisher: "", ..message2("a", "push") };
+    shard.bridge(0).pushes(1, "c", &push);
+    client.hears(qos2(1, "a", "push"));
+    client.vanishes();
+    // Whoever sent it has lost the link, and with it the report.
+    assert_eq!(shard.appends(&["@c"], &push).len(), 1);
+    assert_eq!(shard.appends(&["@c"], &Message { id: 10, payload: b"next", ..push }).len(), 1);
+    let client = shard.client();
+    client.sends(resume("c"));
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos2(1, "a", "push") });
+    client.hears(qos2(2, "a", "next"));
+    client.hears_nothing();
+}

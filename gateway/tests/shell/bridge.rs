@@ -142,7 +142,11 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
                     let Takeover { client, epoch, .. } = takeover;
                     ToGateway::NotLinked { client, epoch }.encode(&mut answers);
                 }
-                ToBridge::Report(_) | ToBridge::Handover(_) | ToBridge::Event(_) | ToBridge::Alive => {}
+                ToBridge::Report(_)
+                | ToBridge::Handover(_)
+                | ToBridge::HandoverSettled(_)
+                | ToBridge::Event(_)
+                | ToBridge::Alive => {}
             }
         }
         let left = rest.len();

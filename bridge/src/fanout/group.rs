@@ -2,9 +2,9 @@
 //!
 //! Where persistent sessions hold the group, the message's publisher is not acknowledged before a member has taken it or the stream has it
 //! (promise P1). A device may be slow or gone, so that wait has an end: then the stream takes the message although a member may still, and one of
-//! them may read it again, which the store's contract allows (a message may reach two members and never none; but for one that may be with a member whose session
-//! has ended, at QoS 2). Without persistent sessions the wait
-//! ends with the member's report, or once too many others are awaited.
+//! them may read it again, which the store's contract allows (a message may reach two members and never none; but for one that may be with a member
+//! whose session has ended, at QoS 2). What no member could take is told to one that reads the stream. Without persistent sessions the wait ends with
+//! the member's report, or once too many others are awaited.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -147,8 +147,7 @@ impl Shared {
         outcome: Outcome,
     ) {
         let HandedOverBy { former, epoch, through } = *handed_over;
-        let link = if self.uplinks.is_up(through) { Some(through) } else { self.uplinks.choose(client) };
-        if let Some(link) = link {
+        if let Some(link) = self.uplinks.this_or_chosen(through, client) {
             let record = HandoverSettled { client, epoch, former, outcome };
             self.uplinks.say(link, &ToBridge::HandoverSettled(record));
         }

@@ -144,6 +144,11 @@ impl Uplinks {
             .map(|(_, index)| LinkIndex(index as u16))
     }
 
+    /// This link while it is up, or else the one that serves the client.
+    pub(crate) fn this_or_chosen(&self, link: LinkIndex, client: &str) -> Option<LinkIndex> {
+        if self.is_up(link) { Some(link) } else { self.choose(client) }
+    }
+
     /// Links that are up.
     pub(crate) fn live(&self) -> impl Iterator<Item = LinkIndex> + '_ {
         self.links

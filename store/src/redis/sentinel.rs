@@ -300,8 +300,12 @@ mod tests {
         // Who leads a failover has the former primary in its fields still.
         let said = read(all(&fields), all(&["10.0.0.2", "6379"]));
         assert_eq!(said, Some(Said { primary: primary.clone(), epoch: 7 }));
-        assert_eq!(read(all(&fields[..6]), all(&["10.0.0.2", "6379"])), Some(Said { primary, epoch: 0 }));
+        assert_eq!(
+            read(all(&fields[..6]), all(&["10.0.0.2", "6379"])),
+            Some(Said { primary: primary.clone(), epoch: 0 })
+        );
         assert_eq!(read(all(&fields), all(&["10.0.0.2", "0"])), None);
         assert_eq!(read(all(&fields), Value::Nil), None);
+        assert_eq!(read(Value::Nil, all(&["10.0.0.2", "6379"])), Some(Said { primary, epoch: 0 }));
     }
 }

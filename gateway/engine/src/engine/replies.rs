@@ -100,15 +100,14 @@ impl Engine {
             Asked::Probe(id) => self.handle_probed(id, &result, now),
             Asked::Close(closing) => match result {
                 // It stays known here until its new owner has asked for it.
-                Err(StoreError::Gone) if closing.will.is_some() && !closing.is_brought_back => {
+                Err(StoreError::Fenced) => self.forget_soon(closing.client, closing.epoch, now),
+                Err(StoreError::Gone) => {
                     self.shared.report_settled(&closing.client, closing.epoch, Outcome::InDoubt);
-                    self.bring_back_for_its_will(closing);
-                }
-                Err(error @ (StoreError::Fenced | StoreError::Gone)) => {
-                    if error == StoreError::Gone {
-                        self.shared.report_settled(&closing.client, closing.epoch, Outcome::InDoubt);
+                    if closing.will.is_some() && !closing.is_brought_back {
+                        self.bring_back_for_its_will(closing);
+                    } else {
+                        self.forget_soon(closing.client, closing.epoch, now);
                     }
-                    self.forget_soon(closing.client, closing.epoch, now);
                 }
                 Err(StoreError::Unavailable(_) | StoreError::Full(_)) => self.close_again_later(closing, now),
                 Ok(_) | Err(StoreError::Unreadable(_)) => {

@@ -168,8 +168,7 @@ impl Shared {
     /// Over the bridge that has asked: the new owner is linked with it, and with others perhaps not.
     fn say_handover(&mut self, client: &ClientId, successor: Successor, session: &[u8], owes_will: bool) {
         let Successor { owner, epoch, through } = successor;
-        let link = if self.uplinks.is_up(through) { Some(through) } else { self.uplinks.choose(client) };
-        let Some(link) = link else { return };
+        let Some(link) = self.uplinks.this_or_chosen(through, client) else { return };
         self.uplinks.say(link, &ToBridge::Handover(Handover { client, epoch, owner, session, owes_will }));
     }
 }

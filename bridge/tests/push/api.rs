@@ -1,7 +1,7 @@
 //! The push API on a port of its own, and a client that may do as it likes.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -88,10 +88,16 @@ impl LinesAnswer {
     }
 
     /// Hangs up, and waits until the server has noticed.
-    pub(crate) fn hang_up(mut self) {
+    pub(crate) fn hang_up(self) {
         self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
-        // It may end with a reset as well.
-        let _ = self.reader.read_to_end(&mut Vec::new());
+        self.ended();
+    }
+
+    /// Waits until the server has ended the connection, be it with a reset.
+    pub(crate) fn ended(mut self) {
+        if let Err(error) = self.reader.read_to_end(&mut Vec::new()) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
     }
 
     /// What its first line says.

@@ -111,7 +111,7 @@ fn a_request_that_never_comes_whole_does_not_keep_the_bridge_from_its_end() {
     assert!(shut_down(&rig.bridge, DEADLINE).recv_timeout(DEADLINE).unwrap(), "there was time for all");
     half.set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(half.read(&mut [0]).unwrap_or(0), 0, "it is closed, or reset");
-    without_end.hang_up();
+    without_end.ended();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use axum::serve::Listener;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use schemars::SchemaGenerator;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +29,9 @@ use super::reading;
 
 /// What a request that is being answered when the server stops may still take.
 const LAST_ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a connection may take to bring the head of its next request. Longer than most programs scrape or probe at, so that theirs is kept.
+const HEAD_WITHIN: Duration = Duration::from_secs(75);
 
 const EXPLANATION: &str = "/v1/problems/{problem}";
 
@@ -46,8 +49,20 @@ pub fn dress(routes: Router, look: &'static str) -> Router {
 }
 
 /// Serves until `stop` comes. From then on connections on which no request has come whole to its body are closed, and those that are being answered have
-/// two seconds for it: whoever holds one open, or never ends a body, holds up nobody's end any longer than that.
-pub async fn serve(mut listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+/// two seconds for it: whoever holds one open, or never ends a body, holds up nobody's end any longer than that. One that brings no whole head for 75 s is closed at any
+/// time, so that those which say nothing do not use up the open files.
+pub async fn serve(listener: TcpListener, routes: Router, stop: impl Future<Output = ()>) {
+    serve_within(HEAD_WITHIN, listener, routes, stop).await;
+}
+
+async fn serve_within(
+    head_within: Duration,
+    mut listener: TcpListener,
+    routes: Router,
+    stop: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.max_header_size(HEAD_BYTES_MAX).timer(TokioTimer::new()).header_read_timeout(head_within);
     let routes = TowerToHyperService::new(routes);
     let (running, stopped) = watch::channel(());
     // As many as the process may have open files.
@@ -57,7 +72,7 @@ pub async fn serve(mut listener: TcpListener, routes: Router, stop: impl Future<
         tokio::select! {
             () = &mut stop => break,
             (stream, _) = Listener::accept(&mut listener) => {
-                connections.spawn(converse(stream, routes.clone(), stopped.clone()));
+                connections.spawn(converse(http.clone(), stream, routes.clone(), stopped.clone()));
             }
             // It is let go of.
             Some(_) = connections.join_next() => {}
@@ -69,14 +84,17 @@ pub async fn serve(mut listener: TcpListener, routes: Router, stop: impl Future<
 }
 
 /// One connection, from request to request.
-async fn converse(stream: TcpStream, routes: TowerToHyperService<Router>, mut stopped: watch::Receiver<()>) {
+async fn converse(
+    http: http1::Builder,
+    stream: TcpStream,
+    routes: TowerToHyperService<Router>,
+    mut stopped: watch::Receiver<()>,
+) {
     let asked = AtomicBool::new(false);
     let answer = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         routes.call(request)
     });
-    let mut http = http1::Builder::new();
-    http.max_header_size(HEAD_BYTES_MAX);
     let mut connection = pin!(http.serve_connection(TokioIo::new(Outspoken::new(stream)), answer));
     tokio::select! {
         // What goes wrong here is the business of the other end, which sees it.
@@ -204,6 +222,26 @@ mod tests {
     async fn a_body_that_never_ends_does_not_outlive_the_stop_for_long() {
         let half = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf";
         stop_amid(&[half], 1).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_brings_no_whole_head_in_time_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = dress(Router::new().route("/", get(|| async { "answered" })), "there is little");
+        let _server = tokio::spawn(serve_within(Duration::from_millis(100), listener, routes, pending()));
+        for (said, heard) in [
+            ("", ""),
+            ("GET / HTTP/1.1\r\nHo", ""),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "answered"),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", "answered"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+            assert_eq!(answer.lines().last().unwrap_or_default(), heard, "{said:?}: {answer:?}");
+        }
     }
 
     #[tokio::test]

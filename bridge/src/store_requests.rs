@@ -9,8 +9,32 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use crate::metrics as names;
 
 /// Bounds of the wait before a request is tried again on a store that could not answer it.
-pub(crate) const RETRY_MIN: Duration = Duration::from_millis(50);
-pub(crate) const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// The waits before a request is tried again, one after the other: each twice as long as the former, from 50 ms to 2 s.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    next: Duration,
+}
+
+impl Retries {
+    pub(crate) fn new() -> Self {
+        Self { next: RETRY_MIN }
+    }
+
+    /// How long to wait this time. Counted as one more try.
+    pub(crate) fn next_wait(&mut self) -> Duration {
+        metrics::counter!(names::STORE_RETRIES).increment(1);
+        let longer = (self.next * 2).min(RETRY_MAX);
+        std::mem::replace(&mut self.next, longer)
+    }
+
+    /// Waits, since the store cannot answer or has enough to do.
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.next_wait()).await;
+    }
+}
 
 /// Whether the same request may be answered later: the store is away, or has no room until something is read or expires.
 pub(crate) fn is_temporary(error: &StoreError) -> bool {
@@ -50,14 +74,10 @@ async fn ask_while(
     request: Request,
     is_worth_waiting: impl Fn(&StoreError) -> bool,
 ) -> Result<Reply, StoreError> {
-    let mut retry_after = RETRY_MIN;
+    let mut retries = Retries::new();
     loop {
         match ask(store, request.clone()).await {
-            Err(error) if is_worth_waiting(&error) => {
-                metrics::counter!(names::STORE_RETRIES).increment(1);
-                tokio::time::sleep(retry_after).await;
-                retry_after = (retry_after * 2).min(RETRY_MAX);
-            }
+            Err(error) if is_worth_waiting(&error) => retries.wait().await,
             answer => return answer,
         }
     }

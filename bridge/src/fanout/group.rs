@@ -21,7 +21,7 @@ use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::{RETRY_MIN, ask_until_taken};
+use crate::store_requests::{Retries, ask_until_taken};
 
 /// How long a group of persistent sessions has for one of its members to take a message before its stream does.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
@@ -148,13 +148,14 @@ impl Way {
             let request =
                 Request::Append { streams: vec![stream], message: self.message.clone(), collapse_key: None };
             let store = &*self.core.store;
+            let mut retries = Retries::new();
             loop {
                 match ask_until_taken(store, request.clone()).await {
                     // The group's sessions are about to be written back to a store that has lost its data, and their stream with them.
                     Ok(Reply::Appended { at, full })
                         if at.is_empty() && full.is_empty() && store.has_just_begun() =>
                     {
-                        tokio::time::sleep(RETRY_MIN).await;
+                        retries.wait().await;
                     }
                     Ok(Reply::Appended { at, .. }) if refused && !at.is_empty() => {
                         self.announce(at).await;

@@ -14,7 +14,7 @@ use super::walk::{self, Listener};
 use super::{Terms, names};
 use crate::core::Core;
 use crate::fanout::Publication;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
+use crate::store_requests::{Retries, is_temporary};
 
 /// How often a store that is away is asked before anyone was promised anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,12 @@ impl Carry {
             PushTarget::Topic(topic) => Way::Topic(Publication::new(message(topic))),
             PushTarget::Group(group) => Way::Group(group),
         };
-        let mut retry_after = RETRY_MIN;
+        let mut retries = Retries::new();
         loop {
             match way.go(core, &request, terms, &mut listener, held).await {
                 Err(PushError::Store(error)) if tries == Tries::UntilAnswered && is_temporary(&error) => {
                     held();
-                    metrics::counter!(names::STORE_RETRIES).increment(1);
-                    tokio::time::sleep(retry_after).await;
-                    retry_after = (retry_after * 2).min(RETRY_MAX);
+                    retries.wait().await;
                 }
                 outcome => return outcome,
             }

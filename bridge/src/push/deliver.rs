@@ -28,7 +28,7 @@ use crate::core::{Core, now_ms};
 use crate::fanout::{Publication, Published, has_lost_its_data};
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_answered, is_temporary};
+use crate::store_requests::{Retries, ask, ask_until_answered, is_temporary};
 
 /// How often and how long in all the link of a connected session's shard is waited for: 2 s.
 const LINK_TRIES: u32 = 80;
@@ -145,7 +145,7 @@ async fn keep(
         message: message.clone(),
         collapse_key: collapse_key.map(Into::into),
     };
-    let (mut retry_after, mut is_second) = (RETRY_MIN, false);
+    let (mut retries, mut is_second) = (Retries::new(), false);
     let positions = loop {
         if message.view().is_expired(now_ms()) {
             return Ok(PushOutcome::Expired);
@@ -164,10 +164,8 @@ async fn keep(
             // It may have taken effect all the same (rule 4 of the contract), so this is no outcome.
             Err(error) if is_temporary(&error) => {
                 held();
-                metrics::counter!(names::STORE_RETRIES).increment(1);
-                let left = Patience::default().left(message).unwrap_or(RETRY_MAX);
-                tokio::time::sleep(retry_after.min(left)).await;
-                retry_after = (retry_after * 2).min(RETRY_MAX);
+                let wait = retries.next_wait();
+                tokio::time::sleep(Patience::default().left(message).unwrap_or(wait).min(wait)).await;
             }
             Err(error) => return Err(PushError::Store(error)),
         }
@@ -249,7 +247,7 @@ async fn session_again(
     client: &str,
     held: &(dyn Fn() + Sync),
 ) -> Result<Option<SessionInfo>, StoreError> {
-    let mut retry_after = RETRY_MIN;
+    let mut retries = Retries::new();
     loop {
         let lookup = Request::Lookup { client: ClientId::new(client) };
         let found = session(ask_until_answered(&*core.store, lookup).await?);
@@ -257,10 +255,7 @@ async fn session_again(
             return Ok(found);
         }
         held();
-        metrics::counter!(names::STORE_RETRIES).increment(1);
-        // As long as for a store that is away: it has enough to do.
-        tokio::time::sleep(retry_after).await;
-        retry_after = (retry_after * 2).min(RETRY_MAX);
+        retries.wait().await;
     }
 }
 

@@ -29,7 +29,7 @@ pub use request::{COLLAPSE_KEY_BYTES_MAX, GROUP_BYTES_MAX, PushAnswer, PushError
 use crate::config::PushConfig;
 use crate::core::{Core, now_ms};
 use crate::metrics as names;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
+use crate::store_requests::{Retries, is_temporary};
 use carry::{Carry, Tries};
 use idempotency::{Entered, Outcomes, Standing};
 use walk::Listener;
@@ -174,7 +174,7 @@ pub(crate) async fn until_known(
     terms: Terms,
 ) -> Result<PushOutcome, PushError> {
     let request = Arc::new(request);
-    let mut retry_after = RETRY_MIN;
+    let mut retries = Retries::new();
     loop {
         let carry =
             Carry { request: Arc::clone(&request), terms, listener: None, tries: Tries::UntilAnswered };
@@ -185,11 +185,7 @@ pub(crate) async fn until_known(
         };
         match known {
             // Of a request of its own with the same id, which is over with it.
-            Standing::Known(Err(PushError::Store(error))) if is_temporary(&error) => {
-                metrics::counter!(names::STORE_RETRIES).increment(1);
-                tokio::time::sleep(retry_after).await;
-                retry_after = (retry_after * 2).min(RETRY_MAX);
-            }
+            Standing::Known(Err(PushError::Store(error))) if is_temporary(&error) => retries.wait().await,
             Standing::Known(outcome) => return outcome,
             Standing::InFlight | Standing::Held => {}
         }

@@ -22,7 +22,7 @@ use super::request::{PushError, PushRequest};
 use super::{STREAM_BYTES_MAX, Terms};
 use crate::core::{Core, now_ms};
 use crate::metrics as names;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_temporary};
+use crate::store_requests::{Retries, ask, ask_until_taken, is_temporary};
 
 /// Members on a page.
 const PAGE_MEMBERS: u32 = 1_000;
@@ -113,7 +113,7 @@ async fn push(
 ) -> PushOutcome {
     let _permit = core.pushes.streamed.acquire().await;
     let message = request.message(core, topic, terms.asked_ms);
-    let mut retry_after = RETRY_MIN;
+    let mut retries = Retries::new();
     loop {
         if message.view().is_expired(now_ms()) {
             return PushOutcome::Expired;
@@ -122,11 +122,7 @@ async fn push(
         let collapse_key = request.collapse_key.as_deref();
         match deliver::to_device(core, client, &message, collapse_key, patience, &|| {}).await {
             Ok(outcome) => return outcome,
-            Err(PushError::Store(error)) if is_temporary(&error) => {
-                metrics::counter!(names::STORE_RETRIES).increment(1);
-                tokio::time::sleep(retry_after).await;
-                retry_after = (retry_after * 2).min(RETRY_MAX);
-            }
+            Err(PushError::Store(error)) if is_temporary(&error) => retries.wait().await,
             Err(_) => return PushOutcome::Refused(Refusal::Store),
         }
     }

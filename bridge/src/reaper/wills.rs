@@ -15,7 +15,7 @@ use crate::fanout::Publication;
 use crate::log::LogRecord;
 use crate::metrics as names;
 use crate::sink::Verdict;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, ask, ask_until_taken, is_temporary};
+use crate::store_requests::{Retries, ask, ask_until_taken, is_temporary};
 
 /// How often the store is asked for wills that have fallen due.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -152,16 +152,13 @@ async fn store(core: &Core, wills: &[DueWill], messages: &[SharedMessage]) -> Ve
 /// stored again. For room in it it waits `room_within`, as others wait for its place here; then those hear it who are there.
 async fn tell(core: &Arc<Core>, due: DueWill, message: SharedMessage, room_within: Duration) {
     let mut publication = Publication::new(message);
-    let (mut retry_after, began) = (RETRY_MIN, Instant::now());
+    let (mut retries, began) = (Retries::new(), Instant::now());
     let heard = loop {
         match publication.publish(core).await {
             Err(full @ StoreError::Full(_)) if began.elapsed() >= room_within => {
                 break publication.go_live(core).await.and(Err(full));
             }
-            Err(error) if is_temporary(&error) => {
-                tokio::time::sleep(retry_after).await;
-                retry_after = (retry_after * 2).min(RETRY_MAX);
-            }
+            Err(error) if is_temporary(&error) => retries.wait().await,
             heard => break heard,
         }
     };

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdfast_store::Store;
 use holdfast_wire::ids::ClientId;
@@ -29,8 +29,7 @@ use holdfast_wire::store::{Reply, Request, StoreError};
 
 use super::inbox::{Event, Inbox};
 use super::owed::{OwedTicket, part};
-use crate::metrics as names;
-use crate::store_requests::{RETRY_MAX, RETRY_MIN, is_temporary};
+use crate::store_requests::{Retries, is_temporary};
 
 /// What the store is asked about an uplink.
 #[derive(Debug)]
@@ -90,13 +89,13 @@ pub(super) struct Questions {
     inbox: Arc<Inbox>,
     held: BTreeMap<Place, (Question, SharedMessage)>,
     trying: Option<Place>,
-    retry_after: Duration,
+    retries: Retries,
     held_since: Option<Instant>,
 }
 
 impl Questions {
     pub(super) fn new(store: Arc<dyn Store>, inbox: Arc<Inbox>) -> Self {
-        Self { store, inbox, held: BTreeMap::new(), trying: None, retry_after: RETRY_MIN, held_since: None }
+        Self { store, inbox, held: BTreeMap::new(), trying: None, retries: Retries::new(), held_since: None }
     }
 
     /// Asks the store, or waits for its turn. The answer arrives as [`Event::Store`].
@@ -148,7 +147,6 @@ impl Questions {
         self.held.insert(place, (question, message));
         if self.trying == Some(place) {
             self.trying = None;
-            self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
         }
         if self.trying.is_none() {
             self.try_oldest();
@@ -161,7 +159,7 @@ impl Questions {
             return;
         }
         self.trying = None;
-        self.retry_after = RETRY_MIN;
+        self.retries = Retries::new();
         while !self.inbox.is_store_refusing()
             && let Some(((ticket, _), (question, message))) = self.held.pop_first()
         {
@@ -179,11 +177,10 @@ impl Questions {
     fn try_oldest(&mut self) {
         let Some((place, (question, message))) = self.held.pop_first() else { return };
         self.trying = Some(place);
-        metrics::counter!(names::STORE_RETRIES).increment(1);
-        let (store, inbox, retry_after) =
-            (Arc::clone(&self.store), Arc::clone(&self.inbox), self.retry_after);
+        let (store, inbox, wait) =
+            (Arc::clone(&self.store), Arc::clone(&self.inbox), self.retries.next_wait());
         tokio::spawn(async move {
-            tokio::time::sleep(retry_after).await;
+            tokio::time::sleep(wait).await;
             submit(&store, &inbox, place.0, question, message);
         });
     }

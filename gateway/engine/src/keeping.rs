@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   connection ends ── the store has taken the close ────────────────────────────────────────> Kept
-//!     │  └─ another owner asks ── it is told ── it has saved the session and says so ──────────^
+//!     │  └─ another owner asks ── it is told ── it has saved the session and says so ──────────^     (or hands it on: then its next owner tells it, and it us)
 //!     │                             ├─ it had gone on without, or nobody says anything within [`KEPT_WITHIN_MS`] ──> ConnectionLost: who sent it sends it again,
 //!     │                             │                                                                                perhaps for a second time
 //!     └─ the session has ended, or the store does not know it ──> ConnectionLost; at QoS 2 InDoubt, as the client may have it
@@ -40,6 +40,8 @@ pub(crate) struct Keeping {
 struct Waiting {
     until_ms: u64,
     reports: Vec<(ReportTo, QoS)>,
+    /// Owners before us, who wait for the same word.
+    former: Vec<HandedOverBy>,
 }
 
 /// Who handed over a session.
@@ -63,6 +65,19 @@ impl Keeping {
         self.waiting.len() == 0
     }
 
+    /// Whether somebody waits for us to save this session.
+    pub(crate) fn is_unconfirmed(&self, client: &ClientId, epoch: Epoch) -> bool {
+        // Nearly always nobody does.
+        self.unconfirmed.len() > 0 && self.unconfirmed.find(&(client.clone(), epoch)).is_some()
+    }
+
+    /// Our session has another epoch before it was saved.
+    pub(crate) fn confirm_under(&mut self, client: &ClientId, epoch: Epoch, next: Epoch) {
+        if let Some(handed_over) = self.unconfirmed.remove(&(client.clone(), epoch)) {
+            self.unconfirmed.insert((client.clone(), next), handed_over);
+        }
+    }
+
     /// Nobody is told any more whether this session is saved.
     pub(crate) fn forget_unconfirmed(&mut self, client: &ClientId, epoch: Epoch) {
         self.unconfirmed.remove(&(client.clone(), epoch));
@@ -78,31 +93,45 @@ impl Shared {
         mut reports: Vec<(ReportTo, QoS)>,
         now: Now,
     ) {
-        if reports.is_empty() {
+        self.wait_for_word(client, epoch, &mut reports, None, now);
+    }
+
+    fn wait_for_word(
+        &mut self,
+        client: &ClientId,
+        epoch: Epoch,
+        reports: &mut Vec<(ReportTo, QoS)>,
+        former: impl IntoIterator<Item = HandedOverBy>,
+        now: Now,
+    ) {
+        let mut former = former.into_iter().peekable();
+        if reports.is_empty() && former.peek().is_none() {
             return;
         }
         let session = (client.clone(), epoch);
         if let Some(waiting) = self.keeping.waiting.find_mut(&session) {
-            waiting.reports.append(&mut reports);
+            waiting.reports.append(reports);
+            waiting.former.extend(former);
             return;
         }
         if self.keeping.waiting.len() >= SESSIONS_MAX
-            && let Some(oldest) = self.keeping.waiting.remove_oldest()
+            && let Some((oldest, waiting)) = self.keeping.waiting.remove_oldest()
         {
-            self.report_all(oldest, Outcome::ConnectionLost);
+            self.report_all(&oldest.0, waiting, Outcome::ConnectionLost);
         }
         let until_ms = now.monotonic_ms + KEPT_WITHIN_MS;
-        self.keeping.waiting.insert(session, Waiting { until_ms, reports });
+        let reports = std::mem::take(reports);
+        self.keeping.waiting.insert(session, Waiting { until_ms, reports, former: former.collect() });
     }
 
     /// The store has it or has not, or the session's next owner says so.
     pub(crate) fn report_settled(&mut self, client: &ClientId, epoch: Epoch, outcome: Outcome) {
         if let Some(waiting) = self.keeping.waiting.remove(&(client.clone(), epoch)) {
-            self.report_all(waiting, outcome);
+            self.report_all(client, waiting, outcome);
         }
     }
 
-    /// What this session had on its way goes to its next owner, whose word is waited for from now on.
+    /// What this session had on its way, and what owners before us had, goes to its next owner, whose word is waited for from now on.
     pub(crate) fn report_once_saved_elsewhere(
         &mut self,
         client: &ClientId,
@@ -110,17 +139,21 @@ impl Shared {
         next: Epoch,
         now: Now,
     ) {
-        if let Some(waiting) = self.keeping.waiting.remove(&(client.clone(), epoch)) {
-            self.report_once_kept(client, next, waiting.reports, now);
-        }
+        let session = (client.clone(), epoch);
+        let (mut reports, mut former) = match self.keeping.waiting.remove(&session) {
+            Some(waiting) => (waiting.reports, waiting.former),
+            None => (Vec::new(), Vec::new()),
+        };
+        former.extend(self.keeping.unconfirmed.remove(&session));
+        self.wait_for_word(client, next, &mut reports, former, now);
     }
 
     /// Gives up what nobody has said anything of.
     pub(crate) fn report_overdue(&mut self, now: Now) {
         while self.keeping.next_ms().is_some_and(|until_ms| until_ms <= now.monotonic_ms)
-            && let Some(overdue) = self.keeping.waiting.remove_oldest()
+            && let Some((session, overdue)) = self.keeping.waiting.remove_oldest()
         {
-            self.report_all(overdue, Outcome::ConnectionLost);
+            self.report_all(&session.0, overdue, Outcome::ConnectionLost);
         }
     }
 
@@ -153,9 +186,12 @@ impl Shared {
         }
     }
 
-    fn report_all(&mut self, waiting: Waiting, outcome: Outcome) {
+    fn report_all(&mut self, client: &ClientId, waiting: Waiting, outcome: Outcome) {
         for (report, qos) in waiting.reports {
             deliver::report(self, Some(report), of_quality(outcome, qos));
+        }
+        for handed_over in waiting.former {
+            self.settle_handover(client, &handed_over, outcome);
         }
     }
 }

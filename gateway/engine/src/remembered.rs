@@ -67,9 +67,10 @@ impl<T> Remembered<T> {
         self.ages.first_key_value().map(|(_, session)| session)
     }
 
-    pub(crate) fn remove_oldest(&mut self) -> Option<T> {
+    pub(crate) fn remove_oldest(&mut self) -> Option<((ClientId, Epoch), T)> {
         let (_, session) = self.ages.pop_first()?;
-        self.by_session.remove(&session).map(|(_, known)| known)
+        let (_, known) = self.by_session.remove(&session)?;
+        Some((session, known))
     }
 }
 
@@ -89,7 +90,8 @@ mod tests {
         }
         remembered.insert(session("a", 1), 3);
         assert_eq!(remembered.oldest(), Some(&0));
-        let forgotten: Vec<_> = std::iter::from_fn(|| remembered.remove_oldest()).collect();
+        let oldest = || remembered.remove_oldest().map(|(_, number)| number);
+        let forgotten: Vec<_> = std::iter::from_fn(oldest).collect();
         assert_eq!(forgotten, [0, 2, 3]);
         assert_eq!((remembered.len(), remembered.oldest()), (0, None));
     }

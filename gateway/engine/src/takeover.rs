@@ -139,14 +139,9 @@ impl Engine {
                 .take_if(|opened| opened.epoch == handover.epoch || opening.inherited == Some(handover.epoch))
         {
             self.shared.hear_of_will(&mut opened, handover.owes_will);
-            let is_to_be_saved = handed_over.is_some() && opened.session.is_some();
             self.note_handed_over(&client, &opened, handed_over);
             take_over(&mut opened, newer);
-            self.establish(id, opened, now);
-            if is_to_be_saved {
-                self.save_at_once(id, now);
-            }
-            return;
+            return self.establish(id, opened, now);
         }
         let waiting = self.shared.unclaimed_of(&client).find_map(|(key, unclaimed)| {
             let waits = unclaimed.awaited_epoch() == Some(handover.epoch) && !unclaimed.is_told;
@@ -185,7 +180,8 @@ impl Engine {
         }
     }
 
-    fn save_at_once(&mut self, id: ConnectionId, now: Now) {
+    /// Somebody waits for that.
+    pub(crate) fn save_at_once(&mut self, id: ConnectionId, now: Now) {
         let session = self.connections.find_mut(id).and_then(Connection::session_mut);
         let Some(durable) = session.and_then(|session| session.durable.as_mut()) else { return };
         durable.unsaved = true;
@@ -329,6 +325,7 @@ impl Engine {
         let awaited = unclaimed.awaited_epoch().filter(|_| !unclaimed.is_told);
         let earlier = unclaimed.opened?;
         if awaited.is_none() {
+            self.shared.keeping.confirm_under(client, earlier.epoch, opened.epoch);
             take_over(opened, earlier.session);
         } else if let Some(will) = earlier.will {
             // What the former owner says is said of this one.
@@ -365,6 +362,7 @@ impl Engine {
         let (client, id) = key;
         self.shared.publish_owed(*id, &mut opened, now);
         if let Some(successor) = successor {
+            self.shared.report_once_saved_elsewhere(client, opened.epoch, successor.epoch, now);
             return self.pass_on(client, successor, opened.session, false, now);
         }
         let progress = opened.session.map_or_else(Progress::default, |record| Progress {

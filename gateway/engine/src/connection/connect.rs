@@ -210,6 +210,7 @@ impl Engine {
         {
             let client = opening.session.client.clone();
             self.shared.publish_owed(id, &mut opened, now);
+            self.shared.report_once_saved_elsewhere(&client, opened.epoch, successor.epoch, now);
             self.pass_on(&client, successor, opened.session, false, now);
             return self.end_as(id, CloseReason::SessionTakenOver, Leaving::Lost, now);
         }
@@ -217,6 +218,7 @@ impl Engine {
             return;
         };
         let Opening { mut session, assigned_id, changed_expiry, changed_keep_alive, .. } = *opening;
+        let client = session.client.clone();
         session.epoch = opened.epoch;
         session.connected_at_unix_ms = now.unix_ms;
         // Ahead of everything that this connection will say, and on its link.
@@ -274,6 +276,9 @@ impl Engine {
             self.wake(woken, now);
         }
         self.shared.ownership.note_established(id, now);
+        if self.shared.keeping.is_unconfirmed(&client, opened.epoch) {
+            self.save_at_once(id, now);
+        }
         // What came behind CONNECT has waited.
         self.shared.actions.push_back(Action::ResumeRead(id));
         self.go_on(id, now);

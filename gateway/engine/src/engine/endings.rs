@@ -159,9 +159,6 @@ impl Engine {
         let mut will = session.will.as_deref().filter(|_| reason.leaves_will());
         self.give_up_doubts(session, id, is_doubted, is_kept && leaving == Leaving::Saved);
         let (client, epoch, progress) = (session.client.clone(), session.epoch, session.progress());
-        if matches!(leaving, Leaving::HandedOver | Leaving::Lost) {
-            self.shared.keeping.forget_unconfirmed(&client, epoch);
-        }
         match leaving {
             Leaving::Saved | Leaving::Replaced => {
                 // The will of a session in doubt goes to the store even without a delay: it knows whether another owner has it. So does one for which there
@@ -182,7 +179,9 @@ impl Engine {
                 self.remember(client.clone(), epoch, Left { progress, owes_will: will.is_some() });
                 self.forget_soon(client, epoch, now);
             }
-            Leaving::HandedOver | Leaving::Lost => {}
+            // Its next owner, which has asked for it, is waited for.
+            Leaving::HandedOver if reason != CloseReason::Fenced => {}
+            Leaving::HandedOver | Leaving::Lost => self.shared.keeping.forget_unconfirmed(&client, epoch),
         }
         self.wake(woken, now);
     }
@@ -234,11 +233,12 @@ impl Engine {
 
     /// Forgets ended sessions that nobody has asked for.
     pub(crate) fn forget_unasked(&mut self, now: Now) {
-        let Shared { closing, closing_until_ms, .. } = &mut self.shared;
+        let Shared { closing, closing_until_ms, keeping, .. } = &mut self.shared;
         while let Some((_, left)) =
             closing_until_ms.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms)
         {
             closing.remove(&left);
+            keeping.forget_unconfirmed(&left.0, left.1);
         }
     }
 

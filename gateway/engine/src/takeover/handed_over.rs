@@ -65,7 +65,7 @@ impl HandedOver {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(answer) = self.answers.remove_oldest() {
+        if let Some((_, answer)) = self.answers.remove_oldest() {
             self.bytes -= answer.session.len();
         }
     }

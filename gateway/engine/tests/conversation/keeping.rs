@@ -390,6 +390,87 @@ fn a_session_whose_connection_ends_before_it_is_saved_is_confirmed_once_it_rests
     shard.bridge(0).hears_nothing();
 }
 
+/// The next owner asks for the session that came from elsewhere, and is told what the former one knew; gives its epoch.
+#[track_caller]
+fn goes_on(shard: &Shard, asks: impl FnOnce(Epoch)) -> Epoch {
+    let next = shard.opened_elsewhere("c", 3_600).epoch;
+    asks(next);
+    let Heard::Handover { session, .. } = shard.bridge(0).hears() else { panic!("it is handed on") };
+    assert_eq!(SessionRecord::decode(&session).map(|known| known.inflight.len()), Ok(1));
+    shard.bridge(0).hears_nothing();
+    next
+}
+
+#[test]
+fn a_session_that_goes_on_before_its_client_was_accepted_is_confirmed_to_the_former_owner_too() {
+    let shard = Shard::new();
+    let (_client, epoch) = comes_from_elsewhere(&shard);
+    let next = goes_on(&shard, |next| {
+        shard.bridge(0).says(&taken_over("c", next));
+        shard.bridge(0).hears_nothing();
+        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    });
+    shard.bridge(0).says(&settled(next, Outcome::Kept));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
+}
+
+#[test]
+fn a_session_that_goes_on_after_its_client_has_left_is_confirmed_to_the_former_owner_too() {
+    let shard = Shard::new();
+    let (client, epoch) = comes_from_elsewhere(&shard);
+    client.vanishes();
+    let next = goes_on(&shard, |next| {
+        shard.bridge(0).says(&taken_over("c", next));
+        shard.bridge(0).hears_nothing();
+        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    });
+    shard.bridge(0).says(&settled(next, Outcome::InDoubt));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::InDoubt));
+}
+
+#[test]
+fn a_session_that_goes_on_before_it_was_saved_is_confirmed_to_the_former_owner_too() {
+    let shard = Shard::new();
+    let (client, epoch) = comes_from_elsewhere(&shard);
+    shard.store_holds();
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos1(4, "a", "push") });
+    let next = goes_on(&shard, |next| shard.bridge(0).says(&taken_over("c", next)));
+    shard.clock_advances_ms(4_999);
+    shard.bridge(0).hears_nothing();
+    shard.bridge(0).says(&settled(next, Outcome::Kept));
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
+}
+
+#[test]
+fn a_session_that_goes_on_to_one_who_says_nothing_counts_as_lost() {
+    let shard = Shard::new();
+    let (_client, epoch) = comes_from_elsewhere(&shard);
+    goes_on(&shard, |next| {
+        shard.bridge(0).says(&taken_over("c", next));
+        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    });
+    shard.clock_advances_ms(5_000);
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::ConnectionLost));
+}
+
+#[test]
+fn a_session_that_its_client_takes_up_here_once_more_is_confirmed_as_soon_as_it_is_saved() {
+    let shard = Shard::new();
+    let (first, epoch) = comes_from_elsewhere(&shard);
+    first.vanishes();
+    shard.store_holds();
+    let second = shard.client();
+    second.sends(resume("c"));
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    shard.bridge(0).hears_nothing();
+    shard.store_answers();
+    second.hears(resumed());
+    second.hears(Publish { dup: true, ..qos1(4, "a", "push") });
+    assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
+}
+
 #[test]
 fn a_drain_waits_for_the_word_of_the_next_owner() {
     let shard = Shard::new();

@@ -2,8 +2,6 @@
 //!
 //! Mirrors `bridge/src/push/deliver.rs`, in which tasks do what the world's steps do here.
 
-use std::collections::BTreeSet;
-
 use holdfast_wire::ids::{ClientId, Owner};
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::{Message, SharedMessage};
@@ -19,8 +17,6 @@ use crate::store::Store;
 
 /// How long the link of a connected session's shard is waited for, in ms.
 const LINK_WITHIN_MS: u64 = 2_000;
-/// After this a shard gives back what it has handed over, if nobody has said that it is kept, in ms.
-const KEPT_WITHIN_MS: u64 = 5_000;
 /// Owners that are asked in a row.
 const OWNERS_MAX: u32 = 4;
 
@@ -36,8 +32,6 @@ pub(crate) enum Told {
 pub(crate) struct Pushes {
     under_way: Vec<Push>,
     last: u64,
-    /// Payloads of those that a shard gave back so late that whoever has the session now may have them. Survives the bridge.
-    pub(crate) given_back_late: BTreeSet<Vec<u8>>,
     /// To whom, what, and what its sender was told. Survives the bridge.
     pub(crate) told: Vec<(String, Vec<u8>, Told)>,
 }
@@ -55,10 +49,10 @@ struct Push {
 enum Step {
     /// Its owner's link is waited for until then.
     Seeks(u64),
-    /// This delivery's report is awaited, of that owner, since then.
-    Sent(u64, Link, Owner, u64),
-    /// That owner, to whom it was sent then, does not have it.
-    Returned(Owner, u64),
+    /// This delivery's report is awaited, of that owner.
+    Sent(u64, Link, Owner),
+    /// That owner does not have it.
+    Returned(Owner),
     /// Whether the store is asked for the second time.
     Keeps(bool),
 }
@@ -73,9 +67,7 @@ enum Outlook {
 impl Pushes {
     /// What the next bridge has of them.
     pub(crate) fn die(&mut self) -> Self {
-        let (told, given_back_late) =
-            (std::mem::take(&mut self.told), std::mem::take(&mut self.given_back_late));
-        Self { told, given_back_late, last: self.last, ..Self::default() }
+        Self { told: std::mem::take(&mut self.told), last: self.last, ..Self::default() }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -85,10 +77,10 @@ impl Pushes {
     /// A link is lost: no report comes over it.
     pub(crate) fn forget_link(&mut self, link: Link) {
         for push in &mut self.under_way {
-            if let Step::Sent(_, through, owner, since_ms) = push.step
+            if let Step::Sent(_, through, owner) = push.step
                 && through == link
             {
-                push.step = Step::Returned(owner, since_ms);
+                push.step = Step::Returned(owner);
             }
         }
     }
@@ -103,7 +95,7 @@ impl Pushes {
     pub(crate) fn hear(&mut self, delivery: u64, outcome: Outcome) {
         let is_it = |push: &Push| matches!(push.step, Step::Sent(number, ..) if number == delivery);
         let Some(at) = self.under_way.iter().position(is_it) else { return };
-        let Step::Sent(_, _, owner, since_ms) = self.under_way[at].step else { return };
+        let Step::Sent(_, _, owner) = self.under_way[at].step else { return };
         match outcome {
             Outcome::Delivered => self.tell(at, Told::Delivered),
             Outcome::Kept => self.tell(at, Told::Queued),
@@ -113,7 +105,7 @@ impl Pushes {
             | Outcome::TooLarge
             | Outcome::RefusedByDevice => self.tell(at, Told::Other),
             Outcome::NotHere | Outcome::ConnectionLost | Outcome::InDoubt => {
-                self.under_way[at].step = Step::Returned(owner, since_ms);
+                self.under_way[at].step = Step::Returned(owner);
             }
         }
     }
@@ -170,11 +162,6 @@ impl Bridge {
         if let Step::Sent(..) = step {
             return Outlook::Waits;
         }
-        if let Step::Returned(_, since_ms) = step
-            && store.now_ms() >= since_ms + KEPT_WITHIN_MS
-        {
-            self.pushes.given_back_late.insert(message.view().payload.to_vec());
-        }
         let lookup = Request::Lookup { client: ClientId::new(&client) };
         let Ok(Reply::Session(session)) = store.ask(lookup) else { panic!("a lookup fails") };
         let Some(session) = session else {
@@ -187,13 +174,13 @@ impl Bridge {
                     let delivery = self.expect_report(link);
                     self.tell(|| format!("pushes {} to {client} at {link:?} as {delivery}", name(&message)));
                     say(shards, link, &deliver(&client, delivery, Positions::new(), &message));
-                    Step::Sent(delivery, link, owner, store.now_ms())
+                    Step::Sent(delivery, link, owner)
                 }
                 None if store.now_ms() < until_ms => return Outlook::Waits,
                 None => Step::Keeps(false),
             },
             (Step::Seeks(_), None) => Step::Keeps(false),
-            (Step::Returned(former, _), owner) if owner == Some(former) || owners + 1 == OWNERS_MAX => {
+            (Step::Returned(former), owner) if owner == Some(former) || owners + 1 == OWNERS_MAX => {
                 Step::Keeps(false)
             }
             (Step::Returned(..), _) => {

@@ -96,14 +96,6 @@ impl Lane for GateLane {
     }
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
 fn by(client: &str, uplink: Uplink<'static>) -> Uplink<'static> {
     let mut uplink = uplink;
     uplink.message.publisher = Box::leak(client.into());

@@ -241,21 +241,72 @@ fn a_message_that_may_be_with_a_member_whose_session_has_ended_goes_to_no_other(
 }
 
 #[test]
-fn what_no_member_could_take_is_read_from_the_stream_by_one_that_is_there() {
+fn a_member_is_told_of_what_no_member_could_take() {
     let rig = Rig::start();
     let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
-    rig.session("member", owner(2), &["$share/g/jobs"]);
+    let epoch = rig.session("member", owner(2), &["$share/g/jobs"]);
     member.announce(GROUP, "jobs", true);
     publisher.publish(uplink(1, "jobs", "too much"));
     let heard = member.hear();
     member.report(number(&heard), Outcome::QueueFull);
     publisher.until_settled(1);
-    let Heard::Deliver { delivery: 0, positions, payload, .. } = member.hear() else {
-        panic!("it is told where the message stands")
-    };
-    assert_eq!(payload, "too much");
-    assert_eq!(positions.len(), 1);
-    assert_eq!(positions[0].stream, StreamKey::Filter("$share/g/jobs".into()));
+    assert_eq!(member.hear_what_waits(), "g:jobs");
+    assert_eq!(rig.claim("member", epoch, "$share/g/jobs"), ["too much"]);
+}
+
+/// One whose member keeps silent for a second: its publisher is acknowledged, and nobody may claim it.
+fn kept_by_a_silent_member(rig: &Rig, publisher: &mut Shard, member: &mut Shard, epoch: Epoch) -> u64 {
+    publisher.publish(uplink(1, "jobs", "slow"));
+    let heard = member.hear();
+    assert_eq!(payload(heard.clone()), "slow");
+    publisher.until_settled(1);
+    assert_eq!(rig.stream(StreamKey::Filter("$share/g/jobs".into())), ["slow"]);
+    assert!(rig.claim("other", epoch, "$share/g/jobs").is_empty(), "the member may still take it");
+    number(&heard)
+}
+
+#[test]
+fn what_a_slow_member_takes_at_last_no_other_is_given() {
+    let rig = Rig::start();
+    let (mut publisher, mut member) = (rig.shard(1), rig.shard(2));
+    let epoch = rig.session("other", owner(3), &["$share/g/jobs"]);
+    member.announce(GROUP, "jobs", true);
+    let number = kept_by_a_silent_member(&rig, &mut publisher, &mut member, epoch);
+    member.report(number, Outcome::Delivered);
+    let stream = || rig.stream(StreamKey::Filter("$share/g/jobs".into()));
+    until("nobody needs it any more", || stream().is_empty());
+    assert!(rig.claim("other", epoch, "$share/g/jobs").is_empty());
+}
+
+#[test]
+fn what_a_slow_member_is_lost_with_waits_for_another() {
+    for ends_with_its_shard in [false, true] {
+        let rig = Rig::start();
+        let (mut publisher, mut member, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+        let epoch = rig.session("other", owner(3), &["$share/g/jobs"]);
+        member.announce(GROUP, "jobs", true);
+        let number = kept_by_a_silent_member(&rig, &mut publisher, &mut member, epoch);
+        other.announce(GROUP, "jobs", true);
+        if ends_with_its_shard {
+            drop(member);
+        } else {
+            // The turn to be told is the other's, whoever it was before.
+            member.withdraw(GROUP, "jobs");
+            member.report(number, Outcome::ConnectionLost);
+        }
+        assert_eq!(other.hear_what_waits(), "g:jobs");
+        assert_eq!(rig.claim("other", epoch, "$share/g/jobs"), ["slow"]);
+    }
+}
+
+#[test]
+fn members_are_reminded_of_what_may_wait() {
+    let rig = Rig::start();
+    let mut member = rig.shard(1);
+    member.announce(GROUP, "jobs", true);
+    for _ in 0..2 {
+        assert_eq!(member.hear_what_waits(), "g:jobs");
+    }
 }
 
 #[test]

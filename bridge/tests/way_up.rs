@@ -456,14 +456,6 @@ fn what_is_stored_is_told_while_the_sink_has_no_room_for_more() {
     assert_eq!(shard.hear(), Heard::Settled(stored(2, 2)));
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + DEADLINE;
-    while !holds() {
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_frame_sent_again_while_pending_is_settled_with_the_first_and_refusals_keep_their_code() {
     let sink = Manual::default();

@@ -10,7 +10,7 @@ use holdfast_store::{RedisOptions, RedisStore, Store, clock};
 use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::message::{Message, SharedMessage};
 use holdfast_wire::mqtt::QoS;
-use holdfast_wire::session_record::{StreamKey, SubscriptionRecord};
+use holdfast_wire::session_record::{Cursor, StreamKey, SubscriptionRecord};
 use holdfast_wire::store::Progress;
 
 const OWNER: Owner = Owner { node: NodeId(1), shard: ShardId(0) };
@@ -47,6 +47,7 @@ fn main() {
     println!("... what all of these wrote in the server:          {:>7} changes", server.changes() - written);
     measure(&server, "append 128 B to one filter", 1_000, SESSIONS, &store, |_| append());
     measure(&server, "append 128 B to one filter", 1, 2_000, &store, |_| append());
+    divide_among_a_group(&server, &store, &epochs);
     measure(&server, "close, resting", 1_000, SESSIONS, &store, |number| Request::Close {
         client: client(number),
         epoch: epochs[number],
@@ -82,6 +83,50 @@ fn broadcast(server: &Server, store: &RedisStore) {
         server.calls("rpush") - pushes,
         server.calls("fcall") - calls,
     );
+}
+
+/// A tenth of all sessions share a subscription, each of which claims one message, and some a hundred.
+fn divide_among_a_group(server: &Server, store: &RedisStore, epochs: &[Epoch]) {
+    const MEMBERS: usize = SESSIONS / 10;
+    const GROUP: &str = "$share/g/alerts/#";
+    let stream = || StreamKey::Filter(GROUP.into());
+    let append = || Request::Append { streams: vec![stream()], message: message(), collapse_key: None };
+    let claim = |number: usize, after, messages_max| Request::Claim {
+        client: client(number),
+        epoch: epochs[number],
+        filter: GROUP.into(),
+        after,
+        messages_max,
+        bytes_max: u32::MAX,
+    };
+    let before = server.used_memory();
+    measure(server, "subscribe, as one of a group", 1_000, MEMBERS, store, |number| {
+        subscribe(number, epochs[number], GROUP.into())
+    });
+    let bytes = (server.used_memory() - before) as f64 / MEMBERS as f64;
+    println!("... a member that holds nothing:                    {bytes:>7.0} bytes");
+    measure(server, "claim, nothing there", 1_000, MEMBERS, store, |number| claim(number, 0, 1));
+    measure(server, "append 128 B to the group", 1_000, MEMBERS, store, |_| append());
+    let (before, calls) = (server.used_memory(), server.calls("fcall"));
+    let started = Instant::now();
+    measure(server, "claim one message of 128 B", 1_000, MEMBERS, store, |number| claim(number, 0, 1));
+    let calls = (server.calls("fcall") - calls) as f64 / MEMBERS as f64;
+    let bytes = (server.used_memory() as f64 - before as f64) / MEMBERS as f64;
+    let sweeps = started.elapsed().as_secs() * 64;
+    println!(
+        "... {calls:.2} calls each ({sweeps} sweeps among all); a member that holds one, above: {bytes:.0} bytes"
+    );
+    measure(server, "save, which settles it", 1_000, MEMBERS, store, |number| Request::Save {
+        client: client(number),
+        epoch: epochs[number],
+        progress: Progress {
+            cursors: vec![Cursor { stream: stream(), acked: 1 << 51 }],
+            ..Progress::default()
+        },
+    });
+    measure(server, "append 128 B to the group", 1_000, MEMBERS, store, |_| append());
+    measure(server, "claim 100 messages of 128 B", 100, MEMBERS / 100, store, |number| claim(number, 0, 100));
+    measure(server, "... asked again, one by one", 1, MEMBERS / 100, store, |number| claim(number, 0, 100));
 }
 
 /// A node dies that owns half of all sessions.
@@ -225,7 +270,12 @@ fn subscribe(number: usize, epoch: Epoch, filter: Box<str>) -> Request {
 }
 
 fn append() -> Request {
-    let message = SharedMessage::new(&Message {
+    let streams = vec![StreamKey::Filter("alerts/#".into())];
+    Request::Append { streams, message: message(), collapse_key: None }
+}
+
+fn message() -> SharedMessage {
+    SharedMessage::new(&Message {
         id: 1,
         topic: "alerts/fire",
         qos: QoS::AtLeastOnce,
@@ -235,8 +285,7 @@ fn append() -> Request {
         expires_at_ms: 0,
         properties: &[],
         payload: &[7; 128],
-    });
-    Request::Append { streams: vec![StreamKey::Filter("alerts/#".into())], message, collapse_key: None }
+    })
 }
 
 struct Server {

@@ -14,8 +14,8 @@
 //!    offsets, unless it is to keep them and take no new ones ([`WhenFull`]). When the whole store is full they go from the stream that holds most, so that who lets messages
 //!    pile up loses its own and nobody's new ones are refused. A message whose own expiry has passed is still read from a stream (its sender is owed an outcome), but
 //!    never from the retained ones.
-//! 6. **Cursors** only move forward and never beyond a stream's end. One that names a stream which the session does
-//!    not read is passed over.
+//! 6. **Cursors** only move forward and never beyond a stream's end; in a shared subscription's group they are the session's own count, which goes as far as
+//!    it says. One that names a stream which the session does not read is passed over.
 //!    A filter's stream's offsets only grow, also where the last reader took it along or the store lost it, and it is made again: it begins at an
 //!    offset made of the time. A device's begins at 0 with each new session, which remembers none of the former one's, and at one made of the time
 //!    with a session that is written back ([`Request::Restore`]), whose owner does. After a failover that lost the last writes alone, places are
@@ -24,13 +24,15 @@
 //!    bounds, and a session that is written back stands where a stream begins. A store in memory does so after [`MemoryStore::lose_data`](crate::MemoryStore::lose_data)
 //!    alone, and never says [`Store::has_just_begun`]; one on disk loses nothing while it is open, and does neither.
 //!    Where streams alone were lost that a session reads, which a cluster's primary may lose alone, a resume and writing back join them again.
-//! 7. **A shared subscription's group** divides its stream among its members, so each member has a mark of its own, which only
-//!    its own progress moves: saving says "of what I was given up to here, nothing needs to be read again", and nothing
-//!    of what the others hold. What `Open` and `Subscribe` answer as the cursor is the group's: the lowest mark. A new
-//!    member's mark is the stream's end. A member that rests, leaves or ends below the end leaves behind what
-//!    it had not settled: to whoever opens next, which must read everything from the cursor on, since its mark is there from
-//!    then on and those at rest count no more. So a message may reach two members and never none, and a
-//!    member that stays away makes the others read again once, not at each resume.
+//! 7. **A shared subscription's group** divides its stream among its members: what one has claimed ([`Request::Claim`]) is that member's alone, on whichever node
+//!    its session is, until it saves that it needs it no more. A member that rests, is reaped, leaves or ends gives back what it has not saved, its `Close`'s last word
+//!    counted; who claims next is given that first, and of that the oldest. A resume gives nothing back, nor does writing back over an older state. Who rests claims nothing.
+//!    So a message reaches two members only if one gave it back that had it, and never none. A member counts for itself what it
+//!    claims: the offsets that it is answered and its cursor are its own, begin at an offset made of the time when it joins, and only grow; those that an append answers are
+//!    the stream's. A claim that is asked again is answered the same again; what was cut off the stream since is left out and keeps its number. Where a member knows of more than the
+//!    store, which a failover has set back, what the store knows of its claims ends where the member says. What stands in the stream when a member joins is there to be claimed.
+//!    A message that is held ([`Request::Hold`]) is nobody's until its hold ends, by word or by its time, which is looked at with each claim; then it has its place among what was given back. A
+//!    process that starts anew on its disk ends all holds and all claims: everything that is not settled is free then, and each member's count goes on at its cursor.
 //! 8. **A takeover of a session without expiry** finds nothing: the session ended with its connection
 //!    (MQTT-3.1.2.11.2). One that is opened again with an expiry of 0 keeps what it had until it is closed.
 //! 9. **Wills.** The will of a connection whose owner is alive and has the session is that owner's to publish, or to leave behind with `Close`. Otherwise it is

@@ -10,7 +10,7 @@ use crate::mqtt::{PacketId, QoS};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StreamKey {
     /// Everything with QoS > 0 that matches this filter, for all persistent sessions that hold it. A shared subscription's
-    /// filter stands here with its `$share/{group}/` and has one cursor for the whole group.
+    /// filter stands here with its `$share/{group}/`, and is divided among the group's members, each with a count of its own.
     Filter(Box<str>),
     /// Pushes to one client that was away.
     Device(Box<str>),

@@ -99,7 +99,7 @@ pub enum Request {
     },
     /// Reads on behind a cursor. → [`Reply::Messages`]
     Read {
-        /// Which stream.
+        /// Which stream; that of a shared subscription's group is read with [`Request::Claim`].
         stream: StreamKey,
         /// The last offset already known.
         after: Offset,
@@ -107,6 +107,44 @@ pub enum Request {
         messages_max: u32,
         /// No further message is added once this many bytes are reached; the first one always comes.
         bytes_max: u32,
+    },
+    /// Reads on in the stream of a shared subscription's group, for one of its members: what it claimed before and is behind `after`, then what nobody has
+    /// claimed, the oldest first. What is answered is that member's alone until it saves a cursor at or behind it ([`Request::Save`]), or gives it back as it rests,
+    /// leaves or ends. Offsets are the member's own count of what it claimed, not the stream's. → [`Reply::Messages`], where `end` is the last message's offset,
+    /// or the last that the member knows if there is none, and larger by at least one if there is more to claim now. [`StoreError::Fenced`] and
+    /// [`StoreError::Gone`] as with [`Request::Save`]; nothing and `end` 0 if the session does not read the stream.
+    Claim {
+        /// Whose session.
+        client: ClientId,
+        /// The fence.
+        epoch: Epoch,
+        /// The shared subscription's filter, with `$share/`.
+        filter: Box<str>,
+        /// The last offset already known; at least the cursor that the store answered for this stream.
+        after: Offset,
+        /// Most messages wanted.
+        messages_max: u32,
+        /// No further message is added once this many bytes are reached; the first one always comes.
+        bytes_max: u32,
+    },
+    /// Appends a message to the stream of a shared subscription's group as [`Request::Append`] does, but for nobody to claim: a member may have it already.
+    /// → [`Reply::Appended`]
+    Hold {
+        /// The shared subscription's filter, with `$share/`.
+        filter: Box<str>,
+        /// The message.
+        message: SharedMessage,
+        /// After so many ms it may be claimed, if nobody says before what became of it.
+        for_ms: u32,
+    },
+    /// Says what became of a message that is held. → [`Reply::Done`], also if it is held no longer.
+    EndHold {
+        /// The shared subscription's filter, with `$share/`.
+        filter: Box<str>,
+        /// Where it stands, as [`Reply::Appended`] had it.
+        at: Offset,
+        /// A member has it, so that nobody needs it any more; otherwise it may be claimed from now on.
+        taken: bool,
     },
     /// Keeps the message as its topic's retained one, in place of the former; an empty payload removes it. → [`Reply::Done`]
     Retain {
@@ -251,7 +289,7 @@ pub const EXPIRED_ASKED_S: u32 = 600;
 /// How far a session has come, apart from its subscriptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Streams whose cursor moved. In a shared subscription's group this speaks for the session itself, not for other members.
+    /// Streams whose cursor moved. In that of a shared subscription's group it is the session's own count ([`Request::Claim`]).
     pub cursors: Vec<Cursor>,
     /// QoS 2 packet ids received and not released.
     pub received: Vec<PacketId>,
@@ -293,22 +331,22 @@ pub enum Reply {
     /// To [`Request::Open`].
     Opened(Opened),
     /// To [`Request::Subscribe`]: for each stream that the subscriptions read, where the session stands; a new one begins at the stream's end,
-    /// a member of a shared subscription's group where its group stands.
+    /// a member of a shared subscription's group begins where its own count of what it claims does ([`Request::Claim`]).
     Subscribed(Vec<Cursor>),
     /// To [`Request::Lookup`].
     Session(Option<SessionInfo>),
-    /// To [`Request::Append`].
+    /// To [`Request::Append`] and [`Request::Hold`].
     Appended {
         /// Where the message stands in each stream that exists and took it.
         at: Vec<Cursor>,
         /// Streams that did not take it, as they are full and keep what they have.
         full: Vec<StreamKey>,
     },
-    /// To [`Request::Read`].
+    /// To [`Request::Read`] and [`Request::Claim`].
     Messages {
         /// In the order of their offsets, which may have gaps where a bound or an age cut messages off.
         messages: Vec<(Offset, SharedMessage)>,
-        /// The stream's last offset at the time of reading.
+        /// The stream's last offset at the time of reading; a claim has a meaning of its own for it.
         end: Offset,
     },
     /// To [`Request::ReadRetained`]; fewer messages, and fewer bytes, than asked for mean that there are no more.

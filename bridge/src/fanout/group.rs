@@ -1,10 +1,18 @@
 //! One message for one member of a shared subscription's group: another shard, then the group's stream, if the first does not take it.
 //!
+//! ```text
+//!  member's turn ── taken ─────────────────────────────────────────────────────────> done
+//!    ^    │
+//!    │    ├── refused, or its link is lost: the next member; once all were tried ──> appended, and a member is told that it waits
+//!    └────┘
+//!         └── silent for a second ──> held in the stream ── taken ─────────────────> hold ended, done
+//!                                                        └─ refused, or link lost ─> hold ended, and a member is told that it waits
+//! ```
+//!
 //! Where persistent sessions hold the group, the message's publisher is not acknowledged before a member has taken it or the stream has it
-//! (promise P1). A device may be slow or gone, so that wait has an end: then the stream takes the message although a member may still, and one of
-//! them may read it again, which the store's contract allows (a message may reach two members and never none; but for one that may be with a member
-//! whose session has ended, at QoS 2). What no member could take is told to one that reads the stream. Without persistent sessions the wait ends with
-//! the member's report, or once too many others are awaited.
+//! (promise P1). A device may be slow or gone, so that wait has an end: then the stream holds the message for nobody to claim, as the member may still take
+//! it, until that member's report comes. Should this bridge die meanwhile, or have too many others to await, the hold ends by itself, and
+//! one of the members may have the message twice. Without persistent sessions the wait ends with the member's report, or once too many others are awaited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +20,7 @@ use std::time::Duration;
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::{QoS, ReasonCode};
-use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::session_record::{Offset, StreamKey};
 use holdfast_wire::store::{Reply, Request};
 use tokio::sync::oneshot;
 
@@ -21,10 +29,12 @@ use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::{Retries, ask_until_taken};
+use crate::store_requests::{Retries, ask_until_answered, ask_until_taken};
 
-/// How long a group of persistent sessions has for one of its members to take a message before its stream does.
+/// How long a group of persistent sessions has for one of its members to take a message before its stream holds it.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
+/// For how long it holds it, in ms, if this bridge says nothing more: longer than most devices take to acknowledge or to be found dead.
+const HELD_FOR_MS: u32 = 300_000;
 
 /// Tells once a group has a message for good: 0, or the reason code that its publisher is to hear.
 pub(crate) type Kept = oneshot::Receiver<u8>;
@@ -46,6 +56,19 @@ struct Way {
     message: SharedMessage,
     positions: Positions,
     tried: Vec<LinkId>,
+    /// Of the member that it was sent to last.
+    awaited: Option<Report>,
+}
+
+/// How a message's first second went.
+enum First {
+    Taken,
+    /// No member could take it.
+    Refused,
+    /// A member may still take it.
+    Silent,
+    /// The same, and nobody listens to it any more.
+    GivenUp,
 }
 
 /// What a member's shard will say of it; forgotten with this.
@@ -80,21 +103,28 @@ pub(super) async fn deliver(
         message: message.clone(),
         positions: positions.clone(),
         tried: Vec::new(),
+        awaited: None,
     };
     if message.view().qos == QoS::AtMostOnce {
         return Sent { taken: way.send(false).await.is_some(), kept: None };
     }
-    let first = way.send(true).await;
-    let taken = first.is_some();
+    way.awaited = way.send(true).await;
+    let taken = way.awaited.is_some();
     let durable = core.read_interests(|interests| interests.is_group_durable(group, filter));
     let (tell, kept) = oneshot::channel();
     let place = core.awaited_reports.enter();
-    tokio::spawn(async move {
-        let reason_code = way.see_through(first, durable, place).await;
-        // Nobody waits where no persistent session does.
-        let _ = tell.send(reason_code);
-    });
+    tokio::spawn(way.see_through(durable, place, tell));
     Sent { taken, kept: durable.then_some(kept) }
+}
+
+/// Tells one shard that the stream of a group may hold what nobody has claimed, another one each time.
+pub(crate) fn tell_that_it_waits(core: &Core, group: &str, filter: &str) {
+    for link in core.read_interests(|interests| interests.readers_in_turn(group, filter)) {
+        let peer = core.peers.of_link(link);
+        if peer.is_some_and(|peer| peer.send_ahead(&ToGateway::GroupWaits { group, filter })) {
+            return;
+        }
+    }
 }
 
 impl Way {
@@ -122,92 +152,138 @@ impl Way {
         }
     }
 
-    /// Until a member has it, or the stream of a durable group, or nobody will; 0, or the reason code of a failure. What a durable group waits for beyond
-    /// its place is bounded by whoever waits for it in turn: uplinks by their link's window, pushes and wills by their number in flight.
-    async fn see_through(mut self, first: Option<Report>, durable: bool, mut place: Place) -> u8 {
-        let mut refused = false;
-        let taken = tokio::select! {
+    /// Until a member has it, or the stream of a durable group, or nobody will. What a durable group waits for beyond its place is bounded by whoever waits
+    /// for it in turn: uplinks by their link's window, pushes and wills by their number in flight.
+    async fn see_through(mut self, durable: bool, mut place: Place, tell: oneshot::Sender<u8>) {
+        let first = tokio::select! {
             biased;
-            taken = self.offer(first) => {
-                refused = !taken;
-                taken
-            }
+            taken = self.offer() => if taken { First::Taken } else { First::Refused },
             () = place.gave_way() => {
                 metrics::counter!(names::GROUP_REPORTS_GIVEN_UP).increment(1);
-                // The member that it was sent to may still take it, and nobody was promised more.
-                !durable
+                First::GivenUp
             }
-            () = tokio::time::sleep(MEMBERS_WITHIN), if durable => false,
+            () = tokio::time::sleep(MEMBERS_WITHIN), if durable => First::Silent,
         };
-        drop(place);
-        if taken {
-            return 0;
-        }
-        if durable {
-            let stream = StreamKey::Filter(share(&self.group, &self.filter).into());
-            let request =
-                Request::Append { streams: vec![stream], message: self.message.clone(), collapse_key: None };
-            let store = &*self.core.store;
-            let mut retries = Retries::new();
-            loop {
-                match ask_until_taken(store, request.clone()).await {
-                    // The group's sessions are about to be written back to a store that has lost its data, and their stream with them.
-                    Ok(Reply::Appended { at, full })
-                        if at.is_empty() && full.is_empty() && store.has_just_begun() =>
-                    {
-                        retries.wait().await;
+        let reason_code = match first {
+            First::Refused if durable => {
+                drop(place);
+                match self.keep(self.append()).await {
+                    Ok(at) => {
+                        if at.is_some() {
+                            tell_that_it_waits(&self.core, &self.group, &self.filter);
+                        }
+                        0
                     }
-                    Ok(Reply::Appended { at, .. }) if refused && !at.is_empty() => {
-                        self.announce(at).await;
-                        return 0;
-                    }
-                    Ok(_) => return 0,
-                    Err(error) => {
-                        tracing::warn!(%error, "a message for a shared subscription is refused");
-                        break;
-                    }
+                    Err(Refused) => dropped(),
+                }
+            }
+            First::Silent | First::GivenUp if durable => match self.keep(self.hold()).await {
+                Ok(Some(at)) if matches!(first, First::Silent) => {
+                    // Nobody waits where no persistent session does.
+                    let _ = tell.send(0);
+                    return self.see_hold_end(at, place).await;
+                }
+                Ok(_) => 0,
+                Err(Refused) => dropped(),
+            },
+            First::Refused => dropped(),
+            // Otherwise the member that it was sent to may still take it, and nobody was promised more.
+            First::Taken | First::Silent | First::GivenUp => 0,
+        };
+        let _ = tell.send(reason_code);
+    }
+
+    fn stream(&self) -> Box<str> {
+        share(&self.group, &self.filter).into()
+    }
+
+    fn append(&self) -> Request {
+        let streams = vec![StreamKey::Filter(self.stream())];
+        Request::Append { streams, message: self.message.clone(), collapse_key: None }
+    }
+
+    fn hold(&self) -> Request {
+        Request::Hold { filter: self.stream(), message: self.message.clone(), for_ms: HELD_FOR_MS }
+    }
+
+    /// Has the store keep it. Gives where it stands; nothing if the stream is full, or gone with the last persistent session.
+    async fn keep(&self, request: Request) -> Result<Option<Offset>, Refused> {
+        let store = &*self.core.store;
+        let mut retries = Retries::new();
+        loop {
+            match ask_until_taken(store, request.clone()).await {
+                // The group's sessions are about to be written back to a store that has lost its data, and their stream with them.
+                Ok(Reply::Appended { at, full })
+                    if at.is_empty() && full.is_empty() && store.has_just_begun() =>
+                {
+                    retries.wait().await;
+                }
+                Ok(Reply::Appended { at, .. }) => return Ok(at.first().map(|place| place.acked)),
+                Ok(_) => return Ok(None),
+                Err(error) => {
+                    tracing::warn!(%error, "a message for a shared subscription is refused");
+                    return Err(Refused);
                 }
             }
         }
-        metrics::counter!(names::GROUP_DROPPED).increment(1);
-        ReasonCode::ImplementationSpecificError as u8
     }
 
-    /// Tells one member that the stream has what no member could take: it reads that once it has room. Otherwise it would stand there until a member's session is
-    /// resumed. What a member has and has not acknowledged yet is not told, as it would come twice.
-    async fn announce(&self, positions: Positions) {
-        let reader = self.core.read_interests(|interests| interests.reader(&self.group, &self.filter));
-        let Some(peer) = reader.and_then(|link| self.core.peers.of_link(link)) else { return };
-        let record = ToGateway::Deliver(Deliver {
-            delivery: 0,
-            target: Target::Group { group: &self.group, filter: &self.filter },
-            positions,
-            message: self.message.view(),
-        });
-        // A link that is lost meanwhile makes those behind it read their streams.
-        let _ = peer.send_record(&record).await;
+    /// Until the member that may have it says whether it has. A report that is given up leaves the hold to its time.
+    async fn see_hold_end(mut self, at: Offset, mut place: Place) {
+        let Some(mut report) = self.awaited.take() else { return self.end_hold(at, false).await };
+        tokio::select! {
+            biased;
+            taken = report.is_taken() => self.end_hold(at, taken).await,
+            () = place.gave_way() => metrics::counter!(names::GROUP_REPORTS_GIVEN_UP).increment(1),
+        }
     }
 
-    /// Offers it to one member after the other; whether one ended it.
-    async fn offer(&mut self, first: Option<Report>) -> bool {
-        let mut report = first;
-        while let Some(mut awaited) = report {
-            match (&mut awaited.outcome).await {
-                // The last four end it too: another member could do no better, or must not be asked [MQTT-4.8.2-5, MQTT-4.8.2-6].
-                Ok(
-                    Outcome::Delivered
-                    | Outcome::Kept
-                    | Outcome::Expired
-                    | Outcome::TooLarge
-                    | Outcome::RefusedByDevice
-                    | Outcome::InDoubt,
-                ) => return true,
-                Ok(
-                    Outcome::NotHere | Outcome::NotSubscribed | Outcome::QueueFull | Outcome::ConnectionLost,
-                )
-                | Err(_) => report = self.send(true).await,
+    async fn end_hold(&self, at: Offset, taken: bool) {
+        let request = Request::EndHold { filter: self.stream(), at, taken };
+        match ask_until_answered(&*self.core.store, request).await {
+            Ok(_) if taken => {}
+            Ok(_) => tell_that_it_waits(&self.core, &self.group, &self.filter),
+            Err(error) => tracing::debug!(%error, "a hold in a group's stream is left to its time"),
+        }
+    }
+
+    /// Offers it to one member after the other; whether one ended it. Whoever stops waiting finds the last one in `awaited`.
+    async fn offer(&mut self) -> bool {
+        while let Some(report) = &mut self.awaited {
+            if report.is_taken().await {
+                return true;
             }
+            self.awaited = None;
+            self.awaited = self.send(true).await;
         }
         false
+    }
+}
+
+/// The store takes it neither now nor later.
+struct Refused;
+
+/// Nobody has it. Gives what its publisher hears.
+fn dropped() -> u8 {
+    metrics::counter!(names::GROUP_DROPPED).increment(1);
+    ReasonCode::ImplementationSpecificError as u8
+}
+
+impl Report {
+    /// Whether the member ended it. False if it goes elsewhere, as it does once the link is lost.
+    async fn is_taken(&mut self) -> bool {
+        match (&mut self.outcome).await {
+            // The last four end it too: another member could do no better, or must not be asked [MQTT-4.8.2-5, MQTT-4.8.2-6].
+            Ok(
+                Outcome::Delivered
+                | Outcome::Kept
+                | Outcome::Expired
+                | Outcome::TooLarge
+                | Outcome::RefusedByDevice
+                | Outcome::InDoubt,
+            ) => true,
+            Ok(Outcome::NotHere | Outcome::NotSubscribed | Outcome::QueueFull | Outcome::ConnectionLost)
+            | Err(_) => false,
+        }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct LinkId(pub(crate) u64);
 #[derive(Debug, Default)]
 pub(crate) struct InterestTable {
     filters: FilterTree<Interests>,
+    /// Group and filter of shared subscriptions with readers, and of some that have none any more until the next link is lost.
+    read_groups: HashSet<(Box<str>, Box<str>)>,
     /// Something was called durable that the store has not confirmed, or was missed once.
     unconfirmed: bool,
 }
@@ -57,6 +59,8 @@ struct Group {
     readers: Vec<LinkId>,
     /// Messages given to it so far; decides whose turn it is.
     turn: AtomicU32,
+    /// Times that one of its readers was told; decides which of them is next.
+    reader_turn: AtomicU32,
 }
 
 impl Group {
@@ -106,6 +110,11 @@ impl InterestTable {
     /// A shard announced an interest; announcing again changes its weight or makes it durable.
     pub(crate) fn announce(&mut self, link: LinkId, kind: InterestKind<'_>, filter: &str, durable: bool) {
         self.unconfirmed |= durable;
+        if let InterestKind::Shared { group, members: 1.. } = kind
+            && durable
+        {
+            self.read_groups.insert((group.into(), filter.into()));
+        }
         let interests = self.enter(filter);
         match kind {
             InterestKind::Filter => {
@@ -166,6 +175,13 @@ impl InterestTable {
             }
             self.prune(&filter);
         }
+        let Self { filters, read_groups, .. } = self;
+        read_groups.retain(|(name, filter)| {
+            let groups = filters.get(filter).map(|interests| &interests.groups);
+            groups.is_some_and(|groups| {
+                groups.iter().any(|group| group.name == *name && !group.readers.is_empty())
+            })
+        });
     }
 
     /// Whether it knows a filter that a persistent session holds. Goes through all there are.
@@ -294,11 +310,21 @@ impl InterestTable {
         None
     }
 
-    /// The link that is told what stands in a group's stream while its members are connected: as long as it lives the same one, since whoever is told reads
-    /// all that it has not read.
-    pub(crate) fn reader(&self, group: &str, filter: &str) -> Option<LinkId> {
-        let group = self.filters.get(filter)?.groups.iter().find(|known| *known.name == *group)?;
-        group.readers.iter().min().copied()
+    /// Links with persistent members of a group, to be told that its stream may hold something: each time another one comes first.
+    pub(crate) fn readers_in_turn(&self, group: &str, filter: &str) -> Vec<LinkId> {
+        let groups = self.filters.get(filter).map_or(&[][..], |interests| &interests.groups);
+        let Some(group) = groups.iter().find(|known| *known.name == *group) else { return Vec::new() };
+        let mut readers = group.readers.clone();
+        if !readers.is_empty() {
+            let turn = group.reader_turn.fetch_add(1, Ordering::Relaxed) as usize;
+            readers.rotate_left(turn % group.readers.len());
+        }
+        readers
+    }
+
+    /// Group and filter of each shared subscription that has persistent members connected, and of some that had.
+    pub(crate) fn groups_with_readers(&self) -> Vec<(Box<str>, Box<str>)> {
+        self.read_groups.iter().cloned().collect()
     }
 
     /// Whether persistent sessions hold the shared subscription.
@@ -340,6 +366,7 @@ impl Interests {
                 members: Vec::new(),
                 readers: Vec::new(),
                 turn: AtomicU32::new(0),
+                reader_turn: AtomicU32::new(0),
             });
             self.groups.len() - 1
         });
@@ -464,19 +491,23 @@ mod tests {
     }
 
     #[test]
-    fn one_link_reads_the_stream_of_a_durable_group_as_long_as_it_lives() {
+    fn links_with_persistent_members_of_a_group_take_turns() {
         let mut table = InterestTable::default();
+        let told = |table: &InterestTable| table.readers_in_turn("g", "s");
         table.announce(A, shared(3), "s", false);
-        assert_eq!(table.reader("g", "s"), None, "no persistent session is there");
+        assert!(told(&table).is_empty(), "no persistent session is there");
+        assert!(table.groups_with_readers().is_empty());
         table.announce(B, shared(1), "s", true);
-        assert_eq!(table.reader("g", "s"), Some(B));
+        assert_eq!(told(&table), [B]);
+        assert_eq!(table.groups_with_readers(), [("g".into(), "s".into())]);
         table.announce(C, shared(1), "s", true);
-        table.announce(B, shared(2), "s", true);
-        assert_eq!(table.reader("g", "s"), Some(B));
+        let mut turns = [told(&table), told(&table)];
+        turns.sort_unstable();
+        assert_eq!(turns, [[B, C], [C, B]]);
         table.link_lost(B);
-        assert_eq!(table.reader("g", "s"), Some(C));
+        assert_eq!(told(&table), [C]);
         table.withdraw(C, shared(0), "s");
-        assert_eq!(table.reader("g", "s"), None);
+        assert!(told(&table).is_empty());
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! names again.
 //!
 //! Start with [`keep_reaping`]; `suspects` says who is dead, `wills` brings the last words of their clients on their way. `expired` tells of sessions whose clients
-//! did not come back at all, which one bridge does as well.
+//! did not come back at all, and `groups` reminds shared subscriptions' groups of what their members left, which one bridge does as well.
 
 mod expired;
+mod groups;
 mod suspects;
 mod wills;
 
@@ -45,7 +46,8 @@ pub(crate) async fn keep_reaping(core: Arc<Core>) {
     tokio::select! {
         () = keep_looking(&core, &leads) => {}
         () = wills::keep_publishing(&core, led.clone()) => {}
-        () = expired::keep_telling(&core, led) => {}
+        () = expired::keep_telling(&core, led.clone()) => {}
+        () = groups::keep_reminding(&core, led) => {}
         _ = draining.wait_for(|draining| *draining) => {}
     }
 }

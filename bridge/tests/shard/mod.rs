@@ -92,6 +92,16 @@ impl Rig {
         self.ask(close).unwrap();
     }
 
+    /// Payloads that a member of a group claims.
+    pub(crate) fn claim(&self, client: &str, epoch: Epoch, filter: &str) -> Vec<String> {
+        let (client, filter) = (ClientId::new(client), filter.into());
+        // From its cursor on, which is behind that.
+        let claim =
+            Request::Claim { client, epoch, filter, after: 0, messages_max: 1_000, bytes_max: 1 << 20 };
+        let Ok(Reply::Messages { messages, .. }) = self.ask(claim) else { panic!("it is a member") };
+        messages.iter().map(|(_, message)| text(message.view().payload)).collect()
+    }
+
     /// Payloads in a stream.
     pub(crate) fn stream(&self, stream: holdfast_wire::session_record::StreamKey) -> Vec<String> {
         let read = Request::Read { stream, after: 0, messages_max: 1_000, bytes_max: 1 << 20 };
@@ -116,6 +126,16 @@ pub(crate) fn logged(directory: &Path) -> Vec<String> {
 
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Waits for a state.
+#[track_caller]
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
 }
 
 pub(crate) fn owner(node: u64) -> Owner {
@@ -198,6 +218,8 @@ pub(crate) enum Heard {
         epoch: Epoch,
     },
     Disconnect(String),
+    /// Share name and filter.
+    GroupWaits(String),
     Closed,
 }
 
@@ -276,8 +298,25 @@ impl Shard {
         self.say(&ToBridge::Report(Report { delivery, outcome }));
     }
 
-    /// The next record.
+    /// The next record; reminders of what waits for a group come at any time, and are passed over.
     pub(crate) fn hear(&mut self) -> Heard {
+        loop {
+            match self.hear_any() {
+                Heard::GroupWaits(_) => {}
+                heard => return heard,
+            }
+        }
+    }
+
+    /// The next record that says what waits for a group, and that nothing else comes before it.
+    pub(crate) fn hear_what_waits(&mut self) -> String {
+        match self.hear_any() {
+            Heard::GroupWaits(group) => group,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hear_any(&mut self) -> Heard {
         self.read_record(|record| match record {
             ToGateway::Refused(why) => Heard::Refused(why.into()),
             ToGateway::Settled(settled) => Heard::Settled(settled),
@@ -316,6 +355,7 @@ impl Shard {
             },
             ToGateway::NotLinked { client, epoch } => Heard::NotLinked { client: client.into(), epoch },
             ToGateway::Disconnect(client) => Heard::Disconnect(client.into()),
+            ToGateway::GroupWaits { group, filter } => Heard::GroupWaits(format!("{group}:{filter}")),
             other => panic!("{other:?}"),
         })
         .unwrap_or(Heard::Closed)
@@ -323,10 +363,14 @@ impl Shard {
 
     /// The next record, a delivery.
     pub(crate) fn hear_delivery(&mut self) -> Delivered {
-        let delivered = self.read_record(|record| {
-            let ToGateway::Deliver(Deliver { delivery, message, .. }) = record else { panic!("{record:?}") };
+        let read = |record: ToGateway<'_>| {
+            let (delivery, message) = match record {
+                ToGateway::Deliver(Deliver { delivery, message, .. }) => (delivery, message),
+                ToGateway::GroupWaits { .. } => return None,
+                other => panic!("{other:?}"),
+            };
             let properties = PublishProperties::decode_block(message.properties).unwrap();
-            Delivered {
+            Some(Delivered {
                 number: delivery,
                 topic: message.topic.into(),
                 payload: text(message.payload),
@@ -334,9 +378,13 @@ impl Shard {
                 retain: message.retain,
                 expires_at_ms: message.expires_at_ms,
                 content_type: properties.content_type.map(str::to_owned),
+            })
+        };
+        loop {
+            if let Some(delivered) = self.read_record(read).expect("the link stands") {
+                return delivered;
             }
-        });
-        delivered.expect("the link stands")
+        }
     }
 
     /// Hears settlements until every sequence up to `last` is settled, all with 0.

@@ -14,12 +14,11 @@ use std::hash::Hasher;
 use hashbrown::HashTable;
 use holdfast_wire::ids::{ClientId, Owner};
 use holdfast_wire::link::{HandoverSettled, Settled, ToGateway, Welcome};
-use holdfast_wire::store::Request;
 
 use crate::connection::close::CloseReason;
 use crate::connection::deliver;
 use crate::connection::table::Connections;
-use crate::connection::{Connection, Phase, acknowledge, retained, subscribe};
+use crate::connection::{Connection, Phase, acknowledge, retained, streams, subscribe};
 use crate::drain::Drain;
 use crate::engine::endings::Leaving;
 use crate::input::{AcceptRefused, ConnectionId, LinkIndex, Listener, Now, SocketEnd};
@@ -202,6 +201,7 @@ impl Engine {
                     retained::take_end(connection, asked.connection, &mut self.shared, *more);
                 }
             }
+            ToGateway::GroupWaits { group, filter } => self.tell_member(group, filter),
             ToGateway::Takeover(takeover) => {
                 self.handle_takeover(link, takeover, now);
             }
@@ -249,7 +249,7 @@ impl Engine {
         self.look_up_strays(now);
         self.write_back(now);
         self.handle_late_handovers(now);
-        deliver::forget_read(&mut self.connections, &mut self.shared, now);
+        streams::forget_read(&mut self.connections, &mut self.shared, now);
         self.go_on_draining(now);
     }
 
@@ -528,11 +528,7 @@ impl Engine {
         if !std::mem::replace(&mut durable.unsaved, false) || doubted {
             return;
         }
-        let request = Request::Save {
-            client: session.client.clone(),
-            epoch: session.epoch,
-            progress: session.progress(),
-        };
+        let request = session.save_request();
         self.shared.ask(Asked::Save(id), request);
         deliver::pump(connection, id, &mut self.shared, now);
     }

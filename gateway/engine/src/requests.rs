@@ -16,7 +16,7 @@ pub(crate) enum Asked {
     Subscribe(u64),
     /// A persistent session's UNSUBSCRIBE, its filters, and the answer that it is owed.
     Unsubscribe(ConnectionId, Vec<Box<str>>, UnsubscribeAnswer),
-    /// The stream with this index is read on, for the so-many-th time.
+    /// The stream with this index is read on, or claimed from, for the so-many-th time.
     Read(ConnectionId, u16, u32),
     /// Progress of a connected session.
     Save(ConnectionId),

@@ -4,7 +4,7 @@
 //! So once the bridge at a new link knows everything that this shard wants (it answers the last interest, a barrier), each persistent
 //! session reads its streams once from where it stands. Sessions are visited in slices, and only so many read at a time: a store must bear it.
 
-use crate::connection::deliver;
+use crate::connection::streams;
 use crate::engine::Engine;
 use crate::shared::Shared;
 
@@ -53,7 +53,7 @@ impl Engine {
             let Some(session) = connection.session_mut() else { continue };
             let Some(durable) = &mut session.durable else { continue };
             durable.read_all_again();
-            deliver::read_on(session, id, shared, blocked);
+            streams::read_on(session, id, shared, blocked);
         }
     }
 }

@@ -3,8 +3,9 @@
 //! ```text
 //! meta      name              -> number                        "format", "epochs" (none above it was ever issued)
 //! sessions  client id         -> session row
-//! streams   stream key        -> (id, end, what a group's members left behind)
+//! streams   stream key        -> (id, end)
 //! messages  (stream id, offset) -> message
+//! settled   (stream id, first offset) -> last offset             what members of a group settled behind what is not
 //! collapse_keys (stream id, offset) -> key of that message
 //! retained  topic             -> message
 //! wills     number            -> will row
@@ -25,15 +26,16 @@ use crate::state::{Change, Restore, RestoreError, State, StreamRow};
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const SESSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("sessions");
-const STREAMS: TableDefinition<'_, &[u8], (u64, u64, u64)> = TableDefinition::new("streams");
+const STREAMS: TableDefinition<'_, &[u8], (u64, u64)> = TableDefinition::new("streams");
 const MESSAGES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("messages");
+const SETTLED: TableDefinition<'_, (u64, u64), u64> = TableDefinition::new("settled");
 const COLLAPSE_KEYS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("collapse_keys");
 const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("retained");
 const WILLS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("wills");
 const MEMBERS: TableDefinition<'_, (&str, &str), ()> = TableDefinition::new("members");
 
 /// What this version writes and reads.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// Epochs reserved at each start, so that none is issued twice without a write for each: 2^40 last a year at 30,000
 /// opens a second, and there are 2^24 starts.
@@ -157,13 +159,18 @@ fn load(database: &Database, bounds: Bounds, epochs: Range<u64>, now_ms: u64) ->
         let mut reader = Reader::new(key.value());
         let key =
             StreamKey::read(&mut reader).map_err(|why| RestoreError::Row { what: "stream's key", why })?;
-        let (id, end, left_behind) = row.value();
-        restore.stream(key, StreamRow { id, end, left_behind });
+        let (id, end) = row.value();
+        restore.stream(key, StreamRow { id, end });
     }
     for row in transaction.open_table(MESSAGES)?.iter()? {
         let (place, message) = row?;
         let (id, offset) = place.value();
         restore.message(id, offset, message.value())?;
+    }
+    for row in transaction.open_table(SETTLED)?.iter()? {
+        let (place, last) = row?;
+        let (id, first) = place.value();
+        restore.settled(id, first, last.value())?;
     }
     for row in transaction.open_table(COLLAPSE_KEYS)?.iter()? {
         let (place, key) = row?;
@@ -205,8 +212,9 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), DiskError> {
 
 struct Tables<'t> {
     sessions: Table<'t, &'static str, &'static [u8]>,
-    streams: Table<'t, &'static [u8], (u64, u64, u64)>,
+    streams: Table<'t, &'static [u8], (u64, u64)>,
     messages: Table<'t, (u64, u64), &'static [u8]>,
+    settled: Table<'t, (u64, u64), u64>,
     collapse_keys: Table<'t, (u64, u64), &'static str>,
     retained: Table<'t, &'static str, &'static [u8]>,
     wills: Table<'t, u64, &'static [u8]>,
@@ -219,6 +227,7 @@ impl<'t> Tables<'t> {
             sessions: transaction.open_table(SESSIONS)?,
             streams: transaction.open_table(STREAMS)?,
             messages: transaction.open_table(MESSAGES)?,
+            settled: transaction.open_table(SETTLED)?,
             collapse_keys: transaction.open_table(COLLAPSE_KEYS)?,
             retained: transaction.open_table(RETAINED)?,
             wills: transaction.open_table(WILLS)?,
@@ -231,7 +240,7 @@ impl<'t> Tables<'t> {
             Change::Session(client, row) => drop(self.sessions.insert(client.as_str(), row.as_slice())?),
             Change::SessionGone(client) => drop(self.sessions.remove(client.as_str())?),
             Change::Stream(key, row) => {
-                drop(self.streams.insert(encode(key).as_slice(), (row.id, row.end, row.left_behind))?);
+                drop(self.streams.insert(encode(key).as_slice(), (row.id, row.end))?);
             }
             Change::StreamGone(key) => drop(self.streams.remove(encode(key).as_slice())?),
             Change::Message(id, offset, message) => {
@@ -240,13 +249,17 @@ impl<'t> Tables<'t> {
             Change::CollapseKey(id, offset, key) => {
                 drop(self.collapse_keys.insert((*id, *offset), &**key)?);
             }
-            Change::Trimmed(id, from, to) if from == to => {
-                drop(self.messages.remove((*id, *from))?);
-                drop(self.collapse_keys.remove((*id, *from))?);
-            }
+            Change::Settled(id, first, last) => drop(self.settled.insert((*id, *first), *last)?),
             Change::Trimmed(id, from, to) => {
-                self.messages.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
-                self.collapse_keys.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
+                if from == to {
+                    drop(self.messages.remove((*id, *from))?);
+                    drop(self.collapse_keys.remove((*id, *from))?);
+                } else {
+                    self.messages.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
+                    self.collapse_keys.retain_in((*id, *from)..=(*id, *to), |_, _| false)?;
+                }
+                // A run may go on behind a cut.
+                self.settled.retain_in((*id, 0)..=(*id, *to), |_, last| last > *to)?;
             }
             Change::Retained(message) => {
                 drop(self.retained.insert(message.view().topic, message.as_bytes())?);

@@ -41,7 +41,8 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store in `directory`, which is made if it is not there. Reads everything in it and checks it, so this takes
     /// as long as reading the file does. Sessions that were connected when the former process ended rest
-    /// from now on, and their wills fall due; the will of one without expiry is lost with the process.
+    /// from now on, and their wills fall due; the will of one without expiry is lost with the process. What members of shared subscriptions' groups had claimed and
+    /// not settled, and what was on hold, is free to be claimed.
     pub fn open(directory: &Path, options: Options) -> Result<Self, OpenError> {
         let directory = Directory::lock(directory)?;
         let medium = directory.medium();

@@ -19,13 +19,14 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local, unconstrained};
 use tokio::time::timeout_at;
 
+use super::claims::Wanted;
 use super::connect::Dialler;
 use super::lanes::{Lanes, Ticket, Use};
 use super::partition::hash;
 use super::refusing::Health;
 use super::room::Room;
 use super::server::Server;
-use super::streams::{Appended, Part};
+use super::streams::{Appended, How, Item, Part};
 use super::subscribing::Kept;
 use super::{RedisOptions, Waiting};
 use crate::clock::{self, Clock};
@@ -151,11 +152,19 @@ impl Worker {
             }
             Request::Lookup { client } => self.lookup(&client).await,
             Request::Append { streams, message, collapse_key } => {
-                self.append_if_it_fits(streams, &message, collapse_key.as_deref()).await
+                self.append_if_it_fits(streams, &item(message, collapse_key)).await
+            }
+            Request::Hold { filter, message, for_ms } => {
+                let item = Item { message, how: How::OnHold(for_ms) };
+                self.append_if_it_fits(vec![StreamKey::Filter(filter)], &item).await
             }
             Request::Read { stream, after, messages_max, bytes_max } => {
                 self.read(&stream, after, messages_max, bytes_max).await
             }
+            Request::Claim { client, epoch, filter, after, messages_max, bytes_max } => {
+                self.claim(&client, epoch, &filter, Wanted { after, messages_max, bytes_max }).await
+            }
+            Request::EndHold { filter, at, taken } => self.end_hold(&filter, at, taken).await,
             Request::Retain { message } => self.retain(&message).await,
             Request::ReadRetained { filter, after, messages_max, bytes_max } => {
                 self.read_retained(&filter, after, messages_max as usize, bytes_max as usize).await
@@ -212,7 +221,12 @@ impl Dispatcher {
             let deadline = at + self.worker.deadline;
             match job {
                 Job::Request(Request::Append { streams, message, collapse_key }, reply) => {
-                    self.append(streams, message, collapse_key, Debt::new(reply, held), deadline);
+                    self.append(streams, item(message, collapse_key), Debt::new(reply, held), deadline);
+                }
+                Job::Request(Request::Hold { filter, message, for_ms }, reply) => {
+                    let item = Item { message, how: How::OnHold(for_ms) };
+                    let streams = vec![StreamKey::Filter(filter)];
+                    self.append(streams, item, Debt::new(reply, held), deadline);
                 }
                 Job::Request(request, reply) => {
                     let uses = uses(&request);
@@ -241,23 +255,15 @@ impl Dispatcher {
     }
 
     /// An append is one command for each stream, each in the lane of its own stream; the last one answers.
-    fn append(
-        self: &Rc<Self>,
-        mut streams: Vec<StreamKey>,
-        message: SharedMessage,
-        collapse_key: Option<Box<str>>,
-        debt: Debt,
-        deadline: Instant,
-    ) {
+    fn append(self: &Rc<Self>, mut streams: Vec<StreamKey>, item: Item, debt: Debt, deadline: Instant) {
         streams.sort_unstable();
         streams.dedup();
         let worker = &self.worker;
-        if !worker.surely_fits(streams.len(), &message) {
+        if !worker.surely_fits(streams.len(), &item.message) {
             let uses = streams.iter().map(|stream| (lane_of(stream), Use::Alone)).collect();
             let worker = Rc::clone(worker);
-            let request = Request::Append { streams, message, collapse_key };
             let task = Box::pin(async move {
-                debt.settle(worker.by(deadline, worker.carry_out(request)).await);
+                debt.settle(worker.by(deadline, worker.append_if_it_fits(streams, &item)).await);
             });
             return self.enter(uses, task);
         }
@@ -266,14 +272,12 @@ impl Dispatcher {
         if streams.is_empty() {
             return debt.settle(Ok(Appended::default().into()));
         }
-        let (debt, collapse_key) = (Rc::new(Cell::new(Some(debt))), collapse_key.map(Rc::<str>::from));
+        let debt = Rc::new(Cell::new(Some(debt)));
         for stream in streams {
             let (worker, parts, debt) = (Rc::clone(worker), Rc::clone(&parts), Rc::clone(&debt));
-            let (uses, message) = (vec![(lane_of(&stream), Use::Sent)], message.clone());
-            let collapse_key = collapse_key.clone();
+            let (uses, item) = (vec![(lane_of(&stream), Use::Sent)], item.clone());
             let task = Box::pin(async move {
-                let append = worker.append_to(stream, &message, collapse_key.as_deref());
-                parts.add(worker.by(deadline, append).await);
+                parts.add(worker.by(deadline, worker.append_to(stream, &item)).await);
                 if parts.left.get() == 0 {
                     let _ = worker.by(deadline, worker.make_room()).await;
                     if let Some(debt) = debt.take() {
@@ -346,7 +350,11 @@ fn start_at_once(task: Task) {
     }
 }
 
-/// The lanes that a request enters. An append enters one for each of its commands instead.
+fn item(message: SharedMessage, collapse_key: Option<Box<str>>) -> Item {
+    Item { message, how: How::Under(collapse_key.map(Rc::from)) }
+}
+
+/// The lanes that a request enters. An append enters one for each of its commands instead, and so does a hold.
 fn uses(request: &Request) -> Vec<(u64, Use)> {
     let client_and = |client: &str, filters: &mut dyn Iterator<Item = &str>| {
         let mut uses = vec![(lane(CLIENT, client), Use::Alone)];
@@ -363,6 +371,8 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         Request::Unsubscribe { client, filters, .. } => {
             client_and(client, &mut filters.iter().map(|filter| &**filter))
         }
+        Request::Claim { client, filter, .. } => client_and(client, &mut std::iter::once(&**filter)),
+        Request::EndHold { filter, .. } => vec![(lane(FILTER, filter), Use::Sent)],
         Request::Lookup { client } => vec![(lane(CLIENT, client), Use::Sent)],
         Request::Read { stream, .. } => vec![(lane_of(stream), Use::Sent)],
         Request::Reap { client, .. }
@@ -373,6 +383,7 @@ fn uses(request: &Request) -> Vec<(u64, Use)> {
         }
         Request::GroupMembers { group, .. } => vec![(lane(GROUP, group), Use::Steps)],
         Request::Append { .. }
+        | Request::Hold { .. }
         | Request::Retain { .. }
         | Request::ReadRetained { .. }
         | Request::DurableFilters

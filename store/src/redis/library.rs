@@ -7,11 +7,13 @@ use std::collections::HashSet;
 
 use super::partition::hash;
 
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 13] = [
     include_str!("functions/base.lua"),
     include_str!("functions/life.lua"),
     include_str!("functions/row.lua"),
+    include_str!("functions/held.lua"),
     include_str!("functions/streams.lua"),
+    include_str!("functions/claims.lua"),
     include_str!("functions/wills.lua"),
     include_str!("functions/nodes.lua"),
     include_str!("functions/sessions.lua"),
@@ -22,7 +24,7 @@ const PARTS: [&str; 11] = [
 ];
 
 /// The format of what stands in the server; another one is not touched.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
 
 /// The library.
 pub(super) struct Library {
@@ -66,7 +68,7 @@ mod tests {
     fn the_name_of_a_function_says_which_text_it_belongs_to() {
         let library = Library::new();
         let function = library.function("open");
-        assert!(function.starts_with("holdfast_2_") && function.ends_with("_open"), "{function}");
+        assert!(function.starts_with("holdfast_3_") && function.ends_with("_open"), "{function}");
         assert!(library.text.starts_with(&format!("#!lua name={}\n", library.name)));
     }
 
@@ -75,7 +77,9 @@ mod tests {
         let library = Library::new();
         let writing = library.writing();
         let writes = |name: &str| writing.contains(library.function(name).as_bytes());
-        assert!(["open", "reopen", "append", "close", "retain", "begin"].iter().all(|name| writes(name)));
-        assert!(!["read", "lookup", "exists", "stand"].iter().any(|name| writes(name)));
+        assert!(
+            ["open", "reopen", "append", "close", "claim", "retain", "begin"].iter().all(|name| writes(name))
+        );
+        assert!(!["read", "lookup", "exists", "member"].iter().any(|name| writes(name)));
     }
 }

@@ -9,6 +9,7 @@
 //! name, or a cluster's; `link` and `gate`: what happens when a connection is lost, or a slot moves).
 
 mod answer;
+mod claims;
 mod cluster;
 mod connect;
 mod dispatch;

@@ -22,7 +22,7 @@ impl Worker {
         self.note_ended(partition, &mut answer)?;
         let epoch = Epoch(answer.number()?);
         // A client that is back meanwhile has told its groups of a later epoch, so they pass this over.
-        self.advance_all(client, epoch, moves, true).await;
+        self.tell_groups(client, epoch, moves).await;
         self.leave_all(partition, leaves).await;
         Ok(Reply::Done)
     }

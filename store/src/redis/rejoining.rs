@@ -25,12 +25,10 @@ pub(super) struct Place {
 /// How a session comes to its streams.
 #[derive(Clone, Copy)]
 pub(super) enum Coming {
-    /// Its client has opened it. It takes over what its groups left behind, for good if it is persistent.
-    Opened { persistent: bool },
-    /// It is written back over an older state of it, and takes that over as well.
-    WrittenBack { persistent: bool },
-    /// It is written back and was there all the time, and moves nothing.
-    Still,
+    /// Its client has opened it.
+    Opened,
+    /// It is written back over an older state of it, or was there all the time.
+    WrittenBack,
 }
 
 impl Worker {
@@ -65,25 +63,22 @@ impl Worker {
     ) -> Result<Option<Offset>, StoreError> {
         let Place { filter, reader, mark } = place;
         let partition = Partition::of_filter(filter);
-        let call = match coming {
-            Coming::Opened { persistent } | Coming::WrittenBack { persistent } if is_group(filter) => {
-                let call = self.server.call("resume", partition).arg(&**filter).arg(&**reader);
-                call.arg(epoch.0).arg(u8::from(persistent))
-            }
-            _ => self.server.call("reads", partition).arg(&**filter).arg(&**reader),
+        let call = if is_group(filter) {
+            let call = self.server.call("resume", partition).arg(self.now()).arg(&**filter).arg(&**reader);
+            call.arg(epoch.0).arg(*mark)
+        } else {
+            self.server.call("reads", partition).arg(&**filter).arg(&**reader)
         };
         let mut answer = match (self.server.answer(call).await, coming) {
             // A client is not kept out by a primary that is away and holds other streams too. Should that one come back with nothing, all
             // sessions are written back.
-            (Err(StoreError::Unavailable(_)), Coming::Opened { .. }) if !is_group(filter) => {
-                return Ok(Some(*mark));
-            }
+            (Err(StoreError::Unavailable(_)), Coming::Opened) => return Ok(Some(*mark)),
             (answer, _) => answer?,
         };
         if answer.word()? == Word::None {
             return Ok(None);
         }
-        // The stream's own mark may be behind the session's, of which it hears later.
+        // The stream's own mark may be behind the session's, of which it hears later; a member's base may be ahead, if a failover has set the session back.
         Ok(Some(if is_group(filter) { answer.number()? } else { *mark }))
     }
 
@@ -109,7 +104,7 @@ impl Worker {
         self.leave_all(partition, exchanged.list()?).await;
         let cursor = |(place, new): (Place, Joined)| Cursor {
             stream: StreamKey::Filter(place.filter),
-            acked: new.stands_at,
+            acked: new.mark,
         };
         Ok(lost.into_iter().zip(joined).map(cursor).collect())
     }

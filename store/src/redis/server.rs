@@ -19,12 +19,13 @@ use super::routes::Routes;
 use crate::contract::StoreError;
 use crate::open_error::OpenError;
 
-/// Changes that nobody is told of, or that are done again if they are lost: they wait for no replica. `leave` is not among them, since once
-/// `done` has struck it out, in another slot and perhaps on another server, nobody would do it again.
-const UNCONFIRMED: [&str; 12] = [
+/// Changes that nobody is told of, or that are done again if they are lost: they wait for no replica. `leave` and `rest` are not among them, since once
+/// `done` or `rested` has struck them out, in another slot and perhaps on another server, nobody would do them again.
+const UNCONFIRMED: [&str; 13] = [
     "begin",
     "sweep",
     "done",
+    "rested",
     "advance",
     "lower",
     "cut",

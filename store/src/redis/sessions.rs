@@ -19,11 +19,14 @@ pub(super) fn is_group(filter: &str) -> bool {
     filter.starts_with("$share/")
 }
 
+/// The functions count in doubles; no stream will ever reach what they cannot tell apart.
+pub(super) const OFFSET_MAX: Offset = 1 << 52;
+
 /// A reader that has to move, as the session's slot said.
 pub(super) struct Move {
-    filter: Box<str>,
-    reader: Vec<u8>,
-    mark: Offset,
+    pub(super) filter: Box<str>,
+    pub(super) reader: Vec<u8>,
+    pub(super) mark: Offset,
 }
 
 impl Worker {
@@ -51,22 +54,17 @@ impl Worker {
                 if answer.word()? == Word::Full {
                     return Err(full);
                 }
-                return self.read_opened(client, expiry_s, answer).await;
+                return self.read_opened(client, answer).await;
             }
             asked => asked?,
         };
         if answer.word()? == Word::Full {
             return Err(StoreError::Full(format!("it holds {} sessions", self.room.borrow().sessions())));
         }
-        self.read_opened(client, expiry_s, answer).await
+        self.read_opened(client, answer).await
     }
 
-    async fn read_opened(
-        &self,
-        client: &str,
-        expiry_s: u32,
-        mut answer: Answer,
-    ) -> Result<Reply, StoreError> {
+    async fn read_opened(&self, client: &str, mut answer: Answer) -> Result<Reply, StoreError> {
         let partition = Partition::of_client(client);
         let (epoch, former) = (Epoch(answer.number()?), answer.owner()?);
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
@@ -80,7 +78,7 @@ impl Worker {
         self.leave_all(partition, answer.list()?).await;
         let session = match answer.number()? {
             0 => None,
-            _ => Some(self.read_session(client, epoch, expiry_s > 0, answer).await?),
+            _ => Some(self.read_session(client, epoch, answer).await?),
         };
         Ok(Reply::Opened(Opened { epoch, session, former, will }))
     }
@@ -90,7 +88,6 @@ impl Worker {
         &self,
         client: &str,
         epoch: Epoch,
-        persistent: bool,
         mut answer: Answer,
     ) -> Result<SessionRecord, StoreError> {
         let device = answer.signed()?;
@@ -105,7 +102,7 @@ impl Worker {
                 places.push(Place { filter, reader, mark });
             }
         }
-        record.cursors.extend(self.read_on(client, epoch, Coming::Opened { persistent }, places).await?);
+        record.cursors.extend(self.read_on(client, epoch, Coming::Opened, places).await?);
         record.cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device(client.into()), acked }));
         record.subscriptions.sort_by(|a, b| a.filter.cmp(&b.filter));
         record.cursors.sort_by(|a, b| a.stream.cmp(&b.stream));
@@ -144,7 +141,7 @@ impl Worker {
         if !answer.is_empty() {
             self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
         }
-        self.advance_all(client, epoch, moves, false).await;
+        self.advance_all(client, epoch, moves).await;
         Ok(Reply::Done)
     }
 
@@ -164,7 +161,9 @@ impl Worker {
         answer.word()?;
         let (moves, leaves) = (read_moves(answer.list()?)?, answer.list()?);
         self.note_ended(partition, &mut answer)?;
-        self.advance_all(client, epoch, moves, true).await;
+        let (groups, others) = moves.into_iter().partition(|reader| is_group(&reader.filter));
+        self.advance_all(client, epoch, others).await;
+        self.tell_groups(client, epoch, groups).await;
         self.leave_all(partition, leaves).await;
         Ok(Reply::Done)
     }
@@ -223,17 +222,16 @@ impl Worker {
     }
 
     /// Tells the streams how far the session has read them. What does not reach them now is said again by the next save, and
-    /// they keep for longer what nobody needs.
-    pub(super) async fn advance_all(&self, client: &str, epoch: Epoch, moves: Vec<Move>, ended: bool) {
-        join_all(moves.into_iter().map(|reader| self.advance(client, epoch, reader, ended))).await;
+    /// they keep for longer what nobody needs; a group hears it with the next claim.
+    async fn advance_all(&self, client: &str, epoch: Epoch, moves: Vec<Move>) {
+        join_all(moves.into_iter().map(|reader| self.advance(client, epoch, reader))).await;
     }
 
-    async fn advance(&self, client: &str, epoch: Epoch, reader: Move, ended: bool) -> Result<(), StoreError> {
+    async fn advance(&self, client: &str, epoch: Epoch, reader: Move) -> Result<(), StoreError> {
         let Move { filter, reader, mark } = reader;
         let partition = Partition::of_filter(&filter);
         let call = self.server.call("advance", partition).arg(self.now()).arg(&*filter).arg(reader);
-        let call = call.arg(epoch.0).arg(mark).arg(u8::from(ended));
-        let mut answer = self.server.answer(call).await?;
+        let mut answer = self.server.answer(call.arg(epoch.0).arg(mark)).await?;
         if answer.word()? == Word::None {
             return Ok(());
         }
@@ -246,32 +244,33 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes readers out of the streams that they have to leave (filters and readers, one after the other), and says so to the
+    /// Takes readers out of the streams that they have to leave (filter, reader and mark, one after the other), and says so to the
     /// slot that has it written down. What fails is done by a later sweep, of whichever process.
     pub(super) async fn leave_all(&self, partition: Partition, mut leaves: Answer) {
         let mut leaving = Vec::new();
-        while let (Ok(filter), Ok(reader)) = (leaves.text(), leaves.bytes()) {
-            leaving.push(self.leave(filter, reader));
+        while let (Ok(filter), Ok(reader), Ok(mark)) = (leaves.text(), leaves.bytes(), leaves.number()) {
+            leaving.push(self.leave(Move { filter, reader, mark }));
         }
         let left: Vec<_> = join_all(leaving).await.into_iter().filter_map(Result::ok).collect();
         if left.is_empty() {
             return;
         }
         let mut call = self.server.call("done", partition);
-        for (filter, reader) in left {
-            call = call.arg(&*filter).arg(reader);
+        for Move { filter, reader, mark } in left {
+            call = call.arg(&*filter).arg(reader).arg(mark);
         }
         // Lost, it is done twice, which does no harm.
         let _ = self.server.answer(call).await;
     }
 
-    async fn leave(&self, filter: Box<str>, reader: Vec<u8>) -> Result<(Box<str>, Vec<u8>), StoreError> {
-        let partition = Partition::of_filter(&filter);
-        let call = self.server.call("leave", partition).arg(self.now()).arg(&*filter).arg(&*reader);
-        let mut answer = self.server.answer(call).await?;
+    async fn leave(&self, leaving: Move) -> Result<Move, StoreError> {
+        let Move { filter, reader, mark } = &leaving;
+        let partition = Partition::of_filter(filter);
+        let call = self.server.call("leave", partition).arg(self.now()).arg(&**filter);
+        let mut answer = self.server.answer(call.arg(&**reader).arg(*mark)).await?;
         answer.word()?;
         self.room.borrow_mut().set_stream_bytes(partition, answer.number()?);
-        Ok((filter, reader))
+        Ok(leaving)
     }
 }
 
@@ -304,7 +303,7 @@ fn device_offset(client: &str, progress: &Progress) -> String {
 fn with_cursors(mut call: Call, progress: &Progress) -> Call {
     for cursor in &progress.cursors {
         if let StreamKey::Filter(filter) = &cursor.stream {
-            call = call.arg(&**filter).arg(cursor.acked);
+            call = call.arg(&**filter).arg(cursor.acked.min(OFFSET_MAX));
         }
     }
     call

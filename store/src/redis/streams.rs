@@ -1,5 +1,7 @@
 //! Streams: appending to them, reading them, and which filters have one.
 
+use std::rc::Rc;
+
 use futures_util::future::join_all;
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey};
@@ -8,6 +10,7 @@ use redis::Value;
 use super::answer::{Answer, Word};
 use super::dispatch::Worker;
 use super::partition::Partition;
+use super::sessions::OFFSET_MAX;
 use crate::contract::{Reply, StoreError, WhenFull};
 use crate::metrics::{Dropped, count_dropped};
 
@@ -18,6 +21,22 @@ fn name(stream: &StreamKey) -> Vec<u8> {
         StreamKey::Device(client) => ("d", client),
     };
     [kind.as_bytes(), text.as_bytes()].concat()
+}
+
+/// A message that is to be appended.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub(super) message: SharedMessage,
+    pub(super) how: How,
+}
+
+/// How it is to be appended.
+#[derive(Clone)]
+pub(super) enum How {
+    /// In place of what waits in a device's stream under the same key, if there is one.
+    Under(Option<Rc<str>>),
+    /// To the stream of a group, and nobody may claim it for so many ms.
+    OnHold(u32),
 }
 
 /// What became of a message in one stream.
@@ -70,8 +89,7 @@ impl Worker {
     pub(super) async fn append_if_it_fits(
         &self,
         streams: Vec<StreamKey>,
-        message: &SharedMessage,
-        collapse_key: Option<&str>,
+        item: &Item,
     ) -> Result<Reply, StoreError> {
         let asked = streams.into_iter().map(|stream| async {
             let call = self.server.call("exists", Partition::of_stream(&stream));
@@ -83,16 +101,16 @@ impl Worker {
         for exists in join_all(asked).await {
             targets.extend(exists?);
         }
-        if !self.surely_fits(targets.len(), message) {
+        if !self.surely_fits(targets.len(), &item.message) {
             return Err(StoreError::Full(format!(
                 "a message of {} bytes for {} streams does not fit into {} bytes",
-                message.as_bytes().len(),
+                item.message.as_bytes().len(),
                 targets.len(),
                 self.room_for_streams()
             )));
         }
         let mut outcome = Appended::default();
-        let parts = targets.into_iter().map(|stream| self.append_to(stream, message, collapse_key));
+        let parts = targets.into_iter().map(|stream| self.append_to(stream, item));
         for part in join_all(parts).await {
             outcome.add(part?);
         }
@@ -101,18 +119,19 @@ impl Worker {
     }
 
     /// Appends to one stream.
-    pub(super) async fn append_to(
-        &self,
-        stream: StreamKey,
-        message: &SharedMessage,
-        collapse_key: Option<&str>,
-    ) -> Result<Part, StoreError> {
+    pub(super) async fn append_to(&self, stream: StreamKey, item: &Item) -> Result<Part, StoreError> {
+        let Item { message, how } = item;
         let partition = Partition::of_stream(&stream);
         let bounds = &self.bounds.stream;
         let keeps_what_it_has = bounds.when_full == WhenFull::DropNewest;
-        let call = self.server.call("append", partition).arg(self.now()).arg(name(&stream));
+        let function = if matches!(how, How::OnHold(_)) { "hold" } else { "append" };
+        let call = self.server.call(function, partition).arg(self.now()).arg(name(&stream));
         let call = call.arg(message.as_bytes()).arg(bounds.messages_max).arg(bounds.bytes_max);
-        let call = call.arg(bounds.age_ms_max).arg(u8::from(keeps_what_it_has)).arg(collapse_key);
+        let call = call.arg(bounds.age_ms_max).arg(u8::from(keeps_what_it_has));
+        let call = match how {
+            How::Under(collapse_key) => call.arg(collapse_key.as_deref()),
+            How::OnHold(for_ms) => call.arg(*for_ms),
+        };
         let mut answer = self.server.answer(call).await?;
         match answer.word()? {
             Word::Ok => {
@@ -150,23 +169,11 @@ impl Worker {
         messages_max: u32,
         bytes_max: u32,
     ) -> Result<Reply, StoreError> {
-        // The functions count in doubles; no stream will ever reach what they cannot tell apart.
-        let after = after.min(1 << 52);
         let call = self.server.call("read", Partition::of_stream(stream)).arg(name(stream));
-        let mut answer = self.server.answer(call.arg(after).arg(messages_max).arg(bytes_max)).await?;
+        let call = call.arg(after.min(OFFSET_MAX)).arg(messages_max).arg(bytes_max);
+        let mut answer = self.server.answer(call).await?;
         answer.word()?;
-        let (end, from) = (answer.number()?, answer.number()?);
-        let (mut messages, mut at) = (Vec::new(), from);
-        while !answer.is_empty() {
-            match answer.message_or_gap()? {
-                Ok(message) => {
-                    messages.push((at, message));
-                    at += 1;
-                }
-                Err(gap) => at += gap,
-            }
-        }
-        Ok(Reply::Messages { messages, end })
+        read_messages(answer)
     }
 
     pub(super) async fn durable_filters(&self) -> Result<Reply, StoreError> {
@@ -189,4 +196,20 @@ impl Worker {
         filters.sort_unstable();
         Ok(Reply::Filters(filters))
     }
+}
+
+/// What a reading function answers behind its word: the end, the first message's offset, and what there is from there on.
+pub(super) fn read_messages(mut answer: Answer) -> Result<Reply, StoreError> {
+    let (end, from) = (answer.number()?, answer.number()?);
+    let (mut messages, mut at) = (Vec::new(), from);
+    while !answer.is_empty() {
+        match answer.message_or_gap()? {
+            Ok(message) => {
+                messages.push((at, message));
+                at += 1;
+            }
+            Err(gap) => at += gap,
+        }
+    }
+    Ok(Reply::Messages { messages, end })
 }

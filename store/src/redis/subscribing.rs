@@ -23,7 +23,6 @@ const EPOCH_END: u64 = (1 << 53) - (1 << 45);
 pub(super) struct Joined {
     pub(super) reader: Vec<u8>,
     pub(super) mark: Offset,
-    pub(super) stands_at: Offset,
 }
 
 /// A session as its owner knows it.
@@ -51,11 +50,13 @@ impl Worker {
         self.leave_all(partition, answer.list()?).await;
         let mut cursors = Vec::new();
         while !stands.is_empty() {
-            let (filter, mark) = (stands.text()?, stands.number()?);
-            let acked = match find_joined(&subscriptions, &joined, &filter) {
-                Some(new) => new.stands_at,
-                None if is_group(&filter) => self.group_stands_at(&filter).await?.unwrap_or(mark),
-                None => mark,
+            let (filter, reader, mark) = (stands.text()?, stands.bytes()?, stands.number()?);
+            let is_new = find_joined(&subscriptions, &joined, &filter).is_some();
+            // A member that knew of more than its group's stream has moved on there, of which the session has heard nothing.
+            let acked = if is_new || !is_group(&filter) {
+                mark
+            } else {
+                self.member_stands_at(&filter, &reader).await?.map_or(mark, |base| base.max(mark))
             };
             cursors.push(Cursor { stream: StreamKey::Filter(filter), acked });
         }
@@ -83,19 +84,18 @@ impl Worker {
         let mut stands = answer.list()?;
         self.leave_all(partition, answer.list()?).await;
         self.room.borrow_mut().set_sessions(partition, answer.number()?);
-        let (device, is_there) = (answer.signed()?, answer.number()? == 1);
+        let device = answer.signed()?;
         let (mut cursors, mut places) = (Vec::new(), Vec::new());
         while !stands.is_empty() {
             let (filter, reader, mark) = (stands.text()?, stands.bytes()?, stands.number()?);
             match find_joined(&subscriptions, &joined, &filter) {
                 Some(new) => {
-                    cursors.push(Cursor { stream: StreamKey::Filter(filter), acked: new.stands_at });
+                    cursors.push(Cursor { stream: StreamKey::Filter(filter), acked: new.mark });
                 }
                 None => places.push(Place { filter, reader, mark }),
             }
         }
-        let coming = if is_there { Coming::Still } else { Coming::WrittenBack { persistent: expiry_s > 0 } };
-        cursors.extend(self.read_on(&client, epoch, coming, places).await?);
+        cursors.extend(self.read_on(&client, epoch, Coming::WrittenBack, places).await?);
         cursors.extend(device.map(|acked| Cursor { stream: StreamKey::Device((*client).into()), acked }));
         Ok(Reply::Subscribed(cursors))
     }
@@ -152,11 +152,11 @@ impl Worker {
         let call = call.arg(&*filter).arg(&*reader).arg(epoch.0).arg(u8::from(comes_back));
         let mut answer = self.server.answer(call).await?;
         answer.word()?;
-        Ok(Joined { reader, mark: answer.number()?, stands_at: answer.number()? })
+        Ok(Joined { reader, mark: answer.number()? })
     }
 
-    async fn group_stands_at(&self, filter: &str) -> Result<Option<Offset>, StoreError> {
-        let call = self.server.call("stand", Partition::of_filter(filter)).arg(filter);
+    async fn member_stands_at(&self, filter: &str, reader: &[u8]) -> Result<Option<Offset>, StoreError> {
+        let call = self.server.call("reads", Partition::of_filter(filter)).arg(filter).arg(reader);
         let mut answer = self.server.answer(call).await?;
         Ok(if answer.word()? == Word::Ok { Some(answer.number()?) } else { None })
     }

@@ -89,7 +89,9 @@ impl Worker {
         let has_more = answer.number()? == 1;
         let leaves = answer.list()?;
         count_dropped(Dropped::TooOld, answer.number()?);
+        let rests = answer.list()?;
         self.leave_all(partition, leaves).await;
+        self.tell_groups_again(rests).await?;
         Ok(has_more)
     }
 }

@@ -44,7 +44,9 @@ pub(crate) enum Change {
     Message(StreamId, Offset, SharedMessage),
     /// The message with this offset was appended under this collapse key.
     CollapseKey(StreamId, Offset, Box<str>),
-    /// Messages from the first to the last of these offsets are gone.
+    /// A group's member has settled messages from the first to the last of these offsets, which stand behind some that nobody has.
+    Settled(StreamId, Offset, Offset),
+    /// Messages from the first to the last of these offsets are gone, and what else is known of them and those before.
     Trimmed(StreamId, Offset, Offset),
     /// A topic's retained message is now this one.
     Retained(SharedMessage),
@@ -79,7 +81,7 @@ impl Change {
                     name.len() + (came.len() + left.len()) * size_of::<ClientId>()
                 }
                 Self::MembersGone(name, _, _, kept) => name.len() + kept.len() * size_of::<ClientId>(),
-                Self::SessionGone(_) | Self::Trimmed(..) | Self::WillGone(_) => 0,
+                Self::SessionGone(_) | Self::Settled(..) | Self::Trimmed(..) | Self::WillGone(_) => 0,
             }
     }
 }
@@ -91,6 +93,4 @@ pub(crate) struct StreamRow {
     pub(crate) id: StreamId,
     /// Its last offset when this was written; messages behind it say better.
     pub(crate) end: Offset,
-    /// Behind this a shared group's members that rest or are gone have left something; 0 for other streams.
-    pub(crate) left_behind: Offset,
 }

@@ -2,9 +2,10 @@
 //!
 //! Single-threaded, without a clock or a disk of its own: the time is an argument, and durable changes are told to a
 //! [`Journal`] in the order in which they happen. Start with [`State::apply`]; `ownership` says who has a session and how it ends,
-//! `subscriptions` and `messages` what it reads.
+//! `subscriptions`, `messages` and `claims` what it reads.
 
 mod change;
+mod claims;
 mod client_groups;
 mod deadlines;
 mod expired;
@@ -16,6 +17,7 @@ mod ownership;
 mod readers;
 mod restore;
 mod retained;
+mod runs;
 pub(crate) mod session_row;
 mod sessions;
 mod streams;
@@ -25,9 +27,11 @@ mod wills;
 mod write_back;
 
 use holdfast_wire::ids::{ClientId, Epoch};
+use holdfast_wire::session_record::StreamKey;
 use holdfast_wire::store::{Reply, Request, StoreError};
 
 pub(crate) use self::change::{Change, Journal, NoJournal, StreamRow};
+use self::claims::Claim;
 use self::client_groups::ClientGroups;
 use self::deadlines::{Deadlines, Ending};
 use self::expired::Expired;
@@ -131,9 +135,15 @@ impl State {
             }
             Request::WillPublished { number, .. } => self.wills.contains(*number),
             Request::DropGroup { group } => self.groups.contains(group) || self.groups.is_ending(group),
-            Request::Append { .. } | Request::Retain { .. } | Request::ChangeGroup { .. } => true,
+            Request::Append { .. }
+            | Request::Hold { .. }
+            | Request::EndHold { taken: true, .. }
+            | Request::Retain { .. }
+            | Request::ChangeGroup { .. } => true,
             Request::Lookup { .. }
             | Request::Read { .. }
+            | Request::Claim { .. }
+            | Request::EndHold { taken: false, .. }
             | Request::ReadRetained { .. }
             | Request::DurableFilters
             | Request::RenewLease { .. }
@@ -184,6 +194,15 @@ impl State {
                     .read(&stream, after, messages_max, bytes_max)
                     .unwrap_or_else(|| (Vec::new(), self.end_without_stream(&stream)));
                 Ok(Reply::Messages { messages, end })
+            }
+            Request::Claim { client, epoch, filter, after, messages_max, bytes_max } => {
+                let claim = Claim { after, messages_max, bytes_max };
+                self.claim(&client, epoch, filter, &claim, now_ms)
+            }
+            Request::Hold { filter, message, for_ms } => self.hold(filter, &message, for_ms, now_ms, journal),
+            Request::EndHold { filter, at, taken } => {
+                self.streams.end_hold(&StreamKey::Filter(filter), at, taken, journal);
+                Ok(Reply::Done)
             }
             Request::Retain { message } => self.retain(message, journal),
             Request::ReadRetained { filter, after, messages_max, bytes_max } => Ok(Reply::Retained(
@@ -271,8 +290,7 @@ impl State {
         let Some(details) = session.details else { return };
         self.clear_deadline(client, details.rests_until_ms);
         for cursor in &details.record.cursors {
-            let rests = details.rests_until_ms.is_some();
-            self.streams.leave(&cursor.stream, cursor.acked, rests, &mut self.deadlines, journal);
+            self.streams.leave(&cursor.stream, client, cursor.acked, &mut self.deadlines, journal);
         }
         if details.expiry_s > 0 {
             journal.record(|| Change::SessionGone(client.clone()));

@@ -63,11 +63,7 @@ impl State {
 
         let mut resumed = None;
         if let Some(details) = &mut details {
-            let rested = details.rests_until_ms.is_some();
             self.clear_deadline(&client, details.rests_until_ms.take());
-            for Cursor { stream, acked } in &mut details.record.cursors {
-                *acked = self.streams.resume(stream, *acked, rested, expiry_s > 0, journal);
-            }
             resumed = Some(details.record.clone());
         } else if expiry_s > 0 || own_will.is_some() {
             details = Some(Box::default());
@@ -115,10 +111,13 @@ impl State {
         let will = will.filter(|_| self.nodes.owner(session.owner).is_some());
         // A session that was opened without an expiry cannot get one at its end (MQTT-3.1.2.11.2), nor has it anything to keep.
         let expiry_s = if session.is_persistent() { expiry_s } else { 0 };
+        if let Some(details) = &mut session.details {
+            // Also where the session ends: other members of its groups are given what it leaves unsettled.
+            advance(client, details, progress, &mut self.streams, &mut self.deadlines, journal);
+        }
         if expiry_s == 0 {
             self.discard(client, journal);
-        } else if let Some(details) = &mut session.details {
-            advance(details, progress, &mut self.streams, &mut self.deadlines, journal);
+        } else {
             self.rest(client, epoch.0, expiry_s, now_ms, journal);
         }
         match will {
@@ -229,7 +228,7 @@ impl State {
         if former.is_none() {
             session.since_s = since_s(now_ms);
             for cursor in &details.record.cursors {
-                self.streams.rest(&cursor.stream, cursor.acked, journal);
+                self.streams.rest(&cursor.stream, client);
             }
         }
         details.expiry_s = expiry_s;

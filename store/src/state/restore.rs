@@ -1,6 +1,6 @@
 //! Putting a state together again from what a disk kept.
 //!
-//! The order is streams, messages, their collapse keys, then everything else; [`Restore::finish`] drops what nobody holds and
+//! The order is streams, messages, what of them is settled, their collapse keys, then everything else; [`Restore::finish`] drops what nobody holds and
 //! reaps sessions that were connected, since their owners died with the process. A session without expiry has no row, so
 //! the will of one that was connected is lost with the process; a row for it would make each such connect wait for the disk.
 
@@ -68,6 +68,17 @@ impl Restore {
         Ok(())
     }
 
+    /// What members of a group have settled, in the order of their streams' ids and the first offsets.
+    pub(crate) fn settled(&mut self, id: StreamId, first: Offset, last: Offset) -> Result<(), RestoreError> {
+        let stream = self.streams.get(&id);
+        if stream.is_none_or(|stream| !self.state.streams.restore_settled(stream, first, last)) {
+            return Err(RestoreError::Contradiction(format!(
+                "what is settled from {first} to {last} of a stream {id} is out of line"
+            )));
+        }
+        Ok(())
+    }
+
     pub(crate) fn collapse_key(
         &mut self,
         id: StreamId,
@@ -99,7 +110,7 @@ impl Restore {
         let client = ClientId::new(client);
         let rested = details.rests_until_ms.is_some();
         for cursor in &details.record.cursors {
-            if !self.state.streams.restore_reader(&cursor.stream, cursor.acked, rested) {
+            if !self.state.streams.restore_reader(&cursor.stream, cursor.acked) {
                 let what = format!("session {client} reads {:?}, which does not exist", cursor.stream);
                 return Err(RestoreError::Contradiction(what));
             }

@@ -8,12 +8,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use holdfast_wire::ids::ClientId;
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::session_record::{Offset, StreamKey};
 
 use super::change::{Change, Journal, StreamId, StreamRow};
+use super::claims::{Claim, MessagePage};
 use super::deadlines::{Deadlines, Ending};
-use super::readers::{Group, Marks, Readers};
+use super::readers::{Group, Readers};
+use super::runs::Runs;
 use super::weights::Weights;
 use crate::contract::{StreamBounds, WhenFull};
 use crate::metrics::{Dropped, count_dropped};
@@ -80,15 +83,9 @@ impl Streams {
         filters
     }
 
-    /// One more session reads a filter's stream, from its end on. Gives the session's mark and where it is told to stand, which
-    /// for a group's member is where the group stands.
-    pub(crate) fn join(
-        &mut self,
-        key: &StreamKey,
-        rests: bool,
-        now_ms: u64,
-        journal: &mut impl Journal,
-    ) -> (Offset, Offset) {
+    /// One more session reads a filter's stream, from its end on. Gives the session's mark; a group's member begins a count of its own, larger than
+    /// any that it had before.
+    pub(crate) fn join(&mut self, key: &StreamKey, now_ms: u64, journal: &mut impl Journal) -> Offset {
         let stream = match self.by_key.get_mut(key) {
             Some(stream) => stream,
             None => self.create(key, beginning(now_ms), journal),
@@ -97,12 +94,11 @@ impl Streams {
         match &mut stream.readers {
             Readers::Each(marks) => {
                 marks.add(end);
-                (end, end)
+                end
             }
             Readers::Group(group) => {
-                group.join(end, rests);
-                stream.record_row(key, journal);
-                (end, stream.cursor())
+                group.members += 1;
+                beginning(now_ms)
             }
         }
     }
@@ -117,46 +113,47 @@ impl Streams {
             marks.add(stream.cut);
             return stream.cut;
         }
-        self.join(key, false, now_ms, journal).0
+        self.join(key, now_ms, journal)
     }
 
     /// A session whose mark is `mark` reads no longer; the last one takes the stream with it.
     pub(crate) fn leave(
         &mut self,
         key: &StreamKey,
+        client: &ClientId,
         mark: Offset,
-        rests: bool,
         deadlines: &mut Deadlines,
         journal: &mut impl Journal,
     ) {
         let Some(stream) = self.by_key.get_mut(key) else { return };
-        let end = stream.end;
         match &mut stream.readers {
             Readers::Each(marks) => marks.remove(mark),
-            Readers::Group(group) => group.leave(mark, end, rests),
+            Readers::Group(group) => {
+                group.runs.give_back(client);
+                group.members = group.members.saturating_sub(1);
+            }
         }
         if stream.readers.is_empty() {
             return self.drop_stream(key, deadlines, journal);
         }
-        stream.record_group(key, journal);
         if !self.is_young || stream.is_group() {
             stream.trim_settled(key, &mut self.weights, journal);
         }
     }
 
-    /// Moves a reader's mark, forward and within the stream. Gives where it is then.
+    /// Moves a reader's mark, forward and within the stream; that of a group's member as far as it says. Gives where it is then.
     pub(crate) fn advance(
         &mut self,
         key: &StreamKey,
+        client: &ClientId,
         from: Offset,
         to: Offset,
-        rests: bool,
         deadlines: &mut Deadlines,
         journal: &mut impl Journal,
     ) -> Offset {
         let Some(stream) = self.by_key.get_mut(key) else { return from };
         let end = stream.end;
-        let to = to.min(end);
+        let to = if stream.is_group() { to } else { to.min(end) };
         if to <= from {
             return from;
         }
@@ -164,14 +161,14 @@ impl Streams {
             Readers::Each(marks) => {
                 marks.remove(from);
                 marks.add(to);
+                if !self.is_young || matches!(key, StreamKey::Device(_)) {
+                    stream.trim_settled(key, &mut self.weights, journal);
+                }
             }
-            // What it left behind may be another's by now.
-            Readers::Group(_) if rests => return from,
-            Readers::Group(group) => group.advance(from, to),
-        }
-        let is_each_ones = matches!(key, StreamKey::Filter(_)) && !stream.is_group();
-        if !self.is_young || !is_each_ones {
-            stream.trim_settled(key, &mut self.weights, journal);
+            Readers::Group(group) => {
+                let settled = group.runs.settle(client, to - from);
+                stream.settle(key, &settled, &mut self.weights, journal);
+            }
         }
         if matches!(key, StreamKey::Device(_)) && to == end {
             self.drop_stream(key, deadlines, journal);
@@ -179,38 +176,11 @@ impl Streams {
         to
     }
 
-    /// A session's connection has ended, and the session rests.
-    pub(crate) fn rest(&mut self, key: &StreamKey, mark: Offset, journal: &mut impl Journal) {
-        let Some(stream) = self.by_key.get_mut(key) else { return };
-        let end = stream.end;
-        if let Readers::Group(group) = &mut stream.readers {
-            group.rest(mark, end);
-            stream.record_row(key, journal);
-        }
-    }
-
-    /// A session was opened again. Gives where it reads on from, which is its mark from now on.
-    pub(crate) fn resume(
-        &mut self,
-        key: &StreamKey,
-        mark: Offset,
-        rested: bool,
-        persistent: bool,
-        journal: &mut impl Journal,
-    ) -> Offset {
-        let Some(stream) = self.by_key.get_mut(key) else { return mark };
-        let cursor = stream.cursor();
-        let Readers::Group(group) = &mut stream.readers else { return mark };
-        group.resume(mark, cursor, rested, persistent);
-        stream.record_row(key, journal);
-        cursor
-    }
-
-    /// Where a reader of the stream is told to stand: a member where its group does, any other at its mark.
-    pub(crate) fn stands_at(&self, key: &StreamKey, mark: Offset) -> Offset {
-        match self.by_key.get(key) {
-            Some(stream) if matches!(stream.readers, Readers::Group(_)) => stream.cursor(),
-            _ => mark,
+    /// A session's connection has ended, and the session rests: what it holds of a group's stream is free. A disk knows it as free
+    /// already.
+    pub(crate) fn rest(&mut self, key: &StreamKey, client: &ClientId) {
+        if let Some(group) = self.group_mut(key) {
+            group.runs.give_back(client);
         }
     }
 
@@ -316,16 +286,51 @@ impl Streams {
     ) -> Option<(Vec<(Offset, SharedMessage)>, Offset)> {
         let stream = self.by_key.get(key)?;
         let skip = stream.log.partition_point(|(offset, _)| *offset <= after);
-        let mut messages = Vec::new();
-        let mut bytes = 0;
-        for (offset, message) in stream.log.range(skip..).take(messages_max as usize) {
-            if bytes >= u64::from(bytes_max) && !messages.is_empty() {
+        let mut page = MessagePage::new(messages_max, bytes_max);
+        for (offset, message) in stream.log.range(skip..) {
+            if !page.has_room() {
                 break;
             }
-            bytes += message.as_bytes().len() as u64;
-            messages.push((*offset, message.clone()));
+            page.push(*offset, message);
         }
-        Some((messages, stream.end))
+        Some((page.messages, stream.end))
+    }
+
+    /// Says what a group's member claims: see [`Claim`]. None if there is no such group.
+    pub(crate) fn claim(
+        &mut self,
+        key: &StreamKey,
+        client: &ClientId,
+        base: &mut Offset,
+        claim: &Claim,
+        now_ms: u64,
+    ) -> Option<(Vec<(Offset, SharedMessage)>, Offset)> {
+        let Stream { readers, log, end, .. } = self.by_key.get_mut(key)?;
+        let Readers::Group(group) = readers else { return None };
+        group.runs.end_holds(now_ms);
+        Some(claim.carry_out(&mut group.runs, client, base, log, *end))
+    }
+
+    /// What was just appended to a group's stream is on hold.
+    pub(crate) fn hold(&mut self, key: &StreamKey, offset: Offset, until_ms: u64) {
+        if let Some(group) = self.group_mut(key) {
+            group.runs.hold(offset, until_ms);
+        }
+    }
+
+    /// A hold in a group's stream ends.
+    pub(crate) fn end_hold(
+        &mut self,
+        key: &StreamKey,
+        offset: Offset,
+        taken: bool,
+        journal: &mut impl Journal,
+    ) {
+        if self.group_mut(key).is_some_and(|group| group.runs.end_hold(offset, taken))
+            && let Some(stream) = self.by_key.get_mut(key)
+        {
+            stream.settle(key, &[(offset, offset)], &mut self.weights, journal);
+        }
     }
 
     /// How many messages stand behind `after`.
@@ -352,11 +357,8 @@ impl Streams {
 
     /// Puts a stream back that a disk kept. Its messages and readers follow.
     pub(crate) fn restore(&mut self, key: StreamKey, row: StreamRow) {
-        let mut stream = Stream::new(row.id, row.end, &key);
-        if let Readers::Group(group) = &mut stream.readers {
-            *group = Group::left_behind(row.left_behind);
-        }
         self.next_id = self.next_id.max(row.id + 1);
+        let stream = Stream::new(row.id, row.end, &key);
         self.by_key.insert(key, stream);
     }
 
@@ -369,7 +371,12 @@ impl Streams {
     ) -> bool {
         let Some(stream) = self.by_key.get_mut(key) else { return false };
         match stream.log.back() {
-            None => stream.cut = offset.saturating_sub(1),
+            None => {
+                stream.cut = offset.saturating_sub(1);
+                if let Readers::Group(group) = &mut stream.readers {
+                    group.runs = Runs::new(stream.cut);
+                }
+            }
             // Only a device's stream has gaps.
             Some((last, _))
                 if offset == last + 1 || offset > *last && matches!(key, StreamKey::Device(_)) => {}
@@ -377,6 +384,15 @@ impl Streams {
         }
         stream.push(key, offset, message, &mut self.weights);
         true
+    }
+
+    /// Puts back what members of a group have settled, in order and behind the messages. False if it does not follow what came before it.
+    pub(crate) fn restore_settled(&mut self, key: &StreamKey, first: Offset, last: Offset) -> bool {
+        let Some(stream) = self.by_key.get_mut(key).filter(|stream| last <= stream.end) else { return false };
+        match &mut stream.readers {
+            Readers::Group(group) => group.runs.restore_settled(first, last),
+            Readers::Each(_) => false,
+        }
     }
 
     /// Puts the collapse key of a message back, in the order of the messages. False if there is no such stream.
@@ -392,11 +408,11 @@ impl Streams {
     }
 
     /// Puts a reader back where it stood. False if a filter's stream is not there.
-    pub(crate) fn restore_reader(&mut self, key: &StreamKey, mark: Offset, rested: bool) -> bool {
+    pub(crate) fn restore_reader(&mut self, key: &StreamKey, mark: Offset) -> bool {
         let Some(stream) = self.by_key.get_mut(key) else { return matches!(key, StreamKey::Device(_)) };
         match &mut stream.readers {
             Readers::Each(marks) => marks.add(mark),
-            Readers::Group(group) => group.restore(mark, rested),
+            Readers::Group(group) => group.members += 1,
         }
         true
     }
@@ -414,6 +430,13 @@ impl Streams {
         }
         for key in unread {
             self.drop_stream(&key, deadlines, journal);
+        }
+    }
+
+    fn group_mut(&mut self, key: &StreamKey) -> Option<&mut Group> {
+        match &mut self.by_key.get_mut(key)?.readers {
+            Readers::Group(group) => Some(group),
+            Readers::Each(_) => None,
         }
     }
 
@@ -439,20 +462,12 @@ impl Streams {
 
 impl Stream {
     fn new(id: StreamId, end: Offset, key: &StreamKey) -> Self {
-        let readers = match key {
-            StreamKey::Filter(filter) if filter.starts_with("$share/") => Readers::Group(Group::new()),
-            _ => Readers::Each(Marks::default()),
-        };
+        let readers = Readers::new(key, end);
         Self { id, cut: end, end, log: VecDeque::new(), bytes: 0, keys: None, deadline_ms: 0, readers }
     }
 
     fn is_group(&self) -> bool {
         matches!(self.readers, Readers::Group(_))
-    }
-
-    /// Where a group stands. A mark from before a cut stands where the cut ended.
-    fn cursor(&self) -> Offset {
-        self.readers.settled().unwrap_or_default().max(self.cut)
     }
 
     fn push(&mut self, key: &StreamKey, offset: Offset, message: &SharedMessage, weights: &mut Weights) {
@@ -481,6 +496,20 @@ impl Stream {
         self.bytes -= message.as_bytes().len() as u64;
         weights.change(id, key, before, self.bytes);
         journal.record(|| Change::Trimmed(id, offset, offset));
+    }
+
+    /// Members of a group have settled these: cuts what nobody needs any more, and writes down what stands behind something unsettled.
+    fn settle(
+        &mut self,
+        key: &StreamKey,
+        settled: &[(Offset, Offset)],
+        weights: &mut Weights,
+        journal: &mut impl Journal,
+    ) {
+        self.trim_settled(key, weights, journal);
+        for (first, last) in settled.iter().filter(|(_, last)| *last > self.cut) {
+            journal.record(|| Change::Settled(self.id, *first, *last));
+        }
     }
 
     /// Cuts what everyone has read.
@@ -537,6 +566,9 @@ impl Stream {
         self.bytes -=
             self.log.drain(..=last).map(|(_, message)| message.as_bytes().len() as u64).sum::<u64>();
         self.cut = to;
+        if let Readers::Group(group) = &mut self.readers {
+            group.runs.cut(to);
+        }
         weights.change(id, key, before, self.bytes);
         journal.record(|| Change::Trimmed(id, from, to));
         if self.log.is_empty() {
@@ -569,20 +601,13 @@ impl Stream {
         }
     }
 
-    fn record_group(&self, key: &StreamKey, journal: &mut impl Journal) {
-        if self.is_group() {
-            self.record_row(key, journal);
-        }
-    }
-
     fn record_row(&self, key: &StreamKey, journal: &mut impl Journal) {
-        let row = StreamRow { id: self.id, end: self.end, left_behind: self.readers.to_keep() };
-        journal.record(|| Change::Stream(key.clone(), row));
+        journal.record(|| Change::Stream(key.clone(), StreamRow { id: self.id, end: self.end }));
     }
 }
 
 /// Where the offsets of a stream begin that is made now: behind all that it had before it was lost, as long as it was given less than a message each
-/// microsecond. Below 2^53 until the year 2255, as Redis counts in doubles.
+/// microsecond. So does the count of a member that joins a group. Below 2^53 until the year 2255, as Redis counts in doubles.
 pub(crate) fn beginning(now_ms: u64) -> Offset {
     now_ms.saturating_mul(1_000)
 }

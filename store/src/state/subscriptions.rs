@@ -25,7 +25,6 @@ impl State {
         let Some(details) = session.details.as_mut().filter(|details| details.expiry_s > 0) else {
             return Ok(Reply::Subscribed(Vec::new()));
         };
-        let rests = details.rests_until_ms.is_some();
         let mut stands = Vec::new();
         for subscription in subscriptions {
             let stream = StreamKey::Filter(subscription.filter.clone());
@@ -36,16 +35,15 @@ impl State {
             }
             match details.find_cursor(&stream) {
                 Ok(at) if reads => {
-                    let acked = self.streams.stands_at(&stream, details.record.cursors[at].acked);
-                    stands.push(Cursor { stream, acked });
+                    stands.push(Cursor { stream, acked: details.record.cursors[at].acked });
                 }
                 Ok(at) => {
                     let left = details.record.cursors.remove(at);
-                    self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
+                    self.streams.leave(&left.stream, client, left.acked, &mut self.deadlines, journal);
                 }
                 Err(at) if reads => {
-                    let (mark, acked) = self.streams.join(&stream, rests, now_ms, journal);
-                    details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked: mark });
+                    let acked = self.streams.join(&stream, now_ms, journal);
+                    details.record.cursors.insert(at, Cursor { stream: stream.clone(), acked });
                     stands.push(Cursor { stream, acked });
                 }
                 Err(_) => {}
@@ -67,13 +65,12 @@ impl State {
         let since_s = session.since_s;
         let persistent = session.is_persistent();
         let Some(details) = &mut session.details else { return Ok(Reply::Done) };
-        let rests = details.rests_until_ms.is_some();
         for filter in filters {
             if let Ok(at) = details.find_subscription(filter) {
                 details.record.subscriptions.remove(at);
             }
             if let Some(left) = details.take_cursor(&StreamKey::Filter(filter.clone())) {
-                self.streams.leave(&left.stream, left.acked, rests, &mut self.deadlines, journal);
+                self.streams.leave(&left.stream, client, left.acked, &mut self.deadlines, journal);
             }
         }
         if persistent {
@@ -94,7 +91,7 @@ impl State {
         let since_s = session.since_s;
         let persistent = session.is_persistent();
         let Some(details) = &mut session.details else { return Ok(Reply::Done) };
-        advance(details, progress, &mut self.streams, &mut self.deadlines, journal);
+        advance(client, details, progress, &mut self.streams, &mut self.deadlines, journal);
         if persistent {
             record_session(client, epoch.0, since_s, details, journal);
         }
@@ -104,18 +101,18 @@ impl State {
 
 /// Writes down how far a session says that it has come.
 pub(super) fn advance(
+    client: &ClientId,
     details: &mut Details,
     progress: Progress,
     streams: &mut Streams,
     deadlines: &mut Deadlines,
     journal: &mut impl Journal,
 ) {
-    let rests = details.rests_until_ms.is_some();
     for moved in progress.cursors {
         if let Ok(at) = details.find_cursor(&moved.stream) {
             let cursor = &mut details.record.cursors[at];
             cursor.acked =
-                streams.advance(&cursor.stream, cursor.acked, moved.acked, rests, deadlines, journal);
+                streams.advance(&cursor.stream, client, cursor.acked, moved.acked, deadlines, journal);
         }
     }
     details.record.received = progress.received;

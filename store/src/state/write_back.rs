@@ -39,7 +39,7 @@ impl State {
                 if self.nodes.owner(found.owner) != Some(owner) {
                     return Err(StoreError::Fenced);
                 }
-                return Ok(Reply::Subscribed(self.stands(found.details.as_deref())));
+                return Ok(Reply::Subscribed(stands(found.details.as_deref())));
             }
             // Nothing of this run is forgotten: it has ended since, wherever its client is.
             _ if epoch.0 >= self.first_epoch => return Err(StoreError::Fenced),
@@ -64,13 +64,13 @@ impl State {
                 if let Err(at) = details.find_cursor(&own) {
                     details.record.cursors.insert(at, Cursor { stream: own, acked: beginning(now_ms) });
                 }
-                self.replace_subscriptions(details, session.subscriptions, now_ms, journal);
+                self.replace_subscriptions(&client, details, session.subscriptions, now_ms, journal);
                 details.record.received = session.received;
                 details.record.inflight = session.inflight;
                 record_session(&client, epoch.0, since_s, details, journal);
             }
         }
-        let stands = self.stands(details.as_deref());
+        let stands = stands(details.as_deref());
         self.sessions.insert(client, Session { epoch: epoch.0, since_s, owner, details });
         Ok(Reply::Subscribed(stands))
     }
@@ -89,17 +89,14 @@ impl State {
         }
         self.nodes.release(std::mem::take(&mut session.owner));
         let mut details = session.details.take()?;
-        let rested = details.rests_until_ms.is_some();
         self.clear_deadline(client, details.rests_until_ms.take());
-        for Cursor { stream, acked } in &mut details.record.cursors {
-            *acked = self.streams.resume(stream, *acked, rested, true, journal);
-        }
         Some(details)
     }
 
     /// Puts these subscriptions in the place of all others: streams that are read already keep their cursors.
     fn replace_subscriptions(
         &mut self,
+        client: &ClientId,
         details: &mut Details,
         mut subscriptions: Vec<SubscriptionRecord>,
         now_ms: u64,
@@ -126,7 +123,7 @@ impl State {
             cursors.into_iter().partition(|cursor| reads(details, &cursor.stream));
         details.record.cursors = kept;
         for Cursor { stream, acked } in left {
-            self.streams.leave(&stream, acked, false, &mut self.deadlines, journal);
+            self.streams.leave(&stream, client, acked, &mut self.deadlines, journal);
         }
         let wanted: Vec<_> = details
             .record
@@ -142,14 +139,11 @@ impl State {
             }
         }
     }
+}
 
-    /// Where each stream of a session stands.
-    fn stands(&self, details: Option<&Details>) -> Vec<Cursor> {
-        let Some(details) = details.filter(|details| details.expiry_s > 0) else { return Vec::new() };
-        let stands = |cursor: &Cursor| Cursor {
-            stream: cursor.stream.clone(),
-            acked: self.streams.stands_at(&cursor.stream, cursor.acked),
-        };
-        details.record.cursors.iter().map(stands).collect()
-    }
+/// Where each stream of a session stands.
+fn stands(details: Option<&Details>) -> Vec<Cursor> {
+    details
+        .filter(|details| details.expiry_s > 0)
+        .map_or_else(Vec::new, |details| details.record.cursors.clone())
 }

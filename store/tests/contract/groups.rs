@@ -1,166 +1,199 @@
-//! Shared subscriptions: members divide a stream, and nothing of it is lost between them.
+//! Who comes into a shared subscription's group and who leaves it, and what becomes of what they had.
 
 use holdfast_store::contract::{Progress, Request};
 use holdfast_wire::ids::{ClientId, Epoch};
-use holdfast_wire::mqtt::QoS::AtLeastOnce;
-use holdfast_wire::session_record::Offset;
+use holdfast_wire::mqtt::QoS::{AtLeastOnce, AtMostOnce};
+use holdfast_wire::session_record::SessionRecord;
 
-use crate::world::{BOB, Bench, at, filter};
+use crate::claims::{GROUP, Member, NOTHING, append, kept};
+use crate::world::{ALICE, BOB, Bench, at, filter, subscription};
 
-const GROUP: &str = "$share/g/a";
+pub(crate) fn a_new_member_claims_what_waits(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    append(bench, 1..=4);
+    assert_eq!(first.claims(0, 2).len(), 2);
+    bench.pass_s(1);
+    let second = Member::joins(bench, "second");
+    assert_eq!(second.claims(0, 10), ["3", "4"]);
+}
 
-fn append(bench: &Bench, messages: u32) {
-    for _ in 0..messages {
-        bench.append(&[filter(GROUP)], "x");
+pub(crate) fn what_comes_while_nobody_is_connected_is_divided_among_those_who_come_back(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=1);
+    assert_eq!(first.claims(0, 10), ["1"]);
+    first.rests(1);
+    second.rests(0);
+    append(bench, 2..=5);
+    let (second, stands_at) = Member::resumes(bench, "second", BOB);
+    assert_eq!(stands_at, 0);
+    assert_eq!(second.claims(0, 2), ["2", "3"]);
+    let (first, stands_at) = Member::resumes(bench, "first", ALICE);
+    assert_eq!(stands_at, 1);
+    let (claimed, _) = first.claims_numbered(1, 10);
+    assert_eq!(claimed, [(2, "4".to_owned()), (3, "5".to_owned())]);
+}
+
+pub(crate) fn who_holds_nothing_holds_nothing_back(bench: &Bench) {
+    let idle: Vec<_> = (0..20).map(|number| bench.subscriber(&format!("idle {number}"), GROUP)).collect();
+    bench.close("idle 0", idle[0], 60);
+    let busy = Member::joins(bench, "busy");
+    // Twice as many as fit.
+    for number in 1..=100 {
+        append(bench, number..=number);
+        assert_eq!(busy.claims(u64::from(number) - 1, 10), [number.to_string()]);
+        busy.saves(number.into());
+        assert_eq!(kept(bench), 0);
     }
 }
 
-fn save(bench: &Bench, client: &str, epoch: Epoch, settled: Offset) {
-    bench.save(client, epoch, vec![at(filter(GROUP), settled)]);
+pub(crate) fn a_dead_node_leaves_what_its_member_held_at_its_burial(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=8);
+    assert_eq!(first.claims(0, 5).len(), 5);
+    first.saves(2);
+    assert_eq!(second.claims(0, 1), ["6"]);
+    // Alice dies, and nobody says so yet.
+    let (second, stands_at) = Member::resumes(bench, "second", BOB);
+    assert_eq!(stands_at, 0);
+    assert_eq!(second.claims(0, 10), ["6", "7", "8"]);
+    second.saves(3);
+    assert_eq!(second.claims(3, 10), NOTHING);
+    first.is_reaped();
+    assert_eq!(second.claims(3, 10), ["3", "4", "5"]);
+    second.saves(6);
+    assert_eq!(kept(bench), 0);
+    let (first, stands_at) = Member::resumes(bench, "first", BOB);
+    assert_eq!((stands_at, first.claims(2, 10)), (2, vec![]));
 }
 
-fn close(bench: &Bench, client: &str, epoch: Epoch, settled: Offset) {
-    let progress = Progress { cursors: vec![at(filter(GROUP), settled)], ..Progress::default() };
-    bench.done(Request::Close { client: ClientId::new(client), epoch, expiry_s: 60, progress, will: None });
-}
-
-/// Opens a session that is there, and where it is told that the group stands.
-fn open(bench: &Bench, client: &str) -> (Epoch, Offset) {
-    let opened = bench.open(client, BOB, 60);
-    let cursors = opened.session.unwrap().cursors;
-    let cursor = cursors.into_iter().find(|cursor| cursor.stream == filter(GROUP)).unwrap();
-    (opened.epoch, cursor.acked)
-}
-
-fn offsets(bench: &Bench) -> Vec<Offset> {
-    bench.offsets(&filter(GROUP))
-}
-
-pub(crate) fn a_group_stands_where_its_slowest_member_does(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    let second = bench.subscriber("second", GROUP);
-    append(bench, 3);
-    save(bench, "first", first, 3);
-    save(bench, "second", second, 1);
-    assert_eq!(offsets(bench), [2, 3]);
-    assert_eq!(bench.subscribe("first", first, &[(GROUP, AtLeastOnce)]), [at(filter(GROUP), 1)]);
-    save(bench, "second", second, 3);
-    assert!(offsets(bench).is_empty());
-}
-
-pub(crate) fn one_members_save_settles_nothing_that_another_holds(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    bench.subscriber("second", GROUP);
-    append(bench, 40);
-    save(bench, "first", first, 40);
-    assert_eq!(offsets(bench), (1..=40).collect::<Vec<_>>());
-    let (second, stands_at) = open(bench, "second");
-    assert_eq!(stands_at, 0, "its connection died before it saved anything");
-    save(bench, "second", second, 40);
-    assert!(offsets(bench).is_empty());
-}
-
-pub(crate) fn a_member_whose_node_died_leaves_what_it_held_to_whoever_opens_first(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    bench.subscriber("second", GROUP);
-    append(bench, 4);
-    close(bench, "first", first, 4);
-    assert_eq!(open(bench, "first").1, 0, "what `second` held is not known to be settled");
-}
-
-pub(crate) fn a_new_member_is_told_where_the_group_stands_and_holds_nothing_back(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    append(bench, 3);
-    let second = bench.open("second", BOB, 60).epoch;
-    assert_eq!(bench.subscribe("second", second, &[(GROUP, AtLeastOnce)]), [at(filter(GROUP), 0)]);
-    save(bench, "second", second, 3);
-    assert_eq!(offsets(bench), [1, 2, 3]);
-    save(bench, "first", first, 3);
-    assert!(offsets(bench).is_empty());
-}
-
-pub(crate) fn what_a_resting_member_has_not_settled_passes_to_the_next_that_opens(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    let second = bench.subscriber("second", GROUP);
-    append(bench, 3);
-    close(bench, "first", first, 1);
-    close(bench, "second", second, 3);
-    assert_eq!(offsets(bench), [2, 3]);
-    let (second, stands_at) = open(bench, "second");
-    assert_eq!(stands_at, 1, "it takes over what `first` had not settled");
-    append(bench, 2);
-    save(bench, "second", second, 2);
-    assert_eq!(offsets(bench), [3, 4, 5]);
-    close(bench, "second", second, 5);
-    assert!(offsets(bench).is_empty(), "`first` holds nothing up for as long as it rests");
-    append(bench, 1);
-    assert_eq!(open(bench, "second").1, 5);
-    assert_eq!(open(bench, "first").1, 5);
-}
-
-pub(crate) fn a_member_that_has_settled_everything_leaves_nothing_behind(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    let second = bench.subscriber("second", GROUP);
-    append(bench, 3);
-    close(bench, "first", first, 3);
-    save(bench, "second", second, 3);
-    append(bench, 2);
-    save(bench, "second", second, 5);
-    assert!(offsets(bench).is_empty());
-}
-
-pub(crate) fn what_a_leaving_member_has_not_settled_stays_for_the_others(bench: &Bench) {
-    for end in [0, 1, 2] {
-        let first = bench.subscriber("first", GROUP);
-        let second = bench.subscriber("second", GROUP);
-        append(bench, 4);
-        save(bench, "first", first, 4);
-        save(bench, "second", second, 2);
+pub(crate) fn what_a_leaving_member_has_not_settled_is_given_back(bench: &Bench) {
+    for end in 0..6 {
+        let first = Member::joins(bench, "first");
+        let second = Member::joins(bench, "second");
+        append(bench, 1..=5);
+        assert_eq!(first.claims(0, 1), ["1"]);
+        assert_eq!(second.claims(0, 3).len(), 3);
+        second.saves(1);
         match end {
-            0 => bench.unsubscribe("second", second, &[GROUP]),
-            1 => bench.close("second", second, 0),
-            _ => {
-                bench.close("second", second, 5);
+            0 => second.leaves(),
+            1 => bench.close("second", second.epoch, 0),
+            2 => {
+                bench.close("second", second.epoch, 5);
                 bench.pass_s(5);
             }
+            3 => drop(bench.open_with("second", BOB, true, 60)),
+            4 => drop(bench.subscribe("second", second.epoch, &[(GROUP, AtMostOnce)])),
+            // It ends with its connection.
+            _ => bench.reap("second", bench.open("second", BOB, 0).epoch),
         }
-        assert_eq!(offsets(bench), [3, 4]);
-        let (first, stands_at) = open(bench, "first");
-        assert_eq!(stands_at, 2);
-        save(bench, "first", first, 4);
-        assert!(offsets(bench).is_empty());
-        bench.close("first", first, 0);
+        assert_eq!(first.claims(1, 10), ["3", "4", "5"], "{end}");
+        first.saves(4);
+        assert_eq!(kept(bench), 0, "{end}");
+        bench.close("first", first.epoch, 0);
+        bench.open_with("second", BOB, true, 0);
+        bench.pass_s(1);
     }
 }
 
-pub(crate) fn a_resting_member_that_saves_moves_nobody(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    append(bench, 3);
-    close(bench, "first", first, 1);
-    save(bench, "first", first, 3);
-    assert_eq!(offsets(bench), [2, 3]);
-    assert_eq!(open(bench, "first").1, 1);
+pub(crate) fn a_close_that_ends_the_session_settles_what_it_says(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=4);
+    assert_eq!(first.claims(0, 3).len(), 3);
+    let progress = Progress { cursors: vec![at(filter(GROUP), 2)], ..Progress::default() };
+    let (client, epoch) = (ClientId::new("first"), first.epoch);
+    bench.done(Request::Close { client, epoch, expiry_s: 0, progress, will: None });
+    assert_eq!(bench.lookup("first"), None);
+    assert_eq!(second.claims(0, 10), ["3", "4"]);
 }
 
-/// As the owner's own may after a failover that lost the stream's last messages.
-pub(crate) fn a_member_that_saves_more_than_there_is_gives_up_nothing_that_comes_later(bench: &Bench) {
-    let member = bench.subscriber("first", GROUP);
-    append(bench, 1);
-    save(bench, "first", member, 3);
-    append(bench, 3);
-    assert_eq!(offsets(bench), [2, 3, 4]);
-    bench.close("first", member, 60);
-    assert_eq!(open(bench, "first").1, 1);
-    assert_eq!(offsets(bench), [2, 3, 4]);
+pub(crate) fn who_comes_back_into_a_group_that_it_left_counts_on(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    Member::joins(bench, "second");
+    append(bench, 1..=3);
+    assert_eq!(first.claims(0, 2).len(), 2);
+    let counted = || bench.beginning_of(Some(&ClientId::new("first")), &filter(GROUP));
+    let before = counted();
+    first.leaves();
+    bench.pass_s(1);
+    bench.subscribe("first", first.epoch, &[(GROUP, AtLeastOnce)]);
+    assert!(counted() > before + 2);
+    assert_eq!(first.claims_numbered(0, 1).0, [(1, "1".to_owned())]);
+}
+
+pub(crate) fn a_member_that_is_written_back_keeps_what_it_claimed(bench: &Bench) {
+    let epoch = Epoch(1_000);
+    let write_back = |owner, epoch| {
+        bench.ask(Request::Restore {
+            client: ClientId::new("first"),
+            owner,
+            epoch,
+            expiry_s: 60,
+            will: None,
+            session: SessionRecord {
+                subscriptions: vec![subscription(GROUP, AtLeastOnce)],
+                ..SessionRecord::default()
+            },
+        })
+    };
+    write_back(ALICE, epoch).unwrap();
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=4);
+    assert_eq!(bench.claim(("first", epoch), GROUP, 0, 3).0.len(), 3);
+    bench.save("first", epoch, vec![at(filter(GROUP), 1)]);
+    // The store has gone back behind an opening that it had answered.
+    let later = Epoch(1_100);
+    write_back(BOB, later).unwrap();
+    assert_eq!(second.claims(0, 10), ["4"]);
+    let (again, _) = bench.claim(("first", later), GROUP, 1, 10);
+    assert_eq!(again, [(2, "2".to_owned()), (3, "3".to_owned())]);
+}
+
+pub(crate) fn who_saves_at_rest_settles_nothing_that_it_gave_back(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=3);
+    assert_eq!(first.claims(0, 3).len(), 3);
+    first.rests(1);
+    first.saves(3);
+    assert_eq!(kept(bench), 2);
+    assert_eq!(second.claims(0, 10), ["2", "3"]);
+}
+
+pub(crate) fn a_close_that_is_repeated_gives_back_what_is_there_once(bench: &Bench) {
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=2);
+    assert_eq!(first.claims(0, 2).len(), 2);
+    first.rests(0);
+    assert_eq!(second.claims(0, 10), ["1", "2"]);
+    first.rests(2);
+    let progress = Progress::default();
+    let (client, epoch) = (ClientId::new("first"), first.epoch);
+    bench.done(Request::Close { client, epoch, expiry_s: 60, progress, will: None });
+    assert_eq!(second.claims(2, 10), NOTHING);
+    assert_eq!(kept(bench), 2);
+    second.saves(2);
+    assert_eq!(kept(bench), 0);
 }
 
 pub(crate) fn a_group_ends_with_its_last_member(bench: &Bench) {
-    let first = bench.subscriber("first", GROUP);
-    let second = bench.subscriber("second", GROUP);
-    append(bench, 2);
-    close(bench, "first", first, 0);
-    bench.unsubscribe("second", second, &[GROUP]);
-    assert_eq!(offsets(bench), [1, 2], "the group lives on with its other member");
+    let first = Member::joins(bench, "first");
+    let second = Member::joins(bench, "second");
+    append(bench, 1..=2);
+    assert_eq!(second.claims(0, 1), ["1"]);
+    let held = bench.hold(GROUP, "held", 60_000)[0].acked;
+    first.rests(0);
+    second.leaves();
+    assert_eq!(kept(bench), 3, "the group lives on with its other member");
     bench.pass_s(60);
     assert!(bench.durable_filters().is_empty());
+    bench.end_hold(GROUP, held, false);
+    assert_eq!(bench.hold(GROUP, "nobody's", 60_000), []);
+    let later = Member::joins(bench, "later");
+    assert_eq!(later.claims(0, 10), NOTHING);
+    append(bench, 3..=3);
+    assert_eq!(later.claims(0, 10), ["3"]);
 }

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
 mod bounds;
+mod claims;
 mod collapse;
 mod expiry;
 mod fencing;
 mod groups;
+mod holds;
 mod leases;
 mod listing;
 mod locks;
@@ -103,16 +105,44 @@ every_store! {
         an_expired_message_is_still_read_from_a_stream,
         durable_filters_are_all_filters_that_have_a_stream,
         many_readers_keep_a_message_until_the_slowest_has_it;
+    claims:
+        kept,
+        a_message_claimed_by_one_member_is_given_to_no_other,
+        each_member_counts_for_itself_what_it_claims,
+        what_is_asked_again_is_answered_again,
+        the_end_tells_whether_there_is_more_to_claim,
+        a_claim_keeps_to_its_limits_and_the_first_message_always_comes,
+        what_is_saved_is_settled_and_the_rest_is_given_back_at_the_close,
+        what_several_gave_back_is_claimed_the_oldest_first,
+        a_resume_gives_nothing_back_and_claims_its_own_again,
+        a_former_owner_claims_nothing,
+        who_does_not_read_the_stream_claims_nothing,
+        who_rests_claims_nothing,
+        who_knows_of_more_than_the_store_is_given_what_comes_next,
+        a_save_beyond_all_that_was_claimed_settles_what_was,
+        what_was_cut_off_is_passed_over_and_keeps_its_numbers,
+        what_was_cut_off_under_a_member_holds_nothing_back,
+        what_grew_too_old_is_nobodys_whoever_had_it,
+        a_stream_that_keeps_what_it_has_keeps_what_is_claimed_given_back_and_held;
+    holds:
+        a_message_on_hold_is_not_claimed,
+        a_hold_that_ends_as_taken_settles_the_message,
+        a_hold_that_ends_as_not_taken_frees_the_message,
+        a_hold_whose_time_is_over_frees_the_message,
+        a_hold_behind_what_waits_changes_no_order,
+        what_is_held_keeps_to_the_bounds_of_its_stream,
+        a_hold_for_a_group_that_nobody_is_in_goes_nowhere;
     groups:
-        a_group_stands_where_its_slowest_member_does,
-        one_members_save_settles_nothing_that_another_holds,
-        a_member_whose_node_died_leaves_what_it_held_to_whoever_opens_first,
-        a_new_member_is_told_where_the_group_stands_and_holds_nothing_back,
-        what_a_resting_member_has_not_settled_passes_to_the_next_that_opens,
-        a_member_that_has_settled_everything_leaves_nothing_behind,
-        what_a_leaving_member_has_not_settled_stays_for_the_others,
-        a_resting_member_that_saves_moves_nobody,
-        a_member_that_saves_more_than_there_is_gives_up_nothing_that_comes_later,
+        a_new_member_claims_what_waits,
+        what_comes_while_nobody_is_connected_is_divided_among_those_who_come_back,
+        who_holds_nothing_holds_nothing_back,
+        a_dead_node_leaves_what_its_member_held_at_its_burial,
+        what_a_leaving_member_has_not_settled_is_given_back,
+        a_close_that_ends_the_session_settles_what_it_says,
+        who_comes_back_into_a_group_that_it_left_counts_on,
+        a_member_that_is_written_back_keeps_what_it_claimed,
+        who_saves_at_rest_settles_nothing_that_it_gave_back,
+        a_close_that_is_repeated_gives_back_what_is_there_once,
         a_group_ends_with_its_last_member;
     progress:
         a_resume_gives_back_what_was_saved,

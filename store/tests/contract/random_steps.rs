@@ -3,13 +3,15 @@
 use holdfast_store::contract::{NEVER_EXPIRES_S, Progress, Reply, Request, StoreError, WillRecord};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::QoS;
-use holdfast_wire::session_record::SessionRecord;
+use holdfast_wire::session_record::{Offset, SessionRecord};
 use proptest::prelude::*;
 
 use crate::world::{ALICE, BOB, Bench, at, close, device, filter, subscription};
 
 const CLIENTS: [&str; 3] = ["x", "y", "z"];
-const FILTERS: [&str; 4] = ["a", "b/+", "#", "$share/g/a"];
+const FILTERS: [&str; 4] = ["a", "b/+", "#", GROUP];
+const GROUP: &str = "$share/g/a";
+const GROUP_AT: usize = FILTERS.len() - 1;
 const GROUPS: [&str; 2] = ["g", "g2"];
 /// So far apart that no client is written back with an epoch that another one was given.
 const AHEAD: [u64; 3] = [10_007, 1_000_003, 100_000_007];
@@ -94,6 +96,32 @@ pub(crate) enum Step {
         after: u64,
         messages_max: u32,
     },
+    /// Opens a session that outlives its connection, and subscribes as a member of the group.
+    Join {
+        client: usize,
+        by_bob: bool,
+    },
+    Claim {
+        client: usize,
+        stale: bool,
+        /// Behind where its last claim ended, or some other place.
+        after: Option<u64>,
+        messages_max: u32,
+    },
+    /// What it was given up to one of its last messages is settled.
+    SaveClaimed {
+        client: usize,
+        unsettled: u64,
+    },
+    Hold {
+        bytes: usize,
+        for_s: u32,
+    },
+    EndHold {
+        /// How many others were held after it.
+        back: usize,
+        taken: bool,
+    },
     Retain {
         topic: usize,
         bytes: usize,
@@ -110,6 +138,43 @@ pub(crate) enum Step {
 }
 
 pub(crate) fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![any_step(), step_of_a_group()]
+}
+
+/// What clients do that share a subscription, most of the time.
+fn step_of_a_group() -> impl Strategy<Value = Step> {
+    let client = || 0..CLIENTS.len();
+    let stale = || prop::bool::weighted(0.05);
+    let group = GROUP_AT;
+    let bytes = || prop_oneof![9 => 0..100_usize, 1 => 0..1_500_usize];
+    prop_oneof![
+        5 => (client(), any::<bool>()).prop_map(|(client, by_bob)| Step::Join { client, by_bob }),
+        8 => bytes().prop_map(move |bytes| Step::Append {
+            filters: vec![group],
+            devices: vec![],
+            bytes,
+            collapse_key: None,
+        }),
+        8 => (client(), stale(), prop::option::weighted(0.1, 0..12_u64), 1..5_u32).prop_map(
+            |(client, stale, after, messages_max)| Step::Claim { client, stale, after, messages_max }
+        ),
+        4 => (client(), 0..3_u64).prop_map(|(client, unsettled)| Step::SaveClaimed { client, unsettled }),
+        1 => (client(), stale()).prop_map(move |(client, stale)| Step::Close {
+            client,
+            stale,
+            expiry_s: 60,
+            cursors: vec![],
+            will: None,
+        }),
+        1 => (client(), stale()).prop_map(|(client, stale)| Step::Reap { client, stale }),
+        3 => (bytes(), prop::sample::select(vec![0_u32, 3, 40, 4_000]))
+            .prop_map(|(bytes, for_s)| Step::Hold { bytes, for_s }),
+        3 => (0..3_usize, any::<bool>()).prop_map(|(back, taken)| Step::EndHold { back, taken }),
+        1 => prop::sample::select(vec![1_u64, 5, 30]).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
     let client = || 0..CLIENTS.len();
     let stale = || prop::bool::weighted(0.1);
     let expiry = || prop::sample::select(vec![0_u32, 5, 60, u32::MAX]);
@@ -154,6 +219,8 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
                 Step::Append { filters, devices, bytes, collapse_key }
             }),
         3 => (0..FILTERS.len() + CLIENTS.len(), 0..12_u64, 0..20_u32)
+            // That of a group is read by claims; how long it keeps what is settled behind what is not is open.
+            .prop_filter("not a group's", |(stream, ..)| FILTERS.get(*stream) != Some(&GROUP))
             .prop_map(|(stream, after, messages_max)| Step::Read { stream, after, messages_max }),
         1 => (0..TOPICS.len(), 0..300_usize, 0..3_u64)
             .prop_map(|(topic, bytes, lives)| Step::Retain { topic, bytes, lives_s: lives * 10 }),
@@ -168,13 +235,17 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
 pub(crate) struct Side {
     bench: Bench,
     epochs: [Vec<Epoch>; CLIENTS.len()],
+    /// The last of each client's own numbers in its group that it was given.
+    claimed: [Offset; CLIENTS.len()],
+    /// Where messages were held.
+    held: Vec<Offset>,
 }
 
 impl Side {
     pub(crate) fn new(bench: Bench) -> Self {
         // Some stores keep what expires from their beginning on, and others from the first question on.
         bench.take_expired(1);
-        Self { bench, epochs: Default::default() }
+        Self { bench, epochs: Default::default(), claimed: Default::default(), held: Vec::new() }
     }
 
     fn epoch(&self, client: usize, stale: bool) -> Epoch {
@@ -197,10 +268,20 @@ impl Side {
                         self.bench.done(close(name, session.epoch, 60));
                     }
                 }
+                // Nor can it lose its holds.
+                for at in std::mem::take(&mut self.held) {
+                    self.bench.end_hold(GROUP, at, false);
+                }
                 // Whether the next one answers an opening with what has fallen due before is open.
                 while matches!(self.publish_due(100), Ok(Reply::Wills(wills)) if !wills.is_empty()) {}
                 self.bench.reopen();
                 return None;
+            }
+            Step::Join { client, by_bob } => {
+                let (client, by_bob) = (*client, *by_bob);
+                let (will, publishes) = (None, true);
+                self.take(&Step::Open { client, by_bob, clean_start: false, expiry_s: 60, will, publishes });
+                return self.take(&Step::Subscribe { client, stale: false, filters: vec![(GROUP_AT, 1)] });
             }
             Step::PublishDue { wills_max } => return Some(self.publish_due(*wills_max)),
             Step::TakeExpired => {
@@ -234,6 +315,15 @@ impl Side {
                 }
             }
             (Ok(Reply::Session(Some(session))), _) => session.epoch = Epoch(0),
+            (Ok(Reply::Messages { messages, end }), Step::Claim { client, .. }) => {
+                let last = messages.last().map(|(number, _)| *number);
+                self.claimed[*client] = last.unwrap_or(self.claimed[*client]);
+                // How much more there is to claim is open, but not whether there is.
+                *end = (*end).min(last.map_or(*end, |last| last + 1));
+            }
+            (Ok(Reply::Appended { at, .. }), Step::Hold { .. }) => {
+                self.held.extend(at.iter().map(|cursor| cursor.acked));
+            }
             (Ok(Reply::Sessions { sessions, .. }), _) => {
                 for session in sessions {
                     session.epoch = Epoch(0);
@@ -356,6 +446,32 @@ impl Side {
                 messages_max: *messages_max,
                 bytes_max: 3_000,
             },
+            Step::Claim { client, stale, after, messages_max } => Request::Claim {
+                client: name(client),
+                epoch: self.epoch(*client, *stale),
+                filter: GROUP.into(),
+                after: after.unwrap_or(self.claimed[*client]),
+                messages_max: *messages_max,
+                bytes_max: 3_000,
+            },
+            Step::SaveClaimed { client, unsettled } => Request::Save {
+                client: name(client),
+                epoch: self.epoch(*client, false),
+                progress: Progress {
+                    cursors: vec![at(filter(GROUP), self.claimed[*client].saturating_sub(*unsettled))],
+                    ..Progress::default()
+                },
+            },
+            Step::Hold { bytes, for_s } => Request::Hold {
+                filter: GROUP.into(),
+                message: self.bench.message("a", &"h".repeat(*bytes)),
+                for_ms: for_s * 1_000,
+            },
+            Step::EndHold { back, taken } => Request::EndHold {
+                filter: GROUP.into(),
+                at: self.held.iter().rev().nth(*back).copied().unwrap_or_default(),
+                taken: *taken,
+            },
             Step::Retain { topic, bytes, lives_s } => {
                 let until = if *lives_s == 0 { 0 } else { self.bench.now_ms() + lives_s * 1_000 };
                 Request::Retain {
@@ -370,6 +486,7 @@ impl Side {
             | Step::Pass { .. }
             | Step::PublishDue { .. }
             | Step::TakeExpired
+            | Step::Join { .. }
             | Step::Reopen => Request::DurableFilters,
         }
     }

@@ -108,12 +108,21 @@ pub(crate) fn what_is_kept_for_those_who_come_back_gives_way_to_what_is_unread(b
 pub(crate) fn a_message_of_a_group_waits_for_nobody_who_has_not_been_given_it(bench: &Bench) {
     let name = "$share/g/a";
     let (first, second) = (bench.subscriber("first", name), bench.subscriber("second", name));
+    assert_eq!(bench.append(&[filter(name)], "lost").len(), 1);
+    assert_eq!(bench.claim(("second", second), name, 0, 1).0.len(), 1);
+    bench.pass_s(1);
     if !bench.loses_its_data() {
         return;
     }
     comes_back(bench, "first", first, name);
     bench.append(&[filter(name)], "1");
+    assert_eq!(bench.claim(("first", first), name, 0, 10).0, [(1, "1".to_owned())]);
     bench.save("first", first, vec![at(filter(name), 1)]);
     assert!(bench.offsets(&filter(name)).is_empty());
-    assert_eq!(comes_back(bench, "second", second, name)[0], at(filter(name), 1));
+    let counted = || bench.beginning_of(Some(&ClientId::new("second")), &filter(name));
+    let before = counted();
+    assert_eq!(comes_back(bench, "second", second, name)[0], at(filter(name), 0));
+    assert!(counted() > before, "it counts on behind all that it had");
+    bench.append(&[filter(name)], "2");
+    assert_eq!(bench.claim(("second", second), name, 0, 10).0, [(1, "2".to_owned())]);
 }

@@ -44,9 +44,12 @@ pub(crate) struct Bench {
     redis: Option<Shared>,
     /// The same store in memory, and how many lives it has behind it.
     memory: Option<(Arc<MemoryStore>, u64)>,
-    /// Where the offsets of streams begin. Stories count from there.
-    beginnings: Mutex<HashMap<StreamKey, Offset>>,
+    /// Where the offsets of streams begin, and those that a member of a shared subscription's group counts for itself. Stories count from there.
+    beginnings: Mutex<HashMap<Counted, Offset>>,
 }
+
+/// What offsets count: a stream's messages, or those that a member of its group has claimed.
+type Counted = (Option<ClientId>, StreamKey);
 
 /// Streams begin at a multiple of it, as the clock goes by whole seconds, and none is given so many messages.
 pub(crate) const BEGINNINGS: Offset = 1_000_000;
@@ -259,37 +262,57 @@ impl Bench {
         all
     }
 
-    /// Asks, with offsets that count from where each stream begins.
+    /// Asks, with offsets that count from where each stream begins, or each member's own count.
     pub(crate) fn ask(&self, mut request: Request) -> Result<Reply, StoreError> {
+        let mut of_page = None;
         match &mut request {
-            Request::Save { progress, .. } | Request::Close { progress, .. } => {
+            Request::Save { client, progress, .. } | Request::Close { client, progress, .. } => {
                 for cursor in &mut progress.cursors {
-                    self.place_behind_beginning(cursor);
+                    let beginning = self.beginning_of(Some(client), &cursor.stream);
+                    cursor.acked = cursor.acked.saturating_add(beginning);
                 }
             }
-            Request::Read { stream, after, .. } => *after = after.saturating_add(self.beginning_of(stream)),
+            Request::Read { stream, after, .. } => {
+                *after = after.saturating_add(self.beginning_of(None, stream));
+                of_page = Some(stream.clone());
+            }
+            Request::Claim { client, filter: name, after, .. } => {
+                let stream = filter(name);
+                *after = after.saturating_add(self.beginning_of(Some(client), &stream));
+                of_page = Some(stream);
+            }
+            Request::EndHold { filter: name, at, .. } => *at += self.beginning_of(None, &filter(name)),
             _ => {}
         }
-        let of_read = if let Request::Read { stream, .. } = &request { Some(stream.clone()) } else { None };
+        let member = match &request {
+            Request::Open { client, .. }
+            | Request::Subscribe { client, .. }
+            | Request::Restore { client, .. }
+            | Request::Claim { client, .. } => Some(client.clone()),
+            _ => None,
+        };
         let mut answer = self.ask_as_it_is(request);
         match &mut answer {
             Ok(Reply::Subscribed(cursors) | Reply::Appended { at: cursors, .. }) => {
                 for cursor in cursors {
-                    self.count_from_beginning(cursor);
+                    self.count_from_beginning(member.as_ref(), cursor);
                 }
             }
             Ok(Reply::Opened(Opened { session: Some(session), .. })) => {
                 for cursor in &mut session.cursors {
-                    self.count_from_beginning(cursor);
+                    self.count_from_beginning(member.as_ref(), cursor);
                 }
             }
             Ok(Reply::Messages { messages, end }) => {
                 for (offset, _) in messages {
                     *offset %= BEGINNINGS;
                 }
-                let mut last = at(of_read.expect("it was a read"), *end);
-                self.count_from_beginning(&mut last);
-                *end = last.acked;
+                // What is not there has no end of its own.
+                if *end > 0 {
+                    let mut last = at(of_page.expect("it was a read or a claim"), *end);
+                    self.count_from_beginning(member.as_ref(), &mut last);
+                    *end = last.acked;
+                }
             }
             _ => {}
         }
@@ -303,18 +326,14 @@ impl Bench {
         answers.recv_timeout(Duration::from_secs(30)).expect("an answer always comes")
     }
 
-    /// Where a stream's offsets begin, as far as the store has told.
-    pub(crate) fn beginning_of(&self, stream: &StreamKey) -> Offset {
-        self.beginnings.lock().unwrap().get(stream).copied().unwrap_or_default()
+    /// Where a stream's offsets begin, or a member's own count in it, as far as the store has told.
+    pub(crate) fn beginning_of(&self, member: Option<&ClientId>, stream: &StreamKey) -> Offset {
+        self.beginnings.lock().unwrap().get(&counted(member, stream)).copied().unwrap_or_default()
     }
 
-    fn place_behind_beginning(&self, cursor: &mut Cursor) {
-        cursor.acked = cursor.acked.saturating_add(self.beginning_of(&cursor.stream));
-    }
-
-    fn count_from_beginning(&self, cursor: &mut Cursor) {
+    fn count_from_beginning(&self, member: Option<&ClientId>, cursor: &mut Cursor) {
         let place = cursor.acked % BEGINNINGS;
-        self.beginnings.lock().unwrap().insert(cursor.stream.clone(), cursor.acked - place);
+        self.beginnings.lock().unwrap().insert(counted(member, &cursor.stream), cursor.acked - place);
         cursor.acked = place;
     }
 
@@ -475,6 +494,38 @@ impl Bench {
         self.read(stream, 0).0.into_iter().map(|(offset, _)| offset).collect()
     }
 
+    /// What a member claims, and the end that it is told.
+    pub(crate) fn claim(
+        &self,
+        member: (&str, Epoch),
+        group: &str,
+        after: Offset,
+        messages_max: u32,
+    ) -> (Vec<(Offset, String)>, Offset) {
+        match self.ask(claim(member, group, after, messages_max)) {
+            Ok(Reply::Messages { messages, end }) => {
+                (messages.into_iter().map(|(offset, message)| (offset, text_of(&message))).collect(), end)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Appends a message that nobody may claim yet.
+    pub(crate) fn hold(&self, group: &str, text: &str, for_ms: u32) -> Vec<Cursor> {
+        let message = self.message("t", text);
+        match self.ask(Request::Hold { filter: group.into(), message, for_ms }) {
+            Ok(Reply::Appended { at, full }) => {
+                assert_eq!(full, []);
+                at
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn end_hold(&self, group: &str, at: Offset, taken: bool) {
+        self.done(Request::EndHold { filter: group.into(), at, taken });
+    }
+
     pub(crate) fn message(&self, topic: &str, text: &str) -> SharedMessage {
         self.message_until(topic, text, 0)
     }
@@ -504,6 +555,12 @@ impl Bench {
         let progress = Progress { cursors, ..Progress::default() };
         self.done(Request::Save { client: ClientId::new(client), epoch, progress });
     }
+}
+
+/// Members count in their groups alone.
+fn counted(member: Option<&ClientId>, stream: &StreamKey) -> Counted {
+    let counts = matches!(stream, StreamKey::Filter(filter) if filter.starts_with("$share/"));
+    (member.filter(|_| counts).cloned(), stream.clone())
 }
 
 impl Shared {
@@ -564,6 +621,22 @@ pub(crate) fn close(client: &str, epoch: Epoch, expiry_s: u32) -> Request {
         expiry_s,
         progress: Progress::default(),
         will: None,
+    }
+}
+
+pub(crate) fn claim(
+    (client, epoch): (&str, Epoch),
+    group: &str,
+    after: Offset,
+    messages_max: u32,
+) -> Request {
+    Request::Claim {
+        client: ClientId::new(client),
+        epoch,
+        filter: group.into(),
+        after,
+        messages_max,
+        bytes_max: u32::MAX,
     }
 }
 

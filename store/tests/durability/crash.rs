@@ -26,6 +26,7 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
     let mut appended = HashMap::new();
     let (mut settled, mut retained, mut sessions) = (0, 0, Vec::new());
     let (mut members, mut replaced, mut published) = (Vec::new(), 0, HashSet::new());
+    let mut divided = Divided::default();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..ROUNDS {
         let mut wills = Vec::new();
@@ -43,6 +44,9 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
                 ["session", client] => sessions.push(client.to_owned()),
                 ["member", client] => members.push(client.to_owned()),
                 ["will", client] => wills.push(client.to_owned()),
+                ["waits", text] => drop(divided.waiting.insert(text.to_owned())),
+                ["takes", ref texts @ ..] => divided.taking.extend(texts.iter().map(ToString::to_string)),
+                ["took", ref texts @ ..] => divided.taken.extend(texts.iter().map(ToString::to_string)),
                 ["replaced", offset] => replaced = replaced.max(offset.parse().unwrap()),
                 // The harness has its own lines.
                 _ => {}
@@ -53,7 +57,9 @@ fn nothing_answered_is_lost_whenever_the_process_is_killed() {
         assert_members(&store, &members, round);
         assert_replaced(&store, replaced, round);
         publish_wills(&store, &wills, &mut published, round);
+        divided.assert_is_there(&store, round);
     }
+    assert!(divided.taken.len() > 20, "only {} messages of the group were settled", divided.taken.len());
     assert!(appended.len() > 100, "only {} appends were answered in all", appended.len());
 }
 
@@ -75,8 +81,24 @@ fn a_child_writes_until_it_is_killed() {
         Ok(Reply::Subscribed(cursors)) => cursors[0].acked,
         other => panic!("{other:?}"),
     };
+    let keeps = Member::comes(&store, "keeps");
+    let mut settles = Member::comes(&store, "settles");
     for number in 0_u64.. {
         let text = format!("{round}-{number}");
+        if number % 2 == 0 {
+            let append = Request::Append {
+                streams: vec![filter(GROUP)],
+                message: message("log", &text),
+                collapse_key: None,
+            };
+            let line = format!("waits {text}");
+            window.submit(&store, append, move |_| line);
+        }
+        if number % 9 == 0 {
+            // What one settles stands behind what the other one keeps.
+            keeps.claim(&store, 1);
+            settles.settle(&store, &window);
+        }
         let append = Request::Append {
             streams: vec![filter("log")],
             message: message("log", &text),
@@ -121,6 +143,80 @@ fn a_child_writes_until_it_is_killed() {
         if number % 11 == 0 {
             let client = format!("s-{round}-{number}");
             window.submit(&store, open(&client), move |_| format!("session {client}"));
+        }
+    }
+}
+
+const GROUP: &str = "$share/g/log";
+
+/// A member of a group.
+struct Member {
+    client: ClientId,
+    epoch: Epoch,
+    settled: u64,
+}
+
+impl Member {
+    fn comes(store: &dyn Store, client: &str) -> Self {
+        let Ok(Reply::Opened(opened)) = ask(store, open(client)) else { panic!("it opens") };
+        let (client, epoch) = (ClientId::new(client), opened.epoch);
+        let subscriptions = vec![subscription(GROUP, QoS::AtLeastOnce)];
+        match ask(store, Request::Subscribe { client: client.clone(), epoch, subscriptions }) {
+            Ok(Reply::Subscribed(cursors)) => Self { client, epoch, settled: cursors[0].acked },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn claim(&self, store: &dyn Store, messages_max: u32) -> Vec<(u64, String)> {
+        let claim = Request::Claim {
+            client: self.client.clone(),
+            epoch: self.epoch,
+            filter: GROUP.into(),
+            after: self.settled,
+            messages_max,
+            bytes_max: u32::MAX,
+        };
+        match ask(store, claim) {
+            Ok(Reply::Messages { messages, .. }) => {
+                messages.into_iter().map(|(number, message)| (number, text_of(&message))).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn settle(&mut self, store: &dyn Store, window: &Arc<Window>) {
+        let claimed = self.claim(store, 3);
+        let Some((last, _)) = claimed.last() else { return };
+        self.settled = *last;
+        let texts = claimed.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(std::io::stdout(), "takes {texts}");
+        let progress = Progress { cursors: vec![at(filter(GROUP), self.settled)], ..Progress::default() };
+        let save = Request::Save { client: self.client.clone(), epoch: self.epoch, progress };
+        window.submit(store, save, move |_| format!("took {texts}"));
+    }
+}
+
+/// What a group's messages are known by.
+#[derive(Default)]
+struct Divided {
+    waiting: HashSet<String>,
+    taking: HashSet<String>,
+    taken: HashSet<String>,
+}
+
+impl Divided {
+    /// All is there to be claimed that nobody has settled, and nothing that somebody has.
+    fn assert_is_there(&self, store: &dyn Store, round: u64) {
+        let claimed = Member::comes(store, "keeps").claim(store, u32::MAX);
+        let found: HashSet<_> = claimed.iter().map(|(_, text)| text.clone()).collect();
+        assert_eq!(found.len(), claimed.len(), "round {round}: some are there twice");
+        if let Some(text) = self.taken.intersection(&found).next() {
+            panic!("round {round}: {text} was settled and is there again");
+        }
+        if let Some(text) =
+            self.waiting.iter().find(|text| !self.taking.contains(*text) && !found.contains(*text))
+        {
+            panic!("round {round}: {text} is lost");
         }
     }
 }

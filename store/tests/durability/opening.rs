@@ -65,7 +65,22 @@ fn a_foreign_format_is_named_with_both_versions() {
     transaction.commit().unwrap();
     drop(database);
     let error = refusal(directory.path());
-    assert!(matches!(error, OpenError::ForeignFormat { found: 99, known: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::ForeignFormat { found: 99, known: 3, .. }), "{error}");
+}
+
+#[test]
+fn a_file_of_the_former_format_is_named_although_its_tables_are_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = redb::Database::create(directory.path().join("store.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let meta: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("meta");
+    transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+    let streams: redb::TableDefinition<'_, &[u8], (u64, u64, u64)> = redb::TableDefinition::new("streams");
+    transaction.open_table(streams).unwrap().insert(b"s".as_slice(), (1, 2, 3)).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = refusal(directory.path());
+    assert!(matches!(error, OpenError::ForeignFormat { found: 2, known: 3, .. }), "{error}");
 }
 
 #[test]

@@ -237,11 +237,14 @@ impl Torn {
             bench.close(other, epoch, 0);
         }
         let read = |stream| bench.read(stream, 0).0;
-        for stream in &streams {
-            assert_eq!(read(stream).last().map(|(_, text)| &**text), Some("after"), "{stream:?}");
+        let given = [read(&streams[0]), bench.claim(("d", epoch), GROUP, 0, 100).0];
+        let mut ends = Vec::new();
+        for (stream, given) in streams.iter().zip(given) {
+            let (last, text) = given.last().unwrap();
+            assert_eq!(text, "after", "{stream:?}");
+            ends.push(at(stream.clone(), *last));
         }
-        let ends = streams.each_ref().map(|stream| at(stream.clone(), read(stream).last().unwrap().0));
-        bench.save("d", epoch, ends.to_vec());
+        bench.save("d", epoch, ends);
         for stream in &streams {
             assert_eq!(read(stream), [], "{stream:?} has no other reader");
         }

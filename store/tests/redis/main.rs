@@ -6,6 +6,7 @@
 mod absence;
 mod by_hand;
 mod checks;
+mod claims;
 mod cluster;
 mod equivalence;
 mod failover;

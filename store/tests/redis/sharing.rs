@@ -109,6 +109,9 @@ fn everything_is_gone_from_the_server_when_the_last_session_is() {
         let filters = [("x", AtLeastOnce), ("$share/g/x", AtLeastOnce), (client, AtLeastOnce)];
         bench.subscribe(client, epoch, &filters);
         bench.append(&[filter("x"), filter("$share/g/x"), filter(client), device(client)], "m");
+        bench.append(&[filter("$share/g/x")], "m");
+        bench.hold("$share/g/x", "held", 60_000);
+        bench.claim((client, epoch), "$share/g/x", 0, 1);
         bench.done(Request::Retain { message: bench.message_until(client, "r", bench.now_ms() + 5_000) });
         bench.close(client, epoch, 30);
     }
@@ -145,6 +148,8 @@ fn a_full_server_says_so_and_what_frees_memory_still_works() {
     bench.append(&[filter("a"), filter("$share/g/a")], "x");
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(1).exec(&mut connection).unwrap();
+    // Who could not claim would free nothing.
+    assert_eq!(bench.claim(("d", epoch), "$share/g/a", 0, 10).0.len(), 1);
     let is_full = |request| matches!(bench.ask(request), Err(StoreError::Full(_)));
     assert!(is_full(Request::Append {
         streams: vec![filter("a")],

@@ -4,7 +4,7 @@ use crate::coding::{CodingError, Reader, Write};
 use crate::ids::{BridgeId, NodeId, Owner, ShardId};
 
 /// Version of the link's format. A bridge refuses any other with a text that names both.
-pub const LINK_VERSION: u16 = 6;
+pub const LINK_VERSION: u16 = 7;
 
 /// The shard introduces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -134,6 +134,14 @@ pub enum ToGateway<'a> {
     },
     /// A message for sessions of this shard.
     Deliver(Deliver<'a>),
+    /// The stream of a shared subscription's group may hold what nobody has claimed: one member here, if there is one with a stream, claims it. A member that has no
+    /// room does so later.
+    GroupWaits {
+        /// The share name.
+        group: &'a str,
+        /// The filter behind it.
+        filter: &'a str,
+    },
     /// A session of this shard has a new owner.
     Takeover(Takeover<'a>),
     /// What the former owner of a session of this shard knows of it.
@@ -175,6 +183,7 @@ const DISCONNECT: u8 = 24;
 const SETTLED_AT: u8 = 25;
 const BRIDGE_ALIVE: u8 = 26;
 const NOT_LINKED: u8 = 27;
+const GROUP_WAITS: u8 = 28;
 
 /// Reads all fields of a body and insists that nothing follows them.
 fn read_body<'a, T>(
@@ -245,6 +254,9 @@ impl<'a> ToGateway<'a> {
             NOT_LINKED => read_body(record, |reader| {
                 Ok(Self::NotLinked { client: reader.text()?, epoch: Epoch(reader.u64()?) })
             }),
+            GROUP_WAITS => read_body(record, |reader| {
+                Ok(Self::GroupWaits { group: reader.text()?, filter: reader.text()? })
+            }),
             DISCONNECT => read_body(record, Reader::text).map(Self::Disconnect),
             BRIDGE_ALIVE => read_body(record, |_| Ok(Self::Alive)),
             other => Err(LinkError::Kind(other)),
@@ -275,6 +287,10 @@ impl<'a> ToGateway<'a> {
             Self::NotLinked { client, epoch } => write_record(out, NOT_LINKED, |out| {
                 out.put_text(client);
                 out.put_u64(epoch.0);
+            }),
+            Self::GroupWaits { group, filter } => write_record(out, GROUP_WAITS, |out| {
+                out.put_text(group);
+                out.put_text(filter);
             }),
             Self::Disconnect(client) => write_record(out, DISCONNECT, |out| out.put_text(client)),
             Self::Alive => write_record(out, BRIDGE_ALIVE, |_| ()),

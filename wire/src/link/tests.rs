@@ -83,6 +83,7 @@ fn to_gateway() -> Vec<ToGateway<'static>> {
         deliver(Target::Subscribers, vec![]),
         deliver(Target::Device("c"), vec![Cursor { stream: StreamKey::Device("c".into()), acked: 4 }]),
         deliver(Target::Group { group: "g", filter: "a/+" }, vec![]),
+        ToGateway::GroupWaits { group: "g", filter: "a/+" },
         ToGateway::Handover(HANDOVER),
         ToGateway::HandoverSettled(HandoverSettled {
             client: "c",

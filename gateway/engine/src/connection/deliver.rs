@@ -1,32 +1,18 @@
-//! A message on its way down: from the shard to one connection, its acknowledgement, and reading on from streams.
+//! A message on its way down: from the shard to one connection, and its acknowledgement.
 
 use holdfast_wire::link::Outcome;
-use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::{PacketId, PubRel, QoS, ReasonCode};
-use holdfast_wire::session_record::{InflightState, Offset, StreamKey};
-use holdfast_wire::store::Request;
-use holdfast_wire::topic;
+use holdfast_wire::session_record::{InflightState, Offset};
 
 use super::encode::{Outgoing, Wrapping, wrapped, write};
-use super::table::Connections;
 use super::transport::Framing;
-use super::{Connection, Phase, retained};
+use super::{Connection, Phase, retained, streams};
 use crate::input::{ConnectionId, Now};
-use crate::requests::Asked;
 use crate::session::Session;
-use crate::session::durable::{self, Live};
+use crate::session::durable::Live;
 use crate::session::sending::{Inflight, Item};
 use crate::shared::Shared;
 use crate::uplink::ReportTo;
-
-/// Streams are read on in pieces of at most this many messages ...
-const READ_MESSAGES_MAX: u32 = 128;
-/// ... or bytes.
-const READ_BYTES_MAX: u32 = 256 * 1024;
-
-/// For how long that is remembered once a session is live, in ms. An append in doubt is made again each second or two while the store is away, and each may have
-/// been heeded: the session finds the first in its stream, and the last comes live.
-const READ_REMEMBERED_MS: u64 = 5_000;
 
 /// What one session's subscriptions make of a message.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +52,7 @@ pub(crate) fn deliver(
         && durable.judge_live(copy.positions, outgoing.message.id) == Live::Leave
     {
         report(shared, copy.report, Outcome::Kept);
-        return read_on(session, id, shared, blocked);
+        return streams::read_on(session, id, shared, blocked);
     }
     if outgoing.message.is_expired(now.unix_ms) {
         shared.stats.dropped_expired += 1;
@@ -148,11 +134,8 @@ pub(crate) fn pump(connection: &mut Connection, id: ConnectionId, shared: &mut S
         // An idle connection owns no buffer (promise P9).
         session.sending = None;
     }
-    read_on(session, id, shared, blocked);
-    let until_ms = now.monotonic_ms + READ_REMEMBERED_MS;
-    if session.durable.as_mut().is_some_and(|durable| durable.begins_to_remember(until_ms)) {
-        shared.remembering.push_back((until_ms, id));
-    }
+    streams::read_on(session, id, shared, blocked);
+    streams::remember_for_a_while(session, id, shared, now);
     retained::read_on(session, blocked, id, shared);
 }
 
@@ -217,123 +200,6 @@ fn resend_one(
     }
     session.sending = Some(sending);
     index.is_some()
-}
-
-/// Asks for the next piece of a stream if the session is behind and its queue has room for it.
-pub(crate) fn read_on(session: &mut Session, id: ConnectionId, shared: &mut Shared, blocked: bool) {
-    let limits = &shared.config.limits;
-    let (_, pending) = session.queued();
-    let pending_bytes = session.sending.as_ref().map_or(0, |sending| sending.pending_bytes);
-    let room = (limits.pending_messages_max / 2).saturating_sub(pending as u32);
-    let room_bytes = (limits.pending_bytes_max / 2).saturating_sub(pending_bytes as u32);
-    if room == 0 || room_bytes == 0 || blocked {
-        return;
-    }
-    let Some(durable) = &mut session.durable else { return };
-    let Some((stream, after)) = durable.next_read() else { return };
-    let durable::Phase::Reading { stream: index, .. } = durable.phase else { return };
-    let asked = Asked::Read(id, index, durable.reads);
-    shared.reads += 1;
-    shared.ask(
-        asked,
-        Request::Read {
-            stream,
-            after,
-            messages_max: room.min(READ_MESSAGES_MAX),
-            bytes_max: room_bytes.min(READ_BYTES_MAX),
-        },
-    );
-}
-
-/// Forgets which messages sessions have read that are live for long enough. Later is no harm.
-pub(crate) fn forget_read(connections: &mut Connections, shared: &mut Shared, now: Now) {
-    while let Some((_, id)) = shared.remembering.pop_front_if(|(until_ms, _)| *until_ms <= now.monotonic_ms) {
-        let session = connections.find_mut(id).and_then(Connection::session_mut);
-        let durable = session.and_then(|session| session.durable.as_mut());
-        if let Some(until_ms) = durable.and_then(|durable| durable.forget_read(now.monotonic_ms)) {
-            shared.remembering.push_back((until_ms, id));
-        }
-    }
-}
-
-/// A piece of a stream came.
-pub(crate) fn take_read(
-    connection: &mut Connection,
-    id: ConnectionId,
-    shared: &mut Shared,
-    index: u16,
-    messages: Vec<(Offset, SharedMessage)>,
-    end: Offset,
-    now: Now,
-) {
-    let Phase::Established(session) = &mut connection.phase else { return };
-    let Some(durable) = &mut session.durable else { return };
-    let last = messages.last().map_or(end, |(offset, _)| *offset);
-    let key = durable.streams[usize::from(index)].key.clone();
-    let closed = durable.streams[usize::from(index)].closed;
-    for (offset, message) in messages {
-        durable.mark_delivered(&[(index, offset)]);
-        let message_id = message.view().id;
-        if closed || durable.read_ids.contains(&message_id) || message.view().is_expired(now.unix_ms) {
-            continue;
-        }
-        // What this stream's subscription passes over, that of another stream may want.
-        if let Some(item) =
-            queued_item(&session.subscriptions, &session.client, &key, message, (index, offset))
-        {
-            durable.note_read(message_id);
-            session.sending.get_or_insert_default().push_pending(item);
-        }
-    }
-    // What bounds and ages have cut off the stream's end is not waited for.
-    durable.mark_delivered(&[(index, last)]);
-    let from_the_first = durable.find_end(index, end, session.sending.as_deref_mut());
-    let stream = &durable.streams[usize::from(index)];
-    let next = if from_the_first {
-        0
-    } else if stream.seen > stream.delivered && stream.delivered < end {
-        index
-    } else {
-        index + 1
-    };
-    durable.phase = durable::Phase::Reading { stream: next, asked: false };
-    touch(session, id, shared, now);
-    pump(connection, id, shared, now);
-}
-
-/// A message read from a stream, with what the session's subscriptions make of it now.
-fn queued_item(
-    subscriptions: &[crate::session::subscription::Subscription],
-    client: &str,
-    key: &StreamKey,
-    message: SharedMessage,
-    position: (u16, Offset),
-) -> Option<Item> {
-    let view = message.view();
-    let mut qos = None;
-    let mut retain = false;
-    let mut ids = Vec::new();
-    for subscription in subscriptions {
-        let wanted = match key {
-            StreamKey::Filter(filter) => *subscription.filter == **filter,
-            StreamKey::Device(_) => topic::matches(&subscription.filter, view.topic),
-        };
-        if !wanted || (subscription.options.no_local && view.publisher == client) {
-            continue;
-        }
-        qos = qos.max(Some(subscription.options.qos.min(view.qos)));
-        retain |= subscription.options.retain_as_published && view.retain;
-        ids.extend((subscription.identifier != 0).then_some(subscription.identifier));
-    }
-    let qos = qos.filter(|qos| *qos > QoS::AtMostOnce)?;
-    Some(Item {
-        message,
-        qos,
-        retain,
-        subscription_ids: ids.into(),
-        report: None,
-        positions: [position].into(),
-    })
 }
 
 /// PUBACK, or a JSON device's ack.

@@ -10,8 +10,8 @@
 //! ```
 //! JSON devices say who they are in the upgrade's path and go from Upgrading to Opening.
 //!
-//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `acknowledge`,
-//! `subscribe`, `retained` and `deliver` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
+//! `table` holds them, `transport` frames what is sent, `connect` opens sessions, `established` handles packets, `publish`, `acknowledge`, `subscribe`,
+//! `retained`, `deliver` and `streams` are its larger rooms, `websocket` and `json` the other ways in, `close` the table of all ways out.
 
 pub(crate) mod acknowledge;
 pub(crate) mod close;
@@ -22,6 +22,7 @@ pub(crate) mod established;
 pub(crate) mod json;
 pub(crate) mod publish;
 pub(crate) mod retained;
+pub(crate) mod streams;
 pub(crate) mod subscribe;
 pub(crate) mod table;
 pub(crate) mod transport;

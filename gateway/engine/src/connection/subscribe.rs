@@ -17,7 +17,7 @@ use holdfast_wire::store::Request;
 use holdfast_wire::topic::{parse_shared, personal_level};
 
 use super::transport::Framing;
-use super::{Connection, Phase, retained};
+use super::{Connection, Phase, retained, streams};
 use crate::input::ConnectionId;
 use crate::requests::{Asked, PendingSubscribe, UnsubscribeAnswer};
 use crate::session::retained::RetainedRead;
@@ -201,12 +201,8 @@ pub(crate) fn hold(
     let waits = shared.interests.add(&subscription.filter, &client, durable, waiter, &mut shared.uplinks);
     match held {
         Some(index) => {
-            if was_durable
-                && !durable
-                && let Some(streams) = &mut session.durable
-            {
-                let stream = StreamKey::Filter(subscription.filter.clone());
-                streams.close_stream(&stream, session.sending.as_deref_mut());
+            if was_durable && !durable {
+                leave_stream(session, id, shared, &subscription.filter);
             }
             let woken =
                 shared.interests.remove(&subscription.filter, &client, was_durable, &mut shared.uplinks);
@@ -216,6 +212,20 @@ pub(crate) fn hold(
         None => session.subscriptions.push(subscription),
     }
     waits
+}
+
+/// A session reads the stream of this filter no more, and the store is about to hear of it. If it is a group's, the store gives to other members then what it
+/// does not know to be settled: it is told before what was sent.
+fn leave_stream(session: &mut Session, id: ConnectionId, shared: &mut Shared, filter: &str) {
+    let Some(durable) = &mut session.durable else { return };
+    if durable.streams.iter().any(|stream| stream.is_group && stream.is_of(filter)) {
+        durable.unsaved = false;
+        let request = session.save_request();
+        shared.ask(Asked::Save(id), request);
+    }
+    if let Some(durable) = &mut session.durable {
+        durable.close_stream(&StreamKey::Filter(filter.into()), session.sending.as_deref_mut());
+    }
 }
 
 /// Takes a subscription out of the shard's tables; the session's own list is the caller's.
@@ -290,7 +300,7 @@ pub(crate) fn take_stored(connection: &mut Connection, result: Result<Vec<Cursor
     }
 }
 
-/// Everyone knows: the answer, then the retained messages.
+/// Everyone knows: the answer, then what waits in streams of groups, and the retained messages.
 pub(crate) fn finish(
     connection: &mut Connection,
     id: ConnectionId,
@@ -298,6 +308,7 @@ pub(crate) fn finish(
     pending: PendingSubscribe,
 ) {
     let framing = connection.framing();
+    let blocked = connection.blocked;
     let Some(session) = connection.session_mut() else { return };
     session.asking -= 1;
     if let Some(durable) = &mut session.durable
@@ -306,6 +317,10 @@ pub(crate) fn finish(
         durable.left_unopened = false;
     }
     answer_subscribe(session.protocol, framing, id, shared, pending.packet_id, &pending.codes);
+    if let Some(durable) = &mut session.durable {
+        durable.claim_what_waits();
+        streams::read_on(session, id, shared, blocked);
+    }
     retained::begin(connection, id, shared, pending.retained);
 }
 
@@ -364,12 +379,7 @@ pub(crate) fn unsubscribe<'a>(
         };
         let subscription = session.subscriptions.swap_remove(index);
         woken.extend(release(&subscription, &session.client, session.durable.is_some(), id.slot, shared));
-        if let Some(durable) = &mut session.durable {
-            durable.close_stream(
-                &StreamKey::Filter(subscription.filter.clone()),
-                session.sending.as_deref_mut(),
-            );
-        }
+        leave_stream(session, id, shared, &subscription.filter);
         if let Some(reads) = &mut session.retained {
             reads.forget(&subscription.filter);
         }

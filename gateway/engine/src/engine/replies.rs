@@ -5,11 +5,10 @@ use holdfast_wire::mqtt::ReasonCode;
 use holdfast_wire::store::{Reply, StoreError};
 
 use super::Engine;
-use crate::connection::{Connection, deliver, subscribe};
+use crate::connection::{Connection, deliver, streams, subscribe};
 use crate::input::{ConnectionId, Now};
 use crate::output::RequestId;
 use crate::requests::{Asked, Closing};
-use crate::session::durable;
 use crate::topics::interest::Waiter;
 
 impl Engine {
@@ -69,16 +68,18 @@ impl Engine {
                 }
                 match result {
                     Ok(Reply::Messages { messages, end }) => {
-                        deliver::take_read(connection, id, &mut self.shared, stream, messages, end, now);
+                        streams::take_read(connection, id, &mut self.shared, stream, messages, end, now);
                     }
-                    Ok(_) | Err(_) => {
+                    result => {
                         // Tried again with the next save; the stream keeps what is in it.
                         if let Some(session) = connection.session_mut() {
                             if let Some(durable) = &mut session.durable {
-                                durable.phase = durable::Phase::Reading { stream, asked: false };
+                                durable.ask_once_more(stream);
                             }
                             deliver::touch(session, id, &mut self.shared, now);
                         }
+                        // A claim is a write.
+                        self.doubt_if_lost(id, request, &result, now);
                     }
                 }
             }

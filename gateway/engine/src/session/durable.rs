@@ -9,7 +9,16 @@
 //! While `Live`, messages come from the bridges as they are published and streams are not read. In the other phases a live message that stands in a stream is left
 //! there and read in its turn. So after any interruption nothing is missing and nothing is out of order.
 //!
-//! Offsets of a stream only grow, even where the store has lost it and made it anew: a message that comes live then is a gap, and the gap is read. They go back
+//! The stream of a shared subscription's group is divided among its members. A message in it is claimed, never delivered live, and offsets are the session's own
+//! count of what it has claimed. So no gap tells of anything; somebody has to say that something may wait:
+//!
+//! ```text
+//!   nothing known ── a bridge says so, it has joined, or all streams are read again ──> something may wait ── its turn, and room ──> claimed
+//!         ^                                                                                  ^── the store has more ──────────────────┤
+//!         └──────────────────────────── the store has no more ────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Offsets of another stream only grow, even where the store has lost it and made it anew: a message that comes live then is a gap, and the gap is read. They go back
 //! only with a store that has lost its last writes, which shows in a place that comes live again, or in an end that lies before what was read ([`Heard`]).
 
 use std::collections::HashSet;
@@ -49,10 +58,22 @@ pub(crate) struct Durable {
     /// doubt and which a bridge appended again, where the second comes live. Bounded by [`READ_IDS_MAX`]; forgotten some seconds after it has
     /// become `Live`.
     pub(crate) read_ids: HashSet<u64, rustc_hash::FxBuildHasher>,
-    /// Until when those ids are kept, in ms of the monotonic clock; 0: for some seconds from when it is `Live` again.
+    /// Until when those ids are kept, in ms of the monotonic clock; 0: not said yet. With further ones they are kept for some seconds from when it is `Live` again.
     remembers_until_ms: u64,
+    /// Something was read since that was set.
+    has_read: bool,
     /// Somebody has been told to see to that.
     will_be_reminded: bool,
+}
+
+/// What to ask a stream for next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NextRead {
+    pub(crate) key: StreamKey,
+    /// Behind this offset.
+    pub(crate) after: Offset,
+    /// It is the stream of a group: what is asked for is claimed.
+    pub(crate) is_claim: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +91,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct StreamState {
     pub(crate) key: StreamKey,
-    /// The last offset taken into the session's queues.
+    /// The last offset taken into the session's queues; in the stream of a group, the last one of the session's own count.
     pub(crate) delivered: Offset,
     /// The last offset heard of.
     pub(crate) seen: Offset,
@@ -80,6 +101,10 @@ pub(crate) struct StreamState {
     lost: (Offset, Offset),
     /// Its subscription is gone; the place is kept so that indexes stay, until another stream takes it.
     pub(crate) closed: bool,
+    /// It is the stream of a shared subscription's group.
+    pub(crate) is_group: bool,
+    /// Somebody has said, since it was last asked, that something may wait in the group's stream.
+    pub(crate) waits: bool,
 }
 
 /// What a live message is to a session, judged by its places in the session's streams.
@@ -107,6 +132,7 @@ impl Durable {
             reads: 0,
             read_ids: HashSet::default(),
             remembers_until_ms: 0,
+            has_read: false,
             will_be_reminded: false,
         }
     }
@@ -115,15 +141,18 @@ impl Durable {
         self.streams.iter().position(|stream| !stream.closed && stream.key == *key).map(|index| index as u16)
     }
 
-    /// Reads this stream from now on, behind `acked`.
+    /// Reads this stream from now on, behind `acked`. In that of a group something may have waited for a member to come ([`Durable::claim_what_waits`]).
     pub(crate) fn open_stream(&mut self, cursor: Cursor) {
         let StreamState { key, delivered, .. } = StreamState::new(cursor.stream, cursor.acked);
         if let Some(stream) = self.streams.iter_mut().find(|stream| !stream.closed && stream.key == key) {
+            // It has joined again.
+            stream.waits |= stream.is_group && delivered > stream.delivered;
             stream.delivered = stream.delivered.max(delivered);
             stream.seen = stream.seen.max(delivered);
             return;
         }
-        let stream = StreamState::new(key, delivered);
+        let mut stream = StreamState::new(key, delivered);
+        stream.waits = stream.is_group;
         match self.streams.iter_mut().find(|stream| stream.closed) {
             Some(place) => *place = stream,
             None => self.streams.push(stream),
@@ -131,10 +160,18 @@ impl Durable {
     }
 
     /// Reads it no more. Its place may be given to another stream, or to the same one in a later life with offsets that begin anew, so nothing
-    /// may point at it any longer: neither what is queued nor a read that is under way.
-    pub(crate) fn close_stream(&mut self, key: &StreamKey, sending: Option<&mut Sending>) {
+    /// may point at it any longer: neither what is queued nor a read that is under way. What was claimed of a group's stream and not sent is no longer
+    /// the session's, as the store gives it to other members.
+    pub(crate) fn close_stream(&mut self, key: &StreamKey, mut sending: Option<&mut Sending>) {
         let Some(index) = self.find(key) else { return };
-        self.streams[usize::from(index)].closed = true;
+        let stream = &mut self.streams[usize::from(index)];
+        stream.closed = true;
+        if stream.is_group
+            && let Some(sending) = sending.as_deref_mut()
+        {
+            // It may be claimed again, should the session come back to the group.
+            sending.drop_pending(index, |item| _ = self.read_ids.remove(&item.message.view().id));
+        }
         if let Some(sending) = sending {
             sending.forget_stream(index);
         }
@@ -191,11 +228,41 @@ impl Durable {
         is_less
     }
 
+    /// A claim was answered up to what was delivered last; there is more if its `end` lies beyond. False if the store says so and has given nothing, so that
+    /// there is no use in asking it again at once.
+    pub(crate) fn find_claimed(&mut self, index: u16, is_anything: bool, end: Offset) -> bool {
+        let stream = &mut self.streams[usize::from(index)];
+        let is_more = end > stream.delivered;
+        stream.waits |= is_more;
+        is_anything || !is_more
+    }
+
+    /// Something may wait in the stream of a group.
+    pub(crate) fn note_waiting(&mut self, index: u16) {
+        self.streams[usize::from(index)].waits = true;
+        self.read_again();
+    }
+
+    /// The session is to claim what may wait for it, if that has not begun.
+    pub(crate) fn claim_what_waits(&mut self) {
+        if self.streams.iter().any(|stream| !stream.closed && stream.waits) {
+            self.read_again();
+        }
+    }
+
+    /// The stream that was asked could not answer.
+    pub(crate) fn ask_once_more(&mut self, index: u16) {
+        let stream = &mut self.streams[usize::from(index)];
+        stream.waits = stream.is_group;
+        self.phase = Phase::Reading { stream: index, asked: false };
+    }
+
     /// Notes that a message was taken which another way may bring as well. False if it had been.
     pub(crate) fn note_read(&mut self, id: u64) -> bool {
         if self.read_ids.len() >= READ_IDS_MAX {
             self.read_ids.clear();
         }
+        self.has_read = true;
         self.read_ids.insert(id)
     }
 
@@ -277,8 +344,8 @@ impl Durable {
                 sending.forget_places(index, ..=cursor.acked);
             }
             let stream = &mut self.streams[usize::from(index)];
-            if is_group(&cursor.stream) {
-                // What its members have left behind is this one's.
+            if cursor.acked > stream.delivered && stream.is_group {
+                // It has joined again, and counts anew. Otherwise its count goes on, also where the store knows less of it.
                 (stream.delivered, stream.seen) = (cursor.acked, cursor.acked);
             } else if cursor.acked > stream.delivered {
                 stream.lost = (stream.delivered, cursor.acked);
@@ -288,51 +355,64 @@ impl Durable {
     }
 
     /// What to read next while `Reading`; becomes `Live` once no stream has more.
-    pub(crate) fn next_read(&mut self) -> Option<(StreamKey, Offset)> {
-        let Phase::Reading { mut stream, asked: false } = self.phase else { return None };
-        while usize::from(stream) < self.streams.len() {
-            let state = &self.streams[usize::from(stream)];
-            if !state.closed && (self.ask_all || state.seen > state.delivered) {
-                return Some(self.ask(stream));
-            }
-            stream += 1;
+    pub(crate) fn next_read(&mut self) -> Option<NextRead> {
+        let Phase::Reading { stream, asked: false } = self.phase else { return None };
+        if let Some(next) = self.next_of_pass(stream) {
+            return Some(self.ask(next));
         }
+        // All were asked. A group's stream that has more each time must not have the others asked again with it.
+        self.ask_all = false;
         // A message may have come to an earlier stream while a later one was read.
-        let behind = self.streams.iter().position(|stream| !stream.closed && stream.seen > stream.delivered);
-        if let Some(behind) = behind {
-            return Some(self.ask(behind as u16));
+        if let Some(behind) = self.next_of_pass(0) {
+            return Some(self.ask(behind));
         }
         self.phase = Phase::Live;
-        self.ask_all = false;
-        self.remembers_until_ms = 0;
         None
     }
 
-    fn ask(&mut self, index: u16) -> (StreamKey, Offset) {
-        let stream = &self.streams[usize::from(index)];
+    /// Whether what is to be read next is claimed. Changes nothing.
+    pub(crate) fn is_next_a_claim(&self) -> bool {
+        let Phase::Reading { stream, asked: false } = self.phase else { return false };
+        let behind = || self.streams.iter().position(|stream| !stream.closed && stream.is_behind());
+        let next = self.next_of_pass(stream).map(usize::from).or_else(behind);
+        next.is_some_and(|next| self.streams[next].is_group)
+    }
+
+    /// The first stream from this one on that is to be asked.
+    fn next_of_pass(&self, from: u16) -> Option<u16> {
+        let mut rest = self.streams.iter().enumerate().skip(usize::from(from));
+        let is_next = |stream: &StreamState| !stream.closed && (self.ask_all || stream.is_behind());
+        rest.find(|(_, stream)| is_next(stream)).map(|(index, _)| index as u16)
+    }
+
+    fn ask(&mut self, index: u16) -> NextRead {
+        let stream = &mut self.streams[usize::from(index)];
         self.asked_for = if stream.seen > stream.delivered { stream.seen } else { 0 };
+        // What is said from now on may be of something that this question does not find.
+        stream.waits = false;
         self.reads += 1;
         self.phase = Phase::Reading { stream: index, asked: true };
-        (stream.key.clone(), stream.delivered)
+        NextRead { key: stream.key.clone(), after: stream.delivered, is_claim: stream.is_group }
     }
 
     /// Whether somebody has to be told to call [`Durable::forget_read`] at `until_ms`: it has become `Live` with ids to forget, and nobody has been told yet.
     pub(crate) fn begins_to_remember(&mut self, until_ms: u64) -> bool {
-        if self.phase != Phase::Live || self.read_ids.is_empty() || self.remembers_until_ms != 0 {
+        let is_said = self.remembers_until_ms != 0 && !self.has_read;
+        if self.phase != Phase::Live || self.read_ids.is_empty() || is_said {
             return false;
         }
-        self.remembers_until_ms = until_ms;
+        (self.remembers_until_ms, self.has_read) = (until_ms, false);
         !std::mem::replace(&mut self.will_be_reminded, true)
     }
 
-    /// Forgets what it has read. If it has read again since somebody was told, not yet: when to call again, or nothing while it reads.
+    /// Forgets what it has read. If it has read more since somebody was told, not yet: when to call again, or nothing while it reads.
     pub(crate) fn forget_read(&mut self, now_ms: u64) -> Option<u64> {
-        let lives = self.phase == Phase::Live && self.remembers_until_ms != 0;
-        if lives && self.remembers_until_ms > now_ms {
+        let is_all = self.remembers_until_ms != 0 && !self.has_read;
+        if is_all && self.remembers_until_ms > now_ms {
             return Some(self.remembers_until_ms);
         }
         self.will_be_reminded = false;
-        if lives {
+        if is_all {
             self.read_ids = HashSet::default();
             self.remembers_until_ms = 0;
         }
@@ -358,208 +438,23 @@ impl Durable {
     }
 }
 
-fn is_group(stream: &StreamKey) -> bool {
-    matches!(stream, StreamKey::Filter(filter) if parse_shared(filter).is_some())
-}
-
 impl StreamState {
     pub(crate) fn new(key: StreamKey, acked: Offset) -> Self {
-        Self { key, delivered: acked, seen: acked, heard: Heard::default(), lost: (0, 0), closed: false }
+        let is_group = matches!(&key, StreamKey::Filter(filter) if parse_shared(filter).is_some());
+        let (delivered, seen) = (acked, acked);
+        let (heard, lost) = (Heard::default(), (0, 0));
+        Self { key, delivered, seen, heard, lost, closed: false, is_group, waits: false }
     }
 
     /// Whether it is the open stream of this filter.
     pub(crate) fn is_of(&self, filter: &str) -> bool {
         !self.closed && matches!(&self.key, StreamKey::Filter(name) if **name == *filter)
     }
+
+    fn is_behind(&self) -> bool {
+        if self.is_group { self.waits } else { self.seen > self.delivered }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn live() -> Durable {
-        let mut durable = Durable::new("d");
-        durable.open_stream(Cursor { stream: StreamKey::Filter("a/#".into()), acked: 4 });
-        durable
-    }
-
-    #[test]
-    fn a_message_that_was_read_and_comes_live_at_a_later_place_is_left_until_it_is_forgotten() {
-        let mut durable = live();
-        durable.read_ids.insert(7);
-        assert!(durable.begins_to_remember(5_000));
-        assert!(!durable.begins_to_remember(6_000), "somebody sees to it already");
-        assert_eq!(durable.judge_live(&[(1, 5)], 7), Live::Leave);
-        assert_eq!(durable.judge_live(&[(1, 6)], 8), Live::Take, "no gap was left");
-        assert_eq!(durable.forget_read(5_000), None);
-        assert!(durable.read_ids.is_empty() && !durable.begins_to_remember(9_000));
-    }
-
-    #[test]
-    fn what_is_read_meanwhile_is_kept_for_its_own_time() {
-        let mut durable = live();
-        durable.read_ids.insert(7);
-        assert!(durable.begins_to_remember(5_000));
-        durable.read_again();
-        assert!(durable.next_read().is_none() && durable.phase == Phase::Live);
-        assert!(!durable.begins_to_remember(9_900), "one reminder at a time");
-        assert_eq!(durable.forget_read(5_000), Some(9_900));
-        durable.read_again();
-        assert_eq!(durable.forget_read(9_900), None);
-        assert!(!durable.read_ids.is_empty(), "it reads");
-        assert!(durable.next_read().is_none() && durable.begins_to_remember(15_000));
-    }
-
-    #[test]
-    fn the_next_message_is_taken_once() {
-        let mut durable = live();
-        assert_eq!(durable.judge_live(&[(1, 5)], 1), Live::Take);
-        durable.mark_delivered(&[(1, 5)]);
-        assert_eq!(durable.judge_live(&[(1, 5)], 1), Live::Leave);
-        assert_eq!(durable.phase, Phase::Live);
-    }
-
-    #[test]
-    fn a_gap_is_read_from_the_stream_before_going_on() {
-        let mut durable = live();
-        assert_eq!(durable.judge_live(&[(1, 6)], 1), Live::Leave);
-        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 4)));
-        assert_eq!(durable.next_read(), None, "one read at a time");
-        durable.mark_delivered(&[(1, 6)]);
-        durable.phase = Phase::Reading { stream: 1, asked: false };
-        assert_eq!(durable.next_read(), None);
-        assert_eq!(durable.phase, Phase::Live);
-    }
-
-    #[test]
-    fn a_message_that_comes_while_another_stream_is_read_is_read_too() {
-        let mut durable = live();
-        durable.phase = Phase::Reading { stream: 0, asked: false };
-        durable.ask_all = true;
-        assert!(durable.next_read().is_some());
-        durable.ask_all = false;
-        assert_eq!(durable.judge_live(&[(0, 1)], 1), Live::Leave);
-        durable.phase = Phase::Reading { stream: 2, asked: false };
-        assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), 0)));
-    }
-
-    #[test]
-    fn the_place_of_a_closed_stream_is_used_again_without_its_past() {
-        let mut durable = live();
-        durable.phase = Phase::Reading { stream: 1, asked: false };
-        durable.ask_all = true;
-        assert!(durable.next_read().is_some());
-        let read = durable.reads;
-        let key = StreamKey::Filter("a/#".into());
-        durable.close_stream(&key, None);
-        assert_ne!(durable.reads, read, "the answer to the read that is under way counts no more");
-        durable.open_stream(Cursor { stream: key.clone(), acked: 0 });
-        assert_eq!((durable.streams.len(), durable.find(&key)), (2, Some(1)));
-        assert_eq!(durable.streams[1].delivered, 0);
-    }
-
-    #[test]
-    fn a_stream_that_is_made_anew_is_read_from_its_beginning_and_what_has_come_of_it_is_not_read_again() {
-        // It may have come live before the session was back.
-        for had in [4, 1_002] {
-            let mut durable = live();
-            (durable.streams[1].delivered, durable.streams[1].seen) = (had, had + 3);
-            durable.begin_anew(vec![Cursor { stream: StreamKey::Filter("a/#".into()), acked: 1_000 }], None);
-            durable.phase = Phase::Reading { stream: 1, asked: false };
-            assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), had)));
-        }
-    }
-
-    #[test]
-    fn a_member_that_is_back_reads_what_its_group_has_left_behind() {
-        let mut durable = live();
-        let group = |acked| Cursor { stream: StreamKey::Filter("$share/g/a".into()), acked };
-        durable.open_stream(group(500));
-        durable.begin_anew(vec![group(480)], None);
-        assert_eq!(durable.streams[2].delivered, 480);
-    }
-
-    #[test]
-    fn an_end_before_what_was_read_says_that_the_store_went_back() {
-        let mut durable = live();
-        durable.mark_delivered(&[(1, 500)]);
-        durable.find_end(1, 490, None);
-        assert_eq!(durable.judge_live(&[(1, 491)], 1), Live::Take);
-        durable.mark_delivered(&[(1, 500)]);
-        durable.streams[1].seen = 510;
-        durable.find_end(1, 0, None);
-        assert_eq!(durable.next_read(), None, "nobody waits for what a stream had that is no more");
-        durable.read_again();
-        assert_eq!(durable.judge_live(&[(1, 9_001)], 2), Live::Leave, "made anew, it begins behind that");
-        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 500)));
-    }
-
-    #[test]
-    fn a_place_that_was_heard_of_and_is_not_there_is_asked_for_once() {
-        // The stream of one that began anew, and that of one which had read on: neither has what a message that was on its way says.
-        for (taken, heard_of, end) in [(0, 41, 0), (480, 495, 490), (480, 495, 480)] {
-            let mut durable = Durable::new("d");
-            durable.streams[0].delivered = taken;
-            durable.streams[0].seen = heard_of;
-            durable.read_again();
-            assert_eq!(durable.next_read(), Some((StreamKey::Device("d".into()), taken)));
-            durable.mark_delivered(&[(0, end)]);
-            assert!(durable.find_end(0, end, None), "all are read once more, for what came meanwhile");
-            durable.phase = Phase::Reading { stream: 0, asked: false };
-            assert!(durable.next_read().is_some());
-            assert!(!durable.find_end(0, end, None));
-            durable.phase = Phase::Reading { stream: 1, asked: false };
-            assert_eq!(durable.next_read(), None);
-            assert_eq!(durable.phase, Phase::Live);
-        }
-    }
-
-    #[test]
-    fn a_place_that_comes_live_again_is_taken_again_and_what_was_queued_of_it_settles_it_no_more() {
-        let mut durable = live();
-        for place in 5..=9 {
-            durable.hear(&[(1, place)], None);
-            assert_eq!(durable.judge_live(&[(1, place)], place), Live::Take);
-            durable.mark_delivered(&[(1, place)]);
-        }
-        durable.read_all_again();
-        assert!(durable.next_read().is_some());
-        let read = durable.reads;
-        durable.hear(&[(1, 8)], None);
-        assert_eq!(durable.judge_live(&[(1, 8)], 20), Live::Leave, "it is read");
-        durable.phase = Phase::Reading { stream: 1, asked: false };
-        assert!(durable.reads >= read);
-        assert_eq!(durable.next_read(), Some((StreamKey::Filter("a/#".into()), 7)));
-    }
-
-    #[test]
-    fn a_resume_begins_before_the_first_pending_message() {
-        use crate::session::sending::Item;
-        use holdfast_wire::message::{Message, SharedMessage};
-        use holdfast_wire::mqtt::QoS;
-        let mut durable = live();
-        durable.mark_delivered(&[(1, 9)]);
-        let message = SharedMessage::new(&Message {
-            id: 1,
-            topic: "a/b",
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            publisher: "",
-            published_at_ms: 0,
-            expires_at_ms: 0,
-            properties: &[],
-            payload: &[],
-        });
-        let mut sending = Sending::default();
-        sending.push_pending(Item {
-            message,
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            subscription_ids: [].into(),
-            report: None,
-            positions: [(1, 8)].into(),
-        });
-        assert_eq!(durable.cursors(Some(&sending))[1].acked, 7);
-        assert_eq!(durable.cursors(None)[1].acked, 9);
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ pub(crate) mod subscription;
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::mqtt::{PacketId, ProtocolVersion, QoS};
 use holdfast_wire::session_record::StreamKey;
-use holdfast_wire::store::{Progress, WillRecord};
+use holdfast_wire::store::{Progress, Request, WillRecord};
 
 use crate::input::LinkIndex;
 use aliases::Aliases;
@@ -169,6 +169,11 @@ impl Session {
                 .as_ref()
                 .map_or_else(Vec::new, |sending| sending.inflight_records(&durable.streams)),
         }
+    }
+
+    /// The store is to know that.
+    pub(crate) fn save_request(&self) -> Request {
+        Request::Save { client: self.client.clone(), epoch: self.epoch, progress: self.progress() }
     }
 
     /// Notes that the store does not know all any more.

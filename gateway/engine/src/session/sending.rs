@@ -78,6 +78,18 @@ impl Sending {
         Some(item)
     }
 
+    /// Drops what is pending from this stream; the caller looks at each first.
+    pub(crate) fn drop_pending(&mut self, stream: u16, mut look: impl FnMut(&Item)) {
+        self.pending.retain(|item| {
+            let stays = item.positions.iter().all(|(of, _)| *of != stream);
+            if !stays {
+                self.pending_bytes -= item.bytes();
+                look(item);
+            }
+            stays
+        });
+    }
+
     /// No message settles a place in this stream any longer.
     pub(crate) fn forget_stream(&mut self, stream: u16) {
         self.forget_places(stream, ..);

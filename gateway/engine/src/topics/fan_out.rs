@@ -3,7 +3,6 @@
 //! A message for many goes out in slices, so that sockets are served in between and the outbox stays bounded. While slices are left the shell
 //! reads no links, so deliveries keep their order and wait in the kernel.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target};
@@ -14,10 +13,12 @@ use holdfast_wire::topic;
 
 use crate::connection::deliver::{self, Copy};
 use crate::connection::encode::Outgoing;
+use crate::connection::streams;
 use crate::connection::table::Connections;
 use crate::engine::Engine;
 use crate::input::{ConnectionId, LinkIndex, Now};
 use crate::session::Session;
+use crate::session::durable;
 use crate::session::subscription::{Options, Subscription};
 use crate::shared::Shared;
 use crate::topics::subscribers::Subscriber;
@@ -117,13 +118,6 @@ impl Engine {
         let Some(subscribers) = self.shared.subscriptions.groups.get_mut(&*key) else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
-        if deliver
-            .positions
-            .iter()
-            .any(|place| matches!(&place.stream, StreamKey::Filter(name) if **name == *key))
-        {
-            return self.deliver_to_reader(&key, deliver, now);
-        }
         // In turn, but rather one that can take it at once.
         let mut chosen: Option<Subscriber> = None;
         for member in subscribers.round() {
@@ -147,18 +141,37 @@ impl Engine {
         self.deliver_to_member(member, deliver, report, now);
     }
 
-    /// A message that no member could take stands in the group's stream. The member that has read most of it reads on: any other would read once more what that one has.
-    fn deliver_to_reader(&mut self, group: &str, deliver: &Deliver<'_>, now: Now) {
-        let Some(subscribers) = self.shared.subscriptions.groups.get(group) else { return };
-        let read = |member: &Subscriber| {
-            let session = self.connections.find(member.id).and_then(|connection| connection.session());
-            let durable = session.and_then(|session| session.durable.as_ref())?;
-            durable.streams.iter().find(|stream| stream.is_of(group)).map(|stream| stream.delivered)
-        };
-        let readers = subscribers.members().iter();
-        let readers = readers.filter_map(|member| Some(((read(member)?, Reverse(member.id.slot)), *member)));
-        let Some((_, member)) = readers.max_by_key(|(order, _)| *order) else { return };
-        self.deliver_to_member(member, deliver, None, now);
+    /// Something may wait in the stream of a group: one member that reads it claims it once it has room. In turn, but rather one that has; and of those that
+    /// have none, rather one that does not know of anything yet, so that what waits is not left to one that stands still.
+    pub(crate) fn tell_member(&mut self, group: &str, filter: &str) {
+        let Self { connections, shared, .. } = self;
+        let key = format!("$share/{group}/{filter}");
+        let Some(subscribers) = shared.subscriptions.groups.get_mut(&*key) else { return };
+        let mut chosen = None;
+        for Subscriber { id, .. } in subscribers.round() {
+            let Some(connection) = connections.find(id) else { continue };
+            let Some(session) = connection.session() else { continue };
+            let Some(durable) = &session.durable else { continue };
+            let Some(index) = durable.streams.iter().position(|stream| stream.is_of(&key)) else { continue };
+            let is_held_up = connection.blocked
+                || connection.doubted
+                || connection.leaving
+                || matches!(durable.phase, durable::Phase::Announcing(_));
+            if !is_held_up && streams::room_to_claim(session, &shared.config.limits).is_some() {
+                chosen = Some((id, index));
+                break;
+            }
+            if !durable.streams[index].waits {
+                chosen.get_or_insert((id, index));
+            }
+        }
+        let Some((id, index)) = chosen else { return };
+        let Some(connection) = connections.find_mut(id) else { return };
+        let blocked = connection.blocked;
+        let Some(session) = connection.session_mut() else { return };
+        let Some(durable) = &mut session.durable else { return };
+        durable.note_waiting(index as u16);
+        streams::read_on(session, id, shared, blocked);
     }
 
     fn deliver_to_member(
@@ -423,6 +436,8 @@ fn own_positions<'a>(
             Some(stream) if durable.is_lost(stream, position.acked) && !durable.read_ids.contains(&id) => {
                 is_lost = true;
             }
+            // A session counts for itself what it has claimed of a group's stream: places in it tell it nothing.
+            Some(stream) if durable.streams[usize::from(stream)].is_group => {}
             Some(stream) => own.push((stream, position.acked)),
             None if session.asking > 0 && session.reads_filter(&position.stream) => return None,
             None => {}

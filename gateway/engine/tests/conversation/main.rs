@@ -15,6 +15,7 @@ mod store;
 mod admission;
 mod backpressure;
 mod bad_input;
+mod claiming;
 mod connecting;
 mod draining;
 mod events;

@@ -154,6 +154,11 @@ impl Shard {
         self.store_settles_first(|_, _| Err(StoreError::Gone));
     }
 
+    /// It answers the first question that it holds with this.
+    pub(crate) fn store_says_first(&self, reply: Reply) {
+        self.store_settles_first(|_, _| Ok(reply));
+    }
+
     fn store_settles_first(&self, settle: impl FnOnce(&mut ScriptedStore, Request) -> Answer) {
         let mut stage = self.stage();
         let (request, body) = stage.store.held.pop_front().expect("it was asked something");

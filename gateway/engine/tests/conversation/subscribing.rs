@@ -11,7 +11,6 @@ use holdfast_wire::mqtt::{
 };
 use holdfast_wire::store::Request;
 
-use crate::client::Client;
 use crate::packets::{
     AT_LEAST_ONCE, AT_MOST_ONCE, EXACTLY_ONCE, connect, connect_311, id, message, message0, message2, qos0,
     qos1, qos2, resume, suback, subscribe, unsuback, unsubscribe,
@@ -246,70 +245,6 @@ fn a_shared_group_takes_turns_and_passes_over_who_cannot_take_more() {
     shard.bridge(0).hears_interest("-jobs/+ g x 0");
     shard.bridge(0).delivers(9, target, &message("jobs/1", "x"), Vec::new());
     shard.bridge(0).hears_report(9, Outcome::NotHere);
-}
-
-/// Persistent members of one group that take one message at a time and have room for two more.
-fn with_little_room(names: &[&'static str]) -> (Shard, Vec<Client>) {
-    let limits = Limits { pending_messages_max: 2, ..Limits::default() };
-    let shard = Shard::with(EngineConfig { limits, ..EngineConfig::default() });
-    let clients = names.iter().map(|name| {
-        let mut connect = resume(name);
-        connect.properties.receive_maximum = Some(1);
-        let client = shard.connects(&connect);
-        client.subscribes("$share/g/jobs", AT_LEAST_ONCE);
-        client
-    });
-    let clients = clients.collect();
-    shard.bridge(0).forgets();
-    (shard, clients)
-}
-
-#[test]
-fn what_no_member_of_a_group_could_take_is_read_once_one_has_room() {
-    let (shard, clients) = with_little_room(&["c"]);
-    let target = Target::Group { group: "g", filter: "jobs" };
-    let payloads = ["1", "2", "3", "4", "5"];
-    for (delivery, payload) in (1..).zip(payloads) {
-        shard.bridge(0).delivers(
-            delivery,
-            target,
-            &Message { id: delivery, ..message("jobs", payload) },
-            Vec::new(),
-        );
-    }
-    for refused in [4, 5] {
-        shard.bridge(0).hears_report(refused, Outcome::QueueFull);
-        let message = Message { id: refused, ..message("jobs", payloads[refused as usize - 1]) };
-        let positions = shard.appends(&["$share/g/jobs"], &message);
-        shard.bridge(0).delivers(0, target, &message, positions);
-    }
-    for (packet_id, payload) in (1..).zip(payloads) {
-        clients[0].hears(qos1(packet_id, "jobs", payload));
-        clients[0].hears_nothing();
-        clients[0].acknowledges(packet_id);
-    }
-    clients[0].hears_nothing();
-}
-
-#[test]
-fn one_member_reads_what_the_others_could_not_take() {
-    const NAMES: [&str; 3] = ["c", "d", "e"];
-    let (shard, clients) = with_little_room(&NAMES);
-    let target = Target::Group { group: "g", filter: "jobs" };
-    for id in 1..=6 {
-        let payload = id.to_string();
-        let message = Message { id, ..message("jobs", &payload) };
-        let positions = shard.appends(&["$share/g/jobs"], &message);
-        shard.bridge(0).delivers(0, target, &message, positions);
-    }
-    let holds = |name: &&str| shard.device(name).inflight > 0;
-    let readers: Vec<_> = NAMES.iter().zip(&clients).filter(|(name, _)| holds(name)).collect();
-    let [(_, reader)] = readers[..] else { panic!("{} members read the group's stream", readers.len()) };
-    for id in 1..=6 {
-        reader.hears(qos1(id, "jobs", &id.to_string()));
-        reader.acknowledges(id);
-    }
-    clients.iter().for_each(Client::hears_nothing);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_wire::link::{Deliver, Outcome, Positions, Target, ToGateway};
 use holdfast_wire::message::SharedMessage;
 use holdfast_wire::mqtt::QoS;
-use holdfast_wire::session_record::StreamKey;
+use holdfast_wire::session_record::{Offset, StreamKey};
 use holdfast_wire::store::{Reply, Request};
 use holdfast_wire::topic::{matches, parse_shared};
 
@@ -16,8 +16,12 @@ use crate::bridge::{Bridge, Link, Pending, say};
 use crate::shard::Shard;
 use crate::store::Store;
 
-/// How long the members have to take a message, in ms. Then the group's stream takes it.
+/// How long the members have to take a message, in ms. Then the group's stream holds it for the one that may still take it.
 const MEMBERS_WITHIN_MS: u64 = 1_000;
+/// For how long it holds it, in ms: shorter than the real one, so that holds end by their time too.
+const HELD_FOR_MS: u32 = 10_000;
+/// How often a group is told that something may wait, in ms.
+const REMIND_EVERY_MS: u64 = 5_000;
 
 #[derive(Default)]
 pub(crate) struct Groups {
@@ -28,8 +32,13 @@ pub(crate) struct Groups {
     /// Frames that wait for groups, and for how many.
     frames: BTreeMap<u64, (Pending, usize)>,
     last_frame: u64,
-    /// Payloads of what went to a group's stream: a member may read it that was sent it as well. Survives the bridge.
+    /// Whose turn it is to be told.
+    reader_turns: usize,
+    next_reminder_ms: u64,
+    /// Payloads of what went to a group's stream. Survives the bridge.
     pub(crate) stored: BTreeSet<Vec<u8>>,
+    /// When the hold of a payload ends by its time: then another member may claim what one has. Survives the bridge.
+    pub(crate) held_until_ms: BTreeMap<Vec<u8>, u64>,
     /// Those that ended with a member that does not have them, or may not, and that nobody else is given. Survives the bridge.
     pub(crate) in_doubt: BTreeSet<Vec<u8>>,
 }
@@ -45,13 +54,18 @@ struct Way {
     /// Who waits for it; none where no persistent session is a member.
     frame: Option<u64>,
     since_ms: u64,
+    /// Where the stream holds it, until a report comes.
+    held_at: Option<Offset>,
+    /// A member ended it while it was held.
+    is_taken: bool,
 }
 
 impl Groups {
     /// What the next bridge has of them.
     pub(crate) fn die(&mut self) -> Self {
         let (stored, in_doubt) = (std::mem::take(&mut self.stored), std::mem::take(&mut self.in_doubt));
-        Self { stored, in_doubt, ..Self::default() }
+        let held_until_ms = std::mem::take(&mut self.held_until_ms);
+        Self { stored, held_until_ms, in_doubt, ..Self::default() }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -123,6 +137,8 @@ impl Groups {
             delivery: None,
             frame: is_durable.then_some(self.last_frame),
             since_ms: now_ms,
+            held_at: None,
+            is_taken: false,
         });
     }
 
@@ -135,13 +151,21 @@ impl Groups {
                 way.delivery = None;
                 None
             }
-            Outcome::Delivered | Outcome::Kept => self.ways.swap_remove(at).frame,
+            Outcome::Delivered | Outcome::Kept => self.end(at),
             Outcome::InDoubt | Outcome::RefusedByDevice | Outcome::Expired | Outcome::TooLarge => {
-                let way = self.ways.swap_remove(at);
-                self.in_doubt.insert(way.message.view().payload.to_vec());
-                way.frame
+                self.in_doubt.insert(self.ways[at].message.view().payload.to_vec());
+                self.end(at)
             }
         }
+    }
+
+    /// A member has ended it. Gives the frame that waited for that; what is held has yet to be let go of.
+    fn end(&mut self, at: usize) -> Option<u64> {
+        if self.ways[at].held_at.is_none() {
+            return self.ways.swap_remove(at).frame;
+        }
+        (self.ways[at].delivery, self.ways[at].is_taken) = (None, true);
+        None
     }
 
     /// One group less has to be waited for. Gives the frame if that was the last one.
@@ -154,10 +178,12 @@ impl Groups {
         self.frames.remove(&frame).map(|(frame, _)| frame)
     }
 
-    /// The link that is told what stands in the stream, the same one as long as it lives.
-    fn reader(&self, filter: &str) -> Option<Link> {
-        let mut members = self.members.get(filter)?.iter();
-        members.find(|(_, (_, is_durable))| *is_durable).map(|(link, _)| *link)
+    /// The link whose turn it is to be told that the stream may hold something.
+    fn next_reader(&mut self, filter: &str) -> Option<Link> {
+        let members = self.members.get(filter)?.iter();
+        let readers: Vec<_> = members.filter(|(_, (_, is_durable))| *is_durable).collect();
+        self.reader_turns += 1;
+        readers.get(self.reader_turns.checked_rem(readers.len())?).map(|(link, _)| **link)
     }
 
     /// Whose turn it is, by weight.
@@ -198,6 +224,9 @@ impl Bridge {
 
     /// Whether nothing is left to do.
     fn see_through(&mut self, way: &mut Way, store: &mut Store, shards: &mut [Shard]) -> bool {
+        if let Some(at) = way.held_at {
+            return self.see_hold_end(way, at, store, shards);
+        }
         let is_overdue = way.frame.is_some() && store.now_ms() >= way.since_ms + MEMBERS_WITHIN_MS;
         if !is_overdue {
             if way.delivery.is_some() {
@@ -216,32 +245,67 @@ impl Bridge {
                 return !is_reported;
             }
         }
-        if way.frame.is_some() {
-            let streams = vec![StreamKey::Filter(way.filter.as_str().into())];
-            let message = way.message.clone();
-            let answer = store.ask(Request::Append { streams, message, collapse_key: None });
-            let Ok(Reply::Appended { at, full }) = answer else { panic!("{answer:?} is not about a stream") };
-            if at.is_empty() && full.is_empty() && store.has_just_begun() {
-                // The group's sessions are about to be written back, and their stream with them.
-                return false;
-            }
-            self.tell(|| format!("has {} stored for a group", name(&way.message)));
-            self.groups.stored.insert(way.message.view().payload.to_vec());
-            if !is_overdue {
-                self.announce_stored(way, at, shards);
-            }
+        if way.frame.is_none() {
+            return true;
+        }
+        let (filter, message) = (way.filter.as_str(), way.message.clone());
+        let is_held = way.delivery.is_some();
+        let answer = store.ask(if is_held {
+            Request::Hold { filter: filter.into(), message, for_ms: HELD_FOR_MS }
+        } else {
+            let streams = vec![StreamKey::Filter(filter.into())];
+            Request::Append { streams, message, collapse_key: None }
+        });
+        let Ok(Reply::Appended { at, full }) = answer else { panic!("{answer:?} is not about a stream") };
+        if at.is_empty() && full.is_empty() && store.has_just_begun() {
+            // The group's sessions are about to be written back, and their stream with them.
+            return false;
+        }
+        self.tell(|| format!("has {} stored for a group, held: {is_held}", name(&way.message)));
+        let payload = way.message.view().payload.to_vec();
+        self.groups.stored.insert(payload.clone());
+        if !is_held {
+            self.tell_that_it_waits(filter, shards);
+            return true;
+        }
+        self.groups.held_until_ms.insert(payload, store.now_ms() + u64::from(HELD_FOR_MS));
+        self.hear_of_group(way.frame.take(), shards);
+        way.held_at = at.first().map(|place| place.acked);
+        way.held_at.is_none()
+    }
+
+    /// Whether the member has said what became of what is held for it.
+    fn see_hold_end(&mut self, way: &Way, at: Offset, store: &mut Store, shards: &mut [Shard]) -> bool {
+        if way.delivery.is_some() {
+            return false;
+        }
+        self.tell(|| format!("ends the hold of {}, taken: {}", name(&way.message), way.is_taken));
+        let (filter, taken) = (way.filter.as_str(), way.is_taken);
+        let answer = store.ask(Request::EndHold { filter: filter.into(), at, taken });
+        assert_eq!(answer, Ok(Reply::Done));
+        if !taken {
+            self.groups.held_until_ms.remove(way.message.view().payload);
+            self.tell_that_it_waits(filter, shards);
         }
         true
     }
 
-    /// No member could take it: one of them is told where it stands.
-    fn announce_stored(&mut self, way: &Way, positions: Positions, shards: &mut [Shard]) {
-        let Some(reader) = self.groups.reader(&way.filter) else { return };
-        self.tell(|| format!("tells {reader:?} of {}: {positions:?}", name(&way.message)));
-        let shared = parse_shared(&way.filter).expect("it was announced as one");
-        let target = Target::Group { group: shared.group, filter: shared.filter };
-        let message = way.message.view();
-        say(shards, reader, &ToGateway::Deliver(Deliver { delivery: 0, target, positions, message }));
+    /// One member of a group is told that its stream may hold something.
+    fn tell_that_it_waits(&mut self, filter: &str, shards: &mut [Shard]) {
+        let Some(reader) = self.groups.next_reader(filter) else { return };
+        self.tell(|| format!("tells {reader:?} that something may wait for {filter}"));
+        let shared = parse_shared(filter).expect("it was announced as one");
+        say(shards, reader, &ToGateway::GroupWaits { group: shared.group, filter: shared.filter });
+    }
+
+    /// All groups are told, now and then: nobody says what a member gave back.
+    pub(crate) fn remind_groups(&mut self, now_ms: u64, shards: &mut [Shard]) {
+        if now_ms >= self.groups.next_reminder_ms {
+            self.groups.next_reminder_ms = now_ms + REMIND_EVERY_MS;
+            for filter in self.groups.members.keys().cloned().collect::<Vec<_>>() {
+                self.tell_that_it_waits(&filter, shards);
+            }
+        }
     }
 }
 

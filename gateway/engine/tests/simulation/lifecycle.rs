@@ -8,7 +8,7 @@ use holdfast_wire::store::{Request, StoreError};
 use crate::lease::LEASE_MS;
 use crate::mortal::{LastWord, MORTALS, Mortal, greeting};
 use crate::shard::FIRST;
-use crate::world::{SHARDS, World};
+use crate::world::{DEVICES, SHARDS, World};
 
 /// After the store has lost something everyone who is connected is written back by then, in ms: a node may not run for a while.
 const STAYS_MS: u64 = 10_000;
@@ -153,6 +153,8 @@ impl World {
             self.standing.remove(&number);
             for published in self.published.values_mut() {
                 published.owed_to.remove(&number);
+                // It may have been the one that had it.
+                published.owed_to_group &= number < DEVICES;
             }
         }
     }

@@ -252,6 +252,13 @@ fn what_no_member_of_a_group_has_room_for_is_read_once_they_read_again() {
 }
 
 #[test]
+fn members_of_a_group_stay_while_the_store_loses_its_last_writes_or_everything() {
+    seeds().for_each(|seed| {
+        play_steps(seed, Faults { groups: true, store_forgets: true, ..Faults::default() }, 2 * STEPS);
+    });
+}
+
+#[test]
 fn the_store_loses_its_last_writes_or_everything() {
     seeds().for_each(|seed| {
         play(

@@ -1,9 +1,7 @@
 //! Members of one shared subscription's group: most of them persist, and all of them stop reading, vanish and come back elsewhere.
 //!
-//! What the group is owed must reach one of them, whatever becomes of the others. What has gone to the group's stream, as nobody took it in time, is read by
-//! whoever comes back.
+//! What the group is owed must reach one of them, whatever becomes of the others, and none of it two of them while nobody dies.
 
-use holdfast_engine::SocketEnd;
 use holdfast_wire::mqtt::{ProtocolVersion, QoS};
 
 use crate::device::Device;
@@ -62,19 +60,25 @@ impl World {
         topic.starts_with("site/") && self.standing.iter().any(|number| *number >= DEVICES)
     }
 
-    /// A message came to a member with QoS 2. Nobody else may have been given it, unless it stands in the group's stream or nobody could know any more; also where the
-    /// session of the first has ended (MQTT-4.8.2-5).
+    /// A message came to a member with QoS 2. Nobody else may have been given it, unless the bridge waited for the first in vain or nobody could know any more; also where
+    /// the session of the first has ended (MQTT-4.8.2-5).
     pub(crate) fn check_given_once(&mut self, number: usize, payload: &[u8]) {
         if number < DEVICES {
             return;
         }
         let former = *self.given_exactly_once.entry(payload.to_vec()).or_insert(number);
-        let is_excused = self.is_excused() || self.bridge.groups.stored.contains(payload);
+        let is_excused = self.is_excused() || self.was_held_too_long(payload);
         assert!(
             former == number || is_excused,
             "the QoS 2 message {} went to device {former} and to device {number}",
             String::from_utf8_lossy(payload)
         );
+    }
+
+    /// Whether a group's stream held it until anyone might claim it, though a member had it.
+    pub(crate) fn was_held_too_long(&self, payload: &[u8]) -> bool {
+        let now_ms = self.now_ms();
+        self.bridge.groups.held_until_ms.get(payload).is_some_and(|until_ms| *until_ms <= now_ms)
     }
 
     /// Whether something went wrong that may make two of one.
@@ -99,25 +103,6 @@ impl World {
             String::from_utf8_lossy(payload),
             published.topic
         ))
-    }
-
-    /// What was appended to the group's stream because a member had not acknowledged it in time, and that member has lost since, is announced to nobody; whoever comes
-    /// back reads it. So one of them does.
-    pub(crate) fn let_a_member_return(&mut self) {
-        if self.missing_in_group().is_none() {
-            return;
-        }
-        let number = self.a_member();
-        let Some(socket) = &self.devices[number].socket else { return };
-        let (shard, id) = (socket.shard, socket.id);
-        if self.shards[shard].is_still() || !self.devices[number].is_connected() {
-            return;
-        }
-        self.tell(|| format!("device-{number} leaves, to come back"));
-        let now = self.now_at(shard);
-        self.devices[number].lose();
-        self.shards[shard].engine.handle_closed(id, SocketEnd::Reset, now);
-        self.drain(shard);
     }
 
     /// A push that its device was promised and has not got.

@@ -289,13 +289,6 @@ impl World {
             if self.is_at_rest() {
                 break;
             }
-            if self.faults.groups
-                && !self.faults.members_stop
-                && self.random.one_in(200)
-                && self.bridge.is_idle()
-            {
-                self.let_a_member_return();
-            }
         }
         assert!(self.is_at_rest(), "the world does not come to rest: {}", self.describe());
         self.check_at_rest();
@@ -501,6 +494,9 @@ impl World {
         self.bridge.settle_one(&mut self.random, &mut self.store, &mut self.shards);
         self.bridge.see_groups_through(&mut self.store, &mut self.shards);
         self.bridge.see_pushes_through(&mut self.store, &mut self.shards);
+        if self.bridge.up {
+            self.bridge.remind_groups(self.now_ms(), &mut self.shards);
+        }
     }
 
     fn answer_store(&mut self) {

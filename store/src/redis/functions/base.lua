@@ -3,7 +3,7 @@
 -- Every function has one key, the partition's name (`hf{17}`), and derives all others from it; so all of them are in one
 -- slot. Answers are arrays that begin with a word: ok, fenced, gone, full, kept, none, join, lapsed.
 
-local FORMAT = 2
+local FORMAT = 3
 local NONE = -1
 -- A reader that joined a stream and is not written down in its session within this time leaves it again, in ms.
 local DOUBT = 60000

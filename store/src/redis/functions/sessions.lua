@@ -27,16 +27,31 @@ local function release_owner(partition, owner)
   end
 end
 
-local function leave_entry(kind, filter, reader)
-  return kind .. cmsgpack.pack({ filter, reader })
+local function leave_entry(kind, filter, reader, mark)
+  return kind .. cmsgpack.pack({ filter, reader, mark })
 end
 
--- Writes down that a reader has to leave its filter's stream, which is in another slot, and adds it to `leaves`.
-local function must_leave(partition, filter, reader, now, leaves)
+-- Writes down that a reader, whose mark is what its session had, has to leave its filter's stream, which is in another slot, and adds it to `leaves`.
+local function must_leave(partition, filter, reader, mark, now, leaves)
   if reader == '' then return end
-  redis.call('ZADD', due_key(partition), now + AGAIN, leave_entry('L', filter, reader))
-  leaves[#leaves + 1] = filter
-  leaves[#leaves + 1] = reader
+  redis.call('ZADD', due_key(partition), now + AGAIN, leave_entry('L', filter, reader, mark))
+  for _, field in ipairs({ filter, reader, mark }) do leaves[#leaves + 1] = field end
+end
+
+-- Where streams are told that a session reads: filter, reader and mark of each that `moved` names, or of each group's that it is a member of.
+local function moves(row, moved, groups_too)
+  local answer, held = {}, row[SUBSCRIPTIONS]
+  for at = 1, #held, STRIDE do
+    if held[at + 2] ~= '' and (moved[held[at]] or (groups_too and is_group(held[at]))) then
+      for _, field in ipairs({ held[at], held[at + 2], held[at + 3] }) do answer[#answer + 1] = field end
+    end
+  end
+  return answer
+end
+
+-- Writes down that the groups of a session that rests have to hear of it.
+local function must_tell_groups(partition, client, row, now)
+  if #moves(row, {}, true) > 0 then redis.call('ZADD', due_key(partition), now + AGAIN, 'g' .. client) end
 end
 
 -- Ends what a session holds, apart from its row.
@@ -46,7 +61,7 @@ local function let_go(partition, client, row, now, leaves)
   if row[UNTIL] > 0 then redis.call('ZREM', due_key(partition), 's' .. client) end
   if row[DEVICE] ~= NONE then drop_stream(partition, 'd' .. client) end
   local held = row[SUBSCRIPTIONS]
-  for at = 1, #held, STRIDE do must_leave(partition, held[at], held[at + 2], now, leaves) end
+  for at = 1, #held, STRIDE do must_leave(partition, held[at], held[at + 2], held[at + 3], now, leaves) end
 end
 
 -- Sessions that one partition keeps for who asks; the oldest fall out, untold.
@@ -94,6 +109,7 @@ local function rest(partition, client, row, expiry, now)
     row[UNTIL] = now + expiry * 1000
     redis.call('ZADD', due_key(partition), row[UNTIL], 's' .. client)
   end
+  must_tell_groups(partition, client, row, now)
 end
 
 -- When a will falls due whose session rests for so many seconds from now on: after its delay, or with the session.
@@ -141,8 +157,7 @@ local function move_marks(partition, client, row, device, args, at)
     index = index or index_subscriptions(row[SUBSCRIPTIONS])
     local found, to = index[args[place]], tonumber(args[place + 1])
     local held = row[SUBSCRIPTIONS]
-    -- A group's member stands where its group did when it was opened, which only the group knows.
-    if found and held[found + 2] ~= '' and (to > held[found + 3] or is_group(args[place])) then
+    if found and held[found + 2] ~= '' and to > held[found + 3] then
       held[found + 3] = to
       moved[args[place]] = to
     end
@@ -264,7 +279,7 @@ local function has_lapsed(partition, args, at)
   return false
 end
 
--- Writes subscriptions into a row, with their readers. Gives where each that reads a stream stands.
+-- Writes subscriptions into a row, with their readers. Gives filter, reader and mark of each that reads a stream.
 local function take_up(partition, index, held, args, at, now, leaves)
   local stands = {}
   for place = at, #args, STRIDE do
@@ -280,12 +295,11 @@ local function take_up(partition, index, held, args, at, now, leaves)
       redis.call('ZREM', due_key(partition), leave_entry('l', filter, reader))
       held[found + 2], held[found + 3] = reader, tonumber(args[place + 3])
     elseif args[place + 1]:byte(1) % 4 == 0 then
-      must_leave(partition, filter, held[found + 2], now, leaves)
+      must_leave(partition, filter, held[found + 2], held[found + 3], now, leaves)
       held[found + 2], held[found + 3] = '', NONE
     end
     if held[found + 2] ~= '' then
-      stands[#stands + 1] = filter
-      stands[#stands + 1] = held[found + 3]
+      for _, field in ipairs({ filter, held[found + 2], held[found + 3] }) do stands[#stands + 1] = field end
     end
   end
   return stands
@@ -342,17 +356,17 @@ export('rejoin', function(keys, args)
   for at = 4, #args, STRIDE do
     local found = index[args[at]]
     redis.call('ZREM', due_key(partition), leave_entry('l', args[at], args[at + 2]))
-    held[found + 2], held[found + 3] = args[at + 2], tonumber(args[at + 3])
     -- Should it be there after all, as on a server that was promoted since, nobody else would ever take it out.
-    must_leave(partition, args[at], args[at + 1], now, leaves)
+    must_leave(partition, args[at], args[at + 1], held[found + 3], now, leaves)
+    held[found + 2], held[found + 3] = args[at + 2], tonumber(args[at + 3])
   end
   store_session(partition, client, row)
   return { 'ok', leaves }
 end)
 
 -- now, client, owner, epoch, expiry, will, progress, whether there is room for one more, then subscriptions as with `subscribe`:
--- a session that this server has lost, or knows in an older state only. Answers all that it reads (filter, reader, mark), the mark
--- in the device's stream, and whether it was there already. One that was opened in this server's present life and is not there has ended.
+-- a session that this server has lost, or knows in an older state only. Answers all that it reads (filter, reader, mark) and the mark
+-- in the device's stream. One that was opened in this server's present life and is not there has ended.
 export('restore', function(keys, args)
   local partition, client, owner = keys[1], args[2], args[3]
   local epoch, expiry = tonumber(args[4]), tonumber(args[5])
@@ -370,7 +384,7 @@ export('restore', function(keys, args)
   if is_there then
     local is_kept = row[EXPIRY] > 0
     local reads, device = is_kept and all_readers(held) or {}, is_kept and row[DEVICE] or NONE
-    return { 'ok', reads, leaves, counts(partition)[1], device, 1 }
+    return { 'ok', reads, leaves, counts(partition)[1], device }
   end
   local from = expiry > 0 and 9 or #args + 1
   local join = hand_out_readers(partition, index, held, args, from, now)
@@ -384,7 +398,7 @@ export('restore', function(keys, args)
     for at = from, #args, STRIDE do wanted[args[at]] = true end
     for at = #held - STRIDE + 1, 1, -STRIDE do
       if not wanted[held[at]] then
-        must_leave(partition, held[at], held[at + 2], now, leaves)
+        must_leave(partition, held[at], held[at + 2], held[at + 3], now, leaves)
         remove_subscription(held, at)
       end
     end
@@ -404,7 +418,7 @@ export('restore', function(keys, args)
   take_up(partition, index, held, args, from, now, leaves)
   take_owner(partition, owner)
   store_session(partition, client, row)
-  return { 'ok', all_readers(held), leaves, counts(partition)[1], device, 0 }
+  return { 'ok', all_readers(held), leaves, counts(partition)[1], device }
 end)
 
 -- now, client, epoch, filters.
@@ -416,25 +430,14 @@ export('unsubscribe', function(keys, args)
   for at = 4, #args do
     local found = find_subscription(row, args[at])
     if found then
-      must_leave(partition, args[at], row[SUBSCRIPTIONS][found + 2], now, leaves)
-      remove_subscription(row[SUBSCRIPTIONS], found)
+      local held = row[SUBSCRIPTIONS]
+      must_leave(partition, args[at], held[found + 2], held[found + 3], now, leaves)
+      remove_subscription(held, found)
     end
   end
   store_session(partition, client, row)
   return { 'ok', leaves }
 end, { 'allow-oom' })
-
-local function moves(row, moved, groups_too)
-  local answer, held = {}, row[SUBSCRIPTIONS]
-  for at = 1, #held, STRIDE do
-    if held[at + 2] ~= '' and (moved[held[at]] or (groups_too and is_group(held[at]))) then
-      answer[#answer + 1] = held[at]
-      answer[#answer + 1] = held[at + 2]
-      answer[#answer + 1] = held[at + 3]
-    end
-  end
-  return answer
-end
 
 -- now, client, epoch, progress, the device's offset or '', then filter and offset of each cursor. Answers which readers moved.
 export('save', function(keys, args)
@@ -446,6 +449,25 @@ export('save', function(keys, args)
   row[PROGRESS] = args[4]
   store_session(partition, client, row)
   return { 'ok', moves(row, moved, false), stream_bytes(partition) }
+end, { 'allow-oom' })
+
+-- now, client, epoch, a shared subscription's filter. Answers under which name the session reads its stream, and its mark there; `none` also of one that rests.
+export('member', function(keys, args)
+  local row, why_not = held_under(keys[1], args[2], args[3], clock(args[1]))
+  if not row then return why_not end
+  local found = is_group(args[4]) and row[OWNER] ~= '' and find_subscription(row, args[4])
+  local held = row[SUBSCRIPTIONS]
+  if not found or held[found + 2] == '' then return { 'none' } end
+  return { 'ok', held[found + 2], held[found + 3] }
+end, { 'no-writes' })
+
+-- client, epoch: all groups of a session that rests have heard of it.
+export('rested', function(keys, args)
+  local row = load_session(keys[1], args[1])
+  if row and row[OWNER] == '' and row[EPOCH] == tonumber(args[2]) then
+    redis.call('ZREM', due_key(keys[1]), 'g' .. args[1])
+  end
+  return { 'ok' }
 end, { 'allow-oom' })
 
 -- client, epoch, filter, offset: the mark that was saved lay beyond the stream's end, which is here.
@@ -472,11 +494,12 @@ export('close', function(keys, args)
   -- A second close finds no will of a connection, and leaves one that waits.
   if row[OWNER] == '' then will = '' else row[WILL] = '' end
   if will ~= '' and not fits(client, will, args[8]) then will, dropped = '', 1 end
+  -- Also of one that ends: what it has settled its groups give to nobody.
+  local marks = move_marks(partition, client, row, args[5], args, 9)
   if expiry == 0 or row[EXPIRY] == 0 then
     discard(partition, client, row, now, leaves)
     if will ~= '' then keep_last_will(partition, client, row[EPOCH], will, now) end
   else
-    moved = move_marks(partition, client, row, args[5], args, 9)
     rest(partition, client, row, expiry, now)
     if will == '' then
       bring_will_forward(partition, client, row)
@@ -485,7 +508,7 @@ export('close', function(keys, args)
     end
     row[PROGRESS] = args[4]
     store_session(partition, client, row)
-    moved = moves(row, moved, true)
+    moved = moves(row, marks, true)
   end
   local held = counts(partition)
   return { 'ok', moved, leaves, held[1], held[2], held[3], dropped }

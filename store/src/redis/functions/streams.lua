@@ -1,11 +1,10 @@
 -- Streams: a list of encoded messages without gaps, what they weigh, and who has yet to read them.
 --
---   q:<stream>  hash    f: offset of the list's first message, b: bytes, g: what a group's members left behind (-1: nothing),
---                       t: empty places in the list
+--   q:<stream>  hash    f: offset of the list's first message, b: bytes, t: empty places in the list, g: the last offset that was ever
+--                       claimed or put on hold in a group
 --   l:<stream>  list    the messages; of a device also empty places, whose message a newer one has replaced, never at the ends
 --   z:<stream>  hash    of a device: collapse key -> offset of the newest message with it, which may be gone
---   m:<stream>  zset    reader -> the last offset it has settled; of a group only the connected members
---   g:<stream>  hash    a group's members, connected or resting -> the epoch of their session
+--   m:<stream>  zset    reader -> the last offset it has settled; of a group's stream `held.lua` says
 --   w           zset    stream -> bytes, while it holds messages
 --   f           set     filters that have a stream
 --
@@ -79,7 +78,7 @@ local function drop_stream(partition, stream)
   local _, bytes = first_and_bytes(partition, stream)
   if not bytes then return end
   weigh(partition, stream, bytes, 0)
-  for _, kind in ipairs({ 'q', 'l', 'm', 'g', 'z' }) do redis.call('DEL', key(partition, kind, stream)) end
+  for _, kind in ipairs({ 'q', 'l', 'm', 'g', 'z', 'c', 'b', 'h' }) do redis.call('DEL', key(partition, kind, stream)) end
   redis.call('ZREM', due_key(partition), 'a' .. stream)
   if stream:sub(1, 1) == 'f' then redis.call('SREM', partition .. ':f', stream:sub(2)) end
 end
@@ -128,23 +127,17 @@ local function remember_collapsed(partition, stream, first, collapse, at)
 end
 
 -- Everything up to here is settled with everyone; nil if nobody has a mark.
-local function settled(partition, stream, left)
-  local lowest = redis.call('ZRANGE', key(partition, 'm', stream), 0, 0, 'WITHSCORES')[2]
-  lowest = lowest and tonumber(lowest)
-  if left and left ~= NONE then return lowest and math.min(lowest, left) or left end
-  return lowest
-end
-
-local function left_behind(partition, filter)
-  if not is_group(filter) then return nil end
-  return tonumber(redis.call('HGET', key(partition, 'q', 'f' .. filter), 'g') or NONE)
+local function settled(partition, filter, first)
+  if is_group(filter) then return settled_in_group(partition, 'f' .. filter, first) end
+  local lowest = redis.call('ZRANGE', key(partition, 'm', 'f' .. filter), 0, 0, 'WITHSCORES')
+  return tonumber(lowest[2])
 end
 
 -- Lets go of what everyone has settled.
 local function drop_settled(partition, filter)
   local stream = 'f' .. filter
   local first, bytes, gaps = first_and_bytes(partition, stream)
-  local mark = settled(partition, stream, left_behind(partition, filter)) or 0
+  local mark = settled(partition, filter, first) or 0
   if mark >= first then trim(partition, stream, first, bytes, gaps, mark + 1 - first) end
 end
 
@@ -154,27 +147,10 @@ local function trim_settled(partition, filter, now)
   if is_group(filter) or not is_young(partition, now) then drop_settled(partition, filter) end
 end
 
--- Where a group stands. A mark from before a cut stands where the cut ended.
-local function group_cursor(partition, filter)
-  local first = first_and_bytes(partition, 'f' .. filter)
-  return math.max(settled(partition, 'f' .. filter, left_behind(partition, filter)) or 0, first - 1)
-end
-
--- Takes a connected member out of a group. What it has not settled is left behind, and the last one leaves word of where
--- the group stands.
-local function disconnect(partition, filter, reader, mark, stream_end)
-  local stream = 'f' .. filter
-  redis.call('ZREM', key(partition, 'm', stream), reader)
-  if mark < stream_end or redis.call('EXISTS', key(partition, 'm', stream)) == 0 then
-    local left = left_behind(partition, filter)
-    redis.call('HSET', key(partition, 'q', stream), 'g', left == NONE and mark or math.min(left, mark))
-  end
-end
-
 -- now, stream, message, a stream's bounds (messages, bytes, age; whether it keeps what it has when it is full), and the collapse
 -- key if there is one. A device's stream is made if its session has a place in it. Answers how many messages gave way, too; where there is
 -- no stream, whether its readers may be on their way back.
-export('append', function(keys, args)
+local function append(keys, args)
   local partition, stream, message, now = keys[1], args[2], args[3], clock(args[1])
   local messages_max, bytes_max = tonumber(args[4]), tonumber(args[5])
   local is_device = stream:sub(1, 1) == 'd'
@@ -227,7 +203,9 @@ export('append', function(keys, args)
     end)
   end
   return { 'ok', at, stream_bytes(partition), lost }
-end)
+end
+
+export('append', append)
 
 -- now, stream: whether an append would find it.
 export('exists', function(keys, args)
@@ -271,82 +249,73 @@ export('read', function(keys, args)
 end, { 'no-writes' })
 
 -- now, filter, reader, epoch, whether it has read the stream before: one more reader, from the stream's end on. One that comes back to a young
--- partition has been a reader all along, and reads what the others' return has found. Answers its mark and where it is told to stand. One
--- that comes after its leave would read for ever.
+-- partition has been a reader all along, and reads what the others' return has found. A group's member counts for itself, from a number that is larger than
+-- all that it had before. Answers its mark. One that comes after its leave would read for ever.
 export('join', function(keys, args)
   local partition, filter, reader, now = keys[1], args[2], args[3], clock(args[1])
   if is_lapsed(reader) then return { 'lapsed' } end
   local stream = 'f' .. filter
   if redis.call('EXISTS', key(partition, 'q', stream)) == 0 then
     redis.call('HSET', key(partition, 'q', stream), 'f', string.format('%d', beginning(now) + 1), 'b', 0)
-    if is_group(filter) then redis.call('HSET', key(partition, 'q', stream), 'g', NONE) end
     redis.call('SADD', partition .. ':f', filter)
   end
-  local is_back = is_young(partition, now) and args[5] == '1' and not is_group(filter)
+  if is_group(filter) then
+    redis.call('HSETNX', key(partition, 'g', stream), reader, pack_member(tonumber(args[4]), beginning(now)))
+    return { 'ok', load_member(partition, stream, reader).base }
+  end
   local from = first_and_bytes(partition, stream) - 1
-  if not is_back then from = from + length_of(partition, stream) end
+  if not is_young(partition, now) or args[5] ~= '1' then from = from + length_of(partition, stream) end
   redis.call('ZADD', key(partition, 'm', stream), 'NX', string.format('%d', from), reader)
-  local mark = tonumber(redis.call('ZSCORE', key(partition, 'm', stream), reader))
-  if not is_group(filter) then return { 'ok', mark, mark } end
-  redis.call('HSET', key(partition, 'g', stream), reader, args[4])
-  return { 'ok', mark, group_cursor(partition, filter) }
+  return { 'ok', tonumber(redis.call('ZSCORE', key(partition, 'm', stream), reader)) }
 end)
 
--- filter: where its group stands.
-export('stand', function(keys, args)
-  if not first_and_bytes(keys[1], 'f' .. args[1]) then return { 'none' } end
-  return { 'ok', group_cursor(keys[1], args[1]) }
-end, { 'no-writes' })
-
--- filter, reader: whether the stream still knows it. Answers where it stands, or its group.
+-- filter, reader: whether the stream still knows it. Answers where it stands.
 export('reads', function(keys, args)
-  local partition, filter, reader = keys[1], args[1], args[2]
-  if is_group(filter) then
-    if redis.call('HEXISTS', key(partition, 'g', 'f' .. filter), reader) == 0 then return { 'none' } end
-    return { 'ok', group_cursor(partition, filter) }
+  local stream, mark = 'f' .. args[1], nil
+  if is_group(args[1]) then
+    local member = load_member(keys[1], stream, args[2])
+    mark = member and member.base
+  else
+    mark = tonumber(redis.call('ZSCORE', key(keys[1], 'm', stream), args[2]))
   end
-  local mark = redis.call('ZSCORE', key(partition, 'm', 'f' .. filter), reader)
-  return mark and { 'ok', tonumber(mark) } or { 'none' }
+  return mark and { 'ok', mark } or { 'none' }
 end, { 'no-writes' })
 
--- now, filter, reader, epoch, how far it settled, whether its connection ended. Answers where its mark is then.
-export('advance', function(keys, args)
-  local partition, filter, reader = keys[1], args[2], args[3]
-  local stream = 'f' .. filter
-  local mark = redis.call('ZSCORE', key(partition, 'm', stream), reader)
+-- Moves a reader's mark, forward and within the stream. Gives where it is then; nil if it is none.
+local function move_mark(partition, stream, reader, to)
+  local mark = tonumber(redis.call('ZSCORE', key(partition, 'm', stream), reader))
   local first = first_and_bytes(partition, stream)
-  if not mark or not first then return { 'none' } end
-  mark = tonumber(mark)
+  if not mark or not first then return nil end
+  to = math.min(to, first + length_of(partition, stream) - 1)
+  if to <= mark then return mark end
+  redis.call('ZADD', key(partition, 'm', stream), string.format('%d', to), reader)
+  return to
+end
+
+-- Settles what a group's member holds up to a number of its own. Gives where it stands then; nil if it is none under this epoch.
+local function settle_for(partition, stream, reader, epoch, number)
+  local member = load_member(partition, stream, reader)
+  if not member or member.epoch > epoch then return nil end
+  local settles = settle(member, number)
+  store_member(partition, stream, member, settles, first_and_bytes(partition, stream))
+  return member.base
+end
+
+-- now, filter, reader, epoch, how far it settled. Answers where its mark is then.
+export('advance', function(keys, args)
+  local partition, filter, reader, to = keys[1], args[2], args[3], tonumber(args[5])
+  local stream, mark = 'f' .. filter, nil
   if is_group(filter) then
-    local epoch = tonumber(redis.call('HGET', key(partition, 'g', stream), reader) or 0)
-    if epoch > tonumber(args[4]) then return { 'none' } end
+    mark = settle_for(partition, stream, reader, tonumber(args[4]), to)
+  else
+    mark = move_mark(partition, stream, reader, to)
   end
-  local last = first + length_of(partition, stream) - 1
-  local to = math.min(tonumber(args[5]), last)
-  if to > mark then
-    redis.call('ZADD', key(partition, 'm', stream), string.format('%d', to), reader)
-    mark = to
-  end
-  if args[6] == '1' and is_group(filter) then disconnect(partition, filter, reader, mark, last) end
+  if not mark then return { 'none' } end
   trim_settled(partition, filter, clock(args[1]))
   return { 'ok', mark, stream_bytes(partition) }
 end, { 'allow-oom' })
 
--- filter, reader, epoch, whether its session is persistent: a member's session was opened again. Answers where it reads on.
-export('resume', function(keys, args)
-  local partition, filter, reader = keys[1], args[1], args[2]
-  local stream = 'f' .. filter
-  local known = redis.call('HGET', key(partition, 'g', stream), reader)
-  if not known then return { 'none' } end
-  local cursor = group_cursor(partition, filter)
-  if tonumber(known) > tonumber(args[3]) then return { 'ok', cursor } end
-  redis.call('HSET', key(partition, 'g', stream), reader, args[3])
-  redis.call('ZADD', key(partition, 'm', stream), cursor, reader)
-  redis.call('HSET', key(partition, 'q', stream), 'g', args[4] == '1' and NONE or cursor)
-  return { 'ok', cursor }
-end, { 'allow-oom' })
-
--- now, filter, reader: it reads no longer; the last one takes the stream with it. Something is written even if it has left before: who then
+-- now, filter, reader, its session's mark: it reads no longer; the last one takes the stream with it. Something is written even if it has left before: who then
 -- waits for the replicas waits for that leave too, of which they may not have heard.
 export('leave', function(keys, args)
   local partition, filter, reader = keys[1], args[2], args[3]
@@ -354,19 +323,23 @@ export('leave', function(keys, args)
   redis.call('HINCRBY', count_key(partition), 'b', 0)
   local first = first_and_bytes(partition, stream)
   if not first then return { 'none', stream_bytes(partition) } end
+  local member, readers = is_group(filter) and load_member(partition, stream, reader), 'm'
+  if member then
+    settle(member, tonumber(args[4]))
+    give_all_back(partition, stream, member, first)
+    store_member(partition, stream, member, true, first)
+  end
   if is_group(filter) then
-    local mark = redis.call('ZSCORE', key(partition, 'm', stream), reader)
-    if mark then
-      local last = first + length_of(partition, stream) - 1
-      disconnect(partition, filter, reader, tonumber(mark), last)
-    end
+    readers = 'g'
     redis.call('HDEL', key(partition, 'g', stream), reader)
-    if redis.call('EXISTS', key(partition, 'g', stream)) == 0 then drop_stream(partition, stream) end
   else
     redis.call('ZREM', key(partition, 'm', stream), reader)
-    if redis.call('EXISTS', key(partition, 'm', stream)) == 0 then drop_stream(partition, stream) end
   end
-  if first_and_bytes(partition, stream) then trim_settled(partition, filter, clock(args[1])) end
+  if redis.call('EXISTS', key(partition, readers, stream)) == 0 then
+    drop_stream(partition, stream)
+  else
+    trim_settled(partition, filter, clock(args[1]))
+  end
   return { 'ok', stream_bytes(partition) }
 end, { 'allow-oom' })
 

@@ -1,5 +1,7 @@
 //! Gateways that die or stop, and a store that loses its data: what becomes of sessions, wills and pushes.
 
+mod shared_groups;
+
 use std::thread;
 use std::time::{Duration, Instant};
 

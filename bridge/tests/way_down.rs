@@ -300,13 +300,21 @@ fn what_a_slow_member_is_lost_with_waits_for_another() {
 }
 
 #[test]
-fn members_are_reminded_of_what_may_wait() {
+fn all_members_are_reminded_for_as_long_as_anything_waits() {
     let rig = Rig::start();
-    let mut member = rig.shard(1);
-    member.announce(GROUP, "jobs", true);
+    let (mut publisher, mut one, mut other) = (rig.shard(1), rig.shard(2), rig.shard(3));
+    let epoch = rig.session("member", owner(3), &["$share/g/jobs"]);
+    one.announce(GROUP, "jobs", true);
+    publisher.publish(uplink(1, "jobs", "too much"));
+    let heard = one.hear();
+    one.report(number(&heard), Outcome::QueueFull);
+    publisher.until_settled(1);
+    assert_eq!(one.hear_what_waits(), "g:jobs", "at once");
+    other.announce(GROUP, "jobs", true);
     for _ in 0..2 {
-        assert_eq!(member.hear_what_waits(), "g:jobs");
+        assert_eq!([one.hear_what_waits(), other.hear_what_waits()], ["g:jobs", "g:jobs"]);
     }
+    assert_eq!(rig.claim("member", epoch, "$share/g/jobs"), ["too much"]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use super::interest::{LinkId, share};
 use crate::core::Core;
 use crate::link::Peer;
 use crate::metrics as names;
-use crate::store_requests::{Retries, ask_until_answered, ask_until_taken};
+use crate::store_requests::{Retries, ask, ask_until_answered, ask_until_taken};
 
 /// How long a group of persistent sessions has for one of its members to take a message before its stream holds it.
 const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
@@ -118,13 +118,29 @@ pub(super) async fn deliver(
 }
 
 /// Tells one shard that the stream of a group may hold what nobody has claimed, another one each time.
-pub(crate) fn tell_that_it_waits(core: &Core, group: &str, filter: &str) {
-    for link in core.read_interests(|interests| interests.readers_in_turn(group, filter)) {
-        let peer = core.peers.of_link(link);
-        if peer.is_some_and(|peer| peer.send_ahead(&ToGateway::GroupWaits { group, filter })) {
-            return;
+fn tell_that_it_waits(core: &Core, group: &str, filter: &str) {
+    let readers = core.read_interests(|interests| interests.readers_in_turn(group, filter));
+    readers.into_iter().any(|link| tell_reader(core, link, group, filter));
+}
+
+/// Tells all shards with persistent members, if anything stands in the stream of a group: the members of the one that was told may all stand still.
+pub(crate) async fn remind(core: &Core, group: &str, filter: &str) {
+    let stream = StreamKey::Filter(share(group, filter).into());
+    let any = Request::Read { stream, after: 0, messages_max: 1, bytes_max: 1 };
+    // A store that cannot answer is asked the next time.
+    if let Ok(Reply::Messages { messages, .. }) = ask(&*core.store, any).await
+        && !messages.is_empty()
+    {
+        for link in core.read_interests(|interests| interests.readers_in_turn(group, filter)) {
+            tell_reader(core, link, group, filter);
         }
     }
+}
+
+/// False if it cannot be told.
+fn tell_reader(core: &Core, link: LinkId, group: &str, filter: &str) -> bool {
+    let record = ToGateway::GroupWaits { group, filter };
+    core.peers.of_link(link).is_some_and(|peer| peer.send_ahead(&record))
 }
 
 impl Way {
@@ -167,21 +183,17 @@ impl Way {
         let reason_code = match first {
             First::Refused if durable => {
                 drop(place);
-                match self.keep(self.append()).await {
-                    Ok(at) => {
-                        if at.is_some() {
-                            tell_that_it_waits(&self.core, &self.group, &self.filter);
-                        }
-                        0
-                    }
-                    Err(Refused) => dropped(),
-                }
+                self.append_it().await
             }
             First::Silent | First::GivenUp if durable => match self.keep(self.hold()).await {
-                Ok(Some(at)) if matches!(first, First::Silent) => {
+                Ok(at) if matches!(first, First::Silent) => {
                     // Nobody waits where no persistent session does.
                     let _ = tell.send(0);
-                    return self.see_hold_end(at, place).await;
+                    return match at {
+                        Some(at) => self.see_hold_end(at, place).await,
+                        // It has the members alone, like one of a group that is not durable.
+                        None => self.see_offer_end(place).await,
+                    };
                 }
                 Ok(_) => 0,
                 Err(Refused) => dropped(),
@@ -204,6 +216,13 @@ impl Way {
 
     fn hold(&self) -> Request {
         Request::Hold { filter: self.stream(), message: self.message.clone(), for_ms: HELD_FOR_MS }
+    }
+
+    /// No member could take it: it goes to the stream, for whoever has room first. Gives what its publisher hears.
+    async fn append_it(&self) -> u8 {
+        let Ok(Some(_)) = self.keep(self.append()).await else { return dropped() };
+        tell_that_it_waits(&self.core, &self.group, &self.filter);
+        0
     }
 
     /// Has the store keep it. Gives where it stands; nothing if the stream is full, or gone with the last persistent session.
@@ -238,6 +257,15 @@ impl Way {
         }
     }
 
+    /// Until a member has what its publisher was acknowledged though no stream has it.
+    async fn see_offer_end(mut self, mut place: Place) {
+        tokio::select! {
+            biased;
+            taken = self.offer() => if !taken { dropped(); },
+            () = place.gave_way() => metrics::counter!(names::GROUP_REPORTS_GIVEN_UP).increment(1),
+        }
+    }
+
     async fn end_hold(&self, at: Offset, taken: bool) {
         let request = Request::EndHold { filter: self.stream(), at, taken };
         match ask_until_answered(&*self.core.store, request).await {
@@ -263,7 +291,7 @@ impl Way {
 /// The store takes it neither now nor later.
 struct Refused;
 
-/// Nobody has it. Gives what its publisher hears.
+/// Nobody has it. Gives what its publisher hears, if it still waits.
 fn dropped() -> u8 {
     metrics::counter!(names::GROUP_DROPPED).increment(1);
     ReasonCode::ImplementationSpecificError as u8

@@ -18,7 +18,7 @@ pub(crate) struct LinkId(pub(crate) u64);
 #[derive(Debug, Default)]
 pub(crate) struct InterestTable {
     filters: FilterTree<Interests>,
-    /// Group and filter of shared subscriptions with readers, and of some that have none any more until the next link is lost.
+    /// Group and filter of shared subscriptions with readers.
     read_groups: HashSet<(Box<str>, Box<str>)>,
     /// Something was called durable that the store has not confirmed, or was missed once.
     unconfirmed: bool,
@@ -110,11 +110,6 @@ impl InterestTable {
     /// A shard announced an interest; announcing again changes its weight or makes it durable.
     pub(crate) fn announce(&mut self, link: LinkId, kind: InterestKind<'_>, filter: &str, durable: bool) {
         self.unconfirmed |= durable;
-        if let InterestKind::Shared { group, members: 1.. } = kind
-            && durable
-        {
-            self.read_groups.insert((group.into(), filter.into()));
-        }
         let interests = self.enter(filter);
         match kind {
             InterestKind::Filter => {
@@ -123,8 +118,8 @@ impl InterestTable {
                     interests.durable = Durability::Yes;
                 }
             }
-            InterestKind::Shared { group, members } => {
-                let group = interests.group(group);
+            InterestKind::Shared { group: name, members } => {
+                let group = interests.group(name);
                 if durable {
                     group.durable = Durability::Yes;
                 }
@@ -133,6 +128,7 @@ impl InterestTable {
                     group.members.push((link, members));
                     group.readers.extend(durable.then_some(link));
                 }
+                self.note_readers(name, filter);
             }
             InterestKind::Personal { level } => {
                 let personal = interests.personal(level);
@@ -158,6 +154,9 @@ impl InterestTable {
                 }
             }
         }
+        if let InterestKind::Shared { group, .. } = kind {
+            self.note_readers(group, filter);
+        }
         self.prune(filter);
     }
 
@@ -176,12 +175,17 @@ impl InterestTable {
             self.prune(&filter);
         }
         let Self { filters, read_groups, .. } = self;
-        read_groups.retain(|(name, filter)| {
-            let groups = filters.get(filter).map(|interests| &interests.groups);
-            groups.is_some_and(|groups| {
-                groups.iter().any(|group| group.name == *name && !group.readers.is_empty())
-            })
-        });
+        read_groups.retain(|(name, filter)| is_read(filters, name, filter));
+    }
+
+    /// A link has said how many members of a group it has; whether persistent sessions are among all of them.
+    fn note_readers(&mut self, group: &str, filter: &str) {
+        let key = (group.into(), filter.into());
+        if is_read(&self.filters, group, filter) {
+            self.read_groups.insert(key);
+        } else {
+            self.read_groups.remove(&key);
+        }
     }
 
     /// Whether it knows a filter that a persistent session holds. Goes through all there are.
@@ -322,7 +326,7 @@ impl InterestTable {
         readers
     }
 
-    /// Group and filter of each shared subscription that has persistent members connected, and of some that had.
+    /// Group and filter of each shared subscription that has persistent members connected.
     pub(crate) fn groups_with_readers(&self) -> Vec<(Box<str>, Box<str>)> {
         self.read_groups.iter().cloned().collect()
     }
@@ -355,6 +359,12 @@ impl InterestTable {
             self.filters.remove(filter);
         }
     }
+}
+
+/// Whether persistent members of a group are connected.
+fn is_read(filters: &FilterTree<Interests>, group: &str, filter: &str) -> bool {
+    let groups = filters.get(filter).map_or(&[][..], |interests| &interests.groups);
+    groups.iter().any(|known| *known.name == *group && !known.readers.is_empty())
 }
 
 impl Interests {
@@ -507,7 +517,10 @@ mod tests {
         table.link_lost(B);
         assert_eq!(told(&table), [C]);
         table.withdraw(C, shared(0), "s");
-        assert!(told(&table).is_empty());
+        assert!(told(&table).is_empty() && table.groups_with_readers().is_empty());
+        table.announce(C, shared(1), "s", true);
+        table.announce(C, shared(0), "s", true);
+        assert!(table.groups_with_readers().is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod retained;
 
 pub(crate) use awaited::AwaitedReports;
 pub(crate) use deliver::FanOut;
-pub(crate) use group::tell_that_it_waits;
+pub(crate) use group::remind;
 pub(crate) use interest::{InterestTable, LinkId, Owes};
 pub(crate) use owner::Owners;
 pub(crate) use publish::{Publication, Published, has_lost_its_data, untold_streams};

@@ -1,8 +1,7 @@
 //! Groups of shared subscriptions, reminded that their streams may hold something.
 //!
 //! Nobody is told of what a member gave back as it came to rest, left or was reaped, nor that a hold has ended by its time; and a word can be lost with a link
-//! or a bridge. So each group with persistent members connected is told now and then, another member each time. A claim that finds nothing costs the
-//! store two reads.
+//! or a bridge, or reach members that stand still. So each group with persistent members connected whose stream holds anything is told now and then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::core::Core;
-use crate::fanout::{InterestTable, tell_that_it_waits};
+use crate::fanout::{InterestTable, remind};
 
-/// How often. Messages for a group that are given back wait so long at most while a member with room is connected.
+/// How often: messages that are given back wait so long while a member with room is connected.
 const REMIND_EVERY: Duration = Duration::from_secs(5);
 
 /// Reminds all groups while this bridge is the one that reaps.
@@ -23,7 +22,7 @@ pub(super) async fn keep_reminding(core: &Arc<Core>, leads: watch::Receiver<bool
         rounds.tick().await;
         if *leads.borrow() {
             for (group, filter) in core.read_interests(InterestTable::groups_with_readers) {
-                tell_that_it_waits(core, &group, &filter);
+                remind(core, &group, &filter).await;
             }
         }
     }

@@ -528,6 +528,7 @@ impl Engine {
         if !std::mem::replace(&mut durable.unsaved, false) || doubted {
             return;
         }
+        durable.claim_again();
         let request = session.save_request();
         self.shared.ask(Asked::Save(id), request);
         deliver::pump(connection, id, &mut self.shared, now);

@@ -292,7 +292,8 @@ impl Engine {
         let mut waits = 0;
         for subscription in &record.subscriptions {
             let subscription = Subscription::from_record(subscription, &session.client);
-            waits += u32::from(subscribe::hold(session, id, shared, subscription, Waiter::Resume(id)));
+            let waiter = Waiter::Resume(id);
+            waits += u32::from(subscribe::hold(session, id, shared, subscription, waiter, &mut false));
         }
         session.receiving.restore(record.received);
         let Some(durable) = &mut session.durable else { return };

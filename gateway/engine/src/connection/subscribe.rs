@@ -93,6 +93,7 @@ pub(crate) fn subscribe<'a>(
         retained: Vec::new(),
     };
     let mut records = Vec::new();
+    let mut is_saved = false;
     let filters_max = (shared.config.limits.subscriptions_max as usize).max(FILTERS_COMPARED_MIN);
     for (index, wanted) in wanted.enumerate() {
         let code = if index >= filters_max {
@@ -113,7 +114,8 @@ pub(crate) fn subscribe<'a>(
         };
         records.push(subscription.record());
         let is_new = session.subscriptions.iter().all(|held| *held.filter != *wanted.filter);
-        pending.waits += u32::from(hold(session, id, shared, subscription, Waiter::Subscribe(ticket)));
+        let waiter = Waiter::Subscribe(ticket);
+        pending.waits += u32::from(hold(session, id, shared, subscription, waiter, &mut is_saved));
         let asks_retained = match wanted.retain_handling {
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => is_new,
@@ -178,6 +180,7 @@ pub(crate) fn hold(
     shared: &mut Shared,
     subscription: Subscription,
     waiter: Waiter,
+    is_saved: &mut bool,
 ) -> bool {
     let durable = session.durable.is_some() && subscription.options.qos > QoS::AtMostOnce;
     let client = session.client.clone();
@@ -202,7 +205,7 @@ pub(crate) fn hold(
     match held {
         Some(index) => {
             if was_durable && !durable {
-                leave_stream(session, id, shared, &subscription.filter);
+                leave_stream(session, id, shared, &subscription.filter, is_saved);
             }
             let woken =
                 shared.interests.remove(&subscription.filter, &client, was_durable, &mut shared.uplinks);
@@ -215,10 +218,17 @@ pub(crate) fn hold(
 }
 
 /// A session reads the stream of this filter no more, and the store is about to hear of it. If it is a group's, the store gives to other members then what it
-/// does not know to be settled: it is told before what was sent.
-fn leave_stream(session: &mut Session, id: ConnectionId, shared: &mut Shared, filter: &str) {
+/// does not know to be settled: it is told before what was sent, once for all that are left together (`is_saved`).
+fn leave_stream(
+    session: &mut Session,
+    id: ConnectionId,
+    shared: &mut Shared,
+    filter: &str,
+    is_saved: &mut bool,
+) {
     let Some(durable) = &mut session.durable else { return };
-    if durable.streams.iter().any(|stream| stream.is_group && stream.is_of(filter)) {
+    if !*is_saved && durable.streams.iter().any(|stream| stream.is_group && stream.is_of(filter)) {
+        *is_saved = true;
         durable.unsaved = false;
         let request = session.save_request();
         shared.ask(Asked::Save(id), request);
@@ -369,6 +379,7 @@ pub(crate) fn unsubscribe<'a>(
     let mut woken = Vec::new();
     let mut codes = Vec::new();
     let mut removed: Vec<Box<str>> = Vec::new();
+    let mut is_saved = false;
     // A packet may name hundreds of thousands of filters; compared one by one are only those that are held.
     let mut held: BTreeSet<Box<str>> = session.subscriptions.iter().map(|held| held.filter.clone()).collect();
     for filter in filters {
@@ -379,7 +390,7 @@ pub(crate) fn unsubscribe<'a>(
         };
         let subscription = session.subscriptions.swap_remove(index);
         woken.extend(release(&subscription, &session.client, session.durable.is_some(), id.slot, shared));
-        leave_stream(session, id, shared, &subscription.filter);
+        leave_stream(session, id, shared, &subscription.filter, &mut is_saved);
         if let Some(reads) = &mut session.retained {
             reads.forget(&subscription.filter);
         }

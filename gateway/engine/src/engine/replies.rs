@@ -71,10 +71,11 @@ impl Engine {
                         streams::take_read(connection, id, &mut self.shared, stream, messages, end, now);
                     }
                     result => {
-                        // Tried again with the next save; the stream keeps what is in it.
+                        let blocked = connection.blocked;
                         if let Some(session) = connection.session_mut() {
-                            if let Some(durable) = &mut session.durable {
-                                durable.ask_once_more(stream);
+                            let durable = session.durable.as_mut();
+                            if durable.is_some_and(|durable| durable.ask_later(stream)) {
+                                streams::read_on(session, id, &mut self.shared, blocked);
                             }
                             deliver::touch(session, id, &mut self.shared, now);
                         }

@@ -105,6 +105,8 @@ pub(crate) struct StreamState {
     pub(crate) is_group: bool,
     /// Somebody has said, since it was last asked, that something may wait in the group's stream.
     pub(crate) waits: bool,
+    /// A claim was not answered, and is to be made again.
+    failed: bool,
 }
 
 /// What a live message is to a session, judged by its places in the session's streams.
@@ -250,11 +252,23 @@ impl Durable {
         }
     }
 
-    /// The stream that was asked could not answer.
-    pub(crate) fn ask_once_more(&mut self, index: u16) {
+    /// The stream that was asked could not answer, and is to be asked again with the next save. True if others are read meanwhile: what is claimed has no place among
+    /// what comes live, and the store's other parts may well answer.
+    pub(crate) fn ask_later(&mut self, index: u16) -> bool {
         let stream = &mut self.streams[usize::from(index)];
-        stream.waits = stream.is_group;
-        self.phase = Phase::Reading { stream: index, asked: false };
+        let is_group = stream.is_group;
+        (stream.waits, stream.failed) = (false, is_group);
+        self.phase = Phase::Reading { stream: index + u16::from(is_group), asked: false };
+        is_group
+    }
+
+    /// Claims that failed are made again: the store may have carried them out, and nobody else is given what it gave.
+    pub(crate) fn claim_again(&mut self) {
+        for index in 0..self.streams.len() {
+            if std::mem::take(&mut self.streams[index].failed) {
+                self.note_waiting(index as u16);
+            }
+        }
     }
 
     /// Notes that a message was taken which another way may bring as well. False if it had been.
@@ -443,7 +457,7 @@ impl StreamState {
         let is_group = matches!(&key, StreamKey::Filter(filter) if parse_shared(filter).is_some());
         let (delivered, seen) = (acked, acked);
         let (heard, lost) = (Heard::default(), (0, 0));
-        Self { key, delivered, seen, heard, lost, closed: false, is_group, waits: false }
+        Self { key, delivered, seen, heard, lost, closed: false, is_group, waits: false, failed: false }
     }
 
     /// Whether it is the open stream of this filter.

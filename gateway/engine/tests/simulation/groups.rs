@@ -283,8 +283,12 @@ impl Bridge {
         let (filter, taken) = (way.filter.as_str(), way.is_taken);
         let answer = store.ask(Request::EndHold { filter: filter.into(), at, taken });
         assert_eq!(answer, Ok(Reply::Done));
+        let payload = way.message.view().payload;
+        if self.groups.held_until_ms.get(payload).is_some_and(|until_ms| store.now_ms() < *until_ms) {
+            // From here on nothing excuses a second one.
+            self.groups.held_until_ms.remove(payload);
+        }
         if !taken {
-            self.groups.held_until_ms.remove(way.message.view().payload);
             self.tell_that_it_waits(filter, shards);
         }
         true
@@ -294,19 +298,30 @@ impl Bridge {
     fn tell_that_it_waits(&mut self, filter: &str, shards: &mut [Shard]) {
         let Some(reader) = self.groups.next_reader(filter) else { return };
         self.tell(|| format!("tells {reader:?} that something may wait for {filter}"));
-        let shared = parse_shared(filter).expect("it was announced as one");
-        say(shards, reader, &ToGateway::GroupWaits { group: shared.group, filter: shared.filter });
+        say_that_it_waits(shards, reader, filter);
     }
 
-    /// All groups are told, now and then: nobody says what a member gave back.
-    pub(crate) fn remind_groups(&mut self, now_ms: u64, shards: &mut [Shard]) {
-        if now_ms >= self.groups.next_reminder_ms {
-            self.groups.next_reminder_ms = now_ms + REMIND_EVERY_MS;
-            for filter in self.groups.members.keys().cloned().collect::<Vec<_>>() {
-                self.tell_that_it_waits(&filter, shards);
+    /// All members of each group whose stream holds anything are told, now and then: nobody says what a member gave back.
+    pub(crate) fn remind_groups(&mut self, store: &mut Store, shards: &mut [Shard]) {
+        if store.now_ms() < self.groups.next_reminder_ms {
+            return;
+        }
+        self.groups.next_reminder_ms = store.now_ms() + REMIND_EVERY_MS;
+        for (filter, members) in &self.groups.members {
+            let stream = StreamKey::Filter(filter.as_str().into());
+            let answer = store.ask(Request::Read { stream, after: 0, messages_max: 1, bytes_max: 1 });
+            let Ok(Reply::Messages { messages, .. }) = answer else { panic!("{answer:?} is no reading") };
+            let readers = members.iter().filter(|(_, (_, is_durable))| *is_durable);
+            for (reader, _) in readers.filter(|_| !messages.is_empty()) {
+                say_that_it_waits(shards, *reader, filter);
             }
         }
     }
+}
+
+fn say_that_it_waits(shards: &mut [Shard], reader: Link, filter: &str) {
+    let shared = parse_shared(filter).expect("it was announced as one");
+    say(shards, reader, &ToGateway::GroupWaits { group: shared.group, filter: shared.filter });
 }
 
 /// What it is called where things are told.

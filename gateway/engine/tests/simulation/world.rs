@@ -495,7 +495,7 @@ impl World {
         self.bridge.see_groups_through(&mut self.store, &mut self.shards);
         self.bridge.see_pushes_through(&mut self.store, &mut self.shards);
         if self.bridge.up {
-            self.bridge.remind_groups(self.now_ms(), &mut self.shards);
+            self.bridge.remind_groups(&mut self.store, &mut self.shards);
         }
     }
 

@@ -94,7 +94,9 @@ fn a_claim_that_failed_is_made_again_and_one_that_gave_nothing_of_more_not_at_on
     let mut durable = member();
     durable.note_waiting(2);
     assert!(durable.next_read().is_some());
-    durable.ask_once_more(2);
+    assert!(durable.ask_later(2), "others are read meanwhile");
+    assert_eq!((durable.next_read(), durable.phase), (None, Phase::Live));
+    durable.claim_again();
     assert_eq!(durable.next_read(), Some(claim(500)));
     assert!(!durable.find_claimed(2, false, 501));
     durable.phase = Phase::Reading { stream: 3, asked: false };

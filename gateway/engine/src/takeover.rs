@@ -463,9 +463,12 @@ fn record_of(progress: Progress) -> SessionRecord {
     SessionRecord { subscriptions: Vec::new(), cursors, received, inflight }
 }
 
-/// What a former owner knows takes the place of what the store does; the subscriptions are as the store has them.
+/// What a former owner knows takes the place of what the store does; the subscriptions are as the store has them, and so are places in streams of which that owner
+/// has not heard: its client may have subscribed at the last moment.
 fn take_over(opened: &mut Opened, newer: Option<SessionRecord>) {
-    if let (Some(record), Some(newer)) = (&mut opened.session, newer) {
+    if let (Some(record), Some(mut newer)) = (&mut opened.session, newer) {
+        record.cursors.retain(|known| newer.cursors.iter().all(|cursor| cursor.stream != known.stream));
+        newer.cursors.append(&mut record.cursors);
         *record = SessionRecord { subscriptions: std::mem::take(&mut record.subscriptions), ..newer };
     }
 }

@@ -1,10 +1,10 @@
 //! The same client connects again: here, or on another shard.
 
 use holdfast_engine::CloseReason;
-use holdfast_wire::ids::Epoch;
+use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::link::{Handover, Takeover, ToGateway};
-use holdfast_wire::mqtt::{Connect, PubAck, PubRec, Publish, Will, WillProperties};
-use holdfast_wire::session_record::SessionRecord;
+use holdfast_wire::mqtt::{Connect, PubAck, PubRec, Publish, QoS, Will, WillProperties};
+use holdfast_wire::session_record::{SessionRecord, SubscriptionRecord};
 use holdfast_wire::store::Request;
 
 use crate::bridge::Heard;
@@ -377,4 +377,32 @@ fn what_nobody_asks_for_within_a_minute_is_handed_over_to_nobody() {
         };
         assert_eq!(owes_will, is_told, "after {waits_ms} ms");
     }
+}
+
+#[test]
+fn a_stream_that_the_former_owner_had_not_heard_of_is_read_all_the_same() {
+    let shard = Shard::new();
+    let opened = shard.opened_elsewhere("c", 3_600);
+    let subscription = SubscriptionRecord {
+        filter: "a".into(),
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: 0,
+    };
+    let client = ClientId::new("c");
+    let subscriptions = vec![subscription];
+    shard.store_is_asked(Request::Subscribe { client, epoch: opened.epoch, subscriptions });
+    let before = message("a", "before");
+    assert_eq!(shard.appends(&["a"], &before).len(), 1);
+    let client = shard.client();
+    client.sends(resume("c"));
+    let Heard::Takeover { epoch, .. } = shard.bridge(0).hears() else { panic!("the former owner is asked") };
+    let mut session = Vec::new();
+    SessionRecord { received: vec![id(7)], ..SessionRecord::default() }.encode(&mut session);
+    let handover = Handover { client: "c", epoch, owner: Shard::OWNER, session: &session, owes_will: false };
+    shard.bridge(0).says(&ToGateway::Handover(handover));
+    client.hears(resumed());
+    let heard = client.hears_packet();
+    client.packet_id_of(&heard, "before");
 }

@@ -110,6 +110,8 @@ impl Interests {
         entry.durable_members -= u32::from(durable);
         if entry.members > 0 {
             if matches!(&key, Key::Filter(filter) if parse_shared(filter).is_some()) {
+                // Bridges tell those links of what waits in the group's stream that have members to read it.
+                entry.announced_durable = entry.durable_members > 0;
                 say_without_token(&key, entry, links);
             }
             return Vec::new();
@@ -288,6 +290,19 @@ mod tests {
         assert!(interests.add("a", "d", true, Waiter::Subscribe(2), &mut links));
         assert_eq!(said(&mut links, 0), ["+a", "+a durable"]);
         assert_eq!(interests.known(2, LinkIndex(0)), [Waiter::Subscribe(2)]);
+    }
+
+    #[test]
+    fn a_group_is_durable_here_for_as_long_as_a_persistent_member_is() {
+        let (mut interests, mut links) = (Interests::default(), links(1));
+        interests.add("$share/g/a", "c", false, Waiter::Subscribe(1), &mut links);
+        interests.add("$share/g/a", "d", true, Waiter::Subscribe(2), &mut links);
+        assert_eq!(said(&mut links, 0), ["+a gx1", "+a gx2 durable"]);
+        let _ = interests.remove("$share/g/a", "d", true, &mut links);
+        assert_eq!(said(&mut links, 0), ["+a gx1"]);
+        interests.known(2, LinkIndex(0));
+        assert!(interests.add("$share/g/a", "d", true, Waiter::Subscribe(3), &mut links));
+        assert_eq!(said(&mut links, 0), ["+a gx2 durable"]);
     }
 
     #[test]

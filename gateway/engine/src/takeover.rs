@@ -232,6 +232,10 @@ impl Engine {
     ) {
         let mut known = Vec::new();
         if let Some(session) = session {
+            if is_all_saved(&session) {
+                // The next owner has nothing to say of that: its client has acknowledged here what the owners before us had.
+                self.shared.report_settled(client, successor.epoch, Outcome::Kept);
+            }
             SessionRecord { subscriptions: Vec::new(), ..session }.encode(&mut known);
         }
         self.shared.hand_over(client, successor, known, owes_will, now);

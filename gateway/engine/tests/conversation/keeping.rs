@@ -444,6 +444,21 @@ fn a_session_that_goes_on_before_it_was_saved_is_confirmed_to_the_former_owner_t
 }
 
 #[test]
+fn what_its_client_acknowledged_before_the_session_went_on_is_confirmed_at_once() {
+    let shard = Shard::new();
+    let (client, epoch) = comes_from_elsewhere(&shard);
+    shard.store_holds();
+    shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    client.hears(resumed());
+    client.hears(Publish { dup: true, ..qos1(4, "a", "push") });
+    client.acknowledges(4);
+    let next = shard.opened_elsewhere("c", 3_600).epoch;
+    shard.bridge(0).says(&taken_over("c", next));
+    let heard = [shard.bridge(0).hears(), shard.bridge(0).hears()];
+    assert!(heard.contains(&settles(epoch, Outcome::Kept)), "{heard:?}");
+}
+
+#[test]
 fn a_session_that_goes_on_to_one_who_says_nothing_counts_as_lost() {
     let shard = Shard::new();
     let (_client, epoch) = comes_from_elsewhere(&shard);

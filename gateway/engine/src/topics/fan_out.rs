@@ -118,6 +118,8 @@ impl Engine {
         let Some(subscribers) = self.shared.subscriptions.groups.get_mut(&*key) else {
             return deliver::report(&mut self.shared, report, Outcome::NotHere);
         };
+        let limits = &self.shared.config.limits;
+        let (stands, mut has_members) = (report.is_some() && subscribers.stream.is_some(), false);
         // In turn, but rather one that can take it at once.
         let mut chosen: Option<Subscriber> = None;
         for member in subscribers.round() {
@@ -133,10 +135,14 @@ impl Engine {
                 chosen = Some(member);
                 break;
             }
-            chosen = chosen.or(Some(member));
+            // Where it waits for a stuck member others are not given it, and in the group's stream it would wait for whoever has room first.
+            let waits_elsewhere = stands && streams::room_to_claim(session, limits).is_none();
+            has_members = true;
+            chosen = chosen.or((!waits_elsewhere).then_some(member));
         }
         let Some(member) = chosen else {
-            return deliver::report(&mut self.shared, report, Outcome::NotHere);
+            let outcome = if has_members { Outcome::QueueFull } else { Outcome::NotHere };
+            return deliver::report(&mut self.shared, report, outcome);
         };
         self.deliver_to_member(member, deliver, report, now);
     }

@@ -2,7 +2,7 @@
 
 use holdfast_engine::{CloseReason, EngineConfig, LeaseWord, Limits};
 use holdfast_wire::ids::ClientId;
-use holdfast_wire::link::{Target, ToGateway};
+use holdfast_wire::link::{Outcome, Target, ToGateway};
 use holdfast_wire::message::Message;
 use holdfast_wire::mqtt::{Publish, QoS};
 use holdfast_wire::session_record::{Cursor, Offset, StreamKey, SubscriptionRecord};
@@ -219,8 +219,10 @@ fn what_no_member_has_room_for_is_claimed_once_one_has() {
             Vec::new(),
         );
     }
+    // One is sent and one waits; a third one others may have.
+    shard.bridge(0).hears_report(3, Outcome::QueueFull);
     shard.bridge(0).hears_nothing();
-    (4..=5).for_each(|job| shard.job(job));
+    (3..=5).for_each(|job| shard.job(job));
     shard.group_waits();
     assert_eq!(shard.claims(), []);
     takes(&client, 1..=5);

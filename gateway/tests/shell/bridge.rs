@@ -23,6 +23,8 @@ pub(crate) struct Bridge {
 struct Seen {
     uplinks: Mutex<Vec<Uplink>>,
     changed: Condvar,
+    /// Whoever has it writes a record to a link: the kernel may put two that are written at once into one another.
+    writing: Mutex<()>,
 }
 
 /// An uplink as it came.
@@ -104,6 +106,7 @@ impl Bridge {
     fn say(&self, shard: usize, record: &ToGateway<'_>) {
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
+        let _writing = self.seen.writing.lock().expect("no panic");
         (&self.links[shard]).write_all(&bytes).expect("the shard reads");
     }
 }
@@ -151,8 +154,11 @@ fn answer(shard: usize, mut stream: UnixStream, seen: &Seen) {
         }
         let left = rest.len();
         bytes.drain(..bytes.len() - left);
-        if stream.write_all(&answers).is_err() {
-            return;
+        if !answers.is_empty() {
+            let _writing = seen.writing.lock().expect("no panic");
+            if stream.write_all(&answers).is_err() {
+                return;
+            }
         }
         match stream.read(&mut chunk) {
             Ok(0) | Err(_) => return,

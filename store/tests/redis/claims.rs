@@ -4,7 +4,7 @@ use holdfast_store::contract::{Progress, Request};
 use holdfast_wire::ids::{ClientId, Epoch};
 use holdfast_wire::session_record::Offset;
 
-use crate::redis_server::{RedisServer, until};
+use crate::replicated::Replicated;
 use crate::world::{ALICE, BOB, Bench, at, filter};
 
 const GROUP: &str = "$share/g/a";
@@ -149,41 +149,23 @@ fn a_claim_that_comes_after_the_rest_or_the_resume_is_refused_by_the_stream() {
 /// The stream's server could die with a rest that it has told nobody of.
 #[test]
 fn a_rest_is_owed_until_the_replicas_have_it() {
-    let server = RedisServer::start("--repl-diskless-sync-delay 0");
-    let follow = || RedisServer::start(&format!("--replicaof 127.0.0.1 {}", server.port()));
-    let has_replica = || {
-        let info: String = redis::cmd("INFO").arg("replication").query(&mut server.connection()).unwrap();
-        info.contains("state=online")
-    };
-    let bench = Bench::redis_at(&format!("{}?replicas=1", server.url()));
-    let owed = || {
-        let mut connection = server.connection();
-        let due = bench.keys().into_iter().filter(|key| key.ends_with(":due"));
-        let due = due.flat_map(|key| {
-            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query::<Vec<Vec<u8>>>(&mut connection).unwrap()
-        });
-        due.filter(|member| member.starts_with(b"g")).count()
-    };
-    let replica = follow();
-    until("there is a replica", has_replica);
-    let first = bench.subscriber("first", GROUP);
-    bench.subscriber("second", GROUP);
-    append(&bench, 2);
-    assert_eq!(claims(&bench, "first", first, 0).len(), 2);
-    drop(replica);
-    until("the replica is gone", || !has_replica());
+    let mut replicated = Replicated::start();
+    let first = replicated.bench.subscriber("first", GROUP);
+    replicated.bench.subscriber("second", GROUP);
+    append(&replicated.bench, 2);
+    assert_eq!(claims(&replicated.bench, "first", first, 0).len(), 2);
+    replicated.loses_its_replica();
     let progress = Progress::default();
     let close =
         Request::Close { client: ClientId::new("first"), epoch: first, expiry_s: 60, progress, will: None };
-    assert!(bench.ask(close).is_err());
-    bench.pass_s(5);
-    assert_eq!(owed(), 1);
-    let _replica = follow();
-    until("there is a replica again", has_replica);
-    bench.pass_s(5);
-    assert_eq!(owed(), 0);
-    let second = bench.open("second", ALICE, 60).epoch;
-    assert_eq!(claims(&bench, "second", second, 0), ["1", "2"]);
+    assert!(replicated.bench.ask(close).is_err());
+    replicated.bench.pass_s(5);
+    assert_eq!(replicated.owed(b"g"), 1);
+    replicated.gets_a_replica();
+    replicated.bench.pass_s(5);
+    assert_eq!(replicated.owed(b"g"), 0);
+    let second = replicated.bench.open("second", ALICE, 60).epoch;
+    assert_eq!(claims(&replicated.bench, "second", second, 0), ["1", "2"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use holdfast_wire::ids::{ClientId, Epoch, NodeId, Owner, ShardId};
 use holdfast_wire::mqtt::QoS::AtLeastOnce;
 use holdfast_wire::session_record::SessionRecord;
 
-use crate::redis_server::{RedisServer, shared_url, until};
+use crate::redis_server::{RedisServer, shared_url};
+use crate::replicated::Replicated;
 use crate::world::{ALICE, BOB, BOUNDS, Bench, at, device, filter, open, subscription};
 
 const CAROL: NodeId = NodeId(0xc);
@@ -98,34 +99,16 @@ fn a_reaped_session_whose_reaper_died_still_leaves_its_streams() {
 /// The streams' server could die with a leave that it has told nobody of, while the session's has struck it out.
 #[test]
 fn a_leave_is_owed_until_the_replicas_have_it() {
-    let server = RedisServer::start("--repl-diskless-sync-delay 0");
-    let follow = || RedisServer::start(&format!("--replicaof 127.0.0.1 {}", server.port()));
-    let has_replica = || {
-        let info: String = redis::cmd("INFO").arg("replication").query(&mut server.connection()).unwrap();
-        info.contains("state=online")
-    };
-    let bench = Bench::redis_at(&format!("{}?replicas=1", server.url()));
-    let owed = || {
-        let mut connection = server.connection();
-        let due = bench.keys().into_iter().filter(|key| key.ends_with(":due"));
-        let due = due.flat_map(|key| {
-            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).query::<Vec<Vec<u8>>>(&mut connection).unwrap()
-        });
-        due.filter(|member| member.starts_with(b"L")).count()
-    };
-    let replica = follow();
-    until("there is a replica", has_replica);
-    let epoch = bench.subscriber("d", "a");
-    bench.close("d", epoch, 60);
-    drop(replica);
-    until("the replica is gone", || !has_replica());
-    bench.pass_s(60);
-    assert!(bench.durable_filters().is_empty(), "the session is over");
-    assert_eq!(owed(), 1, "nobody else knows that the reader has left");
-    let _replica = follow();
-    until("there is a replica again", has_replica);
-    bench.pass_s(5);
-    assert_eq!(owed(), 0);
+    let mut replicated = Replicated::start();
+    let epoch = replicated.bench.subscriber("d", "a");
+    replicated.bench.close("d", epoch, 60);
+    replicated.loses_its_replica();
+    replicated.bench.pass_s(60);
+    assert!(replicated.bench.durable_filters().is_empty(), "the session is over");
+    assert_eq!(replicated.owed(b"L"), 1, "nobody else knows that the reader has left");
+    replicated.gets_a_replica();
+    replicated.bench.pass_s(5);
+    assert_eq!(replicated.owed(b"L"), 0);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod redis_forms;
 #[path = "../contract/redis_server.rs"]
 mod redis_server;
 mod refusing;
+mod replicated;
 mod sentinel;
 mod sentinel_parts;
 mod sharing;

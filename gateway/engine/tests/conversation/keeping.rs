@@ -401,15 +401,21 @@ fn goes_on(shard: &Shard, asks: impl FnOnce(Epoch)) -> Epoch {
     next
 }
 
+/// It asks before the former owner has answered us, under this epoch.
+#[track_caller]
+fn goes_on_before_it_has_come(shard: &Shard, epoch: Epoch) -> Epoch {
+    goes_on(shard, |next| {
+        shard.bridge(0).says(&taken_over("c", next));
+        shard.bridge(0).hears_nothing();
+        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
+    })
+}
+
 #[test]
 fn a_session_that_goes_on_before_its_client_was_accepted_is_confirmed_to_the_former_owner_too() {
     let shard = Shard::new();
     let (_client, epoch) = comes_from_elsewhere(&shard);
-    let next = goes_on(&shard, |next| {
-        shard.bridge(0).says(&taken_over("c", next));
-        shard.bridge(0).hears_nothing();
-        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
-    });
+    let next = goes_on_before_it_has_come(&shard, epoch);
     shard.bridge(0).says(&settled(next, Outcome::Kept));
     assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::Kept));
 }
@@ -419,11 +425,7 @@ fn a_session_that_goes_on_after_its_client_has_left_is_confirmed_to_the_former_o
     let shard = Shard::new();
     let (client, epoch) = comes_from_elsewhere(&shard);
     client.vanishes();
-    let next = goes_on(&shard, |next| {
-        shard.bridge(0).says(&taken_over("c", next));
-        shard.bridge(0).hears_nothing();
-        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
-    });
+    let next = goes_on_before_it_has_come(&shard, epoch);
     shard.bridge(0).says(&settled(next, Outcome::InDoubt));
     assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::InDoubt));
 }
@@ -462,10 +464,7 @@ fn what_its_client_acknowledged_before_the_session_went_on_is_confirmed_at_once(
 fn a_session_that_goes_on_to_one_who_says_nothing_counts_as_lost() {
     let shard = Shard::new();
     let (_client, epoch) = comes_from_elsewhere(&shard);
-    goes_on(&shard, |next| {
-        shard.bridge(0).says(&taken_over("c", next));
-        shard.bridge(0).says(&handed_over(&with_a_push(), epoch));
-    });
+    goes_on_before_it_has_come(&shard, epoch);
     shard.clock_advances_ms(5_000);
     assert_eq!(shard.bridge(0).hears(), settles(epoch, Outcome::ConnectionLost));
 }

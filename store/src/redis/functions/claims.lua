@@ -87,6 +87,7 @@ export('claim', function(keys, args)
     local from, to = lowest_given_back(partition, stream, first)
     if not from then break end
     local added = add_run(page, list, first, weight, length, from, to, member.base + member.holds + 1)
+    -- Nothing stands there, which cannot be: an answer without it rather than a loop that stops the server.
     if added == 0 then break end
     take_given_back(partition, stream, from, to, added)
     hold_run(member, from, added)
